@@ -1,0 +1,1 @@
+"""Programs that run on the device; they import nothing of edgeprune."""

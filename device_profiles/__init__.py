@@ -1,0 +1,1 @@
+"""What is known of a device before it is measured."""

@@ -1,0 +1,1 @@
+"""EdgePrune: prune vision models to a latency measured on the device, and prove the exported file there."""

@@ -1,0 +1,1 @@
+"""Exported files, their manifests, and the child processes that make them."""

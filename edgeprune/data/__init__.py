@@ -1,0 +1,1 @@
+"""Data splits: where images come from."""

@@ -1,0 +1,1 @@
+"""Machines that latency and accuracy are measured on."""

@@ -1,0 +1,1 @@
+"""Probes, the measuring protocol, the table and the predictor."""

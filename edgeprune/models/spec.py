@@ -1,0 +1,55 @@
+"""What a model is, apart from its weights: where it comes from, what it eats, what it answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+class Preprocessing(BaseModel):
+    """How an image becomes the model's input: resize, centre crop, scale to 0..1, subtract mean, divide by std."""
+
+    model_config = ConfigDict(frozen=True)
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str = "bicubic"
+    crop_pct: float = 1.0
+
+
+class ModelSpec(BaseModel):
+    """Everything needed to build the model again in another process, weights aside."""
+
+    model_config = ConfigDict(frozen=True)
+    source: str  # "timm:NAME", "package.module:factory" or "/path/file.py:factory"
+    arguments: dict[str, Any] = {}
+    input_size: tuple[int, int, int]  # channels, height, width
+    num_classes: int
+    preprocessing: Preprocessing
+    labels: tuple[str, ...] = ()
+    versions: dict[str, str] = {}  # timm and torch, as they were when the spec was made
+
+
+@dataclass(frozen=True)
+class Model:
+    """A module with its spec. Stages return new Models; none changes the one it was given."""
+
+    spec: ModelSpec
+    module: nn.Module
+    checkpoint: Path | None = None
+
+    def example_input(self, batch: int = 1, *, seed: int = 0, dtype: torch.dtype | None = None) -> torch.Tensor:
+        """Standard-normal input of shape (batch, channels, height, width)."""
+        import torch
+
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randn(batch, *self.spec.input_size, generator=generator, dtype=dtype or torch.float32)
+
+    def with_module(self, module: nn.Module) -> Model:
+        return replace(self, module=module)

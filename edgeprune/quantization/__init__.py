@@ -1,0 +1,1 @@
+"""Calibration and int8 schemes."""

@@ -1,0 +1,287 @@
+"""The recipe: one typed, frozen, versioned tree. An unknown key is an error that names the nearest one."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from edgeprune.errors import RecipeError
+
+Format = Literal["tflite", "pte", "coreml", "onnx"]
+Precision = Literal["fp32", "fp16", "int8"]
+Runtime = Literal["litert", "executorch"]
+TargetUnit = Literal["x", "ms", "us", "MMACs", "GMACs", "kparams", "Mparams", "KB", "MB"]
+
+
+class Section(BaseModel):
+    """A table of the recipe: frozen, and strict about its keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Target(Section):
+    """What to prune to, e.g. `0.5x`, `8ms`, `150MMACs`, `1.2Mparams`, `900KB`.
+
+    `x` is a share of the original's latency as measured on the device in the same session.
+    """
+
+    value: float = Field(gt=0)
+    unit: TargetUnit
+
+    @classmethod
+    def parse(cls, text: str) -> Target:
+        """Read a target as users write it; raises RecipeError with the forms that are understood."""
+        match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:e-?\d+)?)\s*([A-Za-z]+)\s*", text)
+        units = {u.lower(): u for u in get_args(TargetUnit)}
+        if not match or match.group(2).lower() not in units or float(match.group(1)) <= 0:
+            raise RecipeError(
+                f"cannot read the target {text!r}",
+                hint="write it like 0.5x, 8ms, 150MMACs, 1.2Mparams or 900KB",
+            )
+        return cls(value=float(match.group(1)), unit=units[match.group(2).lower()])  # type: ignore[arg-type]
+
+    @property
+    def is_latency(self) -> bool:
+        return self.unit in ("x", "ms", "us")
+
+    def __str__(self) -> str:
+        return (
+            f"{self.value:g}{self.unit}"
+            if self.unit in ("x", "ms", "us", "KB", "MB")
+            else f"{self.value:g} {self.unit}"
+        )
+
+
+class ModelSection(Section):
+    """Which model: a timm name, or the user's own `package.module:factory` (or `file.py:factory`)."""
+
+    name: str | None = None
+    factory: str | None = None
+    arguments: dict[str, Any] = {}
+    pretrained: bool = False
+    checkpoint: Path | None = None
+    num_classes: int | None = Field(default=None, gt=0)
+    input_size: tuple[int, int, int] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ModelSection:
+        if (self.name is None) == (self.factory is None):
+            raise ValueError("give exactly one of `name` (a timm model) and `factory` (package.module:function)")
+        return self
+
+
+class DataSection(Section):
+    """Where images come from. `digits` is embedded; a path is an ImageFolder; `timm:NAME` asks timm's factory.
+
+    `train`, `test` and `calibration` name either sub-folders of `root` or sources of their own. Without `train`
+    only the calibration images are seen. Validation and calibration images are taken out of the training
+    split (seeded), so accuracy is never computed on what was trained or calibrated on.
+    """
+
+    source: str
+    train: str | None = None
+    test: str | None = None
+    calibration: str | None = None
+    validation_images: int = Field(default=500, ge=0)
+    calibration_images: int = Field(default=256, ge=1)
+    resize: int | None = None
+    crop_pct: float = Field(default=1.0, gt=0, le=1)
+
+
+class DeviceSection(Section):
+    """Where and how latency is measured."""
+
+    id: str = "local"
+    runtime: Runtime = "litert"
+    threads: int = Field(default=1, ge=1)
+    protocol: Literal["quick", "standard"] = "quick"
+
+
+class PruneSection(Section):
+    """How the plan is found."""
+
+    target: str = "0.5x"
+    method: Literal["taylor", "magnitude"] = "taylor"
+    tolerance: float = Field(default=0.03, gt=0, lt=1)
+    corrections: int = Field(default=6, ge=0)
+    granularity: int | None = Field(default=None, ge=1)
+    minimum_width: int = Field(default=8, ge=1)
+    keep: tuple[str, ...] = ()
+    scoring_batches: int = Field(default=16, ge=1)
+
+    @field_validator("target")
+    @classmethod
+    def _target_reads(cls, text: str) -> str:
+        Target.parse(text)
+        return text
+
+
+class TuneSection(Section):
+    """Re-training of the pruned model with distillation from the unpruned one."""
+
+    epochs: int = Field(default=5, ge=0)
+    batch_size: int = Field(default=128, ge=1)
+    lr: float = Field(default=0.05, gt=0)
+    weight_decay: float = Field(default=5e-4, ge=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    warmup: float = Field(default=0.05, ge=0, lt=1)
+    distillation: float = Field(default=0.7, ge=0, le=1)
+    temperature: float = Field(default=4.0, gt=0)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    augment: Literal["none", "crop", "crop-flip"] = "crop-flip"
+
+
+class QuantizeSection(Section):
+    """Post-training quantization to int8."""
+
+    enabled: bool = True
+
+
+class ExportSection(Section):
+    """Which files to write."""
+
+    formats: tuple[Format, ...] = ("tflite", "pte", "coreml", "onnx")
+
+
+class Gates(Section):
+    """The limits of the verdict; a gate set to `false` is reported but cannot fail."""
+
+    sqnr_fp32_db: float | Literal[False] = 100.0
+    sqnr_fp16_db: float | Literal[False] = 45.0
+    int8_agreement: float | Literal[False] = 0.97
+    int8_accuracy_drop: float | Literal[False] = 0.005
+    accuracy_drop: float | Literal[False] = False
+    latency_tolerance: float | Literal[False] = 0.03
+    size_bytes: float | Literal[False] = False
+    peak_memory_bytes: float | Literal[False] = False
+
+
+class VerifySection(Section):
+    """What is checked on the device."""
+
+    images: int | None = Field(default=None, ge=1)
+    gates: Gates = Gates()
+
+
+class Recipe(Section):
+    """One whole job."""
+
+    version: Literal[1] = 1
+    seed: int = 0
+    model: ModelSection
+    data: DataSection
+    device: DeviceSection = DeviceSection()
+    prune: PruneSection = PruneSection()
+    tune: TuneSection = TuneSection()
+    quantize: QuantizeSection = QuantizeSection()
+    export: ExportSection = ExportSection()
+    verify: VerifySection = VerifySection()
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read and check a recipe file; relative paths in it are relative to the file.
+
+    Raises:
+        RecipeError: the file is missing, is not TOML, or has an unknown key or a wrong type
+            (the message names the line and the nearest key).
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"cannot read the recipe: {error}", where=str(path)) from error
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"not valid TOML: {error}", where=str(path)) from error
+    recipe = parse_recipe(tree, text=text, where=str(path))
+    return _resolve_paths(recipe, path.resolve().parent)
+
+
+def parse_recipe(tree: Mapping[str, Any], *, text: str = "", where: str = "recipe") -> Recipe:
+    """Check a recipe tree; see `read_recipe`."""
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        location = [str(part) for part in first["loc"]]
+        line = _line_of(text, location)
+        spot = f"{where}:{line}" if line else where
+        key = ".".join(location)
+        if first["type"] == "extra_forbidden":
+            nearest = _nearest(location)
+            hint = f"did you mean `{nearest}`?" if nearest else f"known keys: {', '.join(_keys(location[:-1]))}"
+            raise RecipeError(f"unknown key `{key}`", where=spot, hint=hint) from error
+        hint = f"got {first['input']!r}" if first["type"] != "missing" else "add it"
+        raise RecipeError(f"`{key}`: {first['msg']}", where=spot, hint=hint) from error
+
+
+def _resolve_paths(recipe: Recipe, folder: Path) -> Recipe:
+    """Make the checkpoint and folder sources absolute, so that the run folder can be used from anywhere."""
+    model, data = recipe.model, recipe.data
+    if model.checkpoint is not None:
+        model = model.model_copy(update={"checkpoint": (folder / model.checkpoint.expanduser()).resolve()})
+    if model.factory is not None and model.factory.partition(":")[0].endswith(".py"):
+        file, _, name = model.factory.partition(":")
+        model = model.model_copy(update={"factory": f"{(folder / file).resolve()}:{name}"})
+    if (folder / data.source).exists():
+        data = data.model_copy(update={"source": str((folder / data.source).resolve())})
+    return recipe.model_copy(update={"model": model, "data": data})
+
+
+def _section(location: list[str]) -> type[BaseModel] | None:
+    """The section class at a location of the tree."""
+    current: type[BaseModel] = Recipe
+    for part in location:
+        field = current.model_fields.get(part)
+        if field is None:
+            return None
+        kinds = (
+            get_args(field.annotation) if get_origin(field.annotation) in (Union, UnionType) else (field.annotation,)
+        )
+        sections = [k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)]
+        if not sections:
+            return None
+        current = sections[0]
+    return current
+
+
+def _keys(location: list[str]) -> list[str]:
+    section = _section(location)
+    return sorted(section.model_fields) if section else []
+
+
+def _nearest(location: list[str]) -> str | None:
+    """The known key nearest to an unknown one: first in its own section, then anywhere."""
+    close = difflib.get_close_matches(location[-1], _keys(location[:-1]), n=1, cutoff=0.6)
+    if close:
+        return ".".join([*location[:-1], close[0]])
+    everywhere = {key: f"{name}.{key}" for name in Recipe.model_fields for key in _keys([name])}
+    everywhere |= {name: name for name in Recipe.model_fields}
+    close = difflib.get_close_matches(location[-1], everywhere, n=1, cutoff=0.75)
+    return everywhere[close[0]] if close else None
+
+
+def _line_of(text: str, location: list[str]) -> int | None:
+    """The line of a key: the last table header that leads to it, then the key itself."""
+    table: list[str] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        stripped = line.strip()
+        if header := re.match(r"\[\[?([^\]]+)\]\]?", stripped):
+            table = [part.strip().strip("\"'") for part in header.group(1).split(".")]
+            if table == location:
+                return number
+            continue
+        if key := re.match(r"[\"']?([A-Za-z0-9_.-]+)[\"']?\s*=", stripped):
+            full = [*table, *key.group(1).split(".")]
+            if full == location[: len(full)]:
+                return number
+    return None

@@ -1,0 +1,1 @@
+"""The merge algebra and its verifier."""

@@ -1,0 +1,227 @@
+"""The run folder: one recipe's stages, each with a record of what it made. Nothing half-written is left behind.
+
+RUN/run.json                  version, recipe, versions of what made it
+RUN/<stage>/...               what the stage made
+RUN/<stage>/stage.json        written last: the stage is finished exactly when this file is there and
+                              every file it lists has the length and hash that it says
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from edgeprune.errors import EdgePruneError, RunError
+from edgeprune.recipe import Recipe
+
+Stage = Literal["load", "probe", "prune", "tune", "merge", "quantize", "export", "verify", "report"]
+STAGES: tuple[Stage, ...] = (
+    "load",
+    "probe",
+    "prune",
+    "tune",
+    "merge",
+    "quantize",
+    "export",
+    "verify",
+    "report",
+)
+
+
+class FileRecord(BaseModel):
+    """A file of a finished stage, relative to the stage's folder."""
+
+    model_config = ConfigDict(frozen=True)
+    path: str
+    size: int
+    sha256: str
+
+
+class StageRecord(BaseModel):
+    """What a finished stage made, and from what."""
+
+    model_config = ConfigDict(frozen=True)
+    stage: Stage
+    settings: str  # hash of the recipe sections this stage and those before it read
+    seconds: float
+    files: tuple[FileRecord, ...]
+    result: dict[str, Any]
+
+
+class RunInfo(BaseModel):
+    """The head of a run folder."""
+
+    model_config = ConfigDict(frozen=True)
+    version: Literal[1] = 1
+    recipe: Recipe
+    versions: dict[str, str]
+
+
+class Run:
+    """An open run folder. Use `create_run` or `open_run`."""
+
+    def __init__(self, folder: Path, info: RunInfo) -> None:
+        self.folder, self.info = folder, info
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.info.recipe
+
+    def stage_folder(self, stage: Stage) -> Path:
+        return self.folder / stage
+
+    def record(self, stage: Stage) -> StageRecord | None:
+        """The record of a stage, or None when it is not finished.
+
+        Raises:
+            RunError: a file that the record lists is missing or was changed.
+        """
+        path = self.stage_folder(stage) / "stage.json"
+        if not path.exists():
+            return None
+        try:
+            record = StageRecord.model_validate_json(path.read_bytes())
+        except (ValidationError, OSError) as error:
+            raise RunError(
+                "the stage record cannot be read", where=str(path), hint=f"delete {path.parent} and resume"
+            ) from error
+        for file in record.files:
+            there = path.parent / file.path
+            if not there.is_file() or there.stat().st_size != file.size or file_sha256(there) != file.sha256:
+                raise RunError(
+                    "the run folder is corrupt: this file is missing or was changed",
+                    where=str(there),
+                    hint=f"delete {path.parent} and run again with --resume; earlier stages are kept",
+                )
+        return record
+
+    def finish(self, stage: Stage, *, settings: str, seconds: float, result: dict[str, Any]) -> StageRecord:
+        """Write the record that makes a stage finished; every file in its folder belongs to it."""
+        folder = self.stage_folder(stage)
+        files = tuple(
+            FileRecord(path=str(p.relative_to(folder)), size=p.stat().st_size, sha256=file_sha256(p))
+            for p in sorted(folder.rglob("*"))
+            if p.is_file() and p != folder / "stage.json"
+        )
+        record = StageRecord(stage=stage, settings=settings, seconds=seconds, files=files, result=result)
+        write_atomic(folder / "stage.json", record.model_dump_json(indent=1).encode())
+        return record
+
+    def clear(self, stage: Stage) -> Path:
+        """Forget a stage and all after it (their inputs are gone); returns the stage's empty folder."""
+        for later in STAGES[STAGES.index(stage) :]:
+            folder = self.stage_folder(later)
+            (folder / "stage.json").unlink(missing_ok=True)
+            if later != stage:
+                shutil.rmtree(folder, ignore_errors=True)
+        folder = self.stage_folder(stage)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        return folder
+
+
+def create_run(folder: Path, recipe: Recipe, versions: dict[str, str]) -> Run:
+    """Make a run folder; it must be absent or empty.
+
+    Raises:
+        RunError: the folder already holds something.
+    """
+    if (folder / "run.json").exists():
+        raise RunError(
+            "a run is already here",
+            where=str(folder),
+            hint="add --resume to go on with it, or choose another --out",
+        )
+    if folder.exists() and (not folder.is_dir() or any(p.name != ".lock" for p in folder.iterdir())):
+        raise RunError("the folder is not empty and holds no run", where=str(folder), hint="choose another --out")
+    info = RunInfo(recipe=recipe, versions=versions)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / "run.json", info.model_dump_json(indent=1).encode())
+    return Run(folder, info)
+
+
+def open_run(folder: Path) -> Run:
+    """Open a run folder.
+
+    Raises:
+        RunError: there is no run, or its head cannot be read.
+    """
+    path = folder / "run.json"
+    if not path.is_file():
+        raise RunError(
+            "no run here (run.json is missing)",
+            where=str(folder),
+            hint="name the folder that `edgeprune run --out` wrote",
+        )
+    try:
+        return Run(folder, RunInfo.model_validate_json(path.read_bytes()))
+    except ValidationError as error:
+        raise RunError(
+            "run.json cannot be read", where=str(path), hint="the run folder is corrupt: start a new run"
+        ) from error
+
+
+@contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Hold a run folder for this process; the lock goes when the process does.
+
+    Raises:
+        RunError: another process works on this folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunError(
+                "another run is working on this folder",
+                where=str(folder),
+                hint="wait for it, or choose another --out",
+            ) from error
+        yield
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a file so that it is there whole or not at all.
+
+    Raises:
+        EdgePruneError: the disk is full or the folder cannot be written (no part file is left).
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    name = None
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".part-", delete=False) as handle:
+            name = handle.name
+            handle.write(data)
+            handle.flush()
+            os.fsync(handle.fileno())
+        Path(name).replace(path)
+    except OSError as error:
+        if name is not None:
+            Path(name).unlink(missing_ok=True)
+        raise EdgePruneError(
+            f"cannot write the file: {error.strerror or error}",
+            where=str(path),
+            hint="free some space or choose another --out, then go on with --resume; finished stages are kept",
+        ) from error
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def settings_hash(recipe: Recipe, sections: tuple[str, ...]) -> str:
+    """Hash of the recipe sections a stage depends on."""
+    tree = recipe.model_dump(mode="json", include={*sections, "seed", "version"})
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,54 @@
+"""The plan: the declarative, ordered list of edits. base model + plan + safetensors rebuilds the pruned model exactly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from edgeprune.errors import ModelError
+
+
+class RemoveUnits(BaseModel):
+    """Remove units from one group."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    kind: Literal["remove_units"] = "remove_units"
+    group: str
+    size: int  # units of the group before this edit
+    removed: tuple[int, ...]  # sorted, unique, in range; never all
+
+    @model_validator(mode="after")
+    def _sane(self) -> RemoveUnits:
+        if list(self.removed) != sorted(set(self.removed)):
+            raise ValueError(f"group {self.group}: removed indices must be sorted and unique")
+        if self.removed and not (self.removed[0] >= 0 and self.removed[-1] < self.size):
+            raise ValueError(f"group {self.group}: an index is outside 0..{self.size - 1}")
+        if len(self.removed) >= self.size:
+            raise ValueError(f"group {self.group}: all {self.size} units would go")
+        return self
+
+
+class Plan(BaseModel):
+    """Edits of a base model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    version: Literal[1] = 1
+    base: str  # the model spec's source
+    base_parameters: int  # parameters of the base model, a cheap check that the plan fits
+    edits: tuple[RemoveUnits, ...]
+
+
+def read_plan(path: Path) -> Plan:
+    """Read a plan.
+
+    Raises:
+        ModelError: the file is missing or is not a plan.
+    """
+    try:
+        return Plan.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ModelError(f"cannot read the plan: {error}", where=str(path)) from error
+    except ValidationError as error:
+        raise ModelError(f"not a valid plan: {error.errors()[0]['msg']}", where=str(path)) from error

@@ -1,0 +1,87 @@
+"""Units: what can be removed together, the layers whose width they set, and what is frozen and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeprune.latency.operations import OpSignature
+
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Member:
+    """Where the units of a group live in one parameter or buffer.
+
+    `indices` has shape (units, m): unit i owns the m indices `indices[i]` along `dim` of tensor `name`.
+    """
+
+    name: str
+    dim: int
+    indices: Indices
+
+
+@dataclass(frozen=True)
+class UnitGroup:
+    """Units that are alike: coupled channels of the same layers. `size` units, numbered 0..size-1.
+
+    The id is stable for a model: the name of the first producing layer, plus what is removed ("layer1.0.conv1:out").
+    """
+
+    id: str
+    size: int
+    produced: tuple[Member, ...]  # parameters whose slices compute the unit (conv out channels, bn, bias)
+    consumed: tuple[Member, ...]  # parameters whose slices read it (next conv's in channels)
+    multiple: int = 1  # only multiples of this many units may stay (grouped convolutions)
+
+
+@dataclass(frozen=True)
+class Width:
+    """A channel count as a function of what is kept: fixed + sum(multiplicity * kept units of the group)."""
+
+    fixed: int
+    groups: tuple[tuple[str, int], ...] = ()  # (group id, multiplicity)
+
+    def at(self, kept: Mapping[str, int]) -> int:
+        return self.fixed + sum(count * kept[name] for name, count in self.groups)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """An operation that costs time, with its widths tied to unit groups."""
+
+    name: str
+    operation: OpSignature
+    in_width: Width
+    out_width: Width
+
+    def signature(self, kept: Mapping[str, int]) -> OpSignature:
+        """The operation when each group keeps so many units."""
+        return self.operation.with_channels(self.in_width.at(kept), self.out_width.at(kept))
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """Something that cannot be removed, and why (the operator and the source line)."""
+
+    name: str
+    units: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What was found in a model."""
+
+    groups: tuple[UnitGroup, ...]
+    layers: tuple[Layer, ...]
+    frozen: tuple[Frozen, ...]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Units of each group, none removed."""
+        return {group.id: group.size for group in self.groups}

@@ -1,0 +1,1 @@
+"""Parity, agreement, accuracy, gates: the verdict."""

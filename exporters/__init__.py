@@ -1,0 +1,1 @@
+"""Exporter plugins, found by the entry-point group `edgeprune.exporters`."""
