@@ -1,4 +1,4 @@
-"""The plan: the declarative, ordered list of edits. base model + plan + safetensors rebuilds the pruned model exactly."""
+"""The plan: the declarative, ordered list of edits. Base model + plan + safetensors rebuild the pruned model."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edgeprune.latency.operations import OpSignature
+from edgeprune.structure.operations import OpSignature
 
 Indices = npt.NDArray[np.int64]
 
