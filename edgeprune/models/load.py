@@ -1,0 +1,321 @@
+"""From a name to a model: a timm model, or what the user's own factory makes."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from edgeprune.errors import ModelError
+from edgeprune.models.checkpoint import load_state
+from edgeprune.models.spec import Model, ModelSpec, Preprocessing
+from edgeprune.models.timm_import import import_timm
+from edgeprune.recipe import ModelSection
+
+_TIMM_SCHEMES = ("timm:", "hf-hub:", "hf_hub:", "local-dir:")
+_SEED = 0
+
+
+def load(
+    source: str,
+    *,
+    arguments: Mapping[str, Any] | None = None,
+    pretrained: bool = False,
+    checkpoint: Path | None = None,
+    num_classes: int | None = None,
+    input_size: tuple[int, int, int] | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+    labels: tuple[str, ...] = (),
+) -> Model:
+    """Load a model in eval mode on the CPU.
+
+    Args:
+        source: a timm name (also written `timm:NAME`), `package.module:factory` or `path/file.py:factory`; the
+            working directory, and the file's own folder, can be imported from.
+        arguments: keyword arguments of timm's `create_model` or of the factory.
+        pretrained: let timm load its weights (from its cache or the hub).
+        checkpoint: weights to load instead, see `checkpoint.load_state`. Without either the weights are random,
+            the same at each call.
+        num_classes: for timm, the classifier's size; for a factory, checked against what it answers.
+        input_size: channels, height, width; timm models know theirs, a factory's must be given.
+        mean, std: per channel, on images scaled to 0..1; timm models know theirs, a factory's default to 0 and 1
+            (the image is only scaled).
+        labels: the class names, one for each class.
+
+    Raises:
+        ModelError: an unknown name, a factory that cannot be imported or fails, a checkpoint that does not fit,
+            an input size the model does not run at, an output that is not (batch, classes).
+    """
+    if pretrained and checkpoint is not None:
+        raise ModelError("both `pretrained` and `checkpoint` are given", where=source, hint="give one of them")
+    build_one = _timm_model if _is_timm(source) else _factory_model
+    spec, module = build_one(source, dict(arguments or {}), pretrained, num_classes, input_size)
+    if checkpoint is not None:
+        load_state(module, checkpoint)
+    classes = _count_classes(module, spec)
+    if num_classes not in (None, classes):
+        raise ModelError(
+            f"the model answers {classes} classes, num_classes is {num_classes}",
+            where=spec.source,
+            hint="give the factory its number of classes through `arguments`",
+        )
+    if labels and len(labels) != classes:
+        raise ModelError(f"{len(labels)} labels for {classes} classes", where=spec.source, hint="one label a class")
+    preprocessing = _preprocessing(spec.preprocessing, spec.input_size[0], mean, std, spec.source)
+    spec = spec.model_copy(update={"num_classes": classes, "labels": labels, "preprocessing": preprocessing})
+    return Model(spec=spec, module=module, checkpoint=checkpoint)
+
+
+def load_from(section: ModelSection) -> Model:
+    """Load the model of a recipe; see `load`."""
+    source = f"timm:{section.name.removeprefix('timm:')}" if section.name is not None else section.factory
+    assert source is not None  # the section checks that one of them is given
+    return load(
+        source,
+        arguments=section.arguments,
+        pretrained=section.pretrained,
+        checkpoint=section.checkpoint,
+        num_classes=section.num_classes,
+        input_size=section.input_size,
+        mean=section.mean,
+        std=section.std,
+    )
+
+
+def build(spec: ModelSpec) -> nn.Module:
+    """The architecture of a spec, in eval mode, with the random weights that `load` gives without a checkpoint.
+
+    Raises:
+        ModelError: timm does not know the name any more, or the factory cannot be imported or fails.
+    """
+    if spec.source.startswith("timm:"):
+        name = spec.source.removeprefix("timm:")
+        return _create_timm(name, pretrained=False, arguments=dict(spec.arguments))
+    return _call_factory(spec.source, spec.arguments)
+
+
+def _is_timm(source: str) -> bool:
+    return ":" not in source or source.startswith(_TIMM_SCHEMES)
+
+
+def _timm_model(
+    source: str,
+    arguments: dict[str, Any],
+    pretrained: bool,
+    num_classes: int | None,
+    input_size: tuple[int, int, int] | None,
+) -> tuple[ModelSpec, nn.Module]:
+    """Spec and module of a timm model. The spec's arguments hold all that create_model needs again."""
+    name = source.removeprefix("timm:")
+    if num_classes is not None:
+        arguments["num_classes"] = num_classes
+    if input_size is not None:
+        arguments |= _timm_input_arguments(name, input_size, arguments)
+    module = _create_timm(name, pretrained=pretrained, arguments=arguments)
+    config = import_timm().data.resolve_model_data_config(module)
+    channels = arguments.get("in_chans", config["input_size"][0])
+    spec = ModelSpec(
+        source=f"timm:{name}",
+        arguments=arguments,
+        input_size=input_size or (channels, *config["input_size"][1:]),
+        num_classes=1,  # counted later, on the model's answer
+        preprocessing=Preprocessing(
+            mean=_for_channels(config["mean"], channels),
+            std=_for_channels(config["std"], channels),
+            interpolation=config["interpolation"],
+            crop_pct=config["crop_pct"],
+        ),
+        versions={"torch": torch.__version__, "timm": version("timm")},
+    )
+    return spec, module
+
+
+def _timm_input_arguments(name: str, input_size: tuple[int, int, int], given: dict[str, Any]) -> dict[str, Any]:
+    """What create_model must be told so that the model takes this input (in_chans; img_size where it is fixed)."""
+    timm = import_timm()
+    config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    extra: dict[str, Any] = {}
+    if input_size[0] != 3 and "in_chans" not in given:
+        extra["in_chans"] = input_size[0]
+    fixed = config is not None and config.fixed_input_size and tuple(config.input_size[1:]) != input_size[1:]
+    if fixed and "img_size" not in given:
+        extra["img_size"] = list(input_size[1:])
+    return extra
+
+
+def _create_timm(name: str, *, pretrained: bool, arguments: dict[str, Any]) -> nn.Module:
+    timm = import_timm()
+    if ":" not in name and not timm.is_model(name):
+        close = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
+        hint = f"did you mean {', '.join(close)}?" if close else "list the names with timm.list_models()"
+        raise ModelError(f"timm has no model `{name}`", hint=hint)
+    try:
+        with _fixed_seed():
+            module: nn.Module = timm.create_model(name, pretrained=pretrained, **arguments)
+    except Exception as error:
+        if pretrained or ":" in name:
+            raise ModelError(
+                f"timm could not load `{name}` from the hub: {_first_line(error)}",
+                hint="the model hub has to be in reach (or its cache filled); else give the weights as `checkpoint`",
+            ) from error
+        raise ModelError(
+            f"timm could not create `{name}`: {_first_line(error)}", hint="check the model's arguments and input_size"
+        ) from error
+    return module.eval()
+
+
+def _factory_model(
+    source: str,
+    arguments: dict[str, Any],
+    pretrained: bool,
+    num_classes: int | None,
+    input_size: tuple[int, int, int] | None,
+) -> tuple[ModelSpec, nn.Module]:
+    """Spec and module of the user's factory; a file's path is made absolute so that any process finds it."""
+    del num_classes  # checked against the answer
+    if input_size is None:
+        raise ModelError(
+            "the input size of a factory's model has to be given", where=source, hint="add input_size = [3, 32, 32]"
+        )
+    if pretrained:
+        raise ModelError(
+            "`pretrained` is for timm models", where=source, hint="give the weights as `checkpoint`, or load them there"
+        )
+    file, _, name = source.rpartition(":")
+    if file.endswith(".py"):
+        source = f"{Path(file).expanduser().resolve()}:{name}"
+    channels = input_size[0]
+    spec = ModelSpec(
+        source=source,
+        arguments=arguments,
+        input_size=input_size,
+        num_classes=1,
+        preprocessing=Preprocessing(mean=(0.0,) * channels, std=(1.0,) * channels, interpolation="bilinear"),
+        versions={"torch": torch.__version__},
+    )
+    return spec, _call_factory(source, arguments)
+
+
+def _call_factory(source: str, arguments: Mapping[str, Any]) -> nn.Module:
+    place, _, name = source.rpartition(":")
+    folder = Path(place).parent if place.endswith(".py") else Path.cwd()
+    with _importable(folder):
+        factory = _find_factory(source, place, name)
+        try:
+            with _fixed_seed():
+                module = factory(**arguments)
+        except Exception as error:
+            raise ModelError(
+                f"the factory failed: {type(error).__name__}: {error}", where=source, hint="check `arguments`"
+            ) from error
+    if not isinstance(module, nn.Module):
+        raise ModelError(f"the factory made a {type(module).__name__}, not an nn.Module", where=source)
+    return module.eval()
+
+
+def _find_factory(source: str, place: str, name: str) -> Callable[..., Any]:
+    try:
+        module = _import_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+    except Exception as error:
+        raise ModelError(
+            f"cannot import the factory's module: {type(error).__name__}: {error}",
+            where=source,
+            hint="write it as package.module:function or path/file.py:function",
+        ) from error
+    factory = getattr(module, name, None)
+    if not callable(factory):
+        names = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]
+        close = difflib.get_close_matches(name, names, n=3)
+        raise ModelError(
+            f"there is no function `{name}` in {place}",
+            where=source,
+            hint=f"did you mean {', '.join(close)}?" if close else f"it has {', '.join(names[:8]) or 'none'}",
+        )
+    found: Callable[..., Any] = factory
+    return found
+
+
+def _import_file(path: Path) -> Any:
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file: {path}")
+    name = f"edgeprune_factory_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None  # a .py file always has a loader
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # so that classes of the file can be found by their module's name
+    spec.loader.exec_module(module)
+    return module
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """Let imports find a folder while the user's code is imported and called."""
+    entry = str(folder)
+    sys.path.insert(0, entry)
+    try:
+        yield
+    finally:
+        sys.path.remove(entry)
+
+
+@contextmanager
+def _fixed_seed() -> Iterator[None]:
+    """The same random weights each time, and the caller's generator left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_SEED)
+        yield
+
+
+def _count_classes(module: nn.Module, spec: ModelSpec) -> int:
+    """Run the model once; its answer must be one float tensor (1, classes)."""
+    try:
+        with torch.no_grad():
+            answer = module(torch.zeros(1, *spec.input_size))
+    except Exception as error:
+        raise ModelError(
+            f"the model does not run on an input of {(1, *spec.input_size)}: {_first_line(error)}",
+            where=spec.source,
+            hint="check input_size (channels, height, width)",
+        ) from error
+    if not isinstance(answer, torch.Tensor) or answer.ndim != 2 or answer.shape[0] != 1:
+        got = tuple(answer.shape) if isinstance(answer, torch.Tensor) else type(answer).__name__
+        raise ModelError(
+            f"the model answers {got}, not (1, classes)", where=spec.source, hint="only image classifiers are supported"
+        )
+    return int(answer.shape[1])
+
+
+def _preprocessing(
+    base: Preprocessing, channels: int, mean: tuple[float, ...] | None, std: tuple[float, ...] | None, where: str
+) -> Preprocessing:
+    chosen = base.model_copy(update={"mean": mean or base.mean, "std": std or base.std})
+    if len(chosen.mean) != channels or len(chosen.std) != channels:
+        raise ModelError(
+            f"mean and std must have one value for each of {channels} channels",
+            where=where,
+            hint=f"got mean {chosen.mean}, std {chosen.std}",
+        )
+    if any(value <= 0 for value in chosen.std):
+        raise ModelError(f"std must be positive, got {chosen.std}", where=where)
+    return chosen
+
+
+def _for_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    """A mean or std for another number of channels: that of RGB, averaged."""
+    return tuple(values) if len(values) == channels else (sum(values) / len(values),) * channels
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
