@@ -1,0 +1,246 @@
+"""Running the program of a Core ML package with torch.
+
+How half precision is emulated: every value that the program declares as fp16 (weights, inputs, the output of every
+operation) is rounded to fp16, and each operation computes in float32 in between. That is what a device with fp16
+storage and wide accumulators does; a device that also accumulates in fp16 is somewhat less exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from edgeprune.errors import UsageError
+from edgeprune.verify.mil.package import Package, TensorType, open_package, tensor_type
+from edgeprune.verify.mil.registry import Result, check_arguments, find_operation
+
+Value = Tensor | str | list[Tensor]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """An argument that names a value computed earlier."""
+
+    name: str
+
+
+Argument = Reference | Tensor | str | list[Reference | Tensor]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operation, ready to be called."""
+
+    kind: str
+    name: str
+    function: Callable[..., Result]
+    arguments: dict[str, Argument]
+    outputs: tuple[tuple[str, TensorType], ...]
+    last_use_of: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Program:
+    """A loaded program: constants and compressed weights are decoded, the rest waits for an input."""
+
+    input_name: str
+    input_type: TensorType
+    output_name: str
+    constants: dict[str, Value]
+    steps: tuple[Step, ...]
+    where: str
+    operations: frozenset[str] = field(default_factory=frozenset)
+
+    def run(self, batch: Tensor) -> Tensor:
+        """Execute on one input of exactly the declared shape; returns the output as float32.
+
+        Raises:
+            UsageError: the shape does not fit, or an operation does not give the shape that the program declares.
+        """
+        _check_shape("the input", batch, self.input_type, where=self.where)
+        values: dict[str, Value] = {self.input_name: _stored(batch.float(), self.input_type)}
+        with torch.inference_mode():
+            for step in self.steps:
+                values.update(_execute(step, self.constants, values, where=self.where))
+                for name in step.last_use_of:
+                    values.pop(name, None)
+        result = values.get(self.output_name, self.constants.get(self.output_name))
+        if not isinstance(result, Tensor):
+            raise UsageError(f"the program never computes its output {self.output_name}", where=self.where)
+        return result
+
+
+def run_mlpackage(path: Path, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Execute a .mlpackage on inputs of shape (N, C, H, W) float32; returns (N, classes) float32.
+
+    A program of fixed batch size b is run N / b times.
+
+    Raises:
+        UsageError: the package is damaged, has several inputs or outputs, uses an operation that the reference
+            executor does not know (the error names it), or the inputs do not fit.
+        ToolkitMissing: coremltools is not installed.
+    """
+    program = load_program(path)
+    size = program.input_type.shape[0] if program.input_type.shape else None
+    batch = 1 if size is None else size
+    if len(inputs) == 0 or len(inputs) % batch:
+        raise UsageError(f"the program takes {batch} images at a time; {len(inputs)} cannot be fed", where=str(path))
+    images = torch.from_numpy(np.ascontiguousarray(inputs, dtype=np.float32))
+    return np.concatenate([program.run(part).numpy() for part in images.split(batch)])
+
+
+def load_program(path: Path) -> Program:
+    """Open a package and decode its constants.
+
+    Raises:
+        UsageError: as for `run_mlpackage`.
+    """
+    package = open_package(path)
+    program = package.model.mlProgram
+    name = package.model.description.defaultFunctionName or "main"
+    if name not in program.functions:
+        raise UsageError(f"the package has no function {name}", where=str(path))
+    function = program.functions[name]
+    block = function.block_specializations[function.opset]
+    if len(function.inputs) != 1 or len(block.outputs) != 1:
+        raise UsageError(
+            f"the program has {len(function.inputs)} inputs and {len(block.outputs)} outputs; one of each is expected",
+            where=str(path),
+        )
+    if any(item.type.WhichOneof("Type") == "imageType" for item in package.model.description.input):
+        raise UsageError(
+            "the package takes an image, not a tensor", where=str(path), hint="convert with ct.TensorType inputs"
+        )
+    constants, steps = _read_steps(package, block.operations)
+    return Program(
+        input_name=function.inputs[0].name,
+        input_type=tensor_type(function.inputs[0].type),
+        output_name=block.outputs[0],
+        constants=constants,
+        steps=_with_last_uses(steps, keep=block.outputs[0]),
+        where=str(path),
+        operations=frozenset(message.type for message in block.operations),
+    )
+
+
+def _read_steps(package: Package, messages: Any) -> tuple[dict[str, Value], list[Step]]:
+    """Constants and compressed weights as values; everything else as steps."""
+    constants: dict[str, Value] = {}
+    steps: list[Step] = []
+    for message in messages:
+        if message.type == "const":
+            constants[message.outputs[0].name] = _value(package.constant(message.attributes["val"]))
+            continue
+        step = _read_step(package, message)
+        if message.type.startswith("constexpr_"):
+            constants.update(_execute(step, constants, {}, where=str(package.path)))
+        else:
+            steps.append(step)
+    return constants, steps
+
+
+def _read_step(package: Package, message: Any) -> Step:
+    name = message.outputs[0].name if message.outputs else message.type
+    where = f"{package.path}: {name}"
+    function = find_operation(message.type, where=where)
+    if message.blocks:
+        raise UsageError(f"`{message.type}` holds a block of its own, which is not executed here", where=where)
+    arguments = {key: _argument(package, argument) for key, argument in message.inputs.items()}
+    # iOS 16's compressed weights keep their tensors as attributes; every operation keeps its name there.
+    arguments |= {k: _value(package.constant(v)) for k, v in message.attributes.items() if k != "name"}
+    check_arguments(message.type, function, arguments, where=where)
+    outputs = tuple((output.name, tensor_type(output.type)) for output in message.outputs)
+    return Step(message.type, name, function, arguments, outputs)
+
+
+def _argument(package: Package, argument: Any) -> Any:
+    """An argument binds one value, or several where the operation takes a list."""
+    parts = [
+        Reference(binding.name)
+        if binding.WhichOneof("binding") == "name"
+        else _value(package.constant(binding.value))
+        for binding in argument.arguments
+    ]
+    return parts[0] if len(parts) == 1 else parts
+
+
+def _value(constant: Any) -> Any:
+    if isinstance(constant, str):
+        return constant
+    if constant.dtype == np.bool_:
+        return torch.from_numpy(constant.copy())
+    wide = np.float32 if np.issubdtype(constant.dtype, np.floating) else np.int64
+    return torch.from_numpy(constant.astype(wide))
+
+
+def _with_last_uses(steps: list[Step], *, keep: str) -> tuple[Step, ...]:
+    """Note at each step which values nobody reads afterwards, so that they need not stay in memory."""
+    seen = {keep}
+    finished: list[Step] = []
+    for step in reversed(steps):
+        used: set[str] = set()
+        for argument in step.arguments.values():
+            used |= {part.name for part in (argument if isinstance(argument, list) else [argument])
+                     if isinstance(part, Reference)}  # fmt: skip
+        used |= {name for name, _ in step.outputs}
+        finished.append(
+            Step(step.kind, step.name, step.function, step.arguments, step.outputs, tuple(sorted(used - seen)))
+        )
+        seen |= used
+    return tuple(reversed(finished))
+
+
+def _execute(
+    step: Step, constants: dict[str, Value], values: dict[str, Value], *, where: str
+) -> dict[str, Tensor]:
+    arguments = {key: _resolve(argument, constants, values, where=where) for key, argument in step.arguments.items()}
+    try:
+        result = step.function(**arguments)
+    except (RuntimeError, IndexError) as error:
+        raise UsageError(f"`{step.kind}` cannot be executed: {error}", where=f"{where}: {step.name}") from error
+    results = result if isinstance(result, tuple) else (result,)
+    if len(results) != len(step.outputs):
+        raise UsageError(f"`{step.kind}` gave {len(results)} results, not {len(step.outputs)}", where=where)
+    stored: dict[str, Tensor] = {}
+    for (name, declared), tensor in zip(step.outputs, results, strict=True):
+        _check_shape(f"`{step.kind}` {name}", tensor, declared, where=where)
+        stored[name] = _stored(tensor, declared)
+    return stored
+
+
+def _resolve(argument: Argument, constants: dict[str, Value], values: dict[str, Value], *, where: str) -> Any:
+    if isinstance(argument, list):
+        return [_resolve(part, constants, values, where=where) for part in argument]
+    if not isinstance(argument, Reference):
+        return argument
+    if argument.name in values:
+        return values[argument.name]
+    if argument.name not in constants:
+        raise UsageError(f"the program reads {argument.name} before it is computed", where=where)
+    return constants[argument.name]
+
+
+def _stored(tensor: Tensor, declared: TensorType) -> Tensor:
+    """The value as the program stores it: fp16 values are rounded, and overflow to infinity as they would there."""
+    if declared.data_type == "FLOAT16":
+        return tensor.half().float()
+    if declared.data_type in ("FLOAT32", "FLOAT64"):
+        return tensor.float()
+    return tensor if declared.data_type == "BOOL" else tensor.long()
+
+
+def _check_shape(what: str, tensor: Tensor, declared: TensorType, *, where: str) -> None:
+    fits = len(declared.shape) == tensor.ndim and all(
+        size is None or size == there for size, there in zip(declared.shape, tensor.shape, strict=True)
+    )
+    if not fits:
+        raise UsageError(
+            f"{what} has shape {tuple(tensor.shape)}, the program declares {declared.shape}", where=where
+        )

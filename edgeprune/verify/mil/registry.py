@@ -1,0 +1,80 @@
+"""The operations the reference executor knows: one small function each, called with the arguments by name.
+
+Floats come as float32 tensors (half precision values included), integers as int64, booleans as bool, strings as str.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+from edgeprune.errors import UsageError
+
+Result = Tensor | tuple[Tensor, ...]
+Function = TypeVar("Function", bound=Callable[..., Result])
+
+_OPERATIONS: dict[str, Callable[..., Result]] = {}
+
+
+def operation(*names: str) -> Callable[[Function], Function]:
+    """Register a function as the meaning of MIL operations."""
+
+    def register(function: Function) -> Function:
+        for name in names:
+            if name in _OPERATIONS:
+                raise ValueError(f"the operation {name} is defined twice")
+            _OPERATIONS[name] = function
+        return function
+
+    return register
+
+
+def find_operation(name: str, *, where: str) -> Callable[..., Result]:
+    """The function of an operation.
+
+    Raises:
+        UsageError: the executor does not know it.
+    """
+    from edgeprune.verify.mil import operations  # noqa: F401  (importing it registers them)
+
+    if name not in _OPERATIONS:
+        raise UsageError(
+            f"the reference executor does not know the Core ML operation `{name}`",
+            where=where,
+            hint="leave coreml out of [export] formats, or add the operation to edgeprune/verify/mil/operations",
+        )
+    return _OPERATIONS[name]
+
+
+def check_arguments(name: str, function: Callable[..., Result], arguments: dict[str, Any], *, where: str) -> None:
+    """Refuse an argument that the executor would otherwise not honour.
+
+    Raises:
+        UsageError: an argument is unknown or missing.
+    """
+    try:
+        inspect.signature(function).bind(**arguments)
+    except TypeError as error:
+        raise UsageError(
+            f"the reference executor cannot call the Core ML operation `{name}`: {error}", where=where
+        ) from error
+
+
+def known_operations() -> tuple[str, ...]:
+    """Names of all operations, sorted."""
+    from edgeprune.verify.mil import operations  # noqa: F401  (importing it registers them)
+
+    return tuple(sorted(_OPERATIONS))
+
+
+def refuse(operation_name: str, what: str) -> UsageError:
+    """The error of an operation whose setting is not implemented."""
+    return UsageError(f"the reference executor does not know `{operation_name}` with {what}")
+
+
+def ints(value: Tensor | None, default: list[int]) -> list[int]:
+    """A constant vector of integers, or the default when the argument is not given."""
+    return default if value is None else [int(v) for v in value.flatten().tolist()]
