@@ -1,1 +1,74 @@
-"""EdgePrune: prune vision models to a latency measured on the device, and prove the exported file there."""
+"""EdgePrune: prune vision models to a latency measured on the device, and prove the exported file there.
+
+The public API is what is named here. It is imported when first used: `import edgeprune` stays light.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgeprune.api import export, load, merge, probe, prune, quantize, run, tune, verify
+    from edgeprune.errors import EdgePruneError
+    from edgeprune.models.spec import Model, ModelSpec
+    from edgeprune.pipeline import Outcome
+    from edgeprune.recipe import Recipe, read_recipe
+    from edgeprune.runs import Run, open_run
+    from edgeprune.structure.plan import Plan, read_plan
+    from edgeprune.verify.verdict import Verdict
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "export": "api",
+    "load": "api",
+    "merge": "api",
+    "probe": "api",
+    "prune": "api",
+    "quantize": "api",
+    "run": "api",
+    "tune": "api",
+    "verify": "api",
+    "EdgePruneError": "errors",
+    "Model": "models.spec",
+    "ModelSpec": "models.spec",
+    "Outcome": "pipeline",
+    "Recipe": "recipe",
+    "read_recipe": "recipe",
+    "Run": "runs",
+    "open_run": "runs",
+    "Plan": "structure.plan",
+    "read_plan": "structure.plan",
+    "Verdict": "verify.verdict",
+}
+
+__all__ = [
+    "EdgePruneError",
+    "Model",
+    "ModelSpec",
+    "Outcome",
+    "Plan",
+    "Recipe",
+    "Run",
+    "Verdict",
+    "export",
+    "load",
+    "merge",
+    "open_run",
+    "probe",
+    "prune",
+    "quantize",
+    "read_plan",
+    "read_recipe",
+    "run",
+    "tune",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'edgeprune' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"edgeprune.{home}"), name)

@@ -1,0 +1,33 @@
+# Two commands: `make demo` runs the main job on this machine, `make test` passes the tests. Both set up .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test lint setup clean
+
+setup: $(STAMP)
+
+# torch goes in first, by itself: asked for through a dependency, an index may choose a CUDA build of several GB.
+$(STAMP): constraints.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "EdgePrune needs Python 3.11 or newer")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
+	touch $(STAMP)
+
+demo: setup
+	$(BIN)/python examples/train_digits.py
+	$(BIN)/edgeprune run examples/quickstart.toml --out runs/quickstart --resume
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: setup lint
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf runs build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,170 @@
+"""The library's front: the same verbs as the command line, on the same run folders.
+
+import edgeprune
+
+run = edgeprune.prune("resnet18", target="0.5x", data="photos/", pretrained=True, out="runs/a")
+edgeprune.tune(run, epochs=10)
+edgeprune.merge(run); edgeprune.quantize(run); edgeprune.export(run, formats=("tflite",))
+verdict = edgeprune.verify(run)
+model = edgeprune.load("runs/a")     # an ordinary nn.Module in model.module
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from edgeprune.models.load import load as load_source
+from edgeprune.models.spec import Model
+from edgeprune.pipeline import Outcome, change_recipe, do_stage, is_finished, prepare_run
+from edgeprune.pipeline import run as run_pipeline
+from edgeprune.progress import Progress, Silent
+from edgeprune.recipe import Recipe, parse_recipe, read_recipe
+from edgeprune.runs import Run, Stage, StageRecord, lock, open_run
+from edgeprune.stages.context import Context
+from edgeprune.verify.verdict import Verdict
+
+_MODELS: tuple[Stage, ...] = ("merge", "tune", "prune", "load")
+
+
+def load(source: str | Path, **options: Any) -> Model:
+    """Load a model: a timm name, `package.module:factory`, `file.py:factory`, or a run folder.
+
+    Args:
+        source: what to load; a run folder gives the model of its last finished stage, in eval mode.
+        options: for timm names and factories, those of `edgeprune.models.load.load` (`pretrained`, `checkpoint`,
+            `arguments`, `num_classes`, `input_size`, `mean`, `std`, `labels`).
+
+    Raises:
+        ModelError: there is no such model, or its weights don't fit.
+        RunError: the run folder is corrupt.
+    """
+    if (Path(source) / "run.json").exists():
+        run = open_run(Path(source))
+        return Context(run, Silent()).model(next(stage for stage in _MODELS if is_finished(run, stage)))
+    return load_source(str(source), **options)
+
+
+def run(
+    recipe: Recipe | Path | str,
+    out: Path | str,
+    *,
+    device: str | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Do the whole job of a recipe; see `edgeprune.pipeline.run`."""
+    settings = recipe if isinstance(recipe, Recipe) else read_recipe(Path(recipe))
+    if device is not None:
+        settings = settings.model_copy(update={"device": settings.device.model_copy(update={"id": device})})
+    return run_pipeline(settings, Path(out), resume=resume, progress=progress)
+
+
+def probe(model: str, *, data: str, out: Path | str, progress: Progress | None = None, **options: Any) -> Run:
+    """Measure a model and its layers on a device; options as for `prune`. Returns the run, pruned no further."""
+    return _begin(model, data, Path(out), "probe", progress, **options)
+
+
+def prune(
+    model: str, *, target: str, data: str, out: Path | str, progress: Progress | None = None, **options: Any
+) -> Run:
+    """Prune a model to a target.
+
+    Args:
+        model: a timm name, `package.module:factory` or `file.py:factory`.
+        target: `0.5x`, `8ms`, `150MMACs`, `1.2Mparams` or `900KB`.
+        data: a folder of class folders, `digits`, `npz:FILE` or `timm:NAME`.
+        out: the run folder; a run of the same settings that is there goes on.
+        options: `device`, `runtime`, `method`, `keep`, `seed`, and what the recipe's [model] section takes.
+
+    Raises:
+        TargetError: the target cannot be met (the message says the fastest reachable).
+        DeviceError: the device is unavailable or too noisy.
+    """
+    return _begin(model, data, Path(out), "prune", progress, target=target, **options)
+
+
+def tune(run: Run | Path | str, *, progress: Progress | None = None, **settings: Any) -> StageRecord:
+    """Re-train the pruned model with distillation; settings as in the recipe's [tune] section."""
+    return _go_on(run, "tune", "tune", settings, progress)
+
+
+def merge(run: Run | Path | str, *, progress: Progress | None = None) -> StageRecord:
+    """Fold batch norms, and prove that the answers stay the same."""
+    return _go_on(run, "merge", None, {}, progress)
+
+
+def quantize(run: Run | Path | str, *, progress: Progress | None = None) -> StageRecord:
+    """Choose calibration images and int8 schemes."""
+    return _go_on(run, "quantize", "quantize", {"enabled": True}, progress)
+
+
+def export(
+    run: Run | Path | str, *, formats: Sequence[str] | None = None, progress: Progress | None = None
+) -> StageRecord:
+    """Write the files, each in a child process, each with its manifest."""
+    return _go_on(run, "export", "export", {"formats": tuple(formats)} if formats else {}, progress)
+
+
+def verify(run: Run | Path | str, *, device: str | None = None, progress: Progress | None = None) -> Verdict:
+    """Run every file on the device and hold its figures against the recipe's gates.
+
+    Naming another device than the run's makes the stages from probe on unfinished, and so raises RunError:
+    a latency target means the device it was measured on.
+    """
+    _go_on(run, "verify", "device", {"id": device} if device else {}, progress)
+    return Verdict.model_validate_json((_folder(run) / "verify" / "verdict.json").read_bytes())
+
+
+def _begin(model: str, data: str, out: Path, last: Stage, progress: Progress | None, **options: Any) -> Run:
+    tree: dict[str, Any] = {"model": {}, "device": {}, "prune": {}}
+    homes = {"device": ("device", "id"), "runtime": ("device", "runtime"), "threads": ("device", "threads")}
+    homes |= {name: ("prune", name) for name in ("target", "method", "keep", "granularity", "minimum_width")}
+    for name, value in options.items():
+        if value is None:
+            continue
+        if name == "seed":
+            tree["seed"] = value
+            continue
+        section, key = homes.get(name, ("model", name))
+        tree[section][key] = value
+    tree["model"]["factory" if ":" in model else "name"] = _absolute(model)
+    tree["data"] = {"source": str(Path(data).resolve()) if Path(data).exists() else data}
+    recipe = parse_recipe(tree, where="options")
+    with lock(out):
+        run = prepare_run(recipe, out, resume=True)
+        context = Context(run, progress or Silent())
+        for stage in ("load", "probe", "prune"):
+            do_stage(context, stage)
+            if stage == last:
+                break
+    return run
+
+
+def _go_on(
+    run: Run | Path | str, stage: Stage, section: str | None, settings: dict[str, Any], progress: Progress | None
+) -> StageRecord:
+    opened = open_run(_folder(run))
+    with lock(opened.folder):
+        given = {key: value for key, value in settings.items() if value is not None}
+        if section is not None and given:
+            tree = opened.recipe.model_dump(exclude_unset=True)
+            tree[section] = {**tree.get(section, {}), **given}
+            recipe = parse_recipe(tree, where=stage)
+            if recipe != opened.recipe:
+                opened = change_recipe(opened, recipe)
+        do_stage(Context(opened, progress or Silent()), stage)
+        record = opened.record(stage)
+        assert record is not None  # do_stage has just written it, or raised
+        return record
+
+
+def _folder(run: Run | Path | str) -> Path:
+    return run.folder if isinstance(run, Run) else Path(run)
+
+
+def _absolute(model: str) -> str:
+    """A factory in a file is remembered by its full path, so that the run folder works from anywhere."""
+    file, colon, name = model.partition(":")
+    return f"{Path(file).resolve()}:{name}" if colon and file.endswith(".py") else model

@@ -1,0 +1,48 @@
+"""The Typer application and what turns an error into its exit code."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import typer
+
+from edgeprune.cli import bench, devices, doctor, prune, report, run, show, stage
+from edgeprune.errors import EdgePruneError
+
+app = typer.Typer(
+    help="Prune vision models to a latency measured on the device, and prove the exported file there.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.command("run")(run.run)
+app.command("prune")(prune.prune)
+app.command("tune")(stage.tune)
+app.command("merge")(stage.merge)
+app.command("quantize")(stage.quantize)
+app.command("export")(stage.export)
+app.command("verify")(stage.verify)
+app.command("bench")(bench.bench)
+app.command("devices")(devices.devices)
+app.command("doctor")(doctor.doctor)
+app.command("show")(show.show)
+app.command("report")(report.report)
+
+
+def main() -> None:
+    """Entry point: exit codes 0 pass, 1 a gate failed, 2 usage, 3 internal, 4 device unavailable or too noisy."""
+    try:
+        app()
+    except EdgePruneError as error:
+        typer.secho(f"error: {error}", err=True, fg="red")
+        if "--json" in sys.argv:
+            body = {"what": error.what, "where": error.where, "hint": error.hint, "exit_code": error.exit_code}
+            typer.echo(json.dumps({"error": body}))
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.secho("stopped; finished stages are kept, go on with --resume", err=True)
+        sys.exit(130)
+    except OSError as error:
+        typer.secho(f"error: {error}", err=True, fg="red")
+        sys.exit(EdgePruneError.exit_code)

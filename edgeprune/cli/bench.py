@@ -1,0 +1,50 @@
+"""`edgeprune bench`: latency of files on a device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeprune.cli.console import DeviceOption, JsonOption, milliseconds, show_result
+
+RUNTIMES = {".tflite": "litert", ".pte": "executorch", ".onnx": "onnxruntime"}
+
+
+def bench(
+    files: Annotated[list[Path], typer.Argument(help="Files to measure: .tflite, .pte, .onnx.")],
+    device: DeviceOption = None,
+    threads: Annotated[int, typer.Option(help="Threads of the runtime.")] = 1,
+    protocol: Annotated[str, typer.Option(help="quick or standard.")] = "quick",
+    as_json: JsonOption = False,
+) -> None:
+    """Measure FILES on a device, those of one runtime interleaved, with interval and quality."""
+    from rich.table import Table
+
+    from edgeprune.devices.discovery import open_device
+    from edgeprune.errors import UsageError
+    from edgeprune.latency.protocol import measure
+
+    for file in files:
+        if not file.is_file():
+            raise UsageError("no such file", where=str(file), hint="name exported files")
+        if file.suffix not in RUNTIMES:
+            raise UsageError(
+                f"no runtime for {file.suffix or 'a file without suffix'}",
+                where=str(file),
+                hint="files that run here: .tflite, .pte, .onnx",
+            )
+    opened = open_device(device or "local")
+    measured = {}
+    with opened.lease():
+        for runtime in dict.fromkeys(RUNTIMES[file.suffix] for file in files):
+            group = [file for file in files if RUNTIMES[file.suffix] == runtime]
+            results = measure(opened, group, runtime=runtime, threads=threads, protocol=protocol)
+            measured.update(zip(group, results, strict=True))
+    table = Table("file", "runtime", "latency", "p90", "samples")
+    for file in files:
+        m = measured[file]
+        shown = milliseconds(m.median_s, m.low_s, m.high_s, m.quality)
+        table.add_row(str(file), m.runtime.id, shown, f"{m.p90_s * 1e3:.3f} ms", str(len(m.samples_s)))
+    show_result([measured[file].model_dump(mode="json") for file in files], table, as_json=as_json)

@@ -1,0 +1,72 @@
+"""What commands share: progress on stderr, results on stdout (JSON or for people), and common options."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+DeviceOption = Annotated[str | None, typer.Option("--device", help="Device id, see `edgeprune devices`.")]
+
+
+class RichProgress:
+    """Draws stages on stderr: one line for what is done, a bar with the time left for what is being done."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        self._console = Console(stderr=True)
+        self._bars = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+        )
+        self._stage = ""
+        self._task = self._bars.add_task("", total=None)
+
+    @contextmanager
+    def shown(self) -> Iterator[RichProgress]:
+        with self._bars:
+            yield self
+
+    def stage(self, name: str) -> None:
+        self._stage = name
+        self._console.print(f"[bold]{name}[/bold]")
+        self._bars.reset(self._task, description=name, total=None)
+
+    def say(self, text: str) -> None:
+        self._console.print(f"  {text}", markup=False, highlight=False)
+
+    def update(self, text: str, done: float, total: float) -> None:
+        if done == 0:
+            self._bars.reset(self._task)
+        self._bars.update(self._task, description=f"{self._stage}: {text}", completed=done, total=total)
+
+
+def show_result(result: dict[str, Any] | list[Any], shown: RenderableType, *, as_json: bool) -> None:
+    """Print a result: JSON on stdout for machines, or what people read."""
+    if as_json:
+        typer.echo(json.dumps(result, indent=1))
+        return
+    from rich.console import Console
+
+    Console().print(shown)
+
+
+def milliseconds(median_s: float, low_s: float, high_s: float, quality: str) -> str:
+    """A latency as it is always shown: with its interval and quality."""
+    return f"{median_s * 1e3:.3f} ms ({low_s * 1e3:.3f}-{high_s * 1e3:.3f}), {quality}"

@@ -1,0 +1,26 @@
+"""`edgeprune doctor`: what is installed, what is missing for which format, and the command that fixes it."""
+
+from __future__ import annotations
+
+from edgeprune.cli.console import JsonOption, show_result
+
+
+def doctor(as_json: JsonOption = False) -> None:
+    """Say which formats and devices work here, and how to mend those that don't."""
+    from rich.table import Table
+
+    from edgeprune.artifacts.plugins import find_exporters, missing_packages
+    from edgeprune.devices.discovery import find_devices
+
+    rows = []
+    for name, exporter in sorted(find_exporters().items()):
+        missing = missing_packages(exporter)
+        fix = f"pip install 'edgeprune[{exporter.extra}]'" if missing else ""
+        rows.append({"what": f"format {name}", "ok": not missing, "missing": list(missing), "fix": fix})
+    for facts in find_devices():
+        rows.append({"what": f"device {facts.id}", "ok": facts.ready, "missing": [], "fix": facts.reason})
+    table = Table("what", "state", "fix")
+    for row in rows:
+        state = "ok" if row["ok"] else f"missing {', '.join(row['missing'])}" if row["missing"] else "not ready"
+        table.add_row(str(row["what"]), state, str(row["fix"]))
+    show_result(rows, table, as_json=as_json)

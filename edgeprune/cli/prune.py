@@ -1,0 +1,58 @@
+"""`edgeprune prune`: a model to a target, without writing a recipe first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeprune.cli.console import DeviceOption, JsonOption, RichProgress, show_result
+
+
+def prune(
+    model: Annotated[str, typer.Argument(help="A timm name, or package.module:factory, or file.py:factory.")],
+    target: Annotated[str, typer.Option(help="0.5x, 8ms, 150MMACs, 1.2Mparams or 900KB.")],
+    data: Annotated[str, typer.Option(help="A folder of class folders, `digits`, npz:FILE or timm:NAME.")],
+    out: Annotated[Path, typer.Option(help="The run folder to make.")],
+    device: DeviceOption = None,
+    runtime: Annotated[str, typer.Option(help="litert or executorch: whose latency the target means.")] = "litert",
+    method: Annotated[str, typer.Option(help="taylor or magnitude.")] = "taylor",
+    pretrained: Annotated[bool, typer.Option("--pretrained", help="Let timm load its published weights.")] = False,
+    checkpoint: Annotated[Path | None, typer.Option(help="Weights: safetensors, or a weights-only .pt.")] = None,
+    num_classes: Annotated[int | None, typer.Option(help="Classes of the classifier.")] = None,
+    input_size: Annotated[str | None, typer.Option(help="Channels,height,width, e.g. 3,224,224.")] = None,
+    keep: Annotated[list[str] | None, typer.Option(help="Module name pattern whose width must stay.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Prune MODEL to a target measured on a device; the other stages go on from the run folder this makes."""
+    from rich.pretty import Pretty
+
+    from edgeprune.api import prune as prune_model
+    from edgeprune.errors import UsageError
+
+    try:
+        size = tuple(int(n) for n in input_size.split(",")) if input_size else None
+    except ValueError as error:
+        raise UsageError(f"cannot read --input-size {input_size}", hint="write it like 3,224,224") from error
+    with RichProgress().shown() as progress:
+        run = prune_model(
+            model,
+            target=target,
+            data=data,
+            out=out,
+            progress=progress,
+            device=device,
+            runtime=runtime,
+            method=method,
+            pretrained=pretrained,
+            checkpoint=checkpoint.resolve() if checkpoint else None,
+            num_classes=num_classes,
+            input_size=size,
+            keep=tuple(keep) if keep else None,
+            seed=seed,
+        )
+    record = run.record("prune")
+    result = {"run": str(out), **(record.result if record else {})}
+    show_result(result, Pretty(result), as_json=as_json)

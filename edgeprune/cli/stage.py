@@ -1,0 +1,75 @@
+"""`edgeprune tune|merge|quantize|export|verify RUN`: one stage alone, on a run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edgeprune.cli.console import DeviceOption, JsonOption, RichProgress, show_result
+
+RunArgument = Annotated[Path, typer.Argument(help="The run folder.")]
+
+
+def tune(
+    run: RunArgument,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of re-training.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Re-train the pruned model with distillation from the unpruned one."""
+    from edgeprune import api
+
+    with RichProgress().shown() as progress:
+        record = api.tune(run, epochs=epochs, lr=lr, progress=progress)
+    _show(record.result, as_json=as_json)
+
+
+def merge(run: RunArgument, as_json: JsonOption = False) -> None:
+    """Fold batch norms into convolutions and prove that the answers stay the same."""
+    from edgeprune import api
+
+    with RichProgress().shown() as progress:
+        record = api.merge(run, progress=progress)
+    _show(record.result, as_json=as_json)
+
+
+def quantize(run: RunArgument, as_json: JsonOption = False) -> None:
+    """Choose the calibration images and schemes for the int8 files."""
+    from edgeprune import api
+
+    with RichProgress().shown() as progress:
+        record = api.quantize(run, progress=progress)
+    _show(record.result, as_json=as_json)
+
+
+def export(
+    run: RunArgument,
+    formats: Annotated[
+        list[str] | None, typer.Option("--format", help="tflite, pte, coreml or onnx; may be repeated.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the files, each in a child process, each with its manifest."""
+    from edgeprune import api
+
+    with RichProgress().shown() as progress:
+        record = api.export(run, formats=formats, progress=progress)
+    _show(record.result, as_json=as_json)
+
+
+def verify(run: RunArgument, device: DeviceOption = None, as_json: JsonOption = False) -> None:
+    """Run every file on the device and hold its figures against the gates."""
+    from edgeprune import api
+
+    with RichProgress().shown() as progress:
+        verdict = api.verify(run, device=device, progress=progress)
+    _show(verdict.model_dump(mode="json"), as_json=as_json)
+    raise typer.Exit(0 if verdict.outcome == "pass" else 1)
+
+
+def _show(result: dict[str, Any], *, as_json: bool) -> None:
+    from rich.pretty import Pretty
+
+    show_result(result, Pretty(result), as_json=as_json)

@@ -1,0 +1,173 @@
+"""The stages in order on a run folder; what is finished is not done again."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import random
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from edgeprune.errors import EdgePruneError, RunError
+from edgeprune.progress import Progress, Silent
+from edgeprune.recipe import Recipe
+from edgeprune.runs import STAGES, Run, RunInfo, Stage, create_run, lock, open_run, settings_hash, write_atomic
+from edgeprune.stages.context import Context
+from edgeprune.stages.export import export_stage
+from edgeprune.stages.load import load_stage
+from edgeprune.stages.merge import merge_stage
+from edgeprune.stages.probe import probe_stage
+from edgeprune.stages.prune import prune_stage
+from edgeprune.stages.quantize import quantize_stage
+from edgeprune.stages.report import report_stage
+from edgeprune.stages.tune import tune_stage
+from edgeprune.stages.verify import verify_stage
+from edgeprune.verify.verdict import Verdict
+
+_FUNCTIONS: dict[Stage, Callable[[Context, Path], dict[str, Any]]] = {
+    "load": load_stage,
+    "probe": probe_stage,
+    "prune": prune_stage,
+    "tune": tune_stage,
+    "merge": merge_stage,
+    "quantize": quantize_stage,
+    "export": export_stage,
+    "verify": verify_stage,
+    "report": report_stage,
+}
+
+# The recipe's sections that each stage reads for the first time; a stage depends on its own and all earlier ones.
+_READS: dict[Stage, tuple[str, ...]] = {
+    "load": ("model", "data"),
+    "probe": ("device",),
+    "prune": ("prune",),
+    "tune": ("tune",),
+    "merge": (),
+    "quantize": ("quantize",),
+    "export": ("export",),
+    "verify": ("verify",),
+    "report": (),
+}
+
+_PACKAGES = ("edgeprune", "torch", "timm", "ai-edge-litert", "litert-torch", "ai-edge-quantizer", "executorch")
+_MORE_PACKAGES = ("torchao", "coremltools", "onnx", "onnxruntime", "numpy")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished run."""
+
+    folder: Path
+    verdict: Verdict
+    page: Path
+
+
+def run(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Do the whole job; with `resume`, go on from the last finished stage (in training: epoch).
+
+    A stage whose settings in the recipe have changed since is done again, and all that follow it.
+
+    Raises:
+        RunError: the folder holds something else, is corrupt, or is in use.
+        EdgePruneError: what a stage says (finished stages are kept).
+    """
+    with lock(folder):
+        opened = prepare_run(recipe, folder, resume=resume)
+        context = Context(opened, progress or Silent())
+        for stage in STAGES:
+            do_stage(context, stage)
+        verdict = Verdict.model_validate_json(context.file("verify", "verdict.json").read_bytes())
+        return Outcome(folder, verdict, context.file("report", "report.html"))
+
+
+def prepare_run(recipe: Recipe, folder: Path, *, resume: bool) -> Run:
+    """Create the run folder, or open the one there with this recipe when resuming."""
+    if not (resume and (folder / "run.json").exists()):
+        return create_run(folder, recipe, versions())
+    opened = open_run(folder)
+    return opened if opened.recipe == recipe else change_recipe(opened, recipe)
+
+
+def change_recipe(opened: Run, recipe: Recipe) -> Run:
+    """Give a run another recipe; the stages that depend on what changed are no longer finished."""
+    info = RunInfo(recipe=recipe, versions=versions())
+    write_atomic(opened.folder / "run.json", info.model_dump_json(indent=1).encode())
+    return Run(opened.folder, info)
+
+
+def is_finished(run: Run, stage: Stage) -> bool:
+    """Whether a stage is finished with the recipe as it is now."""
+    record = run.record(stage)
+    return record is not None and record.settings == _settings(run.recipe, stage)
+
+
+def do_stage(context: Context, stage: Stage) -> None:
+    """Do a stage unless it is finished.
+
+    Raises:
+        RunError: a stage before it is not finished.
+    """
+    if is_finished(context.run, stage):
+        return
+    for earlier in STAGES[: STAGES.index(stage)]:
+        if not is_finished(context.run, earlier):
+            raise RunError(
+                f"`{stage}` needs the stage `{earlier}`, which is not finished",
+                where=str(context.run.folder),
+                hint=f"run `edgeprune {earlier} {context.run.folder}` or `edgeprune run ... --resume` first",
+            )
+    context.progress.stage(stage)
+    folder = context.run.clear(stage)
+    context.forget_from(stage)
+    _seed(context.recipe.seed)
+    started = time.monotonic()
+    try:
+        result = _FUNCTIONS[stage](context, folder)
+        seconds = time.monotonic() - started
+        settings = _settings(context.recipe, stage)
+        context.run.finish(stage, settings=settings, seconds=seconds, result=result)
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise EdgePruneError(
+            f"the stage `{stage}` could not write or read a file: {error}",
+            where=str(folder),
+            hint="if the disk is full, free some space; then go on with --resume (finished stages are kept)",
+        ) from error
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)  # nothing half-written is left behind
+        raise
+
+
+def _settings(recipe: Recipe, stage: Stage) -> str:
+    sections = [name for earlier in STAGES[: STAGES.index(stage) + 1] for name in _READS[earlier]]
+    return settings_hash(recipe, tuple(sections))
+
+
+def _seed(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def versions() -> dict[str, str]:
+    """What made a run: packages, Python and the machine's platform."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for name in (*_PACKAGES, *_MORE_PACKAGES):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found

@@ -1,0 +1,213 @@
+"""Prune to a target: score, allocate, and for a latency target measure the result and correct until it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeprune.artifacts.export import MeasuringExporter
+from edgeprune.data.splits import Split
+from edgeprune.devices.base import Device
+from edgeprune.errors import DeviceError, TargetError
+from edgeprune.latency.cost import total
+from edgeprune.latency.measurement import Ratio
+from edgeprune.latency.protocol import measure_ratio
+from edgeprune.models.spec import Model
+from edgeprune.pruning.allocate import Choice, Scores, allocate, minimal_widths
+from edgeprune.pruning.baseline import Baseline
+from edgeprune.pruning.magnitude import score_magnitude
+from edgeprune.pruning.target import counted_cost, latency_share
+from edgeprune.pruning.taylor import score_taylor
+from edgeprune.recipe import PruneSection, Runtime, Target
+from edgeprune.reparam.merge import merge
+from edgeprune.structure.plan import Plan
+from edgeprune.structure.surgery import make_plan, remove_units
+from edgeprune.structure.units import Structure
+
+SCORING_BATCH = 16  # Taylor's square is taken per micro-batch: small ones keep the gradient's variance in the score
+PLATEAU = 1e-6  # two choices with the same predicted cost are the same model
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One turn of the loop: what the table said, what the device said."""
+
+    predicted_share: float  # of the original's predicted cost
+    measured: Ratio
+    within_tolerance: bool
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A pruned model with the plan that makes it from its base."""
+
+    model: Model
+    plan: Plan
+    structure: Structure
+    choice: Choice
+    attempts: tuple[Attempt, ...] = ()
+    best: Attempt | None = None  # the attempt that was chosen; None for a counted target
+
+
+def score(model: Model, structure: Structure, settings: PruneSection, images: Split) -> Scores:
+    """Score every unit by the method of the recipe."""
+    if settings.method == "magnitude":
+        return score_magnitude(model.module, structure)
+    batches = (batch for batch, _ in zip(images.batches(SCORING_BATCH, seed=0), _count(settings), strict=False))
+    return score_taylor(model.module, structure, batches)
+
+
+def _count(settings: PruneSection) -> range:
+    return range(settings.scoring_batches)
+
+
+def prune_counted(
+    model: Model, structure: Structure, scores: Scores, settings: PruneSection, *, multiple: int
+) -> Pruned:
+    """Prune to MACs, parameters or bytes: these are counted, so the first choice is the answer."""
+    costs, budget = counted_cost(Target.parse(settings.target))
+    now = total(structure.layers, structure.sizes, costs)
+    if budget >= now:
+        raise TargetError(
+            f"the target {settings.target} is not below the model's {now:.4g}", hint="choose a target below that"
+        )
+    choice = allocate(structure, scores, costs, budget, granularity=multiple, minimum=settings.minimum_width)
+    return _pruned(model, structure, choice)
+
+
+class LatencyLoop:
+    """Prunes to a latency measured on a device: predict from the table, measure, correct, repeat."""
+
+    def __init__(
+        self,
+        model: Model,
+        baseline: Baseline,
+        scores: Scores,
+        settings: PruneSection,
+        *,
+        device: Device,
+        runtime: Runtime,
+        threads: int,
+        protocol: str,
+        multiple: int,
+        folder: Path,
+        on_progress: Callable[[str], None],
+    ) -> None:
+        self.model, self.baseline, self.scores, self.settings = model, baseline, scores, settings
+        self.device, self.runtime, self.threads, self.protocol = device, runtime, threads, protocol
+        self.multiple, self.folder, self.say = multiple, folder, on_progress
+        self.structure, self.costs = baseline.structure, baseline.costs
+        self.full_cost = total(self.structure.layers, self.structure.sizes, self.costs)
+        self.goal = latency_share(Target.parse(settings.target), baseline.measurement.median_s)
+
+    def run(self) -> Pruned:
+        """Returns the pruned model whose measured latency is nearest the target.
+
+        Raises:
+            TargetError: the target is faster than anything reachable (the message says what is), or not
+                faster than the model.
+            DeviceError: the device is too noisy to tell.
+        """
+        with MeasuringExporter(self.runtime) as exporter:
+            floor = self._floor()
+            tried: list[tuple[Choice, Attempt]] = []
+            granularity, share = self.multiple, self.goal
+            while len(tried) <= self.settings.corrections:
+                if share < floor:
+                    return self._at_the_floor(exporter, tried)
+                choice = self._choose(share, granularity)
+                if any(choice.kept == earlier.kept for earlier, _ in tried):
+                    if granularity == 1:
+                        break
+                    granularity = max(1, granularity // 2)  # no width in between at this step: allow finer ones
+                    continue
+                attempt = self._measure(exporter, choice, len(tried) + 1)
+                tried.append((choice, attempt))
+                if attempt.within_tolerance:
+                    break
+                share = self._next_share([a for _, a in tried])
+        return self._best(tried)
+
+    def _choose(self, share: float, granularity: int) -> Choice:
+        return allocate(
+            self.structure,
+            self.scores,
+            self.costs,
+            share * self.full_cost,
+            granularity=granularity,
+            minimum=self.settings.minimum_width,
+        )
+
+    def _floor(self) -> float:
+        """Predicted share of the smallest allowed model."""
+        widths = minimal_widths(self.structure, granularity=self.multiple, minimum=self.settings.minimum_width)
+        return total(self.structure.layers, widths, self.costs) / self.full_cost
+
+    def _measure(self, exporter: MeasuringExporter, choice: Choice, number: int) -> Attempt:
+        pruned = remove_units(self.model.module, self.structure, choice.removed)
+        merged = merge(pruned, self.model.example_input())
+        file = self.folder / f"attempt-{number}{self.baseline.file.suffix}"
+        exporter.write(self.model.with_module(merged), file)
+        ratio = measure_ratio(
+            self.device, file, self.baseline.file, runtime=self.runtime, threads=self.threads, protocol=self.protocol
+        )
+        within = abs(ratio.ratio / self.goal - 1) <= self.settings.tolerance
+        self.say(
+            f"attempt {number}: predicted {choice.cost / self.full_cost:.3f}x, measured {ratio.ratio:.3f}x "
+            f"({ratio.low:.3f}-{ratio.high:.3f}, {ratio.quality}), target {self.goal:.3f}x"
+        )
+        return Attempt(choice.cost / self.full_cost, ratio, within)
+
+    def _next_share(self, attempts: list[Attempt]) -> float:
+        """The predicted share at which the measured one would be the goal: a line through the two points that
+        bracket the goal, or through the two nearest to it. The unpruned model is the point (1, 1)."""
+        points = [(1.0, 1.0), *((a.predicted_share, a.measured.ratio) for a in attempts)]
+        slower = [p for p in points if p[1] >= self.goal]
+        faster = [p for p in points if p[1] < self.goal]
+        if slower and faster:
+            (p1, m1), (p2, m2) = min(slower, key=lambda p: p[1]), max(faster, key=lambda p: p[1])
+        else:
+            (p1, m1), (p2, m2) = sorted(points, key=lambda p: abs(p[1] - self.goal))[:2]
+        if abs(m1 - m2) < PLATEAU:
+            return p1 * self.goal / m1
+        return p2 + (self.goal - m2) * (p1 - p2) / (m1 - m2)
+
+    def _at_the_floor(self, exporter: MeasuringExporter, tried: list[tuple[Choice, Attempt]]) -> Pruned:
+        """The target asks for less than the smallest widths are predicted to cost: measure them and say."""
+        choice = self._choose(self._floor() * (1 + PLATEAU), self.multiple)
+        attempt = self._measure(exporter, choice, len(tried) + 1)
+        reached = attempt.measured
+        if reached.ratio > self.goal * (1 + self.settings.tolerance):
+            fastest = reached.ratio * self.baseline.measurement.median_s * 1e3
+            raise TargetError(
+                f"the target {self.settings.target} is faster than anything reachable: the smallest widths take "
+                f"{fastest:.3f} ms ({reached.ratio:.3f}x, {reached.quality}) on {self.device.id}",
+                hint="raise the target, or lower prune.minimum_width, or take patterns out of prune.keep",
+            )
+        return self._best([*tried, (choice, attempt)])
+
+    def _best(self, tried: list[tuple[Choice, Attempt]]) -> Pruned:
+        choice, attempt = min(
+            tried, key=lambda t: (not t[1].within_tolerance, abs(t[1].measured.ratio / self.goal - 1))
+        )
+        if not attempt.within_tolerance and attempt.measured.quality != "stable":
+            raise DeviceError(
+                f"too noisy to tell whether the target is met ({attempt.measured.evidence})",
+                where=self.device.id,
+                hint="free the device from other work, or measure longer with device.protocol = 'standard'; "
+                "then go on with --resume",
+            )
+        return _pruned(self.model, self.structure, choice, tuple(a for _, a in tried), attempt)
+
+
+def _pruned(
+    model: Model,
+    structure: Structure,
+    choice: Choice,
+    attempts: tuple[Attempt, ...] = (),
+    best: Attempt | None = None,
+) -> Pruned:
+    plan = make_plan(model.spec.source, model.module, structure, choice.removed)
+    module = remove_units(model.module, structure, choice.removed)
+    return Pruned(model.with_module(module), plan, structure, choice, attempts, best)

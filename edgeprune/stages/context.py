@@ -1,0 +1,96 @@
+"""What every stage works with: the run, its data, its device, and the models rebuilt from what earlier stages wrote."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+from edgeprune.data.splits import Splits, open_data
+from edgeprune.devices.base import Device
+from edgeprune.devices.discovery import open_device
+from edgeprune.errors import RunError
+from edgeprune.latency.table import LatencyTable
+from edgeprune.models.checkpoint import load_state
+from edgeprune.models.load import build
+from edgeprune.models.spec import Model, ModelSpec
+from edgeprune.progress import Progress
+from edgeprune.recipe import Recipe
+from edgeprune.reparam.merge import merge
+from edgeprune.runs import STAGES, Run, Stage
+from edgeprune.structure.plan import Plan, read_plan
+from edgeprune.structure.surgery import apply_plan
+
+
+class Context:
+    """One process's view of a run. Models are rebuilt from plan + safetensors, once each."""
+
+    def __init__(self, run: Run, progress: Progress, *, table: Path | None = None) -> None:
+        self.run, self.progress = run, progress
+        self._table_path = table
+        self._models: dict[Stage, Model] = {}
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.run.recipe
+
+    @cached_property
+    def spec(self) -> ModelSpec:
+        return ModelSpec.model_validate_json(self.file("load", "spec.json").read_bytes())
+
+    @cached_property
+    def splits(self) -> Splits:
+        self.progress.update(f"opening data {self.recipe.data.source}", 0, 1)
+        splits = open_data(self.recipe.data, self.spec, seed=self.recipe.seed)
+        if splits.train_is_calibration:
+            self.progress.say("no training images: the calibration images stand in for them")
+        return splits
+
+    @cached_property
+    def device(self) -> Device:
+        return open_device(self.recipe.device.id)
+
+    @cached_property
+    def table(self) -> LatencyTable:
+        return LatencyTable(self._table_path)
+
+    @property
+    def plan(self) -> Plan:
+        return read_plan(self.file("prune", "plan.json"))
+
+    def file(self, stage: Stage, name: str) -> Path:
+        """A file of a finished stage.
+
+        Raises:
+            RunError: the stage has not made it.
+        """
+        path = self.run.stage_folder(stage) / name
+        if not path.exists():
+            raise RunError(
+                f"the stage `{stage}` has not made {name}", where=str(self.run.folder), hint=f"run `{stage}` first"
+            )
+        return path
+
+    def model(self, stage: Stage) -> Model:
+        """The model as a stage (load, prune, tune or merge) left it, in eval mode."""
+        if stage not in self._models:
+            self._models[stage] = self._rebuild(stage)
+        return self._models[stage]
+
+    def keep_model(self, stage: Stage, model: Model) -> None:
+        """Remember a model that this process has just made, so that it is not rebuilt."""
+        self._models[stage] = model
+
+    def forget_from(self, stage: Stage) -> None:
+        """Forget the models of a stage that is done again and of those after it."""
+        for later in STAGES[STAGES.index(stage) :]:
+            self._models.pop(later, None)
+
+    def _rebuild(self, stage: Stage) -> Model:
+        model = Model(self.spec, build(self.spec))
+        if stage != "load":
+            model = model.with_module(apply_plan(model.module, self.plan, model.example_input()))
+        if stage == "merge":
+            model = model.with_module(merge(model.module.eval(), model.example_input()))
+        load_state(model.module, self.file(stage, "model.safetensors"))
+        model.module.eval()
+        return model

@@ -1,0 +1,20 @@
+"""load: the base model into the run folder, so that the run needs nothing else from then on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from edgeprune.models.checkpoint import save_state
+from edgeprune.models.load import load_from
+from edgeprune.runs import write_atomic
+from edgeprune.stages.context import Context
+
+
+def load_stage(context: Context, folder: Path) -> dict[str, Any]:
+    model = load_from(context.recipe.model)
+    write_atomic(folder / "spec.json", model.spec.model_dump_json(indent=1).encode())
+    save_state(folder / "model.safetensors", model.module)
+    context.splits  # noqa: B018 - a data set that does not fit is found now, not after an hour of probing
+    context.keep_model("load", model)
+    return {"parameters": sum(p.numel() for p in model.module.parameters())}

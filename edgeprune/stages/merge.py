@@ -1,0 +1,40 @@
+"""merge: fold what can be folded (conv + batch norm), and prove that the result answers the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from edgeprune.errors import EdgePruneError
+from edgeprune.models.checkpoint import save_state
+from edgeprune.reparam.merge import merge, verify_merge
+from edgeprune.report.data import MergeFacts
+from edgeprune.runs import write_atomic
+from edgeprune.stages.context import Context
+
+LIMIT = 1e-9  # largest relative difference in float64; the algebra itself is exact
+
+
+def merge_stage(context: Context, folder: Path) -> dict[str, Any]:
+    tuned = context.model("tune")
+    example = tuned.example_input(batch=2, seed=context.recipe.seed)
+    merged = merge(tuned.module, example)
+    report = verify_merge(tuned.module, merged, example)
+    facts = MergeFacts(
+        merged=report.folded,
+        skipped=dict(report.kept),
+        largest_difference=report.max_error,
+        limit=LIMIT,
+        passed=report.max_error <= LIMIT,
+        checked_on=f"{len(example)} random inputs, float64",
+    )
+    if not facts.passed:
+        raise EdgePruneError(
+            f"merging changed the model's answers by {report.max_error:.3g} (limit {LIMIT:g})",
+            where=", ".join(report.folded[:5]),
+            hint="this is a defect of EdgePrune: please report the model",
+        )
+    write_atomic(folder / "merge.json", facts.model_dump_json(indent=1).encode())
+    save_state(folder / "model.safetensors", merged)
+    context.keep_model("merge", tuned.with_module(merged))
+    return {"folded": len(report.folded), "max_error": report.max_error}

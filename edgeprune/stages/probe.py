@@ -1,0 +1,66 @@
+"""probe: the unpruned model on the device, and its layers at several widths into the latency table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from edgeprune.latency.measurement import Measurement
+from edgeprune.pruning.baseline import SUFFIX, Baseline, costs_of, probe_model
+from edgeprune.recipe import Target
+from edgeprune.runs import write_atomic
+from edgeprune.stages.context import Context
+from edgeprune.structure.find import find_structure
+
+
+def probe_stage(context: Context, folder: Path) -> dict[str, Any]:
+    recipe = context.recipe
+    if not Target.parse(recipe.prune.target).is_latency:
+        context.progress.say(f"the target {recipe.prune.target} is counted, not measured: no layer is probed")
+    with context.device.lease():
+        baseline = probe_model(
+            context.model("load"),
+            folder,
+            device=context.device,
+            table=context.table,
+            runtime=recipe.device.runtime,
+            threads=recipe.device.threads,
+            protocol=recipe.device.protocol,
+            granularity=channel_multiple(context),
+            keep=recipe.prune.keep,
+            layers=Target.parse(recipe.prune.target).is_latency,
+            on_progress=lambda done, total, text: context.progress.update(text, done, total),
+        )
+    write_atomic(folder / "measurement.json", baseline.measurement.model_dump_json(indent=1).encode())
+    m = baseline.measurement
+    context.progress.say(
+        f"original: {m.median_s * 1e3:.3f} ms ({m.low_s * 1e3:.3f}-{m.high_s * 1e3:.3f}, {m.quality}) "
+        f"with {m.runtime.name} {m.runtime.version} on {context.device.id}"
+    )
+    return {
+        "median_s": m.median_s,
+        "quality": m.quality,
+        "groups": len(baseline.structure.groups),
+        "units": sum(baseline.structure.sizes.values()),
+        "frozen": {f.name: f.reason for f in baseline.structure.frozen},
+    }
+
+
+def channel_multiple(context: Context) -> int:
+    """Widths that the device's kernels like: the recipe's word, else the device profile's."""
+    from device_profiles import match_profile
+
+    return context.recipe.prune.granularity or match_profile(context.device.facts()).channel_multiple
+
+
+def read_baseline(context: Context) -> Baseline:
+    """The baseline that a finished probe stage left."""
+    recipe = context.recipe
+    measurement = Measurement.model_validate_json(context.file("probe", "measurement.json").read_bytes())
+    model = context.model("load")
+    return Baseline(
+        structure=find_structure(model.module, model.example_input(), keep=recipe.prune.keep),
+        file=context.file("probe", f"original{SUFFIX[recipe.device.runtime]}"),
+        measurement=measurement,
+        costs=costs_of(context.table, context.device, measurement, recipe.device.threads),
+    )

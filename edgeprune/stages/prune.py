@@ -1,0 +1,109 @@
+"""prune: a plan whose model meets the target, measured; plan + safetensors rebuild it in another process."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from edgeprune.latency.cost import MacsCost, total
+from edgeprune.latency.measurement import Ratio
+from edgeprune.models.checkpoint import save_state
+from edgeprune.pruning.baseline import Baseline
+from edgeprune.pruning.prune import Attempt, LatencyLoop, Pruned, Scores, prune_counted, score
+from edgeprune.pruning.target import latency_share
+from edgeprune.recipe import Target
+from edgeprune.report.data import Attempt as AttemptRow
+from edgeprune.report.data import LayerRow, layer_rows
+from edgeprune.runs import write_atomic
+from edgeprune.stages.context import Context
+from edgeprune.stages.probe import channel_multiple, read_baseline
+
+
+class PruneRecord(BaseModel):
+    """What the prune stage did, for the report and for `edgeprune show`."""
+
+    model_config = ConfigDict(frozen=True)
+    target: str
+    method: str
+    attempts: tuple[AttemptRow, ...]
+    ratio: Ratio | None  # of the chosen model over the original, interleaved; None for a counted target
+    within_tolerance: bool
+    layers: tuple[LayerRow, ...]
+    macs_before: float
+    macs_after: float
+    score_lost: float
+
+
+def prune_stage(context: Context, folder: Path) -> dict[str, Any]:
+    recipe = context.recipe
+    model, baseline = context.model("load"), read_baseline(context)
+    context.progress.update(f"scoring units by {recipe.prune.method}", 0, 1)
+    scores = score(model, baseline.structure, recipe.prune, context.splits.train)
+    if Target.parse(recipe.prune.target).is_latency:
+        pruned = _to_latency(context, baseline, scores)
+    else:
+        multiple = channel_multiple(context)
+        pruned = prune_counted(model, baseline.structure, scores, recipe.prune, multiple=multiple)
+    record = _record(context, baseline, pruned)
+    write_atomic(folder / "plan.json", pruned.plan.model_dump_json(indent=1).encode())
+    write_atomic(folder / "prune.json", record.model_dump_json(indent=1).encode())
+    save_state(folder / "model.safetensors", pruned.model.module)
+    context.keep_model("prune", pruned.model)
+    return {
+        "measured_share": record.ratio.ratio if record.ratio else None,
+        "within_tolerance": record.within_tolerance,
+        "macs": record.macs_after,
+        "parameters": sum(p.numel() for p in pruned.model.module.parameters()),
+    }
+
+
+def _to_latency(context: Context, baseline: Baseline, scores: Scores) -> Pruned:
+    recipe = context.recipe
+    with context.device.lease(), tempfile.TemporaryDirectory() as scratch:
+        loop = LatencyLoop(
+            context.model("load"),
+            baseline,
+            scores,
+            recipe.prune,
+            device=context.device,
+            runtime=recipe.device.runtime,
+            threads=recipe.device.threads,
+            protocol=recipe.device.protocol,
+            multiple=channel_multiple(context),
+            folder=Path(scratch),
+            on_progress=context.progress.say,
+        )
+        return loop.run()
+
+
+def _record(context: Context, baseline: Baseline, pruned: Pruned) -> PruneRecord:
+    structure, kept = pruned.structure, pruned.choice.kept
+    target = Target.parse(context.recipe.prune.target)
+    best = pruned.best
+    return PruneRecord(
+        target=str(target),
+        method=context.recipe.prune.method,
+        attempts=tuple(
+            _row(number, attempt, baseline, target) for number, attempt in enumerate(pruned.attempts, start=1)
+        ),
+        ratio=best.measured if best else None,
+        within_tolerance=best.within_tolerance if best else True,
+        layers=layer_rows(structure, kept, baseline.costs.cost if target.is_latency else None),
+        macs_before=total(structure.layers, structure.sizes, MacsCost()),
+        macs_after=total(structure.layers, kept, MacsCost()),
+        score_lost=pruned.choice.score_lost,
+    )
+
+
+def _row(number: int, attempt: Attempt, baseline: Baseline, target: Target) -> AttemptRow:
+    original_s = baseline.measurement.median_s
+    return AttemptRow(
+        step=number,
+        predicted_s=attempt.predicted_share * original_s,
+        target_s=latency_share(target, original_s) * original_s,
+        ratio=attempt.measured,
+        within_tolerance=attempt.within_tolerance,
+    )

@@ -1,0 +1,39 @@
+"""quantize: choose the calibration images and write them down; each format's toolkit quantizes from these in export.
+
+The schemes differ by toolkit (PT2E for .pte, ai-edge-quantizer on the .tflite, weights only for Core ML), so the
+quantized weights first exist in the exported files; what is common to them, and decided here, is the data.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+
+from edgeprune.runs import write_atomic
+from edgeprune.stages.context import Context
+
+SCHEMES = {
+    "tflite": "ai-edge-quantizer static, int8 weights per channel, int8 activations per tensor",
+    "pte": "PT2E XNNPACKQuantizer, symmetric int8 weights per channel, int8 activations per tensor",
+    "coreml": "linear symmetric int8 weights per channel, fp16 activations",
+}
+
+
+def quantize_stage(context: Context, folder: Path) -> dict[str, Any]:
+    if not context.recipe.quantize.enabled:
+        return {"enabled": False}
+    split = context.splits.calibration
+    images = torch.cat([images for images, _ in split.batches(64)])
+    write_atomic(folder / "calibration.safetensors", safetensors.torch.save({"input": images.contiguous()}))
+    formats = [f for f in context.recipe.export.formats if f in SCHEMES]
+    return {"enabled": True, "images": len(images), "schemes": {f: SCHEMES[f] for f in formats}}
+
+
+def read_calibration(context: Context) -> torch.Tensor | None:
+    """Calibration images, preprocessed, shape (N, C, H, W) float32; None when quantization is off."""
+    if not context.recipe.quantize.enabled:
+        return None
+    return safetensors.torch.load_file(context.file("quantize", "calibration.safetensors"))["input"]

@@ -1,0 +1,106 @@
+"""report: gather what the stages wrote into one page, one JSON and one JUnit file."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from pathlib import Path
+from typing import Any
+
+from edgeprune.latency.measurement import Measurement
+from edgeprune.report.data import Epoch, MergeFacts, ReportData, StagePoint, TargetOutcome
+from edgeprune.report.write import write_report
+from edgeprune.runs import STAGES, Run
+from edgeprune.stages.context import Context
+from edgeprune.stages.export import read_manifests
+from edgeprune.stages.prune import PruneRecord
+from edgeprune.verify.verdict import Verdict
+
+
+def report_stage(context: Context, folder: Path) -> dict[str, Any]:
+    page = write_report(gather(context), folder)
+    return {"page": page.name}
+
+
+def gather(context: Context) -> ReportData:
+    """Everything the report shows, from the files of a run whose verify stage is finished."""
+    run, recipe = context.run, context.recipe
+    pruned = PruneRecord.model_validate_json(context.file("prune", "prune.json").read_bytes())
+    verdict = Verdict.model_validate_json(context.file("verify", "verdict.json").read_bytes())
+    measurement = Measurement.model_validate_json(context.file("probe", "measurement.json").read_bytes())
+    return ReportData(
+        title=f"{context.spec.source.rpartition('/')[2]} to {recipe.prune.target} on {recipe.device.id}",
+        spec=context.spec,
+        device=context.device.facts(),
+        recipe=recipe.model_dump_json(indent=1, exclude_defaults=True),
+        target=_target(pruned),
+        stages=_points(run, pruned, verdict, measurement),
+        against_original=pruned.ratio,
+        layers=pruned.layers,
+        attempts=pruned.attempts,
+        tolerance=recipe.prune.tolerance,
+        tuning=_epochs(context),
+        merge=MergeFacts.model_validate_json(context.file("merge", "merge.json").read_bytes()),
+        verdict=verdict,
+        manifests=tuple(read_manifests(run.stage_folder("export"))),
+        versions=run.info.versions,
+        seed=recipe.seed,
+        command="edgeprune run",
+        created=datetime.datetime.fromtimestamp(measurement.after.time, datetime.UTC).isoformat(timespec="seconds"),
+        timings={s: record.seconds for s in STAGES if s != "report" and (record := run.record(s))},
+        notes=_notes(context, verdict),
+    )
+
+
+def _target(pruned: PruneRecord) -> TargetOutcome:
+    if pruned.ratio is None:
+        return TargetOutcome(target=pruned.target, reached=f"{pruned.macs_after / 1e6:.1f} MMACs", met=True)
+    ratio = pruned.ratio
+    return TargetOutcome(
+        target=pruned.target,
+        reached=f"{ratio.ratio:.3f}x, {ratio.numerator.median_s * 1e3:.3f} ms",
+        met=pruned.within_tolerance,
+        why=f"interleaved with the original, 95 % interval {ratio.low:.3f}-{ratio.high:.3f}x, {ratio.quality}",
+    )
+
+
+def _points(run: Run, pruned: PruneRecord, verdict: Verdict, original: Measurement) -> tuple[StagePoint, ...]:
+    """Accuracy and latency after each stage. Tuning and merging change no width: they keep the pruned latency."""
+    faster = pruned.ratio.numerator if pruned.ratio else None
+    records = {"original": run.record("load"), "pruned": run.record("prune")}
+    parameters = {name: record.result["parameters"] for name, record in records.items() if record}
+    points = [
+        StagePoint(
+            stage=stage,
+            accuracy=accuracy,
+            images=verdict.test_images,
+            latency=original if stage == "original" else faster,
+            macs=round(pruned.macs_before if stage == "original" else pruned.macs_after),
+            parameters=parameters.get("original" if stage == "original" else "pruned"),
+        )
+        for stage, accuracy in verdict.accuracy.items()
+    ]
+    for file in verdict.files:
+        accuracy = next((c.value for c in file.checks if c.name == "accuracy"), None)
+        points.append(
+            StagePoint(
+                stage=f"{file.format} {file.precision}",
+                accuracy=accuracy,
+                images=verdict.test_images if accuracy is not None else None,
+                latency=file.latency or (file.against_original.numerator if file.against_original else None),
+            )
+        )
+    return tuple(points)
+
+
+def _epochs(context: Context) -> tuple[Epoch, ...]:
+    rows = json.loads(context.file("tune", "history.json").read_bytes())
+    known = set(Epoch.model_fields)
+    return tuple(Epoch.model_validate({k: v for k, v in row.items() if k in known}) for row in rows)
+
+
+def _notes(context: Context, verdict: Verdict) -> tuple[str, ...]:
+    notes = [f"{f.file}: {f.executed_on}" for f in verdict.files if "no device" in f.executed_on]
+    if context.splits.train_is_calibration:
+        notes.append("There are no training images: the model was scored and tuned on the calibration images.")
+    return tuple(notes)

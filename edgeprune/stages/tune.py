@@ -1,0 +1,43 @@
+"""tune: re-train the pruned model with distillation from the unpruned one, epoch by epoch."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from edgeprune.models.checkpoint import save_state
+from edgeprune.runs import settings_hash, write_atomic
+from edgeprune.stages.context import Context
+from edgeprune.training.loop import TuneProgress, tune
+
+
+def tune_stage(context: Context, folder: Path) -> dict[str, Any]:
+    recipe = context.recipe
+    pruned, original = context.model("prune"), context.model("load")
+    # Snapshots live outside the stage's folder: that one is emptied whenever the stage begins anew.
+    plan = context.run.record("prune")
+    state = plan.files[-1].sha256 if plan else "none"
+    snapshots = context.run.folder / "tune.snapshots" / f"{settings_hash(recipe, ('tune', 'data'))}-{state[:12]}"
+
+    def show(progress: TuneProgress) -> None:
+        context.progress.update(progress.text, progress.done, progress.total)
+
+    result = tune(
+        pruned.module,
+        original.module if recipe.tune.distillation > 0 else None,
+        context.splits.train,
+        context.splits.validation,
+        recipe.tune,
+        seed=recipe.seed,
+        snapshots=snapshots,
+        on_progress=show,
+    )
+    save_state(folder / "model.safetensors", result.module)
+    history = [record.model_dump() for record in result.history]
+    write_atomic(folder / "history.json", json.dumps(history, indent=1).encode())
+    shutil.rmtree(snapshots.parent, ignore_errors=True)
+    result.module.eval()
+    context.keep_model("tune", pruned.with_module(result.module))
+    return {"epochs": len(history), "last": history[-1] if history else None}

@@ -1,0 +1,56 @@
+"""verify: run every exported file on the device and hold its figures against the gates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+import torch
+
+from edgeprune.recipe import Target
+from edgeprune.runs import Stage, write_atomic
+from edgeprune.stages.context import Context
+from edgeprune.stages.export import read_manifests
+from edgeprune.stages.probe import read_baseline
+from edgeprune.training.accuracy import predict, top1
+from edgeprune.verify.check import verify
+
+MODELS: dict[str, Stage] = {"original": "load", "pruned": "prune", "tuned": "tune", "merged": "merge"}
+
+
+def verify_stage(context: Context, folder: Path) -> dict[str, Any]:
+    recipe = context.recipe
+    test = context.splits.test if recipe.verify.images is None else context.splits.test.take(recipe.verify.images)
+    accuracy: dict[str, float] = {}
+    for number, (name, stage) in enumerate(MODELS.items()):
+        context.progress.update(f"accuracy of the {name} model", number, len(MODELS))
+        accuracy[name] = top1(context.model(stage).module, test)
+    merged = context.model("merge").module
+
+    def float_outputs(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return predict(merged, torch.from_numpy(images))
+
+    target = Target.parse(recipe.prune.target)
+    baseline = read_baseline(context)
+    export_folder = context.run.stage_folder("export")
+    with context.device.lease():
+        verdict = verify(
+            manifests=read_manifests(export_folder),
+            folder=export_folder,
+            device=context.device,
+            float_outputs=float_outputs,
+            test=test,
+            gates=recipe.verify.gates,
+            target=target if target.is_latency else None,
+            original_file=baseline.file,
+            runtime=recipe.device.runtime,
+            threads=recipe.device.threads,
+            protocol=recipe.device.protocol,
+            images=recipe.verify.images,
+            accuracy=accuracy,
+            on_progress=context.progress.say,
+        )
+    write_atomic(folder / "verdict.json", verdict.model_dump_json(indent=1).encode())
+    failed = [f"{f.file}: {c.name}" for f in verdict.files for c in f.checks if c.outcome == "fail"]
+    return {"outcome": verdict.outcome, "accuracy": accuracy, "failed": failed}
