@@ -1,0 +1,241 @@
+"""What a report shows: one frozen tree, filled by the pipeline, written as JSON and rendered as a page.
+
+Nothing here is computed twice: latencies come as measurements and interleaved ratios, checks as the verdict.
+What is derived (speed-up, standing of a file, interval of an accuracy) is derived here, once, for the page, the
+terminal and JUnit alike.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import PurePosixPath
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from edgeprune.artifacts.manifest import Manifest
+from edgeprune.devices.base import DeviceFacts
+from edgeprune.latency.measurement import Measurement, Ratio
+from edgeprune.models.spec import ModelSpec
+from edgeprune.structure.operations import OpSignature
+from edgeprune.structure.units import Structure
+from edgeprune.verify.verdict import FileVerdict, Verdict
+
+Standing = Literal["proven", "reference", "failed", "unproven"]
+NO_DEVICE = "no device"  # how verify says in `executed_on` that a file ran in the reference executor
+
+
+class Part(BaseModel):
+    """A part of the report: frozen, and strict about its keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StagePoint(Part):
+    """The model after one stage: `original`, `pruned`, `tuned`, `merged`, or a file such as `tflite int8`.
+
+    `accuracy` is top-1 as a share (0..1) of `images` test images; latency is of one inference.
+    """
+
+    stage: str
+    accuracy: float | None = Field(default=None, ge=0, le=1)
+    images: int | None = Field(default=None, ge=1)
+    latency: Measurement | None = None
+    macs: int | None = Field(default=None, ge=0)
+    parameters: int | None = Field(default=None, ge=0)
+
+    @property
+    def accuracy_interval(self) -> tuple[float, float] | None:
+        """95 % Wilson score interval of the accuracy (Wilson, JASA 22, 1927); None without a number of images."""
+        if self.accuracy is None or self.images is None:
+            return None
+        z, n, p = 1.959963984540054, self.images, self.accuracy
+        middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+        half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+        return max(0.0, middle - half), min(1.0, middle + half)
+
+
+class LayerRow(Part):
+    """One layer before and after pruning. Widths are output channels, costs seconds of one inference."""
+
+    name: str
+    operation: str
+    width_before: int
+    width_after: int
+    cost_before_s: float | None = None
+    cost_after_s: float | None = None
+    macs_before: int = 0
+    macs_after: int = 0
+    inputs_before: int | None = None
+    inputs_after: int | None = None
+
+
+class Attempt(Part):
+    """One step of the prune loop: a plan was predicted, built, exported and measured against the target.
+
+    Give `ratio` (pruned over original, interleaved) when the target is a share of the original, else `measured`.
+    `target_s` is the target in seconds as it stood at this step.
+    """
+
+    step: int
+    predicted_s: float
+    target_s: float
+    measured: Measurement | None = None
+    ratio: Ratio | None = None
+    within_tolerance: bool
+
+    @property
+    def measurement(self) -> Measurement | None:
+        return self.measured if self.measured is not None else (self.ratio.numerator if self.ratio else None)
+
+
+class Epoch(Part):
+    """One epoch of tuning; accuracies are shares (0..1)."""
+
+    epoch: int
+    loss: float
+    train_accuracy: float | None = None
+    validation_accuracy: float | None = None
+    lr: float
+    seconds: float
+
+
+class TargetOutcome(Part):
+    """The target as the recipe says it (`0.5x`, `8ms`, ...), what was reached in the same words, and whether it is met."""
+
+    target: str
+    reached: str
+    met: bool
+    why: str = ""
+
+
+class MergeFacts(Part):
+    """What merging folded, and the proof that the merged model answers the same."""
+
+    merged: tuple[str, ...] = ()  # what was folded, by layer name
+    skipped: dict[str, str] = {}  # layer -> why it was left
+    largest_difference: float  # max |merged - before| over the outputs, in the outputs' unit
+    limit: float | None = None
+    passed: bool
+    checked_on: str = ""  # e.g. "8 random inputs, float64"
+
+
+class ReportData(Part):
+    """Everything one run's report shows."""
+
+    version: Literal[1] = 1
+    title: str
+    spec: ModelSpec
+    device: DeviceFacts | None = None
+    recipe: str = ""  # the recipe's text
+    target: TargetOutcome | None = None
+    stages: tuple[StagePoint, ...] = ()
+    against_original: Ratio | None = None  # pruned float model over the original, interleaved; carries both samples
+    layers: tuple[LayerRow, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
+    tolerance: float | None = None  # of the prune loop, as a share of the target
+    tuning: tuple[Epoch, ...] = ()
+    merge: MergeFacts | None = None
+    verdict: Verdict | None = None
+    manifests: tuple[Manifest, ...] = ()
+    versions: dict[str, str] = {}
+    seed: int = 0
+    command: str = ""
+    created: str = ""  # ISO 8601; the pipeline says when, so that the same data makes the same files
+    timings: dict[str, float] = {}  # stage -> seconds
+    notes: tuple[str, ...] = ()
+
+    def stage(self, name: str) -> StagePoint | None:
+        return next((point for point in self.stages if point.stage == name), None)
+
+    @property
+    def final(self) -> StagePoint | None:
+        """The last float model whose accuracy is known: merged, else tuned, else pruned."""
+        found = (self.stage(name) for name in ("merged", "tuned", "pruned"))
+        return next((point for point in found if point is not None and point.accuracy is not None), None)
+
+    @property
+    def files(self) -> tuple[FileLine, ...]:
+        """Every file that was exported or checked, each with its manifest and verdict where there is one."""
+        verdicts = {_key(v.format, v.precision, v.file): v for v in (self.verdict.files if self.verdict else ())}
+        manifests = {_key(m.format, m.precision, m.file): m for m in self.manifests}
+        return tuple(
+            FileLine(file=key[2], manifest=manifests.get(key), verdict=verdicts.get(key))
+            for key in dict.fromkeys((*manifests, *verdicts))
+        )
+
+
+class FileLine(Part):
+    """An exported file with what is known of it and what was checked of it."""
+
+    file: str
+    manifest: Manifest | None
+    verdict: FileVerdict | None
+
+    @property
+    def format(self) -> str:
+        known = self.manifest or self.verdict
+        return known.format if known else ""
+
+    @property
+    def precision(self) -> str:
+        known = self.manifest or self.verdict
+        return known.precision if known else ""
+
+    @property
+    def standing(self) -> Standing:
+        """`proven` only where at least one gate was held on a device and none failed; never by default."""
+        if self.verdict is None:
+            return "unproven"
+        outcomes = {check.outcome for check in self.verdict.checks}
+        if "fail" in outcomes:
+            return "failed"
+        if "pass" not in outcomes:
+            return "unproven"
+        return "reference" if NO_DEVICE in self.verdict.executed_on else "proven"
+
+
+def _key(format_: str, precision: str, file: str) -> tuple[str, str, str]:
+    return format_, precision, PurePosixPath(file).name
+
+
+def operation_text(operation: OpSignature) -> str:
+    """An operation in short: `conv2d 3x3/2, 32x32 px`."""
+    text: str = operation.kind
+    if operation.kind in ("conv2d", "depthwise_conv2d", "avg_pool2d", "max_pool2d"):
+        text += f" {operation.kernel[0]}x{operation.kernel[1]}"
+        text += f"/{operation.stride[0]}" if operation.stride != (1, 1) else ""
+        text += f" g{operation.groups}" if operation.groups > 1 and operation.kind == "conv2d" else ""
+    if operation.function:
+        text += f" + {operation.function}" if operation.kind != "activation" else f" {operation.function}"
+    return f"{text}, {operation.height}x{operation.width} px" if operation.height * operation.width > 1 else text
+
+
+def layer_rows(
+    structure: Structure, kept: Mapping[str, int], cost_s: Callable[[OpSignature], float] | None = None
+) -> tuple[LayerRow, ...]:
+    """The layers of a structure before and after a choice.
+
+    Args:
+        kept: units kept of each group, as `Choice.kept`.
+        cost_s: seconds of one operation on the device, from the latency table; None when there is none.
+    """
+    rows = []
+    for layer in structure.layers:
+        before, after = layer.signature(structure.sizes), layer.signature(kept)
+        rows.append(
+            LayerRow(
+                name=layer.name,
+                operation=operation_text(before),
+                width_before=before.out_channels,
+                width_after=after.out_channels,
+                inputs_before=before.in_channels,
+                inputs_after=after.in_channels,
+                cost_before_s=cost_s(before) if cost_s else None,
+                cost_after_s=cost_s(after) if cost_s else None,
+                macs_before=before.macs,
+                macs_after=after.macs,
+            )
+        )
+    return tuple(rows)

@@ -1,0 +1,66 @@
+"""Accuracy and loss over the epochs of tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+from edgeprune.report import text
+from edgeprune.report.data import Epoch
+from edgeprune.report.figures.canvas import Canvas, Scale, both_widths, padded, tick_form
+
+
+def tuning(epochs: Sequence[Epoch], goal: float | None = None) -> Markup:
+    """Two panels: accuracy (train, validation) and loss; `goal` draws the original's accuracy (a share)."""
+    if not epochs:
+        return Markup("")
+    return both_widths(lambda width: _draw(epochs, goal, width))
+
+
+def _draw(epochs: Sequence[Epoch], goal: float | None, width: int) -> Markup:
+    left, right = 46, width - 16
+    x = Scale(epochs[0].epoch, max(epochs[-1].epoch, epochs[0].epoch + 1), left, right)
+    canvas = Canvas(width, 380)
+    _accuracy(canvas, epochs, goal, x)
+    y = Scale(*padded([e.loss for e in epochs], zero=True), 336, 254)
+    canvas.axis_y(y, left, "loss", tick_form(y, 3), right=right)
+    canvas.axis_x(x, 336, "epoch", lambda v: f"{v:g}" if v == round(v) else "", top=254)
+    canvas.path([(x(e.epoch), y(e.loss)) for e in epochs], "curve s2")
+    for epoch in epochs if len(epochs) <= 40 else ():
+        canvas.mark(x(epoch.epoch), y(epoch.loss), "triangle", "s2", title=_said(epoch), r=3.5)
+    first, last = epochs[0], epochs[-1]
+    return canvas.svg(f"Tuning over {len(epochs)} epochs. First: {_said(first)}. Last: {_said(last)}")
+
+
+def _accuracy(canvas: Canvas, epochs: Sequence[Epoch], goal: float | None, x: Scale) -> None:
+    series = (
+        ("validation", "circle", "s1", [(e, e.validation_accuracy) for e in epochs]),
+        ("train", "square", "s3", [(e, e.train_accuracy) for e in epochs]),
+    )
+    known = [value * 100 for _, _, _, line in series for _, value in line if value is not None]
+    if goal is not None:
+        known.append(goal * 100)
+    y = Scale(*padded(known, share=0.1), 206, 34)
+    canvas.axis_y(y, x.start, "top-1 accuracy, %", tick_form(y), right=x.end)
+    if goal is not None:
+        canvas.line(x.start, y(goal * 100), x.end, y(goal * 100), "goal")
+        canvas.text(x.end, y(goal * 100) - 5, f"original {text.percent(goal)}", "tick", anchor="end")
+    at = x.start
+    for name, shape, css, line in series:
+        spots = [(x(e.epoch), y(value * 100), e) for e, value in line if value is not None]
+        if not spots:
+            continue
+        canvas.path([(px, py) for px, py, _ in spots], f"curve {css}")
+        for px, py, epoch in spots if len(spots) <= 40 else ():
+            canvas.mark(px, py, shape, css, title=_said(epoch), r=3.5)
+        canvas.mark(at + 6, 226 - 4, shape, css, r=4)
+        canvas.text(at + 16, 226, name, "tick")
+        at += 100
+
+
+def _said(epoch: Epoch) -> str:
+    return (
+        f"epoch {epoch.epoch}: loss {epoch.loss:.3f}, train {text.percent(epoch.train_accuracy)}, "
+        f"validation {text.percent(epoch.validation_accuracy)}, lr {epoch.lr:.2g}, {text.seconds(epoch.seconds)}"
+    )

@@ -1,0 +1,175 @@
+"""What a reader sees first: how much faster, at what accuracy, which files are proven, and the outcome of it all."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Literal
+
+from edgeprune.report import text
+from edgeprune.report.data import FileLine, ReportData
+
+State = Literal["good", "bad", "warn", "plain"]
+
+
+@dataclass(frozen=True)
+class Card:
+    """One large figure with what stands behind it."""
+
+    label: str
+    value: str
+    detail: str
+    state: State
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The run's outcome in a word, and why."""
+
+    word: Literal["PASS", "FAIL", "NOT PROVEN"]
+    why: str
+
+    @property
+    def state(self) -> State:
+        states: dict[str, State] = {"PASS": "good", "FAIL": "bad", "NOT PROVEN": "warn"}
+        return states[self.word]
+
+
+def outcome(data: ReportData) -> Outcome:
+    """PASS only when every exported file was checked and passed and the target, where there is one, was met."""
+    failed = [line.file for line in data.files if line.standing == "failed"]
+    unproven = [line.file for line in data.files if line.standing == "unproven"]
+    missed = data.target is not None and not data.target.met
+    if failed or missed:
+        why = [f"{len(failed)} of {_files(len(data.files))} failed: {', '.join(failed)}"] if failed else []
+        why += [f"target {data.target.target} missed: {data.target.reached}"] if missed and data.target else []
+        return Outcome("FAIL", "; ".join(why))
+    if not data.files:
+        return Outcome("NOT PROVEN", "no file was exported")
+    if unproven:
+        return Outcome("NOT PROVEN", f"no gate was held on {', '.join(unproven)}")
+    return Outcome("PASS", f"every gate held on {_files(len(data.files))}")
+
+
+def sentence(data: ReportData) -> str:
+    """The run in one line."""
+    parts = []
+    if data.against_original is not None:
+        parts.append(f"{_speed(data)} on {_device(data)}")
+    original, final = data.stage("original"), data.final
+    if original and final and original.accuracy is not None and final.accuracy is not None:
+        change = text.points(original.accuracy, final.accuracy)
+        parts.append(
+            f"top-1 {text.percent(original.accuracy)} \u2192 {text.percent(final.accuracy)} ({final.stage}, {change})"
+        )
+    parts.append(_files_said(data.files))
+    return "; ".join(parts)
+
+
+def cards(data: ReportData) -> tuple[Card, ...]:
+    found = (_speed_card(data), _accuracy_card(data), _files_card(data), _target_card(data), _fastest_card(data))
+    return tuple(card for card in found if card is not None)
+
+
+def _speed(data: ReportData) -> str:
+    ratio = data.against_original
+    if ratio is None:
+        return text.NONE
+    claim = text.speed_claim(ratio)
+    if claim == "slower":
+        return f"{text.ratio(ratio)} of the original's latency: slower"
+    return f"{text.speedup_number(ratio)} {claim}" if claim == "faster" else claim
+
+
+def _speed_card(data: ReportData) -> Card:
+    ratio = data.against_original
+    if ratio is None:
+        return Card("Latency", text.NONE, "no interleaved measurement of original and pruned", "warn")
+    claim = text.speed_claim(ratio)
+    value = {
+        "faster": f"{text.speedup_number(ratio)} faster",
+        "slower": f"{text.speedup_number(ratio)}: slower",
+    }.get(claim, claim)
+    low, high = text.speedup_interval(ratio)
+    detail = (
+        f"{text.latency(ratio.denominator)} \u2192 {text.latency(ratio.numerator)}; speed-up 95 % interval "
+        f"{low:.2f}\u2013{high:.2f}\u00d7, {ratio.quality}; interleaved on {_device(data)}"
+    )
+    state: State = "bad" if claim == "slower" else "good" if claim == "faster" and ratio.quality == "stable" else "warn"
+    return Card("Latency of the pruned model", value, detail, state)
+
+
+def _accuracy_card(data: ReportData) -> Card:
+    original, final = data.stage("original"), data.final
+    if final is None:
+        return Card("Accuracy", "not known", f"original {text.accuracy(original)}; no later stage was tested", "warn")
+    detail = f"{final.stage}: {text.accuracy(final)}"
+    if original is not None and original.accuracy is not None and final.accuracy is not None:
+        value = f"{text.percent(original.accuracy)} \u2192 {text.percent(final.accuracy)}"
+        detail = (
+            f"{text.points(original.accuracy, final.accuracy)}; {detail}; original: {text.accuracy(original)}; "
+            "95 % intervals"
+        )
+    else:
+        value = text.percent(final.accuracy)
+    return Card("Top-1 accuracy", value, detail, "plain")
+
+
+def _files_card(data: ReportData) -> Card:
+    stands = Counter(line.standing for line in data.files)
+    value = f"{stands['proven'] + stands['reference']} of {len(data.files)} pass"
+    state: State = "bad" if stands["failed"] else "warn" if stands["unproven"] or not data.files else "good"
+    return Card("Exported files", value if data.files else "none", _files_said(data.files), state)
+
+
+def _target_card(data: ReportData) -> Card | None:
+    if data.target is None:
+        return None
+    sign = f"{text.MARK['pass']} met" if data.target.met else f"{text.MARK['fail']} missed"
+    reached = f"reached {data.target.reached}"
+    detail = f"{reached}; {data.target.why}" if data.target.why else reached
+    return Card("Target", f"{data.target.target} {sign}", detail, "good" if data.target.met else "bad")
+
+
+def _fastest_card(data: ReportData) -> Card | None:
+    """The fastest file that is proven on the device and was timed against the original."""
+    timed = [
+        (line.verdict.against_original, line)
+        for line in data.files
+        if line.standing == "proven" and line.verdict is not None and line.verdict.against_original is not None
+    ]
+    if not timed:
+        return None
+    ratio, line = min(timed, key=lambda pair: pair[0].ratio)
+    if text.speed_claim(ratio) != "faster":
+        return None
+    detail = (
+        f"{line.file} ({line.format} {line.precision}): {text.latency(ratio.numerator)}, {text.ratio(ratio)} of the "
+        "original in the same session"
+    )
+    value = f"{text.speedup_number(ratio)} faster"
+    return Card("Fastest proven file", value, detail, "good" if ratio.quality == "stable" else "warn")
+
+
+def _files_said(files: tuple[FileLine, ...]) -> str:
+    if not files:
+        return "no file exported"
+    stands = Counter(line.standing for line in files)
+    said = {
+        "proven": "proven on the device",
+        "reference": "pass by reference execution, no device",
+        "failed": "failed",
+        "unproven": "not proven",
+    }
+    kinds = ", ".join(f"{stands[kind]} {words}" for kind, words in said.items() if stands[kind])
+    return f"{_files(len(files))}: {kinds}"
+
+
+def _files(number: int) -> str:
+    return f"{number} file{'' if number == 1 else 's'}"
+
+
+def _device(data: ReportData) -> str:
+    if data.device is None:
+        return data.verdict.device if data.verdict else "a device that is not named"
+    return f"{data.device.id} ({data.device.cpu or data.device.model})"

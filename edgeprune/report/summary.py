@@ -1,0 +1,72 @@
+"""The report in a terminal: a few lines and two small tables."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from edgeprune.report import headline, text
+from edgeprune.report.data import ReportData
+
+_STYLE: dict[headline.State, str] = {"good": "bold green", "bad": "bold red", "warn": "bold yellow", "plain": "bold"}
+
+
+def summary(data: ReportData) -> RenderableType:
+    """What `edgeprune run` prints at its end and `edgeprune show RUN` prints again; for `rich.print` or a Console.
+
+    Texts from the data are shown as they are: rich markup in a model's name is not obeyed.
+    """
+    result = headline.outcome(data)
+    head = Text.assemble((result.word, _STYLE[result.state]), "  ", (data.title, "bold"), "\n", headline.sentence(data))
+    parts: list[RenderableType] = [head, Text(result.why, style="dim")]
+    if data.stages:
+        parts.append(_stages(data))
+    if data.files:
+        parts.append(_files(data))
+    failures = [
+        (line.file, check)
+        for line in data.files
+        if line.verdict
+        for check in line.verdict.checks
+        if check.outcome == "fail"
+    ]
+    for file, check in failures:
+        said = f"{text.figure(check.value, check.unit)}, limit {text.check_limit(check)}; {check.why}"
+        parts.append(Text.assemble((f"{text.MARK['fail']} {file} {check.name}: ", "red"), said))
+    parts += [Text(f"note: {note}", style="dim") for note in data.notes]
+    return Group(*parts)
+
+
+def _stages(data: ReportData) -> Table:
+    table = _table("stage", "top-1", "latency", "MACs", "parameters")
+    for point in data.stages:
+        table.add_row(
+            Text(point.stage),
+            Text(text.percent(point.accuracy)),
+            Text(text.latency(point.latency)),
+            Text(text.count(point.macs)),
+            Text(text.count(point.parameters)),
+        )
+    return table
+
+
+def _files(data: ReportData) -> Table:
+    table = _table("file", "standing", "size", "latency", "of the original")
+    states: dict[str, headline.State] = {"proven": "good", "reference": "good", "failed": "bad", "unproven": "warn"}
+    for line in data.files:
+        table.add_row(
+            Text(line.file, overflow="fold"),
+            Text(f"{text.MARK[line.standing]} {text.STANDING[line.standing]}", style=_STYLE[states[line.standing]]),
+            Text(text.size(line.manifest.size_bytes if line.manifest else None)),
+            Text(text.latency(line.verdict.latency if line.verdict else None)),
+            Text(text.ratio(line.verdict.against_original if line.verdict else None)),
+        )
+    return table
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column, justify="left")
+    return table
