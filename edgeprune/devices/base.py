@@ -64,6 +64,10 @@ class Device(Protocol):
 
     def pull(self, remote: str, local: Path) -> None: ...
 
+    def remove(self, remote: str) -> None:
+        """Remove a file or folder there; nothing there is no error."""
+        ...
+
     def run_python(
         self,
         script: str,

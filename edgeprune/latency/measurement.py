@@ -6,31 +6,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from edgeprune.devices.conditions import Conditions, RuntimeBuild
+
+__all__ = ["Conditions", "Measurement", "Quality", "Ratio", "RuntimeBuild"]
+
 Quality = Literal["stable", "noisy", "throttled"]
-
-
-class Conditions(BaseModel):
-    """What the device was like at one moment; None where it does not tell."""
-
-    model_config = ConfigDict(frozen=True)
-    time: float
-    load_1min: float | None = None
-    cpu_steal_s: float | None = None
-    frequency_mhz: tuple[float, ...] = ()
-    temperature_c: dict[str, float] = {}
-
-
-class RuntimeBuild(BaseModel):
-    """A runtime as it is on the device; a latency table is valid for one build only."""
-
-    model_config = ConfigDict(frozen=True)
-    name: Literal["litert", "executorch", "onnxruntime"]
-    version: str
-    sha256: str  # of the native library that runs the kernels
-
-    @property
-    def id(self) -> str:
-        return f"{self.name}-{self.version}-{self.sha256[:12]}"
 
 
 class Measurement(BaseModel):

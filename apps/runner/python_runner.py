@@ -1,0 +1,486 @@
+"""Runs models on a device: reads a job (JSON), answers in JSON lines on stdout. Needs numpy and the runtime only.
+
+    python python_runner.py job.json
+
+A job:
+    version 1; runtime "litert" | "executorch" | "onnxruntime"; threads
+    mode "time" (latency), "infer" (outputs of given inputs) or "memory" (peak memory)
+    cases [{id, model, inputs?, outputs?, first_round?}]; `inputs` and `outputs` are .npy paths, needed by "infer"
+    "time" only: schedule "interleaved" (A B A B ...), "mirrored" (A B B A ...) or "sequential" (A A B B ...),
+        rounds, keep_loaded (else a model is loaded anew for each round), warm_up_runs and warm_up_s after a load,
+        min_runs, min_s and max_samples for each visit of a case; a case may start at `first_round`
+    "memory" only: runs
+
+The lines, each an object with `event`:
+    start   runtime, version, library, sha256, threads, python
+    conditions when ("before" | "after"), time, load_1min, cpu_steal_s, frequency_mhz, temperature_c
+    begin   case, round                    so that a crash has a name
+    samples case, round, seconds [...], runs_per_sample, preempted [indices of seconds], steal_s
+    progress case, done                    "infer": inputs done so far
+    outputs case, file, count, peak_bytes  "infer": finished
+    memory  case, peak_bytes
+    error   case, kind ("load" | "input" | "run"), message
+    end
+
+Timing covers the runtime's invoke alone. Inputs of "time" and "memory" are random with a fixed seed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import json
+import math
+import os
+import platform
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Job = dict[str, Any]
+VERSION = 1
+CHANNEL = 63  # a descriptor no library takes
+
+
+class CaseError(Exception):
+    """A case cannot be run; the job goes on with the next one."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class Loaded(Protocol):
+    """A model ready to run."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    def set_input(self, value: Array) -> None: ...
+
+    def invoke(self) -> None: ...
+
+    def output(self) -> Array: ...
+
+
+class LiteRTModel:
+    """A .tflite file in LiteRT's interpreter (XNNPACK on)."""
+
+    def __init__(self, path: str, threads: int) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        self._interpreter = Interpreter(model_path=path, num_threads=threads)
+        self._interpreter.allocate_tensors()
+        inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+        only_one_input(len(inputs))
+        self._input, self._output = inputs[0]["index"], outputs[0]["index"]
+        self.shape = tuple(int(n) for n in inputs[0]["shape"])
+        self.dtype = np.dtype(inputs[0]["dtype"])
+        self.invoke = self._interpreter.invoke
+
+    def set_input(self, value: Array) -> None:
+        self._interpreter.set_tensor(self._input, value)
+
+    def output(self) -> Array:
+        return np.array(self._interpreter.get_tensor(self._output))
+
+
+class ExecuTorchModel:
+    """A .pte file in ExecuTorch's runtime. `invoke` includes the copy of the outputs, which its Python API makes."""
+
+    SCALARS = {1: "int8", 0: "uint8", 3: "int32", 4: "int64", 5: "float16", 6: "float32", 11: "bool"}  # noqa: RUF012
+
+    def __init__(self, path: str, threads: int) -> None:
+        import torch
+        from executorch.extension.pybindings import portable_lib
+        from executorch.runtime import Runtime
+
+        # The thread pool belongs to the process, and a model keeps the pool it was loaded with.
+        portable_lib._unsafe_reset_threadpool(threads)
+        if portable_lib._threadpool_get_thread_count() != threads:
+            raise CaseError("load", f"ExecuTorch did not accept {threads} threads")
+        torch.set_num_threads(threads)
+        self._torch = torch
+        self._program = Runtime.get().load_program(path)  # kept: a method without its program crashes
+        method = self._program.load_method("forward")
+        if method is None:
+            raise CaseError("load", "the file has no method `forward`")
+        only_one_input(method.metadata.num_inputs())
+        info = method.metadata.input_tensor_meta(0)
+        self.shape = tuple(int(n) for n in info.sizes())
+        self.dtype = np.dtype(self.SCALARS[int(info.dtype())])
+        self._method, self._inputs, self._outputs = method, (), ()
+
+    def set_input(self, value: Array) -> None:
+        self._inputs = (self._torch.from_numpy(np.ascontiguousarray(value).copy()),)
+
+    def invoke(self) -> None:
+        self._outputs = self._method.execute(self._inputs)
+
+    def output(self) -> Array:
+        return np.array(self._outputs[0].numpy())
+
+
+class OnnxModel:
+    """A .onnx file in ONNX Runtime's CPU provider."""
+
+    def __init__(self, path: str, threads: int) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+        state = onnxruntime.capi.onnxruntime_pybind11_state  # its errors share no base but Exception
+        names = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoSuchFile", "NotImplemented")
+        refusals = tuple(getattr(state, name) for name in names if hasattr(state, name))
+        try:
+            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except refusals as error:
+            raise CaseError("load", f"{type(error).__name__}: {error}") from error
+        inputs = self._session.get_inputs()
+        only_one_input(len(inputs))
+        kinds = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
+        kinds |= {f"tensor({name})": name for name in ("int8", "uint8", "int32", "int64")}
+        self.shape = tuple(n if isinstance(n, int) else 1 for n in inputs[0].shape)  # a free batch is 1
+        self.dtype = np.dtype(kinds[inputs[0].type])
+        self._name, self._feed, self._outputs = inputs[0].name, {}, []
+        self._output_name = [self._session.get_outputs()[0].name]
+
+    def set_input(self, value: Array) -> None:
+        self._feed = {self._name: np.ascontiguousarray(value)}
+
+    def invoke(self) -> None:
+        self._outputs = self._session.run(self._output_name, self._feed)
+
+    def output(self) -> Array:
+        return np.array(self._outputs[0])
+
+
+# runtime -> (loader, distribution, module that brings the kernels, names its native library starts with)
+RUNTIMES: dict[str, tuple[type[Loaded], str, str, tuple[str, ...]]] = {
+    "litert": (LiteRTModel, "ai-edge-litert", "ai_edge_litert.interpreter", ("libpywrap_litert_common",)),
+    "executorch": (ExecuTorchModel, "executorch", "executorch.extension.pybindings.portable_lib", ("_portable_lib",)),
+    "onnxruntime": (OnnxModel, "onnxruntime", "onnxruntime", ("onnxruntime_pybind11_state", "libonnxruntime")),
+}
+
+
+def only_one_input(count: int) -> None:
+    if count != 1:
+        raise CaseError("load", f"the model has {count} inputs; this runner feeds models with one")
+
+
+def emit(event: str, **fields: Any) -> None:
+    os.write(CHANNEL, (json.dumps({"event": event, **fields}) + "\n").encode())
+
+
+def own_stdout() -> None:
+    """Keep stdout for our lines alone: what the runtimes print there goes to stderr."""
+    os.dup2(1, CHANNEL)
+    os.dup2(2, 1)
+
+
+def native_library(module: str, starts: tuple[str, ...]) -> Path:
+    """The file of the library that runs the kernels, as this process has it loaded."""
+    import_module(module)
+    maps = Path("/proc/self/maps")
+    if maps.exists():
+        mapped = (line.split(None, 5) for line in maps.read_text(encoding="utf-8").splitlines())
+        files = sorted({Path(fields[5]) for fields in mapped if len(fields) == 6})
+    else:
+        folders = [Path(folder) for folder in sys.modules[module.partition(".")[0]].__path__]
+        files = sorted(path for folder in folders for path in folder.rglob("*"))
+    for start in starts:
+        for path in files:
+            if path.name.startswith(start) and path.is_file():
+                return path
+    raise SystemExit(f"cannot find the native library of {module} ({' or '.join(starts)})")
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def first_line(path: Path) -> str | None:
+    try:
+        with path.open(encoding="utf-8") as stream:
+            return stream.readline().strip()
+    except OSError:
+        return None
+
+
+def steal_s() -> float | None:
+    """Seconds that the hypervisor gave to others while this machine wanted to run, summed over its cores."""
+    fields = (first_line(Path("/proc/stat")) or "").split()
+    return int(fields[8]) / os.sysconf("SC_CLK_TCK") if len(fields) > 8 else None
+
+
+def read_conditions() -> dict[str, Any]:
+    """Load, steal, clock and temperature, each absent where the machine does not tell."""
+    frequencies = []
+    for path in sorted(Path("/sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_cur_freq")):
+        if (text := first_line(path)) and text.isdigit():
+            frequencies.append(int(text) / 1e3)
+    temperatures = {}
+    for zone in sorted(Path("/sys/class/thermal").glob("thermal_zone*")):
+        text = first_line(zone / "temp")
+        if text and text.lstrip("-").isdigit():
+            temperatures[f"{zone.name}:{first_line(zone / 'type') or 'unknown'}"] = int(text) / 1e3
+    try:
+        load = os.getloadavg()[0]
+    except OSError:
+        load = None
+    return {
+        "time": time.time(),
+        "load_1min": load,
+        "cpu_steal_s": steal_s(),
+        "frequency_mhz": frequencies,
+        "temperature_c": temperatures,
+    }
+
+
+def load_case(job: Job, case: Job) -> Loaded:
+    loader = RUNTIMES[job["runtime"]][0]
+    try:
+        return loader(case["model"], job["threads"])
+    except (ValueError, RuntimeError, TypeError, OSError, KeyError) as error:
+        raise CaseError("load", f"{type(error).__name__}: {error}") from error
+
+
+def seeded_input(model: Loaded) -> Array:
+    """Standard normal values (full-range integers), the same for the same shape."""
+    random = np.random.default_rng(0)
+    if np.issubdtype(model.dtype, np.integer):
+        limits = np.iinfo(model.dtype)
+        return random.integers(limits.min, limits.max, model.shape, dtype=model.dtype, endpoint=True)
+    return random.standard_normal(model.shape, dtype=np.float32).astype(model.dtype)
+
+
+def prepared(job: Job, case: Job) -> Loaded:
+    model = load_case(job, case)
+    model.set_input(seeded_input(model))
+    run_once(model)
+    return model
+
+
+def run_once(model: Loaded) -> None:
+    try:
+        model.invoke()
+    except (ValueError, RuntimeError, MemoryError) as error:
+        raise CaseError("run", f"{type(error).__name__}: {error}") from error
+
+
+def warm_up(model: Loaded, job: Job) -> float:
+    """Run until both limits are met; returns the median seconds of the later half."""
+    times: list[int] = []
+    start = time.perf_counter_ns()
+    while len(times) < job["warm_up_runs"] or time.perf_counter_ns() - start < job["warm_up_s"] * 1e9:
+        begin = time.perf_counter_ns()
+        model.invoke()
+        times.append(time.perf_counter_ns() - begin)
+    later = sorted(times[len(times) // 2 :]) or [1]
+    return max(later[len(later) // 2], 1) / 1e9
+
+
+def runs_per_sample(model: Loaded, job: Job) -> int:
+    """More than one only where a run is so short that the limits would give more than `max_samples`."""
+    expected = max(job["min_runs"], job["min_s"] / warm_up(model, job))
+    return max(1, math.ceil(expected / job["max_samples"]))
+
+
+def visit(model: Loaded, job: Job, batch: int) -> dict[str, Any]:
+    """One timed visit: one run to bring the caches back, then samples (means of `batch` runs) up to both limits.
+
+    Samples during which the scheduler took the core away are marked and do not count; on a machine so busy that
+    this never ends, the visit stops after four times its length.
+    """
+    clock, invoke = time.perf_counter_ns, model.invoke
+    invoke()
+    samples: list[float] = []
+    preempted: list[int] = []
+    steal, before = steal_s(), switches()
+    start = clock()
+    while True:
+        begin = clock()
+        for _ in range(batch):
+            invoke()
+        end = clock()
+        samples.append((end - begin) / batch)
+        if (after := switches()) != before:
+            preempted.append(len(samples) - 1)
+            before = after
+        clean = len(samples) - len(preempted)
+        enough = end - start >= job["min_s"] * 1e9 or clean >= job["max_samples"]
+        hopeless = end - start >= 4 * job["min_s"] * 1e9 and len(samples) * batch >= 4 * job["min_runs"]
+        if (clean * batch >= job["min_runs"] and enough) or hopeless:
+            break
+    return {
+        "seconds": [round(ns, 2) / 1e9 for ns in samples],
+        "runs_per_sample": batch,
+        "preempted": preempted,
+        "steal_s": None if steal is None else (steal_s() or 0.0) - steal,
+    }
+
+
+def switches() -> int:
+    """How often the scheduler took the core away from this process."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+
+
+def visits(job: Job) -> Iterator[tuple[Job, int]]:
+    """(case, round) in the order of the schedule."""
+    cases = [(case, case.get("first_round", 0)) for case in job["cases"]]
+    if job["schedule"] == "sequential":
+        yield from ((case, number) for case, first in cases for number in range(first, job["rounds"]))
+        return
+    for number in range(job["rounds"]):
+        order = cases[::-1] if job["schedule"] == "mirrored" and number % 2 else cases
+        yield from ((case, number) for case, first in order if number >= first)
+
+
+def time_cases(job: Job) -> None:
+    """Visit the cases; loaded models are kept between rounds, or loaded anew each time (fresh memory layout)."""
+    kept: dict[str, tuple[Loaded, int]] = {}
+    failed: set[str] = set()
+    for case, number in visits(job):
+        if case["id"] in failed:
+            continue
+        emit("begin", case=case["id"], round=number)
+        try:
+            if case["id"] in kept:
+                model, batch = kept[case["id"]]
+            else:
+                model = prepared(job, case)
+                batch = runs_per_sample(model, job)
+            if job["keep_loaded"]:
+                kept[case["id"]] = (model, batch)
+            result = visit(model, job, batch)
+        except CaseError as error:
+            failed.add(case["id"])
+            emit("error", case=case["id"], kind=error.kind, message=str(error))
+            continue
+        emit("samples", case=case["id"], round=number, **result)
+
+
+def infer_case(job: Job, case: Job) -> None:
+    """Run each input alone (batch 1) and save the outputs, float or integer as the model gives them."""
+    baseline, peak = start_peak(), None
+    model = load_case(job, case)
+    inputs = np.load(case["inputs"], mmap_mode="r", allow_pickle=False)
+    expected = model.shape[1:]
+    if inputs.dtype != model.dtype or tuple(inputs.shape[1:]) != expected or inputs.shape[0] < 1:
+        raise CaseError(
+            "input",
+            f"the inputs are {inputs.dtype} {tuple(inputs.shape)}, the file takes {model.dtype} (N, "
+            f"{', '.join(map(str, expected))}) one by one",
+        )
+    outputs: Array | None = None
+    told = time.monotonic()
+    for index in range(inputs.shape[0]):
+        model.set_input(np.array(inputs[index : index + 1]))
+        run_once(model)
+        if index <= job["runs"]:  # later on the inputs and outputs kept here would count
+            peak = peak_since(baseline)
+        value = model.output()
+        value = value[0] if value.ndim and value.shape[0] == 1 else value
+        if outputs is None:
+            outputs = np.empty((inputs.shape[0], *value.shape), value.dtype)
+        outputs[index] = value
+        if time.monotonic() - told > 0.25 or index + 1 == inputs.shape[0]:
+            told = time.monotonic()
+            emit("progress", case=case["id"], done=index + 1)
+    assert outputs is not None
+    partial = Path(case["outputs"] + ".partial")
+    with partial.open("wb") as stream:
+        np.save(stream, outputs)
+    partial.replace(case["outputs"])
+    emit("outputs", case=case["id"], file=case["outputs"], count=len(outputs), peak_bytes=peak)
+
+
+def status_bytes(field: str) -> int | None:
+    try:
+        with Path("/proc/self/status").open(encoding="utf-8") as status:
+            for line in status:
+                if line.startswith(field + ":"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        return None
+    return None
+
+
+def start_peak() -> int | None:
+    """Give free memory back, restart the kernel's high-water mark; returns what is resident now."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+    except OSError:
+        return None
+    return status_bytes("VmRSS")
+
+
+def peak_since(baseline: int | None) -> int | None:
+    peak = status_bytes("VmHWM")
+    return None if baseline is None or peak is None else max(0, peak - baseline)
+
+
+def memory_case(job: Job, case: Job) -> None:
+    """Peak resident memory that loading and running the file adds to a process that has the runtime loaded."""
+    baseline = start_peak()
+    model = prepared(job, case)
+    for _ in range(job["runs"]):
+        run_once(model)
+    emit("memory", case=case["id"], peak_bytes=peak_since(baseline))
+
+
+def one_by_one(job: Job) -> None:
+    work = infer_case if job["mode"] == "infer" else memory_case
+    for case in job["cases"]:
+        emit("begin", case=case["id"], round=0)
+        try:
+            work(job, case)
+        except CaseError as error:
+            emit("error", case=case["id"], kind=error.kind, message=str(error))
+
+
+def main(arguments: list[str]) -> int:
+    job = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
+    if job.get("version") != VERSION:
+        print(f"this runner reads jobs of version {VERSION}, not {job.get('version')!r}", file=sys.stderr)
+        return 2
+    own_stdout()
+    _, distribution, module, starts = RUNTIMES[job["runtime"]]
+    try:
+        library = native_library(module, starts)
+        version = metadata.version(distribution)
+    except ImportError as error:
+        print(f"the runtime {job['runtime']} is not installed here: {error}", file=sys.stderr)
+        return 3
+    emit(
+        "start",
+        runtime=job["runtime"],
+        version=version,
+        library=library.name,
+        sha256=file_sha256(library),
+        threads=job["threads"],
+        python=platform.python_version(),
+    )
+    emit("conditions", when="before", **read_conditions())
+    (time_cases if job["mode"] == "time" else one_by_one)(job)
+    emit("conditions", when="after", **read_conditions())
+    emit("end")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,349 @@
+"""Jobs: many models run on a device by the Python runner, one process at a time; a crash costs one model only."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import signal
+import tempfile
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeprune.devices.base import Completed, Device
+from edgeprune.devices.conditions import Conditions, RuntimeBuild, RuntimeName
+from edgeprune.devices.facts import RUNTIME_PACKAGES
+from edgeprune.devices.store import file_sha256
+from edgeprune.errors import DeviceError, ToolkitMissing, UsageError
+
+Array = npt.NDArray[Any]
+LEASE_WAIT_S = 900.0  # a job in front of ours is waited for this long
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model file; `inputs` (N, ...) in the file's own dtype and layout for inference."""
+
+    id: str
+    model: Path
+    inputs: Array | None = None
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How cases are visited and timed; the limits hold for each visit. See the runner's head."""
+
+    schedule: Literal["interleaved", "mirrored", "sequential"]
+    rounds: int
+    keep_loaded: bool
+    warm_up_runs: int
+    warm_up_s: float
+    min_runs: int
+    min_s: float
+    max_samples: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to run. `timing` makes it a latency job, else cases with inputs are inferred, others' memory measured."""
+
+    runtime: RuntimeName
+    cases: tuple[Case, ...]
+    threads: int = 1
+    timing: Timing | None = None
+    memory_runs: int = 5
+
+    @property
+    def mode(self) -> Literal["time", "infer", "memory"]:
+        if self.timing is not None:
+            return "time"
+        return "infer" if any(case.inputs is not None for case in self.cases) else "memory"
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One timed visit: samples in seconds for one run; `preempted` are the indices where the core was taken away."""
+
+    round: int
+    seconds: tuple[float, ...]
+    preempted: tuple[int, ...]
+    runs_per_sample: int
+    steal_s: float | None
+
+    @property
+    def clean(self) -> tuple[float, ...]:
+        """The samples in which nobody took the core away."""
+        bad = set(self.preempted)
+        return tuple(s for i, s in enumerate(self.seconds) if i not in bad)
+
+
+@dataclass
+class CaseResult:
+    """What came of a case; `failure` says why it has no result."""
+
+    id: str
+    visits: list[Visit] = field(default_factory=list)
+    outputs: Array | None = None
+    peak_memory_bytes: int | None = None
+    failure: str | None = None
+    finished: bool = False
+
+
+@dataclass
+class JobResult:
+    """What came of a job. `before` and `after` are of the first and the last runner process."""
+
+    build: RuntimeBuild
+    before: Conditions
+    after: Conditions
+    cases: dict[str, CaseResult]
+    processes: int = 1
+
+
+@dataclass(frozen=True)
+class InferenceResult:
+    """Outputs (N, ...) of a file's first output, and the peak memory it added to the runner (None: not told)."""
+
+    outputs: Array
+    peak_memory_bytes: int | None
+    build: RuntimeBuild
+
+
+def run_inference(
+    device: Device,
+    file: Path,
+    inputs: Array,
+    *,
+    runtime: RuntimeName,
+    threads: int = 1,
+    timeout_s: float = 3600,
+    on_progress: Callable[[int], None] | None = None,
+) -> InferenceResult:
+    """Run inputs (N, ...), in the file's own dtype and layout, one by one on the device.
+
+    Raises:
+        UsageError: the file cannot be run by this runtime, or crashes it, or the inputs do not fit.
+        DeviceError: the device is in use, was lost, or the time was up.
+    """
+
+    def on_event(event: dict[str, Any]) -> None:
+        if event["event"] == "progress" and on_progress is not None:
+            on_progress(int(event["done"]))
+
+    job = Job(runtime=runtime, threads=threads, cases=(Case("0", file, inputs),))
+    result = run_job(device, job, timeout_s=timeout_s, on_event=on_event)
+    case = result.cases["0"]
+    if case.failure is not None or case.outputs is None:
+        raise UsageError(
+            f"cannot be run by {runtime}: {case.failure or 'it gave no output'}",
+            where=str(file),
+            hint="check the file's format, its inputs and the runtime's version",
+        )
+    return InferenceResult(case.outputs, case.peak_memory_bytes, result.build)
+
+
+def run_job(
+    device: Device,
+    job: Job,
+    *,
+    timeout_s: float = 3600,
+    on_event: Callable[[dict[str, Any]], None] | None = None,
+) -> JobResult:
+    """Run a job under the device's lease; `on_event` sees the runner's lines as they come.
+
+    A model that crashes the runtime is recorded as that case's failure, and the rest goes on in a new process.
+
+    Raises:
+        UsageError: a file is missing.
+        ToolkitMissing: the runtime is not on the device.
+        DeviceError: the device is in use, was lost, its runtime does not start, or the time was up.
+    """
+    _check(device, job)
+    folder = f"jobs/{uuid.uuid4().hex}"
+    with device.lease(wait_s=LEASE_WAIT_S):
+        try:
+            return _Progress(device, job, folder, timeout_s, on_event).run()
+        finally:
+            device.remove(folder)
+
+
+def runner_script() -> Path:
+    """The runner that is pushed to devices with Python."""
+    spec = importlib.util.find_spec("apps.runner.python_runner")
+    if spec is None or spec.origin is None:
+        raise DeviceError("the Python runner is not installed", hint="install edgeprune with its `apps` package")
+    return Path(spec.origin)
+
+
+def _check(device: Device, job: Job) -> None:
+    for case in job.cases:
+        if not case.model.is_file():
+            raise UsageError("there is no such file", where=str(case.model), hint="export the model first")
+    if len({case.id for case in job.cases}) != len(job.cases) or not job.cases:
+        raise ValueError("a job needs cases, each with an id of its own")
+    if job.runtime not in device.facts().runtimes:
+        package = RUNTIME_PACKAGES.get(job.runtime, job.runtime)
+        raise ToolkitMissing(
+            f"the runtime {job.runtime} is not on the device", where=device.id, hint=f"pip install {package}"
+        )
+
+
+class _Progress:
+    """A job under way: what is done, and what the running process is at."""
+
+    def __init__(
+        self,
+        device: Device,
+        job: Job,
+        folder: str,
+        timeout_s: float,
+        on_event: Callable[[dict[str, Any]], None] | None,
+    ) -> None:
+        self._device, self._job, self._folder, self._timeout_s = device, job, folder, timeout_s
+        self._on_event = on_event
+        self._results = {case.id: CaseResult(case.id) for case in job.cases}
+        self._current: str | None = None
+        self._ended = False
+        self._build: RuntimeBuild | None = None
+        self._before: Conditions | None = None
+        self._after: Conditions | None = None
+
+    def run(self) -> JobResult:
+        script = self._device.push(runner_script(), "runner/python_runner.py")
+        base = self._pushed()
+        processes = 0
+        while remaining := self._remaining(base["cases"]):
+            processes += 1
+            path = self._push_json({**base, "cases": remaining}, f"{self._folder}/job-{processes}.json")
+            self._current, self._ended = None, False
+            done = self._device.run_python(script, [path], timeout_s=self._timeout_s, on_line=self._take)
+            if not self._ended:
+                self._blame(done)
+        if self._build is None or self._before is None:
+            raise DeviceError("the runner did not say what it runs on", where=self._device.id)
+        return JobResult(self._build, self._before, self._after or self._before, self._results, processes)
+
+    def _pushed(self) -> dict[str, Any]:
+        """The job as the runner reads it, its files on the device."""
+        job = self._job
+        cases = []
+        for number, case in enumerate(job.cases):
+            entry = {"id": case.id, "model": self._push_model(case.model)}
+            if case.inputs is not None:
+                entry["inputs"] = self._push_array(case.inputs, f"{self._folder}/inputs-{number}.npy")
+                entry["outputs"] = entry["inputs"].replace("inputs-", "outputs-")
+            cases.append(entry)
+        head = {"version": 1, "runtime": job.runtime, "threads": job.threads, "mode": job.mode, "runs": job.memory_runs}
+        return {**head, **(vars(job.timing) if job.timing else {}), "cases": cases}
+
+    def _push_model(self, model: Path) -> str:
+        folder = f"models/{file_sha256(model)}"
+        weights = model.with_name(model.name + ".data")  # ONNX keeps large weights beside the file
+        if weights.is_file():
+            self._device.push(weights, f"{folder}/{weights.name}")
+        return self._device.push(model, f"{folder}/{model.name}")
+
+    def _push_array(self, array: Array, remote: str) -> str:
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch) / "array.npy"
+            np.save(path, array, allow_pickle=False)
+            return self._device.push(path, remote)
+
+    def _push_json(self, value: dict[str, Any], remote: str) -> str:
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch) / "job.json"
+            path.write_text(json.dumps(value), encoding="utf-8")
+            return self._device.push(path, remote)
+
+    def _remaining(self, cases: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Cases not finished; timed ones go on at the round after their last."""
+        open_cases = [c for c in cases if not self._results[c["id"]].finished]
+        return [{**c, "first_round": len(self._results[c["id"]].visits)} for c in open_cases]
+
+    def _take(self, line: str) -> None:
+        """One line of the runner."""
+        try:
+            event = json.loads(line)
+            kind = event["event"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DeviceError(f"the runner said something unreadable: {line[:200]!r}", where=self._device.id) from error
+        case = self._results.get(event.get("case", ""))
+        if kind == "start":
+            self._build = RuntimeBuild(name=event["runtime"], version=event["version"], sha256=event["sha256"])
+        elif kind == "conditions":
+            now = Conditions.model_validate({k: v for k, v in event.items() if k not in ("event", "when")})
+            if event["when"] == "before":
+                self._before = self._before or now
+            else:
+                self._after = now
+        elif kind == "end":
+            self._ended = True
+        elif case is not None:
+            self._take_case(case, kind, event)
+        if self._on_event is not None:
+            self._on_event(event)
+
+    def _take_case(self, case: CaseResult, kind: str, event: dict[str, Any]) -> None:
+        if kind == "begin":
+            self._current = case.id
+            return
+        if kind == "samples":
+            visit = Visit(
+                round=event["round"],
+                seconds=tuple(event["seconds"]),
+                preempted=tuple(event["preempted"]),
+                runs_per_sample=event["runs_per_sample"],
+                steal_s=event["steal_s"],
+            )
+            case.visits.append(visit)
+            assert self._job.timing is not None
+            case.finished = len(case.visits) == self._job.timing.rounds
+        elif kind == "outputs":
+            case.outputs = self._pull_array(event["file"])
+            case.peak_memory_bytes, case.finished = event["peak_bytes"], True
+        elif kind == "memory":
+            case.peak_memory_bytes, case.finished = event["peak_bytes"], True
+        elif kind == "error":
+            case.failure, case.finished = event["message"], True
+        if case.finished or kind == "samples":
+            self._current = None
+
+    def _pull_array(self, remote: str) -> Array:
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch) / "array.npy"
+            self._device.pull(remote, path)
+            array: Array = np.load(path, allow_pickle=False)
+            return array
+
+    def _blame(self, done: Completed) -> None:
+        """The process ended early: the case it was at is at fault; without one, the runtime itself is."""
+        why = _cause(done)
+        if self._current is None:
+            raise DeviceError(
+                f"the runner for {self._job.runtime} ended early: {why}",
+                where=self._device.id,
+                hint=_last_lines(done.stderr_tail) or "it left no message",
+            )
+        case = self._results[self._current]
+        last = _last_lines(done.stderr_tail)
+        case.failure = f"it crashed the runtime: {why}" + (f" ({last})" if last else "")
+        case.finished = True
+
+
+def _cause(done: Completed) -> str:
+    if done.exit_code >= 0:
+        return f"exit code {done.exit_code}"
+    try:
+        name = signal.Signals(-done.exit_code).name
+    except ValueError:
+        name = f"signal {-done.exit_code}"
+    return f"{name} (killed, perhaps for want of memory)" if name == "SIGKILL" else name
+
+
+def _last_lines(text: str, count: int = 2) -> str:
+    return " | ".join(line.strip() for line in text.strip().splitlines()[-count:])
