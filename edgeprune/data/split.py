@@ -1,0 +1,107 @@
+"""A split: images with labels, read in preprocessed batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from edgeprune.data.augment import Augment, augmented
+from edgeprune.data.images import Images, Indices
+
+if TYPE_CHECKING:
+    from edgeprune.models.spec import Preprocessing
+
+Labels = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Some images of a pool, with their labels (class indices of the model) and how they are normalised."""
+
+    name: str
+    classes: tuple[str, ...]
+    labels: Labels
+    images: Images = field(repr=False)
+    indices: Indices = field(repr=False)  # of the images in the pool, beside `labels`
+    preprocessing: Preprocessing = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batches(
+        self, batch_size: int, *, seed: int | None = None, augment: Augment = "none"
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Preprocessed images, float32 (n, C, H, W), and labels, int64 (n,); the last batch may be shorter.
+
+        A seed shuffles (and sets the augmentation: another seed for each epoch); without one they come in order.
+        The same seed gives the same batches.
+
+        Raises:
+            DataError: an image cannot be read.
+        """
+        order = np.arange(len(self)) if seed is None else np.random.default_rng(seed).permutation(len(self))
+        generator = torch.Generator().manual_seed(0 if seed is None else seed)
+        parts = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+        for part, pixels in zip(parts, self._pixels(parts), strict=True):
+            batch = augmented(torch.from_numpy(pixels), augment, generator)
+            yield self._normalised(batch), torch.from_numpy(self.labels[part])
+
+    def take(self, n: int) -> Split:
+        """At most n images, spread evenly over the classes; the same ones each time, in the split's order."""
+        if n >= len(self):
+            return self
+        return self.select(np.sort(spread(self.labels, n, seed=0)))
+
+    def select(self, chosen: Indices, *, name: str | None = None) -> Split:
+        """The images at these positions of the split."""
+        return replace(self, name=name or self.name, labels=self.labels[chosen], indices=self.indices[chosen])
+
+    def _pixels(self, parts: list[Indices]) -> Iterator[npt.NDArray[np.uint8]]:
+        """The pixels of each batch; when they stream from disk, the next batch is read meanwhile."""
+        if not self.images.streams or len(parts) < 2:
+            yield from (self.images.pixels(self.indices[part]) for part in parts)
+            return
+        with ThreadPoolExecutor(1) as ahead:
+            coming = ahead.submit(self.images.pixels, self.indices[parts[0]])
+            for part in parts[1:]:
+                ready, coming = coming, ahead.submit(self.images.pixels, self.indices[part])
+                yield ready.result()
+            yield coming.result()
+
+    def _normalised(self, pixels: torch.Tensor) -> torch.Tensor:
+        mean = torch.tensor(self.preprocessing.mean).view(1, -1, 1, 1)
+        std = torch.tensor(self.preprocessing.std).view(1, -1, 1, 1)
+        return pixels.float().div_(255).sub_(mean).div_(std)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The four splits of a job. Test is never trained, tuned or calibrated on.
+
+    `train_is_calibration`: there are no training images, so tuning sees the calibration images only.
+    """
+
+    train: Split
+    validation: Split
+    calibration: Split
+    test: Split
+    train_is_calibration: bool = False
+
+
+def spread(labels: Labels, n: int, *, seed: int) -> Indices:
+    """Positions of n seeded samples in which each class has its share (as nearly as whole images allow).
+
+    Each class's images are shuffled and laid evenly over 0..1 with a random offset; the n first are taken.
+    """
+    random = np.random.default_rng(seed)
+    place = np.empty(len(labels))
+    for one in np.unique(labels):
+        mine = random.permutation(np.flatnonzero(labels == one))
+        place[mine] = (np.arange(len(mine)) + random.random()) / len(mine)
+    return np.argsort(place, kind="stable")[:n].astype(np.int64)
