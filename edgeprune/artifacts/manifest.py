@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from edgeprune.errors import UsageError
 from edgeprune.models.spec import Preprocessing
 from edgeprune.recipe import Format, Precision
+from edgeprune.runs import file_sha256
 
 
 class TensorSpec(BaseModel):
@@ -59,3 +63,56 @@ class Manifest(BaseModel):
     delegation: Delegation | None
     toolkit: dict[str, str]  # package -> version
     seconds: float
+
+
+def manifest_path(file: Path) -> Path:
+    """Where the manifest of an exported file is: beside it, `model_int8.tflite.json`."""
+    return file.with_name(f"{file.name}.json")
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read a manifest and check that the file beside it is the one it speaks of.
+
+    `path` is the manifest or the exported file itself.
+
+    Raises:
+        UsageError: the manifest is missing or cannot be read, or the file or the reference is missing or was changed.
+    """
+    path = path if path.suffix == ".json" and path.is_file() else manifest_path(path)
+    try:
+        manifest = Manifest.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise UsageError(
+            f"cannot read the manifest: {error.strerror}", where=str(path), hint="export the model again"
+        ) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"not a valid manifest: {place}: {first['msg']}", where=str(path)) from error
+    file = path.parent / manifest.file
+    if not file.exists():
+        raise UsageError("the exported file is missing", where=str(file), hint="export the model again")
+    if file_hash(file) != manifest.sha256:
+        raise UsageError(
+            "the exported file is not the one its manifest describes (sha256 differs)",
+            where=str(file),
+            hint="export the model again",
+        )
+    if not (path.parent / manifest.reference).is_file():
+        raise UsageError("the reference is missing", where=str(path.parent / manifest.reference))
+    return manifest
+
+
+def file_hash(path: Path) -> str:
+    """sha256 of a file; of a folder, that of its sorted "path sha256" lines (paths relative, with /)."""
+    if path.is_file():
+        return file_sha256(path)
+    lines = (f"{p.relative_to(path).as_posix()} {file_sha256(p)}\n" for p in sorted(path.rglob("*")) if p.is_file())
+    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
+
+
+def file_size(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    if path.is_file():
+        return path.stat().st_size
+    return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())

@@ -1,0 +1,146 @@
+"""The child process in which a toolkit runs: a crash, a time-out or an out-of-memory there is a clear error here."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pydantic import ValidationError
+
+from edgeprune.artifacts.jobs import REPLY, Converted, ConvertJob, End, Failed, ProbeJob, Probes
+from edgeprune.errors import ConversionError
+
+TIMEOUT_S = 3600.0
+TAIL_LINES = 25
+
+
+class Child:
+    """One process for one exporter, serving jobs in turn; imports are paid once. Use as a context manager.
+
+    The process dies with this one: its stdin closes and it ends at once.
+    """
+
+    def __init__(self, exporter: str, *, timeout_s: float = TIMEOUT_S, threads: int = 1) -> None:
+        self.exporter, self._timeout_s, self._threads = exporter, timeout_s, threads
+        self._buffer = b""
+
+    def __enter__(self) -> Self:
+        self._log = tempfile.TemporaryFile(prefix="edgeprune-log-")  # noqa: SIM115 - closed in __exit__
+        environment = os.environ | {
+            "OMP_NUM_THREADS": str(self._threads),
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            "PYTHONWARNINGS": "ignore",
+            "PYTHONSAFEPATH": "1",  # a folder `onnx/` where the user happens to stand must not shadow the toolkit
+        }
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "edgeprune.artifacts.child_main", self.exporter],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env=environment,
+            start_new_session=True,  # its own children end with it, and Ctrl-C reaches it through us only
+        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._kill()
+        self._log.close()
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def run(self, job: ConvertJob | ProbeJob) -> Iterator[Converted | Probes]:
+        """Send a job and yield what the child says, as it says it.
+
+        Raises:
+            ConversionError: the toolkit failed, crashed, took too long or ran out of memory.
+        """
+        assert self._process.stdin is not None
+        step = 0
+        deadline = time.monotonic() + self._timeout_s
+        try:
+            self._process.stdin.write(job.model_dump_json().encode() + b"\n")
+            self._process.stdin.flush()
+        except BrokenPipeError as error:
+            raise self._died(job, step) from error
+        while True:
+            line = self._read_line(job, step, deadline)
+            try:
+                reply = REPLY.validate_json(line)
+            except ValidationError as error:
+                self._kill()
+                raise self._error(job, step, "sent an answer that cannot be read") from error
+            if isinstance(reply, End):
+                return
+            if isinstance(reply, Failed):
+                self._process.wait()
+                what = f"ran out of memory ({reply.error})" if reply.out_of_memory else f"failed: {reply.error}"
+                raise self._error(job, step, what)
+            yield reply
+            step += 1
+
+    def _read_line(self, job: ConvertJob | ProbeJob, step: int, deadline: float) -> bytes:
+        assert self._process.stdout is not None
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._process.stdout, selectors.EVENT_READ)
+            while b"\n" not in self._buffer:
+                left = deadline - time.monotonic()
+                if left <= 0 or not selector.select(left):
+                    self._kill()
+                    raise self._error(job, step, f"took longer than {self._timeout_s:g} s and was stopped")
+                chunk = os.read(self._process.stdout.fileno(), 65536)
+                if not chunk:
+                    raise self._died(job, step)
+                self._buffer += chunk
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return line
+
+    def _died(self, job: ConvertJob | ProbeJob, step: int) -> ConversionError:
+        code = self._process.wait()
+        if code >= 0:
+            return self._error(job, step, f"ended with exit code {code} before it was done")
+        name = signal.Signals(-code).name
+        why = ", which the system does when memory runs out" if -code == signal.SIGKILL else ""
+        return self._error(job, step, f"crashed (signal {name}{why})")
+
+    def _error(self, job: ConvertJob | ProbeJob, step: int, what: str) -> ConversionError:
+        making = _making(job, step)
+        tail = self._log_tail()
+        said = f"; it last said:\n{tail}" if tail else ""
+        return ConversionError(
+            f"the {self.exporter} toolkit {what}{said}",
+            where=making,
+            hint="nothing half-written is left; export the other formats without it, or free memory and go on",
+        )
+
+    def _log_tail(self) -> str:
+        self._log.seek(0)
+        lines = [line for line in self._log.read().decode(errors="replace").splitlines() if line.strip()]
+        return "\n".join(f"    {line[:300]}" for line in lines[-TAIL_LINES:])
+
+    def _kill(self) -> None:
+        """End the process and all it started."""
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None and not pipe.closed:
+                pipe.close()
+
+
+def _making(job: ConvertJob | ProbeJob, step: int) -> str:
+    if isinstance(job, ConvertJob) and step < len(job.outputs):
+        return f"{job.exporter} {job.outputs[step].precision} ({Path(job.outputs[step].file).name})"
+    return f"{job.exporter} {job.kind}"

@@ -1,0 +1,86 @@
+"""What the parent asks of a conversion child, and what the child answers: one line of JSON each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from edgeprune.artifacts.manifest import Delegation, TensorSpec
+from edgeprune.recipe import Precision
+from edgeprune.structure.operations import OpSignature
+
+
+class Line(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Output(Line):
+    """One file to write. `file` is a temporary name; the parent moves it into place once the child says it is whole.
+
+    `describe` asks for the delegation too (costs a second); without it only the file is made.
+    """
+
+    precision: Precision
+    file: Path
+    describe: bool = True
+
+
+class ConvertJob(Line):
+    """Write one traced program to files. `calibration` is a safetensors file with "images" (N, C, H, W) float32."""
+
+    kind: Literal["convert"] = "convert"
+    exporter: str
+    program: Path
+    calibration: Path | None = None
+    outputs: tuple[Output, ...]
+
+
+class ProbeJob(Line):
+    """Write a one-operation file for each signature to a folder."""
+
+    kind: Literal["probes"] = "probes"
+    exporter: str
+    signatures: tuple[OpSignature, ...]
+    folder: Path
+
+
+Job = Annotated[ConvertJob | ProbeJob, Field(discriminator="kind")]
+JOB: TypeAdapter[ConvertJob | ProbeJob] = TypeAdapter(Job)
+
+
+class Converted(Line):
+    """What an exporter knows of a file it wrote."""
+
+    kind: Literal["converted"] = "converted"
+    weights_precision: Precision
+    input: TensorSpec
+    output: TensorSpec
+    delegation: Delegation | None = None
+    seconds: float = 0.0
+
+
+class Probes(Line):
+    """Signature key -> file, for those that could be built."""
+
+    kind: Literal["probes"] = "probes"
+    files: dict[str, Path]
+
+
+class End(Line):
+    """The job is done."""
+
+    kind: Literal["end"] = "end"
+
+
+class Failed(Line):
+    """The toolkit raised; the child ends after saying so."""
+
+    kind: Literal["failed"] = "failed"
+    error: str
+    out_of_memory: bool = False
+
+
+Reply = Annotated[Converted | Probes | End | Failed, Field(discriminator="kind")]
+REPLY: TypeAdapter[Converted | Probes | End | Failed] = TypeAdapter(Reply)

@@ -1,0 +1,38 @@
+"""One-operation files for the latency table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgeprune.artifacts.child import Child
+from edgeprune.artifacts.jobs import ProbeJob, Probes
+from edgeprune.artifacts.plugins import ProbeBuilder, exporter_for, require_toolkit
+from edgeprune.errors import ConversionError, UsageError
+from edgeprune.structure.operations import OpSignature
+
+
+def build_probes(runtime: str, signatures: Sequence[OpSignature], folder: Path) -> dict[str, Path]:
+    """Write a one-operation float32 file for each signature; signature key -> file. Those that fail are left out.
+
+    Raises:
+        UsageError: no exporter of this runtime builds probes.
+        ToolkitMissing: its toolkit is not installed.
+        ConversionError: the toolkit crashed, or nothing at all could be built.
+    """
+    exporter = exporter_for(runtime)
+    if not isinstance(exporter, ProbeBuilder):
+        raise UsageError(f"the exporter {exporter.name!r} builds no probes for the runtime {runtime!r}")
+    require_toolkit(exporter)
+    folder.mkdir(parents=True, exist_ok=True)
+    unique = tuple({signature.key(): signature for signature in signatures}.values())
+    if not unique:
+        return {}
+    files: dict[str, Path] = {}
+    with Child(exporter.name) as child:
+        for reply in child.run(ProbeJob(exporter=exporter.name, signatures=unique, folder=folder)):
+            assert isinstance(reply, Probes)
+            files |= {key: file for key, file in reply.files.items() if file.is_file()}
+    if not files:
+        raise ConversionError(f"none of {len(unique)} probes could be built", where=f"{exporter.name} in {folder}")
+    return files

@@ -1,0 +1,45 @@
+"""The traced program that a conversion child is given, so that it never needs the user's factory code."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from edgeprune.errors import ModelError
+from edgeprune.models.spec import Model
+
+
+def save_program(model: Model, path: Path) -> None:
+    """Trace the model with batch 1 in eval mode on the CPU and save the ExportedProgram (.pt2).
+
+    Raises:
+        ModelError: the model cannot be traced, or does not map one image tensor to one (1, classes) tensor.
+    """
+    module = on_cpu(model.module)
+    program = _trace(module, model.example_input())
+    outputs = [node.meta["val"] for node in program.graph.output_node().args[0]]  # type: ignore[union-attr]
+    if len(outputs) != 1 or not isinstance(outputs[0], torch.Tensor) or outputs[0].dim() != 2:
+        shapes = [tuple(getattr(value, "shape", ())) for value in outputs]
+        raise ModelError(
+            f"the model answers {shapes}, not one (batch, classes) tensor",
+            where=model.spec.source,
+            hint="wrap it in a module that returns the logits alone",
+        )
+    torch.export.save(program, path)
+
+
+def on_cpu(module: nn.Module) -> nn.Module:
+    """The module in eval mode with float32 parameters on the CPU; a copy where it is not so already."""
+    tensors = [*module.parameters(), *module.buffers()]
+    ready = all(t.device.type == "cpu" and (not t.is_floating_point() or t.dtype == torch.float32) for t in tensors)
+    if ready and not any(child.training for child in module.modules()):
+        return module
+    return copy.deepcopy(module).to("cpu", torch.float32).eval()
+
+
+def _trace(module: nn.Module, example: torch.Tensor) -> torch.export.ExportedProgram:
+    with torch.no_grad():
+        return torch.export.export(module, (example,), strict=False)

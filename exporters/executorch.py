@@ -1,0 +1,113 @@
+"""ExecuTorch: .pte lowered to XNNPACK, NCHW float32 input and output; int8 by PT2E."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch.export import ExportedProgram
+
+from edgeprune.artifacts.jobs import Converted, Output
+from edgeprune.artifacts.manifest import Delegation, TensorSpec
+from edgeprune.recipe import Precision
+from edgeprune.structure.operations import OpSignature
+
+
+class ExecuTorchExporter:
+    """float32 and int8 (weights and activations)."""
+
+    name = "pte"
+    suffix = ".pte"
+    precisions: tuple[Precision, ...] = ("fp32", "int8")
+    runtime: Literal["executorch"] = "executorch"
+    packages = ("executorch", "torchao")
+    extra = "edgeprune[executorch]"
+
+    def load(self) -> None:
+        import executorch.backends.xnnpack.partition.xnnpack_partitioner
+        import executorch.exir  # noqa: F401
+
+    def convert(
+        self, program: ExportedProgram, outputs: Sequence[Output], calibration: torch.Tensor | None
+    ) -> Iterator[Converted]:
+        """See `edgeprune.artifacts.plugins.Exporter`."""
+        for output in outputs:
+            source = program
+            if output.precision == "int8":
+                from edgeprune.quantization.pt2e import quantize_pt2e
+
+                if calibration is None:
+                    raise ValueError("int8 needs calibration images")
+                source = quantize_pt2e(program, calibration)
+            edge = lower(source)
+            converted = _describe(program, edge, output)
+            write(edge, output.file)  # it rewrites the graph that was just described
+            yield converted
+
+    def build_probes(self, signatures: Sequence[OpSignature], folder: Path) -> dict[str, Path]:
+        """See `edgeprune.artifacts.plugins.ProbeBuilder`."""
+        from exporters.executorch_probes import build
+
+        return build(signatures, folder)
+
+
+def lower(program: ExportedProgram) -> Any:
+    """The program as an edge program manager, with all that XNNPACK takes inside delegates."""
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
+
+    return to_edge_transform_and_lower(
+        program,
+        partitioner=[XnnpackPartitioner()],
+        compile_config=EdgeCompileConfig(_check_ir_validity=False),  # the export is torch's own; saves time
+    )
+
+
+def write(edge: Any, file: Path) -> None:
+    with file.open("wb") as handle:
+        edge.to_executorch().write_to_file(handle)
+
+
+def _describe(program: ExportedProgram, edge: Any, output: Output) -> Converted:
+    (entry,) = program.example_inputs[0]
+    answer = program.graph.output_node().args[0][0].meta["val"]  # type: ignore[index,union-attr]
+    return Converted(
+        weights_precision=output.precision,
+        input=TensorSpec(name="input", shape=tuple(entry.shape), dtype="float32", layout="NCHW"),
+        output=TensorSpec(name="output", shape=tuple(answer.shape), dtype="float32", layout="NC"),
+        delegation=_delegation(edge) if output.describe else None,
+    )
+
+
+def _delegation(edge: Any) -> Delegation:
+    """Operators inside XNNPACK's delegates and those left to portable kernels.
+
+    Quantize and dequantize nodes inside a delegate are not counted: XNNPACK folds them into its operators.
+    """
+    module = edge.exported_program().graph_module
+    inside = sum(
+        1
+        for _, lowered in module.named_children()
+        for node in _operators(lowered.original_module.graph)
+        if "quantize" not in _name(node)
+    )
+    outside = Counter(_name(node) for node in _operators(module.graph))
+    return Delegation(
+        backend="xnnpack",
+        delegated=inside,
+        outside=sum(outside.values()),
+        outside_operators=dict(sorted(outside.items())),
+    )
+
+
+def _operators(graph: Any) -> list[Any]:
+    plumbing = ("getitem", "executorch_call_delegate")
+    return [node for node in graph.nodes if node.op == "call_function" and _name(node) not in plumbing]
+
+
+def _name(node: Any) -> str:
+    """`aten.convolution.default`, for an edge operator as for torch's own."""
+    return str(getattr(node.target, "__name__", node.target))

@@ -1,0 +1,54 @@
+"""ONNX: one self-contained file by torch's exporter, float32, NCHW."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import torch
+from torch.export import ExportedProgram
+
+from edgeprune.artifacts.jobs import Converted, Output
+from edgeprune.artifacts.manifest import TensorSpec
+from edgeprune.recipe import Precision
+
+
+class OnnxExporter:
+    """float32."""
+
+    name = "onnx"
+    suffix = ".onnx"
+    precisions: tuple[Precision, ...] = ("fp32",)
+    runtime: Literal["onnxruntime"] = "onnxruntime"
+    packages = ("onnx", "onnxscript")
+    extra = "edgeprune[onnx]"
+
+    def load(self) -> None:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+
+    def convert(
+        self,
+        program: ExportedProgram,
+        outputs: Sequence[Output],
+        calibration: torch.Tensor | None,  # noqa: ARG002 - float only
+    ) -> Iterator[Converted]:
+        """See `edgeprune.artifacts.plugins.Exporter`."""
+        import onnx
+
+        for output in outputs:
+            written = torch.onnx.export(
+                program, dynamo=True, verbose=False, input_names=["input"], output_names=["output"]
+            )
+            if written is None:
+                raise RuntimeError("torch's ONNX exporter returned nothing")
+            written.save(str(output.file), external_data=False)
+            model = onnx.load(str(output.file))
+            onnx.checker.check_model(model)
+            (entry,), (answer,) = model.graph.input, model.graph.output
+            yield Converted(weights_precision=output.precision, input=_spec(entry, "NCHW"), output=_spec(answer, "NC"))
+
+
+def _spec(value: Any, layout: Literal["NCHW", "NC"]) -> TensorSpec:
+    shape = tuple(int(d.dim_value) for d in value.type.tensor_type.shape.dim)
+    return TensorSpec(name=value.name, shape=shape, dtype="float32", layout=layout)

@@ -1,0 +1,117 @@
+"""LiteRT: .tflite by litert-torch, NHWC input; int8 by ai-edge-quantizer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch.export import ExportedProgram
+
+from edgeprune.artifacts.jobs import Converted, Output
+from edgeprune.artifacts.manifest import Delegation, TensorSpec
+from edgeprune.recipe import Precision
+
+
+class TFLiteExporter:
+    """float32 and int8 (weights, activations, input and output)."""
+
+    name = "tflite"
+    suffix = ".tflite"
+    precisions: tuple[Precision, ...] = ("fp32", "int8")
+    runtime: Literal["litert"] = "litert"
+    packages = ("litert_torch", "ai_edge_quantizer", "ai_edge_litert")
+    extra = "edgeprune[tflite]"
+
+    def load(self) -> None:
+        import litert_torch  # noqa: F401
+
+    def convert(
+        self, program: ExportedProgram, outputs: Sequence[Output], calibration: torch.Tensor | None
+    ) -> Iterator[Converted]:
+        """See `edgeprune.artifacts.plugins.Exporter`."""
+        model = None
+        for output in outputs:
+            model = model or _lower(program)
+            if output.precision == "fp32":
+                model.export(str(output.file))
+            else:
+                self._write_int8(model, output.file, calibration)
+            yield _describe(output)
+
+    def _write_int8(self, model: Any, file: Path, calibration: torch.Tensor | None) -> None:
+        from edgeprune.quantization.tflite import quantize_tflite
+
+        if calibration is None:
+            raise ValueError("int8 needs calibration images")
+        source = file.with_name(f"float_{file.name}")
+        model.export(str(source))
+        quantize_tflite(source, file, calibration)
+        source.unlink()
+
+
+def _lower(program: ExportedProgram) -> Any:
+    import litert_torch
+
+    module = litert_torch.to_channel_last_io(program.module(), args=[0])
+    module.training = False  # an exported module refuses .eval(); it was traced in eval mode
+    (example,) = program.example_inputs[0]
+    return litert_torch.convert(module, (example.permute(0, 2, 3, 1).contiguous(),))
+
+
+def _describe(output: Output) -> Converted:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(output.file), num_threads=1)
+    interpreter.allocate_tensors()
+    (entry,), (answer,) = interpreter.get_input_details(), interpreter.get_output_details()
+    return Converted(
+        weights_precision=output.precision,
+        input=_spec(entry, "NHWC"),
+        output=_spec(answer, "NC"),
+        delegation=_delegation(interpreter) if output.describe else None,
+    )
+
+
+def _spec(details: dict[str, Any], layout: Literal["NHWC", "NC"]) -> TensorSpec:
+    quantized = details["dtype"] != np.float32
+    scale, zero_point = details["quantization"]
+    return TensorSpec(
+        name=details["name"],
+        shape=tuple(int(n) for n in details["shape"]),
+        dtype=np.dtype(details["dtype"]).name,
+        layout=layout,
+        scale=float(scale) if quantized else None,
+        zero_point=int(zero_point) if quantized else None,
+    )
+
+
+def _delegation(interpreter: Any) -> Delegation:
+    """Operators inside and outside XNNPACK, of an interpreter that has allocated its tensors.
+
+    The interpreter lists the file's operators and, after them, the DELEGATE nodes that replaced some. A delegate
+    computes exactly the operators on the way back from its outputs to its inputs.
+    """
+    operators = [op for op in interpreter._get_ops_details() if op["op_name"] != "DELEGATE"]
+    delegates = [op for op in interpreter._get_ops_details() if op["op_name"] == "DELEGATE"]
+    producer = {int(tensor): op for op in operators for tensor in op["outputs"]}
+    inside: set[int] = set()
+    for delegate in delegates:
+        given = {int(tensor) for tensor in delegate["inputs"]}
+        wanted = [int(tensor) for tensor in delegate["outputs"]]
+        while wanted:
+            tensor = wanted.pop()
+            op = producer.get(tensor)
+            if tensor in given or op is None or op["index"] in inside:
+                continue
+            inside.add(op["index"])
+            wanted += [int(t) for t in op["inputs"]]
+    names: dict[str, int] = {}
+    for op in operators:
+        if op["index"] not in inside:
+            names[op["op_name"]] = names.get(op["op_name"], 0) + 1
+    return Delegation(
+        backend="xnnpack", delegated=len(inside), outside=len(operators) - len(inside), outside_operators=names
+    )
