@@ -102,7 +102,7 @@ class Epoch(Part):
 
 
 class TargetOutcome(Part):
-    """The target as the recipe says it (`0.5x`, `8ms`, ...), what was reached in the same words, and whether it is met."""
+    """The target as the recipe says it (`0.5x`, `8ms`, ...), what was reached in the same words, and if it is met."""
 
     target: str
     reached: str

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edgeprune.report import text
-from edgeprune.report.data import FileLine, ReportData
+from edgeprune.report.data import FileLine, ReportData, Standing
 
 State = Literal["good", "bad", "warn", "plain"]
 
@@ -43,12 +43,13 @@ def outcome(data: ReportData) -> Outcome:
     if failed or missed:
         why = [f"{len(failed)} of {_files(len(data.files))} failed: {', '.join(failed)}"] if failed else []
         why += [f"target {data.target.target} missed: {data.target.reached}"] if missed and data.target else []
-        return Outcome("FAIL", "; ".join(why))
+        said = "; ".join(why)
+        return Outcome("FAIL", said[0].upper() + said[1:])
     if not data.files:
-        return Outcome("NOT PROVEN", "no file was exported")
+        return Outcome("NOT PROVEN", "No file was exported")
     if unproven:
-        return Outcome("NOT PROVEN", f"no gate was held on {', '.join(unproven)}")
-    return Outcome("PASS", f"every gate held on {_files(len(data.files))}")
+        return Outcome("NOT PROVEN", f"No gate was held on {', '.join(unproven)}")
+    return Outcome("PASS", f"Every gate held on {_files(len(data.files))}")
 
 
 def sentence(data: ReportData) -> str:
@@ -92,11 +93,11 @@ def _speed_card(data: ReportData) -> Card:
     }.get(claim, claim)
     low, high = text.speedup_interval(ratio)
     detail = (
-        f"{text.latency(ratio.denominator)} \u2192 {text.latency(ratio.numerator)}; speed-up 95 % interval "
-        f"{low:.2f}\u2013{high:.2f}\u00d7, {ratio.quality}; interleaved on {_device(data)}"
+        f"{text.latency(ratio.numerator)}; original {text.latency(ratio.denominator)}. "
+        f"Speed-up {low:.2f}\u2013{high:.2f}\u00d7 (95 %), {ratio.quality}"
     )
     state: State = "bad" if claim == "slower" else "good" if claim == "faster" and ratio.quality == "stable" else "warn"
-    return Card("Latency of the pruned model", value, detail, state)
+    return Card("Pruned model", value, detail, state)
 
 
 def _accuracy_card(data: ReportData) -> Card:
@@ -105,11 +106,8 @@ def _accuracy_card(data: ReportData) -> Card:
         return Card("Accuracy", "not known", f"original {text.accuracy(original)}; no later stage was tested", "warn")
     detail = f"{final.stage}: {text.accuracy(final)}"
     if original is not None and original.accuracy is not None and final.accuracy is not None:
-        value = f"{text.percent(original.accuracy)} \u2192 {text.percent(final.accuracy)}"
-        detail = (
-            f"{text.points(original.accuracy, final.accuracy)}; {detail}; original: {text.accuracy(original)}; "
-            "95 % intervals"
-        )
+        value = f"{original.accuracy * 100:.1f} \u2192 {text.percent(final.accuracy)}"
+        detail = f"{text.points(original.accuracy, final.accuracy)}. {detail}; original: {text.accuracy(original)}"
     else:
         value = text.percent(final.accuracy)
     return Card("Top-1 accuracy", value, detail, "plain")
@@ -143,10 +141,7 @@ def _fastest_card(data: ReportData) -> Card | None:
     ratio, line = min(timed, key=lambda pair: pair[0].ratio)
     if text.speed_claim(ratio) != "faster":
         return None
-    detail = (
-        f"{line.file} ({line.format} {line.precision}): {text.latency(ratio.numerator)}, {text.ratio(ratio)} of the "
-        "original in the same session"
-    )
+    detail = f"{line.file}: {text.latency(ratio.numerator)}; of the original: {text.ratio(ratio)}"
     value = f"{text.speedup_number(ratio)} faster"
     return Card("Fastest proven file", value, detail, "good" if ratio.quality == "stable" else "warn")
 
@@ -155,7 +150,7 @@ def _files_said(files: tuple[FileLine, ...]) -> str:
     if not files:
         return "no file exported"
     stands = Counter(line.standing for line in files)
-    said = {
+    said: dict[Standing, str] = {
         "proven": "proven on the device",
         "reference": "pass by reference execution, no device",
         "failed": "failed",

@@ -39,7 +39,7 @@ def render(reports: Sequence[ReportData]) -> str:
     page = environment.get_template("page.html.j2").render(
         reports=reports,
         runs=[(data, figures(data)) for data in reports],
-        comparison=tradeoff(_compared(reports)) if len(reports) > 1 else Markup(""),
+        comparison=tradeoff(_compared(reports), trail=False) if len(reports) > 1 else Markup(""),
     )
     # A lone surrogate (it can come out of JSON) has no UTF-8 form: the page shows it as a replacement character.
     return page.encode("utf-8", "replace").decode("utf-8")
@@ -58,12 +58,14 @@ def figures(data: ReportData) -> dict[str, Markup]:
 
 
 def _compared(reports: Sequence[ReportData]) -> tuple[StagePoint, ...]:
-    """Original and final of each run as points of one figure; an original that two runs share is drawn once."""
-    points: dict[tuple[float | None, float | None, str], StagePoint] = {}
+    """Original and final of each run as points of one figure; a point that runs share is drawn once."""
+    found: list[tuple[StagePoint, list[str]]] = []
     for number, data in enumerate(reports, start=1):
         for point in (data.stage("original"), data.final or data.stage("pruned")):
-            if point is None or point.latency is None:
+            if point is None:
                 continue
-            key = (point.accuracy, point.latency.median_s, point.stage)
-            points.setdefault(key, point.model_copy(update={"stage": f"{number}: {point.stage}"}))
-    return tuple(points.values())
+            numbers = next((numbers for known, numbers in found if known == point), None)
+            if numbers is None:
+                found.append((point, numbers := []))
+            numbers.append(str(number))
+    return tuple(point.model_copy(update={"stage": f"{', '.join(numbers)}: {point.stage}"}) for point, numbers in found)

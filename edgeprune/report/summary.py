@@ -53,7 +53,7 @@ def _stages(data: ReportData) -> Table:
 
 def _files(data: ReportData) -> Table:
     table = _table("file", "standing", "size", "latency", "of the original")
-    states: dict[str, headline.State] = {"proven": "good", "reference": "good", "failed": "bad", "unproven": "warn"}
+    states: dict[str, headline.State] = {"proven": "good", "reference": "plain", "failed": "bad", "unproven": "warn"}
     for line in data.files:
         table.add_row(
             Text(line.file, overflow="fold"),

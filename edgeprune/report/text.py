@@ -32,7 +32,7 @@ MARK = {
 def seconds(value: float) -> str:
     """A duration with the unit that keeps it readable: `27.1 us`, `2.71 ms`, `41.0 s`, `3 min 20 s`."""
     scale, unit = _time_unit(value)
-    if unit == "s" and value >= 120:
+    if unit == "s" and math.isfinite(value) and value >= 120:
         minutes, rest = divmod(round(value), 60)
         hours, minutes = divmod(minutes, 60)
         return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

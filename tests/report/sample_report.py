@@ -38,7 +38,9 @@ DEVICE = DeviceFacts(
 )
 
 
-def measurement(median_ms: float, *, file: str = "model.tflite", quality: str = "stable", count: int = 200) -> Measurement:
+def measurement(
+    median_ms: float, *, file: str = "model.tflite", quality: str = "stable", count: int = 200
+) -> Measurement:
     rng = random.Random(f"{median_ms} {file}")
     samples = sorted(median_ms * 1e-3 * (1 + abs(rng.gauss(0, 0.03)) - 0.02) for _ in range(count))
     shuffled = rng.sample(samples, len(samples))
@@ -149,9 +151,13 @@ def file_verdict(of: Manifest, latency_ms: float | None = None, checks: tuple[Ch
 def float_checks(precision: str) -> tuple[Check, ...]:
     sqnr, limit = (121.3, 100.0) if precision == "fp32" else (64.8, 45.0)
     return (
-        Check(name="sqnr", value=sqnr, unit="dB", limit=limit, outcome="pass", why="against the float model, 32 images"),
+        Check(
+            name="sqnr", value=sqnr, unit="dB", limit=limit, outcome="pass", why="against the float model, 32 images"
+        ),
         Check(name="agreement", value=1.0, unit="share", limit=None, outcome="info", why="top-1 equal on 10000 images"),
-        Check(name="accuracy_drop", value=0.0, unit="share", limit=0.005, outcome="pass", why="93.1 % as the float model"),
+        Check(
+            name="accuracy_drop", value=0.0, unit="share", limit=0.005, outcome="pass", why="93.1 % as the float model"
+        ),
     )
 
 
@@ -200,11 +206,46 @@ def sample(**changes: object) -> ReportData:
         "recipe": '[model]\nfactory = "cifar.py:resnet56"\n[prune]\ntarget = "0.5x"\n',
         "target": TargetOutcome(target="0.5x", reached="0.498x", met=True, why="within 3 % of the target"),
         "stages": (
-            StagePoint(stage="original", accuracy=0.934, images=10000, latency=speed.denominator, macs=126_550_000, parameters=855_770),
-            StagePoint(stage="pruned", accuracy=0.612, images=10000, latency=speed.numerator, macs=58_300_000, parameters=441_000),
-            StagePoint(stage="tuned", accuracy=0.931, images=10000, latency=speed.numerator, macs=58_300_000, parameters=441_000),
-            StagePoint(stage="merged", accuracy=0.931, images=10000, latency=measurement(1.35, file="merged"), macs=58_300_000, parameters=438_000),
-            StagePoint(stage="tflite int8", accuracy=0.929, images=10000, latency=measurement(0.71), macs=58_300_000, parameters=438_000),
+            StagePoint(
+                stage="original",
+                accuracy=0.934,
+                images=10000,
+                latency=speed.denominator,
+                macs=126_550_000,
+                parameters=855_770,
+            ),
+            StagePoint(
+                stage="pruned",
+                accuracy=0.612,
+                images=10000,
+                latency=speed.numerator,
+                macs=58_300_000,
+                parameters=441_000,
+            ),
+            StagePoint(
+                stage="tuned",
+                accuracy=0.931,
+                images=10000,
+                latency=speed.numerator,
+                macs=58_300_000,
+                parameters=441_000,
+            ),
+            StagePoint(
+                stage="merged",
+                accuracy=0.931,
+                images=10000,
+                latency=measurement(1.35, file="merged"),
+                macs=58_300_000,
+                parameters=438_000,
+            ),
+            StagePoint(
+                stage="tflite int8",
+                accuracy=0.929,
+                images=10000,
+                latency=measurement(0.71),
+                macs=58_300_000,
+                parameters=438_000,
+            ),
         ),
         "against_original": speed,
         "layers": layer_table(),
@@ -215,17 +256,44 @@ def sample(**changes: object) -> ReportData:
         ),
         "tolerance": 0.03,
         "tuning": tuple(
-            Epoch(epoch=e, loss=1.4 / e**0.7, train_accuracy=0.95 - 0.25 / e, validation_accuracy=0.932 - 0.2 / e, lr=0.05 * (1 - e / 21), seconds=38.5)
+            Epoch(
+                epoch=e,
+                loss=1.4 / e**0.7,
+                train_accuracy=0.95 - 0.25 / e,
+                validation_accuracy=0.932 - 0.2 / e,
+                lr=0.05 * (1 - e / 21),
+                seconds=38.5,
+            )
             for e in range(1, 21)
         ),
-        "merge": MergeFacts(merged=tuple(f"layer{i}" for i in range(55)), skipped={"fc": "no batch norm follows"}, largest_difference=3.2e-6, limit=1e-4, passed=True, checked_on="8 random inputs, float32"),
-        "verdict": Verdict(device="local", test_images=10000, accuracy={"original": 0.934, "pruned": 0.612, "tuned": 0.931, "merged": 0.931}, files=files),
+        "merge": MergeFacts(
+            merged=tuple(f"layer{i}" for i in range(55)),
+            skipped={"fc": "no batch norm follows"},
+            largest_difference=3.2e-6,
+            limit=1e-4,
+            passed=True,
+            checked_on="8 random inputs, float32",
+        ),
+        "verdict": Verdict(
+            device="local",
+            test_images=10000,
+            accuracy={"original": 0.934, "pruned": 0.612, "tuned": 0.931, "merged": 0.931},
+            files=files,
+        ),
         "manifests": (tflite, int8, pte, pte8, coreml, onnx),
         "versions": {"edgeprune": "0.1.0", "torch": "2.13.0", "litert-torch": "0.10.0"},
         "seed": 0,
         "command": "edgeprune run recipe.toml --out runs/resnet56",
         "created": "2026-11-20T08:00:00Z",
-        "timings": {"load": 2.1, "probe": 141.0, "prune": 388.0, "tune": 771.0, "merge": 3.3, "export": 204.0, "verify": 95.0},
+        "timings": {
+            "load": 2.1,
+            "probe": 141.0,
+            "prune": 388.0,
+            "tune": 771.0,
+            "merge": 3.3,
+            "export": 204.0,
+            "verify": 95.0,
+        },
         "notes": ("Core ML: reference execution, no device.",),
-    }  # fmt: skip
+    }
     return ReportData.model_validate({**tree, **changes})

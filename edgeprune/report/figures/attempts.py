@@ -8,11 +8,11 @@ from markupsafe import Markup
 
 from edgeprune.report import text
 from edgeprune.report.data import Attempt
-from edgeprune.report.figures.canvas import Canvas, Scale, both_widths, padded, tick_form
+from edgeprune.report.figures.canvas import Canvas, Scale, both_widths, padded
 
 
 def attempts(steps: Sequence[Attempt], tolerance: float | None) -> Markup:
-    """Predicted (hollow diamond) and measured (filled circle, interval) latency of each step, with the target's band."""
+    """Predicted (hollow diamond) and measured (circle, interval) latency of each step, with the target's band."""
     if not steps:
         return Markup("")
     return both_widths(lambda width: _draw(steps, tolerance or 0.0, width))
@@ -24,7 +24,7 @@ def _draw(steps: Sequence[Attempt], tolerance: float, width: int) -> Markup:
     values += [v for a in steps if (m := a.measurement) for v in (m.low_s, m.high_s)]
     y = Scale(*padded([v * 1e3 for v in values], share=0.12), bottom, top)
     canvas = Canvas(width, height)
-    canvas.axis_y(y, left, "latency, ms", tick_form(y), right=right)
+    canvas.axis_y(y, left, "latency, ms", right=right)
     canvas.line(left, bottom, right, bottom, "axis")
     slot = (right - left) / len(steps)
     for number, attempt in enumerate(steps):

@@ -96,7 +96,9 @@ class Canvas:
                 corners = f"{x:.1f},{y - k:.1f} {x + k:.1f},{y:.1f} {x:.1f},{y + k:.1f} {x - k:.1f},{y:.1f}"
                 element = f'<polygon {body} points="{corners}">'
             case _:
-                drawn = f"M{x - r:.1f} {y - r:.1f}L{x + r:.1f} {y + r:.1f}M{x + r:.1f} {y - r:.1f}L{x - r:.1f} {y + r:.1f}"
+                drawn = (
+                    f"M{x - r:.1f} {y - r:.1f}L{x + r:.1f} {y + r:.1f}M{x + r:.1f} {y - r:.1f}L{x - r:.1f} {y + r:.1f}"
+                )
                 element = f'<path class="cross {css}" d="{drawn}">'
         tag = element[1 : element.index(" ")]
         self.parts.append(f"{element}{_title(title)}</{tag}>")
@@ -113,18 +115,21 @@ class Canvas:
         for y in (low, high):
             self.line(x - 4, y, x + 4, y, f"error {css}")
 
-    def axis_x(self, scale: Scale, y: float, label: str, form: Callable[[float], str], *, top: float) -> None:
-        """Ticks and grid lines of a horizontal axis at `y`, grid up to `top`."""
+    def axis_x(self, scale: Scale, y: float, label: str, *, top: float, whole: bool = False) -> None:
+        """Ticks and grid lines of a horizontal axis at `y`, grid up to `top`; `whole` keeps whole numbers only."""
         ticks = scale.ticks(max(3, int((scale.end - scale.start) / 90)))
+        ticks = [tick for tick in ticks if not whole or tick == round(tick)]
+        form = tick_form(ticks)
         for tick in ticks:
             self.line(scale(tick), y, scale(tick), top, "grid")
             self.text(scale(tick), y + 16, form(tick), "tick", anchor="middle")
         self.line(scale.start, y, scale.end, y, "axis")
         self.text((scale.start + scale.end) / 2, y + 34, label, "label", anchor="middle")
 
-    def axis_y(self, scale: Scale, x: float, label: str, form: Callable[[float], str], *, right: float) -> None:
+    def axis_y(self, scale: Scale, x: float, label: str, *, right: float) -> None:
         """Ticks and grid lines of a vertical axis at `x`, grid up to `right`; the label lies above the axis."""
         ticks = scale.ticks(max(3, int(abs(scale.start - scale.end) / 50)))
+        form = tick_form(ticks)
         for tick in ticks:
             self.line(x, scale(tick), right, scale(tick), "grid")
             self.text(x - 6, scale(tick) + 4, form(tick), "tick", anchor="end")
@@ -136,21 +141,16 @@ class Canvas:
             f'<svg viewBox="0 0 {self.width} {self.height}" width="{self.width}" height="{self.height}" '
             f'role="img" aria-label="{escape(alternative)}" xmlns="http://www.w3.org/2000/svg">'
         )
-        return Markup(head + "".join(self.parts) + "</svg>")  # noqa: S704  every text above went through escape
+        return Markup(head + "".join(self.parts) + "</svg>")  # every text above went through escape
 
 
-def tick_text(ticks_step: float) -> Callable[[float], str]:
+def tick_form(ticks: Sequence[float]) -> Callable[[float], str]:
     """Formats ticks with just the decimals that their step needs."""
-    digits = max(0, -math.floor(math.log10(ticks_step))) if ticks_step > 0 else 0
-    if ticks_step > 0 and round(ticks_step * 10**digits, 6) % 1:
-        digits += 1
+    step = min((b - a for a, b in pairwise(ticks)), default=0.0)
+    digits = max(0, -math.floor(math.log10(step) + 1e-9)) if step > 0 else 0
+    if step > 0 and abs(step * 10**digits - round(step * 10**digits)) > 1e-6:
+        digits += 1  # steps of 2.5
     return lambda value: f"{value:.{digits}f}" if value else "0"
-
-
-def tick_form(scale: Scale, count: int = 5) -> Callable[[float], str]:
-    """The tick format that suits a scale."""
-    ticks = scale.ticks(count)
-    return tick_text(min((b - a for a, b in pairwise(ticks)), default=1.0))
 
 
 def both_widths(draw: Callable[[int], Markup], wide: int = WIDE) -> Markup:

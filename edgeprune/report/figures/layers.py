@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from edgeprune.report import text
 from edgeprune.report.data import LayerRow
-from edgeprune.report.figures.canvas import Canvas, Scale, both_widths, padded, tick_form
+from edgeprune.report.figures.canvas import Canvas, Scale, both_widths, padded
 
 FULL = 1160  # px; this figure has the whole width of the page
 
@@ -47,7 +47,7 @@ def _panel(
     label: str,
 ) -> None:
     y = Scale(*padded([v for before, after, _ in bars for v in (before, after)], zero=True), bottom, top)
-    canvas.axis_y(y, left, label, tick_form(y, 3), right=right)
+    canvas.axis_y(y, left, label, right=right)
     slot = (right - left) / len(bars)
     gap = min(3.0, slot * 0.2)
     for number, (before, after, said) in enumerate(bars):

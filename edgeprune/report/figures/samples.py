@@ -9,10 +9,10 @@ from markupsafe import Markup
 
 from edgeprune.latency.measurement import Measurement, Ratio
 from edgeprune.report import text
-from edgeprune.report.figures.canvas import Canvas, Scale, both_widths, padded, tick_form
+from edgeprune.report.figures.canvas import Canvas, Scale, both_widths, padded
 
 MOST_DOTS = 600
-BINS = 60
+BINS = 120
 
 
 def samples(ratio: Ratio | None) -> Markup:
@@ -29,7 +29,7 @@ def _draw(ratio: Ratio, width: int) -> Markup:
     highest = sorted(every)[min(len(every) - 1, math.ceil(0.995 * len(every)))]
     x = Scale(*padded([0.0, highest], zero=True), left, right)
     canvas = Canvas(width, height)
-    canvas.axis_x(x, bottom, "latency of one inference, ms", tick_form(x), top=top)
+    canvas.axis_x(x, bottom, "latency of one inference, ms", top=top)
     for number, (name, measurement, css) in enumerate(rows):
         _strip(canvas, x, name, measurement, css, base=top + 78 + number * 96)
     return canvas.svg(
@@ -48,7 +48,7 @@ def _strip(canvas: Canvas, x: Scale, name: str, measurement: Measurement, css: s
     for index, found in enumerate(counts):
         if found:
             tall = 42 * found / most
-            canvas.rect(x.start + index * step, base - tall, step - 0.5, tall, f"density {css}")
+            canvas.rect(x.start + index * step, base - tall, step, tall, f"density {css}")
     stride = max(1, len(shown) // MOST_DOTS)
     canvas.dots(((x(v), base + 6 + (i * 7) % 13) for i, v in enumerate(shown[::stride])), css)
     low, middle, high = (x(v * 1e3) for v in (measurement.low_s, measurement.median_s, measurement.high_s))

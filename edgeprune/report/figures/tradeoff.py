@@ -8,21 +8,21 @@ from markupsafe import Markup
 
 from edgeprune.report import text
 from edgeprune.report.data import StagePoint
-from edgeprune.report.figures.canvas import SHAPES, Canvas, Scale, both_widths, padded, tick_form
+from edgeprune.report.figures.canvas import SHAPES, Canvas, Scale, both_widths, padded
 
 
-def tradeoff(points: Sequence[StagePoint]) -> Markup:
+def tradeoff(points: Sequence[StagePoint], *, trail: bool = True) -> Markup:
     """Accuracy (percent) over latency (ms) with 95 % intervals both ways; empty when fewer than two points have both.
 
-    Points are labelled and shaped, not only coloured; a dotted line follows the stages in order.
+    Points are labelled and shaped, not only coloured; with `trail` a dotted line follows the stages in order.
     """
     known = [p for p in points if p.accuracy is not None and p.latency is not None]
     if len(known) < 2:
         return Markup("")
-    return both_widths(lambda width: _draw(known, width))
+    return both_widths(lambda width: _draw(known, width, trail))
 
 
-def _draw(points: Sequence[StagePoint], width: int) -> Markup:
+def _draw(points: Sequence[StagePoint], width: int, trail: bool) -> Markup:
     height, left, bottom, top, right = 340, 46, 296, 34, width - 16
     lows, highs = [], []
     for p in points:
@@ -33,10 +33,11 @@ def _draw(points: Sequence[StagePoint], width: int) -> Markup:
     x = Scale(*padded([0.0, *times], zero=True), left, right)
     y = Scale(*padded([*lows, *highs], share=0.12), bottom, top)
     canvas = Canvas(width, height)
-    canvas.axis_x(x, bottom, "latency, ms (less is better)", tick_form(x), top=top)
-    canvas.axis_y(y, left, "top-1 accuracy, %", tick_form(y), right=right)
+    canvas.axis_x(x, bottom, "latency, ms (less is better)", top=top)
+    canvas.axis_y(y, left, "top-1 accuracy, %", right=right)
     spots = [(x(p.latency.median_s * 1e3), y(p.accuracy * 100)) for p in points if p.latency and p.accuracy is not None]
-    canvas.path(spots, "trail")
+    if trail:
+        canvas.path(spots, "trail")
     labels = _label_rows([spot[1] for spot in spots], [spot[0] for spot in spots])
     for number, (point, (px, py)) in enumerate(zip(points, spots, strict=True)):
         css = f"s{number % 5}"

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from edgeprune.report import text
 from edgeprune.report.data import Epoch
-from edgeprune.report.figures.canvas import Canvas, Scale, both_widths, padded, tick_form
+from edgeprune.report.figures.canvas import Canvas, Scale, both_widths, padded
 
 
 def tuning(epochs: Sequence[Epoch], goal: float | None = None) -> Markup:
@@ -24,8 +24,8 @@ def _draw(epochs: Sequence[Epoch], goal: float | None, width: int) -> Markup:
     canvas = Canvas(width, 380)
     _accuracy(canvas, epochs, goal, x)
     y = Scale(*padded([e.loss for e in epochs], zero=True), 336, 254)
-    canvas.axis_y(y, left, "loss", tick_form(y, 3), right=right)
-    canvas.axis_x(x, 336, "epoch", lambda v: f"{v:g}" if v == round(v) else "", top=254)
+    canvas.axis_y(y, left, "loss", right=right)
+    canvas.axis_x(x, 336, "epoch", top=254, whole=True)
     canvas.path([(x(e.epoch), y(e.loss)) for e in epochs], "curve s2")
     for epoch in epochs if len(epochs) <= 40 else ():
         canvas.mark(x(epoch.epoch), y(epoch.loss), "triangle", "s2", title=_said(epoch), r=3.5)
@@ -42,11 +42,11 @@ def _accuracy(canvas: Canvas, epochs: Sequence[Epoch], goal: float | None, x: Sc
     if goal is not None:
         known.append(goal * 100)
     y = Scale(*padded(known, share=0.1), 206, 34)
-    canvas.axis_y(y, x.start, "top-1 accuracy, %", tick_form(y), right=x.end)
+    canvas.axis_y(y, x.start, "top-1 accuracy, %", right=x.end)
     if goal is not None:
         canvas.line(x.start, y(goal * 100), x.end, y(goal * 100), "goal")
-        canvas.text(x.end, y(goal * 100) - 5, f"original {text.percent(goal)}", "tick", anchor="end")
-    at = x.start
+        canvas.text(x.start + 4, y(goal * 100) - 5, f"original {text.percent(goal)}", "tick")
+    at = x.end - 190 + 16
     for name, shape, css, line in series:
         spots = [(x(e.epoch), y(value * 100), e) for e, value in line if value is not None]
         if not spots:
@@ -54,9 +54,9 @@ def _accuracy(canvas: Canvas, epochs: Sequence[Epoch], goal: float | None, x: Sc
         canvas.path([(px, py) for px, py, _ in spots], f"curve {css}")
         for px, py, epoch in spots if len(spots) <= 40 else ():
             canvas.mark(px, py, shape, css, title=_said(epoch), r=3.5)
-        canvas.mark(at + 6, 226 - 4, shape, css, r=4)
-        canvas.text(at + 16, 226, name, "tick")
-        at += 100
+        canvas.mark(at + 6, 20, shape, css, r=4)
+        canvas.text(at + 16, 24, name, "tick")
+        at += 110
 
 
 def _said(epoch: Epoch) -> str:
