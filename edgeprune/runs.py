@@ -197,9 +197,9 @@ def write_atomic(path: Path, data: bytes) -> None:
     Raises:
         EdgePruneError: the disk is full or the folder cannot be written (no part file is left).
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     name = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".part-", delete=False) as handle:
             name = handle.name
             handle.write(data)

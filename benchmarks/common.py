@@ -1,0 +1,93 @@
+"""What every benchmark shares: the data pack, and a result file with the command, the versions and the machine."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def pack_loader(data: Path) -> Any:
+    """The data pack's own loader module (`load_pack.py` in the folder given by --data)."""
+    sys.path.insert(0, str(data))
+    import load_pack  # type: ignore[import-not-found]
+
+    return load_pack
+
+
+def cifar10_npz(data: Path, cache: Path) -> Path:
+    """CIFAR-10 of the data pack as the .npz that EdgePrune reads; made once."""
+    file = cache / "cifar10.npz"
+    if not file.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        train_images, train_labels, test_images, test_labels = pack_loader(data).cifar10()
+        part = cache / "cifar10.part.npz"
+        np.savez(
+            part,
+            train_images=train_images,
+            train_labels=train_labels,
+            test_images=test_images,
+            test_labels=test_labels,
+        )
+        part.replace(file)
+    return file
+
+
+def imagenet_folders(data: Path, cache: Path) -> Path:
+    """The ImageNet samples as class folders (0000..0999): `test` is in1000_eli, `calibration` is in300_aj."""
+    from PIL import Image
+
+    root = cache / "imagenet_samples"
+    if not (root / "done").exists():
+        for split, name in (("test", "in1000_eli"), ("calibration", "in300_aj")):
+            images, labels = pack_loader(data).imagenet_samples(name)
+            for label in range(1000):
+                (root / split / f"{label:04d}").mkdir(parents=True, exist_ok=True)
+            for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+                Image.fromarray(image).save(root / split / f"{label:04d}" / f"{number:04d}.png", compress_level=1)
+        (root / "done").touch()
+    return root
+
+
+def machine() -> dict[str, Any]:
+    cpu = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.processor(),
+    )
+    return {"cpu": cpu, "cores": os.cpu_count(), "platform": platform.platform(), "python": platform.python_version()}
+
+
+def write_result(name: str, figures: dict[str, Any]) -> Path:
+    """Write benchmarks/results/<name>.json with the command, the commit, the versions and the machine."""
+    from edgeprune.pipeline import versions
+
+    commit = subprocess.run(
+        ["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    shown = [a if not Path(a).is_absolute() else os.path.relpath(a, ROOT) for a in sys.argv[1:]]
+    result = {
+        "command": " ".join(["python", os.path.relpath(sys.argv[0], ROOT), *shown]),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "commit": commit,
+        "versions": versions(),
+        "machine": machine(),
+        **figures,
+    }
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    return path

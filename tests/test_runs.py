@@ -1,0 +1,144 @@
+"""The run folder: finished means whole, one process at a time, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from edgeprune.errors import EdgePruneError, RunError
+from edgeprune.recipe import Recipe, parse_recipe
+from edgeprune.runs import Run, create_run, lock, open_run, settings_hash, write_atomic
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    return parse_recipe({"model": {"name": "resnet18"}, "data": {"source": "digits"}})
+
+
+@pytest.fixture
+def run(tmp_path: Path, recipe: Recipe) -> Run:
+    return create_run(tmp_path / "run", recipe, {"python": "3"})
+
+
+def finish(run: Run, stage: str = "load") -> None:
+    folder = run.clear(stage)  # type: ignore[arg-type]
+    (folder / "sub").mkdir()
+    (folder / "sub" / "weights").write_bytes(b"12345")
+    run.finish(stage, settings="s", seconds=1.0, result={"a": 1})  # type: ignore[arg-type]
+
+
+def test_finished_stage_is_read_back(run: Run) -> None:
+    assert run.record("load") is None
+    finish(run)
+    record = open_run(run.folder).record("load")
+    assert record is not None
+    assert record.result == {"a": 1}
+    assert [f.path for f in record.files] == ["sub/weights"]
+
+
+def test_clearing_a_stage_forgets_the_later_ones(run: Run) -> None:
+    for stage in ("load", "prune", "export"):
+        finish(run, stage)
+    run.clear("prune")
+    assert run.record("load") is not None
+    assert run.record("prune") is None
+    assert run.record("export") is None
+
+
+@pytest.mark.parametrize("damage", ["change", "shorten", "remove", "record"])
+def test_corrupt_folder_is_told(run: Run, damage: str) -> None:
+    finish(run)
+    weights = run.folder / "load" / "sub" / "weights"
+    if damage == "change":
+        weights.write_bytes(b"54321")
+    elif damage == "shorten":
+        weights.write_bytes(b"123")
+    elif damage == "remove":
+        weights.unlink()
+    else:
+        (run.folder / "load" / "stage.json").write_text("{")
+    with pytest.raises(RunError) as caught:
+        run.record("load")
+    assert str(run.folder / "load") in str(caught.value)
+    assert "delete" in str(caught.value.hint)
+
+
+def test_folder_with_something_else_is_refused(tmp_path: Path, recipe: Recipe) -> None:
+    (tmp_path / "holiday.jpg").touch()
+    with pytest.raises(RunError, match="not empty"):
+        create_run(tmp_path, recipe, {})
+    with pytest.raises(RunError, match=r"run\.json is missing"):
+        open_run(tmp_path)
+
+
+def test_a_run_is_not_overwritten(run: Run, recipe: Recipe) -> None:
+    with pytest.raises(RunError, match="already here"):
+        create_run(run.folder, recipe, {})
+
+
+def test_unreadable_head(run: Run) -> None:
+    head = json.loads((run.folder / "run.json").read_text())
+    head["recipe"]["prune"]["surprise"] = 1
+    (run.folder / "run.json").write_text(json.dumps(head))
+    with pytest.raises(RunError, match=r"run\.json cannot be read"):
+        open_run(run.folder)
+
+
+def _hold(folder: Path, held: multiprocessing.Queue[bool]) -> None:
+    with lock(folder):
+        held.put(True)
+        time.sleep(60)
+
+
+def test_two_runs_on_one_folder_and_a_killed_holder(run: Run) -> None:
+    held: multiprocessing.Queue[bool] = multiprocessing.Queue()
+    holder = multiprocessing.Process(target=_hold, args=(run.folder, held))
+    holder.start()
+    assert held.get(timeout=30)
+    with pytest.raises(RunError, match="another run is working"), lock(run.folder):
+        pass
+    assert holder.pid is not None
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.join()
+    with lock(run.folder):  # the lock went with its holder
+        pass
+
+
+def test_full_disk_is_told_and_leaves_no_part_file(tmp_path: Path) -> None:
+    """A real limit of the operating system on the file's size stands for the full disk."""
+    script = f"""
+import resource, signal
+from pathlib import Path
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+from edgeprune.errors import EdgePruneError
+from edgeprune.runs import write_atomic
+try:
+    write_atomic(Path({str(tmp_path)!r}) / "big", b"x" * 5000)
+except EdgePruneError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "cannot write the file" in done.stdout
+    assert "--resume" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unwritable_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(EdgePruneError, match="cannot write the file"):
+        write_atomic(tmp_path / "file" / "x", b"")
+
+
+def test_settings_hash_depends_on_its_sections_only(recipe: Recipe) -> None:
+    other = recipe.model_copy(update={"tune": recipe.tune.model_copy(update={"epochs": 99})})
+    assert settings_hash(recipe, ("model",)) == settings_hash(other, ("model",))
+    assert settings_hash(recipe, ("model", "tune")) != settings_hash(other, ("model", "tune"))
