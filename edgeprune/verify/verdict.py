@@ -6,28 +6,36 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from edgeprune.errors import DeviceError, GateFailed
 from edgeprune.latency.measurement import Measurement, Ratio
 from edgeprune.recipe import Format, Precision
 
 Outcome = Literal["pass", "fail", "info"]
 
+# JSON has no infinity, and the SQNR of equal outputs is infinite: it is written as "Infinity" and read back as such.
+_CONFIG = ConfigDict(frozen=True, ser_json_inf_nan="strings")
+
 
 class Check(BaseModel):
-    """One figure held against its limit; `info` where the recipe sets no gate."""
+    """One figure held against its limit; `info` where the recipe sets no gate.
 
-    model_config = ConfigDict(frozen=True)
+    `uncertain` marks a missed limit that was measured too badly to count as a regression (see `exit_code`).
+    """
+
+    model_config = _CONFIG
     name: str
     value: float
     unit: str
     limit: float | None
     outcome: Outcome
     why: str
+    uncertain: bool = False
 
 
 class FileVerdict(BaseModel):
     """Everything checked of one exported file."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = _CONFIG
     file: str
     format: Format
     precision: Precision
@@ -44,7 +52,7 @@ class FileVerdict(BaseModel):
 class Verdict(BaseModel):
     """The verdict of a run."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = _CONFIG
     version: Literal[1] = 1
     device: str
     test_images: int
@@ -54,3 +62,11 @@ class Verdict(BaseModel):
     @property
     def outcome(self) -> Outcome:
         return "fail" if any(f.outcome == "fail" for f in self.files) else "pass"
+
+
+def exit_code(verdict: Verdict) -> int:
+    """0 when everything passed, 1 when a gate failed, 4 when gates failed only where the device was too noisy."""
+    failed = [check for file in verdict.files for check in file.checks if check.outcome == "fail"]
+    if not failed:
+        return 0
+    return DeviceError.exit_code if all(check.uncertain for check in failed) else GateFailed.exit_code

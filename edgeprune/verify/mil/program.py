@@ -163,9 +163,7 @@ def _read_step(package: Package, message: Any) -> Step:
 def _argument(package: Package, argument: Any) -> Any:
     """An argument binds one value, or several where the operation takes a list."""
     parts = [
-        Reference(binding.name)
-        if binding.WhichOneof("binding") == "name"
-        else _value(package.constant(binding.value))
+        Reference(binding.name) if binding.WhichOneof("binding") == "name" else _value(package.constant(binding.value))
         for binding in argument.arguments
     ]
     return parts[0] if len(parts) == 1 else parts
@@ -197,9 +195,7 @@ def _with_last_uses(steps: list[Step], *, keep: str) -> tuple[Step, ...]:
     return tuple(reversed(finished))
 
 
-def _execute(
-    step: Step, constants: dict[str, Value], values: dict[str, Value], *, where: str
-) -> dict[str, Tensor]:
+def _execute(step: Step, constants: dict[str, Value], values: dict[str, Value], *, where: str) -> dict[str, Tensor]:
     arguments = {key: _resolve(argument, constants, values, where=where) for key, argument in step.arguments.items()}
     try:
         result = step.function(**arguments)
@@ -241,6 +237,4 @@ def _check_shape(what: str, tensor: Tensor, declared: TensorType, *, where: str)
         size is None or size == there for size, there in zip(declared.shape, tensor.shape, strict=True)
     )
     if not fits:
-        raise UsageError(
-            f"{what} has shape {tuple(tensor.shape)}, the program declares {declared.shape}", where=where
-        )
+        raise UsageError(f"{what} has shape {tuple(tensor.shape)}, the program declares {declared.shape}", where=where)

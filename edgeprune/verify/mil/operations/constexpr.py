@@ -54,7 +54,7 @@ def constexpr_cast(source_val: Tensor, output_dtype: str) -> Tensor:
 
 @operation("quantize")
 def quantize(
-    input: Tensor,  # noqa: A002  (MIL names it so)
+    input: Tensor,
     scale: Tensor,
     output_dtype: str,
     zero_point: Tensor | None = None,
@@ -68,7 +68,7 @@ def quantize(
 
 @operation("dequantize")
 def dequantize(
-    input: Tensor,  # noqa: A002  (MIL names it so)
+    input: Tensor,
     scale: Tensor,
     zero_point: Tensor | None = None,
     axis: Tensor | None = None,

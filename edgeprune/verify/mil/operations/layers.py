@@ -78,9 +78,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 @operation("matmul")
-def matmul(
-    x: Tensor, y: Tensor, transpose_x: Tensor | None = None, transpose_y: Tensor | None = None
-) -> Tensor:
+def matmul(x: Tensor, y: Tensor, transpose_x: Tensor | None = None, transpose_y: Tensor | None = None) -> Tensor:
     left = x.transpose(-1, -2) if transpose_x is not None and bool(transpose_x) else x
     right = y.transpose(-1, -2) if transpose_y is not None and bool(transpose_y) else y
     return left @ right
@@ -112,9 +110,7 @@ def batch_norm(
 def instance_norm(
     x: Tensor, gamma: Tensor | None = None, beta: Tensor | None = None, epsilon: Tensor | None = None
 ) -> Tensor:
-    return functional.instance_norm(
-        x, weight=gamma, bias=beta, eps=1e-5 if epsilon is None else float(epsilon)
-    )
+    return functional.instance_norm(x, weight=gamma, bias=beta, eps=1e-5 if epsilon is None else float(epsilon))
 
 
 @operation("layer_norm")

@@ -1,0 +1,120 @@
+"""Checks of what a file answers: parity on the reference inputs, agreement and accuracy on the test images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from edgeprune.artifacts.manifest import Manifest
+from edgeprune.errors import RunError
+from edgeprune.recipe import Gates
+from edgeprune.verify.execute import Execution, Floats
+from edgeprune.verify.limits import Gate, at_least, at_most, info
+from edgeprune.verify.outputs import TestOutputs
+from edgeprune.verify.parity import sqnr_db, top1_accuracy, top1_agreement
+from edgeprune.verify.verdict import Check
+
+Runner = Callable[[Floats], Execution]
+
+
+def parity_check(manifest: Manifest, folder: Path, run: Runner, gates: Gates) -> Check:
+    """SQNR of the file against the float model, on the reference inputs stored beside its manifest.
+
+    Raises:
+        RunError: the reference cannot be read.
+        DataError: the outputs do not fit the reference.
+    """
+    inputs, expected = read_reference(folder / manifest.reference)
+    outputs = run(inputs).outputs
+    if broken := _broken(outputs):
+        why = f"{broken} of {len(inputs)} reference images give NaN or infinity{_overflow(manifest)}"
+        return Check(name="SQNR", value=math.nan, unit="dB", limit=None, outcome="fail", why=why)
+    value = sqnr_db(expected, outputs)
+    said = f"the file's outputs on {len(inputs)} reference images, against the float model's: {_decibels(value)}"
+    if manifest.precision == "int8":
+        return info("SQNR", value, unit="dB", why=f"{said}; int8 is judged by agreement and accuracy")
+    gate = gates.sqnr_fp16_db if manifest.precision == "fp16" else gates.sqnr_fp32_db
+    advice = "" if gate is False or value >= gate else "; the export does not compute what the model computes"
+    return at_least("SQNR", value, gate, unit="dB", why=said + advice)
+
+
+def accuracy_checks(
+    manifest: Manifest, outputs: TestOutputs, gates: Gates, accuracy: Mapping[str, float]
+) -> tuple[Check, ...]:
+    """Top-1 agreement with the float model, top-1 accuracy, its drop against the float and the original model.
+
+    A file that answers NaN or infinity to a test image fails whatever the gates are.
+    """
+    logits, count = outputs.logits[manifest.file], len(outputs.labels)
+    if broken := _broken(logits):
+        why = f"{broken} of {count} test images give NaN or infinity{_overflow(manifest)}"
+        return (
+            Check(name="finite outputs", value=1 - broken / count, unit="share", limit=1.0, outcome="fail", why=why),
+        )
+    is_int8 = manifest.precision == "int8"
+    agreement = top1_agreement(outputs.float_logits, logits)
+    value = top1_accuracy(logits, outputs.labels)
+    checks = [
+        at_least(
+            "top-1 agreement",
+            agreement,
+            gates.int8_agreement if is_int8 else None,
+            unit="share",
+            why=f"file and float model name the same class on {round(agreement * count)} of {count} test images",
+        ),
+        info("top-1 accuracy", value, unit="share", why=f"right on {round(value * count)} of {count} test images"),
+        _drop(
+            "accuracy drop against the float model",
+            top1_accuracy(outputs.float_logits, outputs.labels),
+            value,
+            gates.int8_accuracy_drop if is_int8 else None,
+        ),
+    ]
+    if "original" in accuracy:
+        checks.append(_drop("accuracy drop against the original", accuracy["original"], value, gates.accuracy_drop))
+    return tuple(checks)
+
+
+def read_reference(path: Path) -> tuple[Floats, Floats]:
+    """Reference inputs (N, C, H, W) and the float model's outputs (N, classes).
+
+    Raises:
+        RunError: the file is missing or is not what an export writes.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        tensors = load_file(path)
+        inputs, outputs = tensors["input"], tensors["output"]
+    except (OSError, SafetensorError, KeyError) as error:
+        raise RunError("the reference cannot be read", where=str(path), hint="export the model again") from error
+    if inputs.ndim != 4 or len(inputs) == 0 or len(inputs) != len(outputs):
+        raise RunError(
+            f"the reference has inputs of shape {inputs.shape} and outputs of shape {outputs.shape}",
+            where=str(path),
+            hint="export the model again",
+        )
+    return inputs.astype(np.float32), outputs.reshape(len(outputs), -1).astype(np.float32)
+
+
+def _broken(outputs: Floats) -> int:
+    """How many images give a value that is not finite."""
+    return int((~np.isfinite(outputs)).any(axis=1).sum())
+
+
+def _overflow(manifest: Manifest) -> str:
+    fp16 = manifest.precision == "fp16" or manifest.format == "coreml"
+    return "; half precision overflows above 65504, keep this model in fp32" if fp16 else "; do not ship it"
+
+
+def _drop(name: str, before: float, after: float, gate: Gate) -> Check:
+    said = f"{100 * before:.2f} % before, {100 * after:.2f} % in the file"
+    return at_most(name, before - after, gate, unit="share", why=said)
+
+
+def _decibels(value: float) -> str:
+    return "equal to the last bit" if value == float("inf") else f"noise {value:.1f} dB below the signal"

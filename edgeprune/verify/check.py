@@ -1,0 +1,148 @@
+"""The verdict: every exported file is run where it can run, and its figures are held against the gates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from edgeprune.artifacts.manifest import Manifest, file_hash
+from edgeprune.devices.base import Device
+from edgeprune.errors import RunError
+from edgeprune.recipe import Gates, Runtime, Target
+from edgeprune.verify.accuracy import accuracy_checks, parity_check
+from edgeprune.verify.execute import Execution, Floats, run_file
+from edgeprune.verify.outputs import TestOutputs, TestSplit, collect_outputs
+from edgeprune.verify.speed import (
+    Protocol,
+    Speed,
+    delegation_check,
+    latency_check,
+    measure_speed,
+    memory_check,
+    size_check,
+)
+from edgeprune.verify.verdict import FileVerdict, Verdict
+
+
+def verify(
+    *,
+    manifests: Sequence[Manifest],
+    folder: Path,
+    device: Device,
+    float_outputs: Callable[[npt.NDArray[Any]], npt.NDArray[Any]],
+    test: TestSplit,
+    gates: Gates,
+    target: Target | None,
+    original_file: Path | None,
+    runtime: Runtime,
+    threads: int,
+    protocol: Protocol,
+    images: int | None,
+    accuracy: Mapping[str, float],
+    on_progress: Callable[[str], None] | None = None,
+) -> Verdict:
+    """Check every exported file of a folder.
+
+    `float_outputs` maps images (N, C, H, W) float32 to the float model's logits (N, classes). `original_file` is the
+    unpruned model's fp32 file in `runtime`. `images` limits how many test images are used. `accuracy` is top-1 by
+    stage; with the key "original" the drop against it is checked too.
+
+    Raises:
+        RunError: there is nothing to check, or a file is missing or was changed since its manifest was written.
+        DataError: there are no test images, or a file's outputs do not fit or are NaN.
+        UsageError: a file cannot be run, or a target in x comes without the original.
+        DeviceError: the device was lost.
+    """
+    say = on_progress or _silent
+    if not manifests:
+        raise RunError("there is no exported file to check", where=str(folder), hint="run the export stage first")
+    for manifest in manifests:
+        check_unchanged(manifest, folder)
+    outputs = collect_outputs(
+        manifests, folder, device, float_outputs, test, images=images, threads=threads, on_progress=say
+    )
+    say("measuring latency")
+    speed = measure_speed(
+        manifests,
+        folder,
+        device,
+        target=target,
+        original_file=original_file,
+        runtime=runtime,
+        threads=threads,
+        protocol=protocol,
+    )
+    judge = _Judge(folder, device, gates, target, runtime, threads, accuracy, outputs, speed)
+    files = []
+    for manifest in manifests:
+        say(f"{manifest.file}: parity and memory")
+        files.append(judge.file(manifest))
+    return Verdict(device=device.id, test_images=len(outputs.labels), accuracy=dict(accuracy), files=tuple(files))
+
+
+def check_unchanged(manifest: Manifest, folder: Path) -> None:
+    """Check that the file is the one its manifest speaks of.
+
+    Raises:
+        RunError: it is missing or was changed.
+    """
+    file = folder / manifest.file
+    if not file.exists():
+        raise RunError("the exported file is missing", where=str(file), hint="export the model again")
+    if file_hash(file) != manifest.sha256:
+        raise RunError(
+            "the exported file was changed after it was exported (its sha256 is not the manifest's)",
+            where=str(file),
+            hint="export the model again; what is verified has to be what was exported",
+        )
+
+
+class _Judge:
+    """Everything that the checks of a file need."""
+
+    def __init__(
+        self,
+        folder: Path,
+        device: Device,
+        gates: Gates,
+        target: Target | None,
+        runtime: Runtime,
+        threads: int,
+        accuracy: Mapping[str, float],
+        outputs: TestOutputs,
+        speed: Speed,
+    ) -> None:
+        self.folder, self.device, self.gates, self.target = folder, device, gates, target
+        self.runtime, self.threads, self.accuracy = runtime, threads, accuracy
+        self.outputs, self.speed = outputs, speed
+
+    def file(self, manifest: Manifest) -> FileVerdict:
+        """All checks of one file, in the order in which a reader asks for them."""
+
+        def run(images: Floats) -> Execution:
+            return run_file(self.device, self.folder / manifest.file, manifest, images, threads=self.threads)
+
+        checks = (
+            parity_check(manifest, self.folder, run, self.gates),
+            *accuracy_checks(manifest, self.outputs, self.gates, self.accuracy),
+            latency_check(manifest, self.speed, target=self.target, gates=self.gates, runtime=self.runtime),
+            size_check(manifest, self.folder, self.gates),
+            memory_check(self.device, manifest, self.folder, self.gates),
+            delegation_check(manifest.delegation),
+        )
+        return FileVerdict(
+            file=manifest.file,
+            format=manifest.format,
+            precision=manifest.precision,
+            executed_on=self.outputs.executed_on[manifest.file],
+            checks=tuple(check for check in checks if check is not None),
+            latency=self.speed.latencies.get(manifest.file),
+            against_original=self.speed.ratios.get(manifest.file),
+        )
+
+
+def _silent(_: str) -> None:
+    """Progress that nobody asked for."""

@@ -1,0 +1,117 @@
+"""Running an exported file on preprocessed images, whatever its layout and number format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeprune.artifacts.manifest import Manifest, TensorSpec
+from edgeprune.devices.base import Device
+from edgeprune.devices.jobs import run_inference
+from edgeprune.errors import DataError
+from edgeprune.recipe import Format
+
+Floats = npt.NDArray[np.float32]
+FileRuntime = Literal["litert", "executorch", "onnxruntime"]
+
+REFERENCE_EXECUTION = "reference execution, no device"
+RUNTIMES: dict[Format, FileRuntime] = {"tflite": "litert", "pte": "executorch", "onnx": "onnxruntime"}
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What a file answered: outputs (N, classes) float32, and where. Memory is None where it is not told."""
+
+    outputs: Floats
+    executed_on: str
+    peak_memory_bytes: int | None
+
+
+def run_file(
+    device: Device,
+    file: Path,
+    manifest: Manifest,
+    images: Floats,
+    *,
+    threads: int = 1,
+    timeout_s: float = 3600,
+    on_progress: Callable[[int], None] | None = None,
+) -> Execution:
+    """Run a file on images (N, C, H, W) float32, preprocessed; outputs come back dequantized.
+
+    Core ML packages are executed by the reference executor, as no device here runs them. `on_progress` is told how
+    many images are done.
+
+    Raises:
+        DataError: the images do not fit the file's input, or its outputs are not one row for each image.
+        UsageError: the runtime cannot run the file.
+        DeviceError: the device was lost.
+    """
+    fed = encode_input(images, manifest.input)
+    runtime = RUNTIMES.get(manifest.format)
+    if runtime is None:
+        from edgeprune.verify.mil import run_mlpackage
+
+        return Execution(_rows(run_mlpackage(file, fed), len(images), file), REFERENCE_EXECUTION, None)
+    result = run_inference(
+        device, file, fed, runtime=runtime, threads=threads, timeout_s=timeout_s, on_progress=on_progress
+    )
+    outputs = _rows(decode_output(result.outputs, manifest.output), len(images), file)
+    place = f"{device.id}, {result.build.name} {result.build.version}"
+    return Execution(outputs, place, result.peak_memory_bytes)
+
+
+def encode_input(images: Floats, spec: TensorSpec) -> npt.NDArray[Any]:
+    """Images (N, C, H, W) float32 as the file takes them.
+
+    Quantized inputs: clip(round(x / scale) + zero_point), halves to even, as LiteRT's XNNPACK kernels do it.
+
+    Raises:
+        DataError: the images do not fit, or are not finite.
+    """
+    laid_out = images.transpose(0, 2, 3, 1) if spec.layout == "NHWC" else images
+    if tuple(laid_out.shape[1:]) != tuple(spec.shape[1:]):
+        raise DataError(
+            f"images of shape {tuple(images.shape[1:])} (channels, height, width) do not fit the input"
+            f" {spec.name} {spec.layout} {tuple(spec.shape)}"
+        )
+    if not np.isfinite(laid_out).all():
+        raise DataError("an image holds values that are NaN or infinite")
+    if spec.dtype in ("int8", "uint8"):
+        scale, zero = _quantization(spec)
+        limits = np.iinfo(spec.dtype)
+        steps = np.rint(laid_out / np.float32(scale)) + zero
+        laid_out = np.clip(steps, limits.min, limits.max)
+    return np.ascontiguousarray(laid_out, dtype=spec.dtype)
+
+
+def decode_output(outputs: npt.NDArray[Any], spec: TensorSpec) -> Floats:
+    """Outputs of the file as real numbers: scale * (stored - zero_point) where they are quantized.
+
+    Raises:
+        DataError: the file gives another type than its manifest says.
+    """
+    if outputs.dtype != np.dtype(spec.dtype):
+        raise DataError(f"the output {spec.name} is {outputs.dtype}, the manifest says {spec.dtype}")
+    if spec.dtype in ("int8", "uint8"):
+        scale, zero = _quantization(spec)
+        return ((outputs.astype(np.int32) - zero) * np.float32(scale)).astype(np.float32)
+    return outputs.astype(np.float32)
+
+
+def _quantization(spec: TensorSpec) -> tuple[float, int]:
+    if spec.scale is None or not spec.scale > 0 or spec.zero_point is None:
+        raise DataError(f"the manifest gives no scale and zero point for {spec.name}, which is {spec.dtype}")
+    return spec.scale, spec.zero_point
+
+
+def _rows(outputs: npt.NDArray[Any], count: int, file: Path) -> Floats:
+    """Outputs as (N, classes): a batch of one that the file keeps, and spatial ones, are dropped."""
+    if outputs.shape[:1] != (count,) or outputs.size == 0:
+        raise DataError(f"{count} images gave outputs of shape {outputs.shape}", where=str(file))
+    return np.ascontiguousarray(outputs.reshape(count, -1), dtype=np.float32)

@@ -1,0 +1,108 @@
+"""What the float model and every file answer on the test images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from edgeprune.artifacts.manifest import Manifest
+from edgeprune.devices.base import Device
+from edgeprune.errors import DataError
+from edgeprune.verify.execute import Floats, run_file
+
+Labels = npt.NDArray[np.int64]
+CHUNK_BYTES = 256 * 2**20  # images held in memory at a time
+BATCH = 64
+
+
+class TestSplit(Protocol):
+    """Images with labels; what `edgeprune.data` gives."""
+
+    __test__ = False  # the name is not a pytest class
+
+    def __len__(self) -> int: ...
+
+    def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Pairs of images (B, C, H, W) float32, preprocessed, and labels (B,) int64."""
+        ...
+
+
+@dataclass(frozen=True)
+class TestOutputs:
+    """Labels (N,), logits (N, classes) of the float model and of every file (by name), and where each file ran."""
+
+    __test__ = False
+
+    labels: Labels
+    float_logits: Floats
+    logits: Mapping[str, Floats]
+    executed_on: Mapping[str, str]
+
+
+def collect_outputs(
+    manifests: Sequence[Manifest],
+    folder: Path,
+    device: Device,
+    float_outputs: Callable[[npt.NDArray[Any]], npt.NDArray[Any]],
+    test: TestSplit,
+    *,
+    images: int | None,
+    threads: int,
+    on_progress: Callable[[str], None],
+) -> TestOutputs:
+    """Run the float model and every file on the first `images` test images (all when None).
+
+    Images are read once and held only a part at a time, so that a large test split fits in memory.
+
+    Raises:
+        DataError: there are no test images, or a file's outputs are not the float model's classes.
+        UsageError, DeviceError: a file cannot be run.
+    """
+    total = len(test) if images is None else min(images, len(test))
+    labels: list[Labels] = []
+    floats: list[Floats] = []
+    logits: dict[str, list[Floats]] = {manifest.file: [] for manifest in manifests}
+    executed_on: dict[str, str] = {}
+    done = 0
+    for part, part_labels in _parts(test, total):
+        labels.append(part_labels)
+        floats.append(np.asarray(float_outputs(part), dtype=np.float32))
+        for manifest in manifests:
+            on_progress(f"{manifest.file}: test images {done + 1} to {done + len(part)} of {total}")
+            execution = run_file(device, folder / manifest.file, manifest, part, threads=threads)
+            if execution.outputs.shape != floats[-1].shape:
+                raise DataError(
+                    f"the outputs have shape {execution.outputs.shape}, the float model's {floats[-1].shape}",
+                    where=manifest.file,
+                )
+            logits[manifest.file].append(execution.outputs)
+            executed_on[manifest.file] = execution.executed_on
+        done += len(part)
+    if not labels:
+        raise DataError("the test split has no images", hint="name a test split in [data]")
+    together = {name: np.concatenate(parts) for name, parts in logits.items()}
+    return TestOutputs(np.concatenate(labels), np.concatenate(floats), together, executed_on)
+
+
+def _parts(test: TestSplit, total: int) -> Iterator[tuple[Floats, Labels]]:
+    """The first `total` images, in parts of at most CHUNK_BYTES."""
+    held: list[Floats] = []
+    labels: list[Labels] = []
+    left = total
+    for images, numbers in test.batches(BATCH):
+        if left <= 0:
+            break
+        held.append(images[:left].numpy().astype(np.float32, copy=False))
+        labels.append(numbers[:left].numpy().astype(np.int64, copy=False))
+        left -= len(held[-1])
+        if sum(part.nbytes for part in held) >= CHUNK_BYTES:
+            yield np.concatenate(held), np.concatenate(labels)
+            held, labels = [], []
+    if held:
+        yield np.concatenate(held), np.concatenate(labels)

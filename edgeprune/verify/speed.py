@@ -1,0 +1,159 @@
+"""Checks of what a file costs: latency against the target, memory, size, and what runs outside the accelerator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from edgeprune.artifacts.manifest import Delegation, Manifest, file_size
+from edgeprune.devices.base import Device
+from edgeprune.errors import UsageError
+from edgeprune.latency.measurement import Measurement, Quality, Ratio
+from edgeprune.latency.protocol import measure, measure_peak_memory, measure_ratio
+from edgeprune.recipe import Gates, Runtime, Target
+from edgeprune.verify.execute import RUNTIMES, FileRuntime
+from edgeprune.verify.limits import at_most, info
+from edgeprune.verify.verdict import Check
+
+Protocol = Literal["quick", "standard"]
+
+_SECONDS = {"ms": 1e-3, "us": 1e-6}
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Latencies by file name, and those that were measured against the original."""
+
+    latencies: Mapping[str, Measurement] = field(default_factory=dict)
+    ratios: Mapping[str, Ratio] = field(default_factory=dict)
+
+
+def measure_speed(
+    manifests: Sequence[Manifest],
+    folder: Path,
+    device: Device,
+    *,
+    target: Target | None,
+    original_file: Path | None,
+    runtime: Runtime,
+    threads: int,
+    protocol: Protocol,
+) -> Speed:
+    """Measure every file that runs on the device; the judged one interleaved with the original where that is given.
+
+    Raises:
+        UsageError: the target is a share of the original, and the original's file is not given.
+        DeviceError: the device was lost.
+    """
+    judged = next((m for m in manifests if is_judged(m, runtime)), None)
+    if target is not None and target.unit == "x" and original_file is None:
+        raise UsageError(
+            f"the target {target} is a share of the original's latency, and the original's file is missing",
+            hint="run the probe stage first: it exports and measures the original",
+        )
+    ratios: dict[str, Ratio] = {}
+    if judged is not None and original_file is not None:
+        ratios[judged.file] = measure_ratio(
+            device, folder / judged.file, original_file, runtime=runtime, threads=threads, protocol=protocol
+        )
+    # The interleaved measurement also tells the latency itself, unless the target is an absolute time.
+    absolute = target is not None and target.unit in _SECONDS
+    latencies = {} if absolute else {name: ratio.numerator for name, ratio in ratios.items()}
+    for name, group in _by_runtime(m for m in manifests if m.file not in latencies).items():
+        files = [folder / m.file for m in group]
+        measured = measure(device, files, runtime=name, threads=threads, protocol=protocol)
+        latencies |= {m.file: one for m, one in zip(group, measured, strict=True)}
+    return Speed(latencies, ratios)
+
+
+def is_judged(manifest: Manifest, runtime: Runtime) -> bool:
+    """Whether this is the file that the latency target is about: fp32, in the runtime that was pruned for."""
+    return manifest.precision == "fp32" and RUNTIMES.get(manifest.format) == runtime
+
+
+def latency_check(
+    manifest: Manifest, speed: Speed, *, target: Target | None, gates: Gates, runtime: Runtime
+) -> Check | None:
+    """Latency against the target: slower than target x (1 + tolerance) fails, faster passes.
+
+    None when the file runs on no device. A miss by a measurement that is not stable is marked `uncertain`.
+    """
+    measurement = speed.latencies.get(manifest.file)
+    if measurement is None:
+        return None
+    if target is None or not target.is_latency or not is_judged(manifest, runtime):
+        return info("latency", measurement.median_s, unit="s", why=_said(measurement))
+    tolerance = gates.latency_tolerance
+    if target.unit == "x":
+        ratio = speed.ratios[manifest.file]
+        value, goal, unit, quality, evidence = ratio.ratio, target.value, "x", ratio.quality, ratio.evidence
+        said = f"{value:.3f} of the original's latency, interleaved with it ({ratio.low:.3f} to {ratio.high:.3f})"
+    else:
+        value, goal, unit = measurement.median_s, target.value * _SECONDS[target.unit], "s"
+        quality, evidence, said = measurement.quality, measurement.evidence, _said(measurement)
+    limit = False if tolerance is False else goal * (1 + tolerance)
+    check = at_most("latency", value, limit, unit=unit, why=f"{said}; the target is {target}")
+    return check if check.outcome == "info" else _judged(check, tolerance, quality, evidence)
+
+
+def memory_check(device: Device, manifest: Manifest, folder: Path, gates: Gates) -> Check | None:
+    """Peak memory of the file on the device; None when it runs on no device."""
+    runtime = RUNTIMES.get(manifest.format)
+    if runtime is None:
+        return None
+    value = measure_peak_memory(device, folder / manifest.file, runtime=runtime)
+    return at_most(
+        "peak memory", value, gates.peak_memory_bytes, unit="bytes", why="memory the runtime took to load and run it"
+    )
+
+
+def size_check(manifest: Manifest, folder: Path, gates: Gates) -> Check:
+    """Size of the file (of all files in a package)."""
+    return at_most(
+        "file size", file_size(folder / manifest.file), gates.size_bytes, unit="bytes", why="what has to be shipped"
+    )
+
+
+def delegation_check(delegation: Delegation | None) -> Check | None:
+    """Share of operators that the accelerated backend does not run, with their names; None where it is not known."""
+    if delegation is None:
+        return None
+    total = delegation.delegated + delegation.outside
+    names = ", ".join(f"{name} ({count})" for name, count in sorted(delegation.outside_operators.items()))
+    why = (
+        f"{delegation.outside} of {total} operators run outside {delegation.backend}: {names or 'names not known'}"
+        if delegation.outside
+        else f"{delegation.backend} runs all {total} operators"
+    )
+    return info("operators outside the delegate", delegation.share_outside, unit="share", why=why)
+
+
+def _judged(check: Check, tolerance: float, quality: Quality, evidence: str) -> Check:
+    """Say how the figure was judged, and how far it can be trusted."""
+    verdict = "within" if check.outcome == "pass" else "slower than"
+    why = f"{check.why}; {verdict} its tolerance of {100 * tolerance:g} %"
+    if quality == "stable":
+        return check.model_copy(update={"why": why})
+    if check.outcome == "pass":
+        return check.model_copy(update={"why": f"{why}; the measurement is {quality}: {evidence}"})
+    advice = f"{why}, but the measurement is {quality} ({evidence}): measure again on a quiet device"
+    return check.model_copy(update={"why": advice, "uncertain": True})
+
+
+def _said(measurement: Measurement) -> str:
+    build = measurement.runtime
+    return (
+        f"median of {len(measurement.samples_s)} samples on {build.name} {build.version},"
+        f" {measurement.threads} thread{'s' if measurement.threads > 1 else ''}; {measurement.quality}"
+    )
+
+
+def _by_runtime(manifests: Iterable[Manifest]) -> dict[FileRuntime, list[Manifest]]:
+    groups: dict[FileRuntime, list[Manifest]] = {}
+    for manifest in manifests:
+        runtime = RUNTIMES.get(manifest.format)
+        if runtime is not None:
+            groups.setdefault(runtime, []).append(manifest)
+    return groups
