@@ -1,0 +1,76 @@
+"""Finding what can be removed from a model."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from torch import Tensor, fx, nn
+
+from edgeprune.errors import ModelError
+from edgeprune.structure.graph import trace
+from edgeprune.structure.groups import Grouping, group_units
+from edgeprune.structure.layers import find_layers
+from edgeprune.structure.propagation import Flow, propagate
+from edgeprune.structure.recheck import Misfit, find_misfits
+from edgeprune.structure.units import Structure
+
+
+def find_structure(module: nn.Module, example: Tensor, *, keep: Sequence[str] = ()) -> Structure:
+    """Find the units of a model: the channels that can be removed together without changing the others.
+
+    The model is traced, labels are propagated, and the result is tried: the model is pruned, traced again and
+    compared with the prediction. What the code does not follow is frozen, until the prediction holds.
+
+    Args:
+        module: unchanged (traced in eval mode).
+        example: an input, shape (batch, channels, height, width).
+        keep: patterns of module names (`*` and `?`) whose output width must stay.
+
+    Raises:
+        ModelError: the model cannot be traced, or a pattern of `keep` fits no module.
+    """
+    flow = propagate(trace(module, example), module)
+    for pattern in keep:
+        _freeze_kept(flow, module, pattern)
+    layers = find_layers(flow)
+    while True:
+        grouping = group_units(flow, layers)
+        misfits = find_misfits(module, example, flow, grouping)
+        if not misfits:
+            return grouping.structure
+        _freeze_misfits(flow, grouping, misfits)
+
+
+def _freeze_kept(flow: Flow, module: nn.Module, pattern: str) -> None:
+    """Freeze the width of the last value computed inside every module of that name."""
+    names = [name for name, _ in module.named_modules() if name]
+    matched = {name for name in names if fnmatchcase(name, pattern)}
+    if not matched:
+        near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.3)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"modules: {', '.join(names[:8])}, ..."
+        raise ModelError(f"no module is named {pattern!r}", where="keep", hint=hint)
+    last: dict[str, fx.Node] = {}
+    for node in flow.program.graph.nodes:
+        stack = node.meta.get("nn_module_stack") or {}
+        last |= {path: node for path, _ in stack.values() if path in matched}
+    for name, node in last.items():
+        value = flow.values[node]
+        for labels in value if isinstance(value, list) else (value,):
+            flow.atoms.freeze_all(labels, f"kept as asked: {name} fits {pattern!r}")
+
+
+def _freeze_misfits(flow: Flow, grouping: Grouping, misfits: list[Misfit]) -> None:
+    """Freeze what the misfits touch; where that frees nobody, everything, so that every round makes progress."""
+    progress = False
+    for misfit in misfits:
+        for node in misfit.nodes:
+            for touched in (node, *node.all_input_nodes):
+                value = flow.values[touched]
+                for labels in value if isinstance(value, list) else (value,):
+                    flow.atoms.freeze_all(labels, misfit.reason)
+                    progress |= any(label is not None and (grouping.group_of[label] >= 0).any() for label in labels)
+    if not progress:
+        for slot in flow.slots.values():
+            flow.atoms.freeze(slot.atoms, misfits[0].reason)

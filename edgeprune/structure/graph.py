@@ -1,0 +1,122 @@
+"""Tracing a model into torch.export's ATen graph, and telling where in the user's code a node comes from."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export import ExportedProgram
+
+from edgeprune.errors import ModelError
+
+# What user code and torch.export raise while a model is traced; anything else is a defect of ours.
+TRACE_ERRORS = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+)
+
+_TORCH = f"{Path(torch.__file__).parent}/"
+_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in [^\n]*(?:\n\s+(?P<code>[^\n]+))?')
+
+
+@contextmanager
+def evaluating(*modules: nn.Module) -> Iterator[None]:
+    """Put modules into eval mode and give every sub-module its own mode back afterwards."""
+    modes = [(part, part.training) for module in modules for part in module.modules()]
+    try:
+        for module in modules:
+            module.eval()
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+def trace(module: nn.Module, example: Tensor) -> ExportedProgram:
+    """Trace a module in eval mode; its modes, weights and buffers stay as they are.
+
+    Args:
+        module: takes one tensor.
+        example: an input, shape (batch, ...), on the module's device and of its dtype.
+
+    Raises:
+        ModelError: torch.export cannot trace the model (names the line of the user's code).
+    """
+    with evaluating(module):
+        try:
+            return torch.export.export(module, (example,), strict=False)
+        except TRACE_ERRORS as error:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise ModelError(
+                f"torch.export cannot trace the model: {lines[0]}",
+                where=_spot(user_frames(error)) or type(module).__name__,
+                hint="make the forward free of data-dependent Python control flow; "
+                f"it must accept an input of shape {tuple(example.shape)}",
+            ) from error
+
+
+def user_frames(error: BaseException) -> list[tuple[str, int]]:
+    """(file, line) of the frames outside torch and edgeprune an error went through, innermost first."""
+    here = f"{Path(__file__).parent}/"
+    found: list[tuple[str, int]] = []
+    current: BaseException | None = error
+    while current is not None:
+        frames = traceback.extract_tb(current.__traceback__)
+        inner = [(f.filename, f.lineno) for f in frames if f.lineno is not None]
+        found += [f for f in reversed(inner) if not f[0].startswith((_TORCH, here, "<"))]
+        current = current.__cause__ or current.__context__
+    return found
+
+
+def node_frames(node: fx.Node) -> list[tuple[str, int, str]]:
+    """(file, line, code) of the frames outside torch that made a node, outermost first."""
+    text = node.meta.get("stack_trace") or ""
+    frames = [(m["file"], int(m["line"]), (m["code"] or "").strip()) for m in _FRAME.finditer(text)]
+    return [frame for frame in frames if not frame[0].startswith(_TORCH)]
+
+
+def describe(node: fx.Node) -> str:
+    """The operator and the source line of a node, e.g. "pad at models/resnet.py:41 `F.pad(x, ...)`"."""
+    frames = node_frames(node)
+    name = operator_name(node)
+    if not frames:
+        return f"{name} ({node.name})"
+    file, line, code = frames[-1]
+    return f"{name} at {_shorten(file)}:{line}" + (f" `{code}`" if code else "")
+
+
+def operator_name(node: fx.Node) -> str:
+    """The bare name of a node's operator: "conv2d" for aten.conv2d.default, "relu" for aten.relu_.default."""
+    if isinstance(node.target, torch._ops.OpOverload):
+        name = node.target._schema.name.partition("::")[2]
+        return name[:-1] if name.endswith("_") and not name.endswith("__") else name
+    return getattr(node.target, "__name__", str(node.target))
+
+
+def module_path(node: fx.Node) -> str:
+    """The dotted name of the innermost module that a node belongs to ("" for the model itself)."""
+    stack = node.meta.get("nn_module_stack") or {}
+    return str(list(stack.values())[-1][0]) if stack else ""
+
+
+def shape_of(node: fx.Node) -> tuple[int, ...]:
+    """The shape of a node's tensor value."""
+    return tuple(int(size) for size in node.meta["val"].shape)
+
+
+def _spot(frames: list[tuple[str, int]]) -> str | None:
+    return f"{_shorten(frames[0][0])}:{frames[0][1]}" if frames else None
+
+
+def _shorten(file: str) -> str:
+    return file.rpartition("site-packages/")[2]

@@ -1,0 +1,194 @@
+"""Label propagation: every value of a traced graph gets its labels, operator by operator.
+
+Each operator has a rule (`rule_for`), registered with `@rule("name", ...)` in the rules_* files. A rule reads the
+labels of the operands, couples or freezes atoms, and returns the labels of the result. An operator without a rule
+freezes everything it touches.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export import ExportedProgram
+
+from edgeprune.structure.graph import describe, operator_name
+from edgeprune.structure.labels import AtomTable, Label, Labels, Value
+from edgeprune.structure.units import Indices
+
+Rule = Callable[["Flow", fx.Node], Value]
+_RULES: dict[str, Rule] = {}
+
+
+def rule(*names: str) -> Callable[[Rule], Rule]:
+    """Register a rule for ATen operators by bare name ("add" also stands for "add_" and all overloads)."""
+
+    def register(function: Rule) -> Rule:
+        for name in names:
+            if name in _RULES:
+                raise AssertionError(f"two rules for {name}")
+            _RULES[name] = function
+        return function
+
+    return register
+
+
+def rule_for(node: fx.Node) -> Rule | None:
+    """The rule of a node's operator, if there is one."""
+    if node.target is operator.getitem:
+        return _getitem
+    if isinstance(node.target, torch._ops.OpOverload) and node.target.namespace == "aten":
+        return _RULES.get(operator_name(node))
+    return None
+
+
+@dataclass
+class Slots:
+    """One dimension of one parameter or buffer: atom `atoms[i]` is index i."""
+
+    name: str
+    dim: int
+    atoms: Indices
+    consumed: bool = False  # read by a contraction (conv and linear in channels); else it computes the unit
+    producer: bool = False  # out channels of a convolution or linear layer
+
+
+@dataclass
+class Flow:
+    """A traced model with the labels of all its values."""
+
+    program: ExportedProgram
+    atoms: AtomTable = field(default_factory=AtomTable)
+    values: dict[fx.Node, Value] = field(default_factory=dict)
+    slots: dict[tuple[str, int], Slots] = field(default_factory=dict)
+    parameters: dict[fx.Node, str] = field(default_factory=dict)  # placeholder -> state dict name
+
+    def labels(self, node: fx.Node) -> Labels:
+        """The labels of a tensor value."""
+        value = self.values[node]
+        return value if isinstance(value, tuple) else ()
+
+    def couple(self, left: Label, right: Label, node: fx.Node) -> None:
+        """Couple two dimensions index by index; channels meeting a dimension without labels are frozen."""
+        if left is not None and right is not None:
+            self.atoms.couple(left, right)
+        else:
+            reason = f"tied to a dimension that carries no channels by {describe(node)}"
+            self.atoms.freeze_all((left, right), reason)
+
+    def opaque(self, node: fx.Node, why: str) -> Value:
+        """Freeze everything a node reads; its result gets frozen labels of its own."""
+        reason = f"{why}: {describe(node)}"
+        for operand in node.all_input_nodes:
+            for labels in _each(self.values.get(operand, ())):
+                self.atoms.freeze_all(labels, reason)
+        result = node.meta.get("val")
+        if isinstance(result, Tensor):
+            return self.frozen_labels(result.shape, reason)
+        if isinstance(result, list | tuple):
+            return [self.frozen_labels(v.shape if isinstance(v, Tensor) else (), reason) for v in result]
+        return ()
+
+    def frozen_labels(self, shape: Iterable[int], reason: str) -> Labels:
+        """Fresh labels that are frozen."""
+        labels = self.fresh_labels(shape)
+        self.atoms.freeze_all(labels, reason)
+        return labels
+
+    def fresh_labels(self, shape: Iterable[int]) -> Labels:
+        return tuple(self.atoms.fresh(int(size)) if size > 1 else None for size in shape)
+
+
+def arguments(node: fx.Node) -> dict[str, Any]:
+    """A node's arguments by the names of the operator's schema, defaults filled in."""
+    assert isinstance(node.target, torch._ops.OpOverload)
+    bound: dict[str, Any] = {}
+    for position, argument in enumerate(node.target._schema.arguments):
+        if position < len(node.args):
+            bound[argument.name] = node.args[position]
+        else:
+            bound[argument.name] = node.kwargs.get(argument.name, argument.default_value)
+    return bound
+
+
+def propagate(program: ExportedProgram, module: nn.Module) -> Flow:
+    """Give every value of a traced graph its labels.
+
+    Args:
+        program: `module`, traced.
+        module: asked for tensors that share memory.
+    """
+    from edgeprune.structure import rules_compute, rules_elementwise, rules_shape  # noqa: F401  (registers the rules)
+
+    flow = Flow(program)
+    for node in program.graph.nodes:
+        if node.op == "placeholder":
+            flow.values[node] = _placeholder(flow, node)
+        elif node.op == "call_function":
+            apply = rule_for(node)
+            flow.values[node] = apply(flow, node) if apply else flow.opaque(node, "no rule for this operator")
+        elif node.op == "output":
+            for operand in node.all_input_nodes:
+                for labels in _each(flow.values[operand]):
+                    flow.atoms.freeze_all(labels, "the model's output")
+        else:
+            flow.values[node] = ()
+    _freeze_shared(flow, module)
+    return flow
+
+
+def _placeholder(flow: Flow, node: fx.Node) -> Labels:
+    value = node.meta.get("val")
+    if not isinstance(value, Tensor):
+        return ()
+    signature = flow.program.graph_signature
+    name = signature.inputs_to_parameters.get(node.name) or signature.inputs_to_buffers.get(node.name)
+    if name is None:
+        what = "the model's input" if node.name in signature.user_inputs else f"the constant {node.name}"
+        labels = flow.fresh_labels(value.shape)
+        # Height, width and batch of the input carry no channels; a constant may hold them in any dimension.
+        if node.name in signature.user_inputs:
+            labels = tuple(label if dim == 1 else None for dim, label in enumerate(labels))
+        flow.atoms.freeze_all(labels, what)
+        return labels
+    labels = flow.fresh_labels(value.shape)
+    flow.parameters[node] = name
+    for dim, label in enumerate(labels):
+        if label is not None:
+            flow.slots[name, dim] = Slots(name, dim, label)
+    return labels
+
+
+def _freeze_shared(flow: Flow, module: nn.Module) -> None:
+    """Freeze tensors that are used by more than one operation or stored under more than one name."""
+    storages = Counter(t.untyped_storage().data_ptr() for _, t in _tensors(module))
+    shared = {name for name, t in _tensors(module) if (p := t.untyped_storage().data_ptr()) != 0 and storages[p] > 1}
+    for node, name in flow.parameters.items():
+        if len(node.users) > 1:
+            users = " and ".join(describe(user) for user in list(node.users)[:2])
+            flow.atoms.freeze_all(flow.labels(node), f"{name} is used more than once: {users}")
+        elif name in shared:
+            flow.atoms.freeze_all(flow.labels(node), f"{name} shares its memory with another parameter")
+
+
+def _tensors(module: nn.Module) -> Iterable[tuple[str, Tensor]]:
+    yield from module.named_parameters(remove_duplicate=False)
+    yield from module.named_buffers(remove_duplicate=False)
+
+
+def _getitem(flow: Flow, node: fx.Node) -> Value:
+    source, index = node.args
+    assert isinstance(source, fx.Node)
+    value = flow.values[source]
+    if isinstance(value, list) and isinstance(index, int):
+        return value[index]
+    return flow.opaque(node, "no rule for this operator")
+
+
+def _each(value: Value) -> Iterable[Labels]:
+    return value if isinstance(value, list) else (value,)

@@ -1,0 +1,177 @@
+"""Rules for operators with parameters, pooling and reductions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch import fx
+
+from edgeprune.structure.graph import describe, shape_of
+from edgeprune.structure.labels import Label, Labels, Value
+from edgeprune.structure.propagation import Flow, arguments, rule
+
+
+@rule("conv2d")
+def conv2d(flow: Flow, node: fx.Node) -> Value:
+    """weight (O, I/groups, kh, kw). In channels meet weight dimension 1, out channels are weight dimension 0.
+
+    Depthwise: out channels i*m..i*m+m-1 stay with in channel i. Other grouped convolutions: index j of every
+    group goes together, so that all groups stay equally wide.
+    """
+    args = arguments(node)
+    weight, source = args["weight"], args["input"]
+    if weight not in flow.parameters or not _plain(flow, args["bias"]):
+        return flow.opaque(node, "the weight is computed, not a parameter")
+    labels = flow.labels(source)
+    if len(labels) != 4:
+        return flow.opaque(node, "an input without a batch dimension")
+    out, inner = flow.labels(weight)[:2]
+    groups, channels = int(args["groups"]), shape_of(source)[1]
+    if groups == 1:
+        flow.couple(labels[1], inner, node)
+        _consumes(flow, weight, 1)
+    elif groups == channels:
+        _couple_depthwise(flow, node, labels[1], out, channels)
+    else:
+        _couple_grouped(flow, node, labels[1], inner, groups)
+        _couple_parts(flow, out, groups)
+        _consumes(flow, weight, 1)
+    _produces(flow, weight, args["bias"], node)
+    return (labels[0], out, *(None for _ in labels[2:]))
+
+
+def _couple_depthwise(flow: Flow, node: fx.Node, source: Label, out: Label, channels: int) -> None:
+    assert out is not None
+    if source is None:
+        flow.couple(source, out, node)
+    else:
+        flow.atoms.couple(np.repeat(source, len(out) // channels), out)
+
+
+def _couple_grouped(flow: Flow, node: fx.Node, source: Label, inner: Label, groups: int) -> None:
+    if source is None:
+        flow.couple(source, inner, node)
+        return
+    parts = source.reshape(groups, -1)
+    for part in parts[1:]:
+        flow.atoms.couple(parts[0], part)
+    flow.couple(parts[0], inner, node)
+
+
+def _couple_parts(flow: Flow, label: Label, count: int) -> None:
+    if label is not None:
+        parts = label.reshape(count, -1)
+        for part in parts[1:]:
+            flow.atoms.couple(parts[0], part)
+        if parts.shape[1] == 1:
+            flow.atoms.freeze(label, "a grouped convolution with one output channel per group")
+
+
+@rule("linear")
+def linear(flow: Flow, node: fx.Node) -> Value:
+    """weight (O, I): in features meet dimension 1, out features are dimension 0."""
+    args = arguments(node)
+    weight = args["weight"]
+    if weight not in flow.parameters or not _plain(flow, args["bias"]):
+        return flow.opaque(node, "the weight is computed, not a parameter")
+    labels = flow.labels(args["input"])
+    out, inner = flow.labels(weight)
+    flow.couple(labels[-1], inner, node)
+    _consumes(flow, weight, 1)
+    _produces(flow, weight, args["bias"], node)
+    return (*labels[:-1], out)
+
+
+def _plain(flow: Flow, bias: Any) -> bool:
+    return bias is None or bias in flow.parameters
+
+
+def _consumes(flow: Flow, weight: fx.Node, dim: int) -> None:
+    slots = flow.slots.get((flow.parameters[weight], dim))
+    if slots is not None:
+        slots.consumed = True
+
+
+def _produces(flow: Flow, weight: fx.Node, bias: fx.Node | None, node: fx.Node) -> None:
+    slots = flow.slots.get((flow.parameters[weight], 0))
+    if slots is not None:
+        slots.producer = True
+        if bias is not None:
+            flow.couple(slots.atoms, flow.labels(bias)[0], node)
+
+
+@rule("batch_norm", "instance_norm")
+def batch_norm(flow: Flow, node: fx.Node) -> Labels:
+    """Scale, bias and statistics of a channel go with it (dimension 1)."""
+    args = arguments(node)
+    labels = flow.labels(args["input"])
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        if isinstance(args.get(name), fx.Node):
+            flow.couple(labels[1], flow.labels(args[name])[0], node)
+    return labels
+
+
+@rule("layer_norm")
+def layer_norm(flow: Flow, node: fx.Node) -> Labels:
+    """The statistics run over the last dimensions: a channel less there changes all the others."""
+    args = arguments(node)
+    count = len(args["normalized_shape"])
+    labels = flow.labels(args["input"])
+    reason = f"its statistics run over the channels: {describe(node)}"
+    flow.atoms.freeze_all(labels[-count:], reason)
+    _freeze_affine(flow, args, reason)
+    return labels
+
+
+@rule("group_norm")
+def group_norm(flow: Flow, node: fx.Node) -> Labels:
+    args = arguments(node)
+    labels = flow.labels(args["input"])
+    reason = f"its statistics run over the channels: {describe(node)}"
+    flow.atoms.freeze_all(labels[1:], reason)
+    _freeze_affine(flow, args, reason)
+    return labels
+
+
+def _freeze_affine(flow: Flow, args: dict[str, Any], reason: str) -> None:
+    for name in ("weight", "bias"):
+        if isinstance(args[name], fx.Node):
+            flow.atoms.freeze_all(flow.labels(args[name]), reason)
+
+
+@rule(
+    *("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d"),
+    *("upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d"),
+)
+def spatial(flow: Flow, node: fx.Node) -> Labels:
+    """Channels (dimension 1) pass; height and width change."""
+    labels = flow.labels(node.all_input_nodes[0])
+    reason = f"channels lie in the spatial dimensions of {describe(node)}"
+    flow.atoms.freeze_all(labels[-2:], reason)
+    return (*labels[:-2], None, None)
+
+
+@rule("mean", "sum", "amax", "amin", "var", "std", "linalg_vector_norm", "norm", "prod")
+def reduction(flow: Flow, node: fx.Node) -> Value:
+    """Reduced dimensions must carry no channels; the others pass."""
+    args = arguments(node)
+    if not isinstance(args.get("dim"), int | list | tuple | None) or "val" not in node.meta:
+        return flow.opaque(node, "no rule for this form of the operator")
+    labels = flow.labels(args["self"])
+    dims = args.get("dim")
+    chosen = range(len(labels)) if dims is None or dims == [] else [dims] if isinstance(dims, int) else dims
+    reduced = {int(dim) % len(labels) for dim in chosen} if labels else set()
+    flow.atoms.freeze_all((labels[dim] for dim in reduced), f"all channels are reduced to one by {describe(node)}")
+    if args.get("keepdim"):
+        return tuple(None if dim in reduced else label for dim, label in enumerate(labels))
+    return tuple(label for dim, label in enumerate(labels) if dim not in reduced)
+
+
+@rule("softmax", "log_softmax", "_softmax", "cumsum")
+def along(flow: Flow, node: fx.Node) -> Labels:
+    """The dimension worked along must carry no channels; the others pass."""
+    args = arguments(node)
+    labels = flow.labels(args["self"])
+    flow.atoms.freeze_all((labels[int(args["dim"])],), f"all channels are read together by {describe(node)}")
+    return labels

@@ -1,0 +1,122 @@
+"""Applying a plan: base model + plan -> pruned model, checked against the masked one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from edgeprune.errors import ModelError
+from edgeprune.structure.cut import chosen_units, remove_units
+from edgeprune.structure.find import find_structure
+from edgeprune.structure.graph import TRACE_ERRORS, evaluating
+from edgeprune.structure.masks import mask_units
+from edgeprune.structure.plan import Plan, RemoveUnits
+from edgeprune.structure.units import Structure
+
+__all__ = ["apply_plan", "make_plan", "remove_units"]
+
+
+def make_plan(source: str, module: nn.Module, structure: Structure, removed: Mapping[str, Sequence[int]]) -> Plan:
+    """Write down which units go, in the order of the structure's groups.
+
+    Args:
+        source: the model spec's source, e.g. "timm:resnet18".
+        module: the base model, unpruned.
+        removed: group id -> unit numbers.
+
+    Raises:
+        ModelError: see `remove_units`.
+    """
+    chosen = {group.id: units for group, units in chosen_units(structure, removed)}
+    edits = tuple(
+        RemoveUnits(group=group.id, size=group.size, removed=tuple(int(u) for u in chosen[group.id]))
+        for group in structure.groups
+        if group.id in chosen
+    )
+    return Plan(base=source, base_parameters=count_parameters(module), edits=edits)
+
+
+def apply_plan(module: nn.Module, plan: Plan, example: Tensor) -> nn.Module:
+    """Prune a copy of a base model; the given module is unchanged, also on failure.
+
+    Ends with a forward check: the pruned model must compute, at `example`, what the base model computes with the
+    removed units masked (to the square root of the type's precision, relative to the largest output).
+
+    Args:
+        module: the base model.
+        plan: made for this model; several edits of one group count from what the earlier ones left.
+        example: an input, shape (batch, channels, height, width).
+
+    Raises:
+        ModelError: the plan was made for another model (other parameter count, unknown group, other size), or the
+            pruned model fails the forward check.
+    """
+    count = count_parameters(module)
+    if count != plan.base_parameters:
+        raise ModelError(
+            f"the plan was made for a model with {plan.base_parameters} parameters, this one has {count}",
+            where=plan.base,
+            hint="build the model as the plan's base says, unpruned",
+        )
+    if not plan.edits:
+        return remove_units(module, Structure((), (), ()), {})
+    structure = find_structure(module, example)
+    removed = _removed_units(plan, structure)
+    pruned = remove_units(module, structure, removed)
+    _check_forward(pruned, mask_units(module, structure, removed), example, plan.base)
+    return pruned
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Elements of all parameters, shared ones once."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _removed_units(plan: Plan, structure: Structure) -> dict[str, list[int]]:
+    """Units of the base model that all edits together remove."""
+    sizes = structure.sizes
+    reasons = {entry.name: entry.reason for entry in structure.frozen}
+    left: dict[str, list[int]] = {}
+    for edit in plan.edits:
+        if edit.group not in sizes:
+            why = f"is frozen: {reasons[edit.group]}" if edit.group in reasons else "is not in this model"
+            raise ModelError(f"the plan's group {edit.group} {why}", where=plan.base)
+        alive = left.setdefault(edit.group, list(range(sizes[edit.group])))
+        if len(alive) != edit.size:
+            raise ModelError(
+                f"the plan says group {edit.group} has {edit.size} units, here it has {len(alive)}", where=plan.base
+            )
+        gone = set(edit.removed)
+        left[edit.group] = [unit for position, unit in enumerate(alive) if position not in gone]
+    return {name: sorted(set(range(sizes[name])) - set(alive)) for name, alive in left.items()}
+
+
+def _check_forward(pruned: nn.Module, masked: nn.Module, example: Tensor, base: str) -> None:
+    with evaluating(pruned, masked), torch.no_grad():
+        expected = _tensors(masked(example))
+        try:
+            given = _tensors(pruned(example))
+        except TRACE_ERRORS as error:
+            raise ModelError(f"the pruned model does not run: {error}", where=base) from error
+    if [t.shape for t in given] != [t.shape for t in expected]:
+        shapes = f"{[tuple(t.shape) for t in given]} instead of {[tuple(t.shape) for t in expected]}"
+        raise ModelError(f"the pruned model's output changed its shape: {shapes}", where=base)
+    for got, want in zip(given, expected, strict=True):
+        if not got.is_floating_point():
+            continue
+        tolerance = torch.finfo(got.dtype).eps ** 0.5 * float(want.abs().max())
+        if not torch.allclose(got, want, rtol=0, atol=tolerance, equal_nan=True):
+            difference = float((got - want).abs().max())
+            raise ModelError(
+                f"the pruned model differs from the masked one by {difference:.3g} (allowed {tolerance:.3g})",
+                where=base,
+                hint="this is a defect in EdgePrune: please report the model; keep the layers it is in (recipe: keep)",
+            )
+
+
+def _tensors(output: Any) -> list[Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
