@@ -1,0 +1,128 @@
+"""The latency table: measurements by device, runtime build, threads and operation, in SQLite."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from edgeprune.errors import UsageError
+from edgeprune.latency.measurement import Measurement
+from edgeprune.structure.operations import OpSignature
+
+SCHEMA_VERSION = 1
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS operations (
+    device TEXT, build TEXT, threads INTEGER, operation TEXT, measurement TEXT NOT NULL,
+    PRIMARY KEY (device, build, threads, operation));
+CREATE TABLE IF NOT EXISTS unsupported (
+    device TEXT, build TEXT, threads INTEGER, operation TEXT, reason TEXT NOT NULL,
+    PRIMARY KEY (device, build, threads, operation));
+CREATE TABLE IF NOT EXISTS models (
+    device TEXT, build TEXT, threads INTEGER, sha256 TEXT, measurement TEXT NOT NULL,
+    PRIMARY KEY (device, build, threads, sha256));
+CREATE TABLE IF NOT EXISTS steps (
+    device TEXT, build TEXT, threads INTEGER, kind TEXT, step INTEGER NOT NULL,
+    PRIMARY KEY (device, build, threads, kind));
+"""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a row is valid for: device fingerprint, runtime build id, threads. Another build is another setting."""
+
+    device: str
+    build: str
+    threads: int
+
+
+class LatencyTable:
+    """The table. Every write is a transaction of its own, so that an interrupted probe goes on where it was.
+
+    Several processes may read and write at once. The file is in the user's cache unless a path is given.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path or Path(platformdirs.user_cache_dir("edgeprune")) / "latency.sqlite"
+        self._lock = threading.Lock()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self._transaction() as connection:
+                version = connection.execute("PRAGMA user_version").fetchone()[0]
+                if version not in (0, SCHEMA_VERSION):
+                    raise UsageError(
+                        f"the latency table is of version {version}, this program reads {SCHEMA_VERSION}",
+                        where=str(self.path),
+                        hint="use the newer program, or move the file away to measure anew",
+                    )
+                connection.executescript(SCHEMA + f"PRAGMA user_version = {SCHEMA_VERSION};")
+        except (OSError, sqlite3.DatabaseError) as error:
+            raise UsageError(
+                f"cannot open the latency table: {error}",
+                where=str(self.path),
+                hint="check the rights and the disk; if the file is damaged, move it away to measure anew",
+            ) from error
+
+    def put(self, setting: Setting, operation: OpSignature, measurement: Measurement) -> None:
+        """Keep an operation's latency (it replaces an older one)."""
+        self._put("operations", "operation, measurement", setting, operation.key(), measurement.model_dump_json())
+
+    def get(self, setting: Setting, operation: OpSignature) -> Measurement | None:
+        text = self._get("operations", "operation, measurement", setting, operation.key())
+        return Measurement.model_validate_json(text) if text else None
+
+    def operations(self, setting: Setting) -> dict[str, Measurement]:
+        """Every measured operation by its key."""
+        rows = self._all("operations", "operation, measurement", setting)
+        return {key: Measurement.model_validate_json(text) for key, text in rows.items()}
+
+    def put_unsupported(self, setting: Setting, operation: OpSignature, reason: str) -> None:
+        self._put("unsupported", "operation, reason", setting, operation.key(), reason)
+
+    def unsupported(self, setting: Setting) -> dict[str, str]:
+        """Operations that could not be measured, by key, with the reason."""
+        return {key: str(text) for key, text in self._all("unsupported", "operation, reason", setting).items()}
+
+    def put_model(self, setting: Setting, sha256: str, measurement: Measurement) -> None:
+        """Keep a whole model's latency by the hash of its file."""
+        self._put("models", "sha256, measurement", setting, sha256, measurement.model_dump_json())
+
+    def get_model(self, setting: Setting, sha256: str) -> Measurement | None:
+        text = self._get("models", "sha256, measurement", setting, sha256)
+        return Measurement.model_validate_json(text) if text else None
+
+    def put_step(self, setting: Setting, kind: str, step: int) -> None:
+        """Keep how many output channels cost as much as the next multiple of them."""
+        self._put("steps", "kind, step", setting, kind, step)
+
+    def steps(self, setting: Setting) -> Mapping[str, int]:
+        return {kind: int(step) for kind, step in self._all("steps", "kind, step", setting).items()}
+
+    def _put(self, table: str, columns: str, setting: Setting, key: str, value: str | int) -> None:
+        statement = f"INSERT OR REPLACE INTO {table} (device, build, threads, {columns}) VALUES (?, ?, ?, ?, ?)"
+        with self._transaction() as connection:
+            connection.execute(statement, (setting.device, setting.build, setting.threads, key, value))
+
+    def _get(self, table: str, columns: str, setting: Setting, key: str) -> Any:
+        name, value = columns.split(", ")
+        statement = f"SELECT {value} FROM {table} WHERE device = ? AND build = ? AND threads = ? AND {name} = ?"
+        with self._transaction() as connection:
+            row = connection.execute(statement, (setting.device, setting.build, setting.threads, key)).fetchone()
+        return row[0] if row else None
+
+    def _all(self, table: str, columns: str, setting: Setting) -> dict[str, Any]:
+        statement = f"SELECT {columns} FROM {table} WHERE device = ? AND build = ? AND threads = ?"
+        with self._transaction() as connection:
+            return dict(connection.execute(statement, (setting.device, setting.build, setting.threads)).fetchall())
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """A short-lived connection, so that the table may be used from any thread and after a fork."""
+        with self._lock, closing(sqlite3.connect(self.path, timeout=60.0)) as connection, connection:
+            yield connection
