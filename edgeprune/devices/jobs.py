@@ -147,6 +147,16 @@ def run_inference(
     return InferenceResult(case.outputs, case.peak_memory_bytes, result.build)
 
 
+def runtime_build(device: Device, runtime: RuntimeName) -> RuntimeBuild:
+    """The runtime as it is on the device.
+
+    Raises:
+        ToolkitMissing: the runtime is not on the device.
+        DeviceError: the device is in use or was lost, or the runtime does not start.
+    """
+    return run_job(device, Job(runtime, ())).build
+
+
 def run_job(
     device: Device,
     job: Job,
@@ -184,8 +194,8 @@ def _check(device: Device, job: Job) -> None:
     for case in job.cases:
         if not case.model.is_file():
             raise UsageError("there is no such file", where=str(case.model), hint="export the model first")
-    if len({case.id for case in job.cases}) != len(job.cases) or not job.cases:
-        raise ValueError("a job needs cases, each with an id of its own")
+    if len({case.id for case in job.cases}) != len(job.cases):
+        raise ValueError("each case of a job needs an id of its own")
     if job.runtime not in device.facts().runtimes:
         package = RUNTIME_PACKAGES.get(job.runtime, job.runtime)
         raise ToolkitMissing(
@@ -217,7 +227,7 @@ class _Progress:
         script = self._device.push(runner_script(), "runner/python_runner.py")
         base = self._pushed()
         processes = 0
-        while remaining := self._remaining(base["cases"]):
+        while (remaining := self._remaining(base["cases"])) or processes == 0:
             processes += 1
             path = self._push_json({**base, "cases": remaining}, f"{self._folder}/job-{processes}.json")
             self._current, self._ended = None, False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ import platformdirs
 
 from edgeprune.errors import UsageError
 from edgeprune.latency.measurement import Measurement
+from edgeprune.latency.staircase import Staircase
 from edgeprune.structure.operations import OpSignature
 
 SCHEMA_VERSION = 1
@@ -27,8 +28,8 @@ CREATE TABLE IF NOT EXISTS unsupported (
 CREATE TABLE IF NOT EXISTS models (
     device TEXT, build TEXT, threads INTEGER, sha256 TEXT, measurement TEXT NOT NULL,
     PRIMARY KEY (device, build, threads, sha256));
-CREATE TABLE IF NOT EXISTS steps (
-    device TEXT, build TEXT, threads INTEGER, kind TEXT, step INTEGER NOT NULL,
+CREATE TABLE IF NOT EXISTS staircases (
+    device TEXT, build TEXT, threads INTEGER, kind TEXT, staircase TEXT NOT NULL,
     PRIMARY KEY (device, build, threads, kind));
 """
 
@@ -82,6 +83,10 @@ class LatencyTable:
         rows = self._all("operations", "operation, measurement", setting)
         return {key: Measurement.model_validate_json(text) for key, text in rows.items()}
 
+    def medians(self, setting: Setting) -> dict[str, float]:
+        """Median seconds of every measured operation by its key."""
+        return self._all("operations", "operation, json_extract(measurement, '$.median_s')", setting)
+
     def put_unsupported(self, setting: Setting, operation: OpSignature, reason: str) -> None:
         self._put("unsupported", "operation, reason", setting, operation.key(), reason)
 
@@ -97,14 +102,15 @@ class LatencyTable:
         text = self._get("models", "sha256, measurement", setting, sha256)
         return Measurement.model_validate_json(text) if text else None
 
-    def put_step(self, setting: Setting, kind: str, step: int) -> None:
-        """Keep how many output channels cost as much as the next multiple of them."""
-        self._put("steps", "kind, step", setting, kind, step)
+    def put_staircase(self, setting: Setting, kind: str, staircase: Staircase) -> None:
+        """Keep how the cost of a kind of operation (see `cost.stair_kind`) grows with its output channels."""
+        self._put("staircases", "kind, staircase", setting, kind, staircase.model_dump_json())
 
-    def steps(self, setting: Setting) -> Mapping[str, int]:
-        return {kind: int(step) for kind, step in self._all("steps", "kind, step", setting).items()}
+    def staircases(self, setting: Setting) -> dict[str, Staircase]:
+        rows = self._all("staircases", "kind, staircase", setting)
+        return {kind: Staircase.model_validate_json(text) for kind, text in rows.items()}
 
-    def _put(self, table: str, columns: str, setting: Setting, key: str, value: str | int) -> None:
+    def _put(self, table: str, columns: str, setting: Setting, key: str, value: str) -> None:
         statement = f"INSERT OR REPLACE INTO {table} (device, build, threads, {columns}) VALUES (?, ?, ?, ?, ?)"
         with self._transaction() as connection:
             connection.execute(statement, (setting.device, setting.build, setting.threads, key, value))

@@ -1,0 +1,65 @@
+"""Staircases: kernels work on whole tiles of output channels, so cost grows in steps."""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+SWEEP = tuple(range(8, 137, 8))  # output channels at which a staircase is measured
+STEPS = (8, 16, 32, 64)
+PLATEAU = 0.03  # neighbours that differ by less cost the same
+
+
+class Staircase(BaseModel):
+    """How the cost of one kind of operation grows with its output channels, as measured.
+
+    `effective[i]` is the cost at `channels[i]` in units that make the last one equal to its channels: a width of
+    40 whose tiles are computed as 64 has an effective width near 64. A width between two measured ones costs as the
+    next measured one. Beyond the last one, every `step` channels cost `step` more.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    channels: tuple[int, ...]
+    effective: tuple[float, ...]
+    step: int
+
+    def at(self, channels: int) -> float:
+        """The effective width."""
+        if channels <= self.channels[-1]:
+            return self.effective[bisect.bisect_left(self.channels, channels)]
+        return float(math.ceil(channels / self.step) * self.step)
+
+
+def fit_staircase(seconds: Mapping[int, float]) -> Staircase:
+    """A staircase from costs at widths (at least four of them).
+
+    The step beyond the last width is the one for which the upper two thirds are most nearly affine in whole steps;
+    the smallest one, which is no stair at all here, unless another halves the misfit.
+    """
+    channels = tuple(sorted(seconds))
+    costs = np.maximum.accumulate([seconds[c] for c in channels])
+    plateaus: list[list[float]] = []
+    for cost in costs:
+        if plateaus and cost <= plateaus[-1][0] * (1 + PLATEAU):
+            plateaus[-1].append(cost)
+        else:
+            plateaus.append([cost])
+    level = [float(np.mean(plateau)) for plateau in plateaus for _ in plateau]
+    upper = len(channels) // 3
+    misfits = {step: _misfit(channels[upper:], level[upper:], step) for step in STEPS}
+    best = min(STEPS, key=lambda step: misfits[step])
+    step = best if misfits[best] < 0.5 * misfits[STEPS[0]] else STEPS[0]
+    tiled = math.ceil(channels[-1] / step) * step
+    return Staircase(channels=channels, effective=tuple(tiled * value / level[-1] for value in level), step=step)
+
+
+def _misfit(channels: tuple[int, ...], costs: list[float], step: int) -> float:
+    """Sum of squares that an affine function of whole steps leaves over."""
+    tiles = np.ceil(np.asarray(channels, np.float64) / step) * step
+    design = np.stack([np.ones_like(tiles), tiles], axis=1)
+    solution = np.linalg.lstsq(design, np.asarray(costs), rcond=None)[0]
+    return float(np.sum((design @ solution - costs) ** 2))
