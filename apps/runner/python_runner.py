@@ -37,7 +37,7 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any, Protocol
@@ -118,7 +118,9 @@ class ExecuTorchModel:
         info = method.metadata.input_tensor_meta(0)
         self.shape = tuple(int(n) for n in info.sizes())
         self.dtype = np.dtype(self.SCALARS[int(info.dtype())])
-        self._method, self._inputs, self._outputs = method, (), ()
+        self._method = method
+        self._inputs: tuple[Any, ...] = ()
+        self._outputs: Sequence[Any] = ()
 
     def set_input(self, value: Array) -> None:
         self._inputs = (self._torch.from_numpy(np.ascontiguousarray(value).copy()),)
@@ -153,7 +155,9 @@ class OnnxModel:
         kinds |= {f"tensor({name})": name for name in ("int8", "uint8", "int32", "int64")}
         self.shape = tuple(n if isinstance(n, int) else 1 for n in inputs[0].shape)  # a free batch is 1
         self.dtype = np.dtype(kinds[inputs[0].type])
-        self._name, self._feed, self._outputs = inputs[0].name, {}, []
+        self._name = inputs[0].name
+        self._feed: dict[str, Array] = {}
+        self._outputs: Sequence[Any] = ()
         self._output_name = [self._session.get_outputs()[0].name]
 
     def set_input(self, value: Array) -> None:
@@ -167,7 +171,7 @@ class OnnxModel:
 
 
 # runtime -> (loader, distribution, module that brings the kernels, names its native library starts with)
-RUNTIMES: dict[str, tuple[type[Loaded], str, str, tuple[str, ...]]] = {
+RUNTIMES: dict[str, tuple[Callable[[str, int], Loaded], str, str, tuple[str, ...]]] = {
     "litert": (LiteRTModel, "ai-edge-litert", "ai_edge_litert.interpreter", ("libpywrap_litert_common",)),
     "executorch": (ExecuTorchModel, "executorch", "executorch.extension.pybindings.portable_lib", ("_portable_lib",)),
     "onnxruntime": (OnnxModel, "onnxruntime", "onnxruntime", ("onnxruntime_pybind11_state", "libonnxruntime")),

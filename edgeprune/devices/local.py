@@ -105,7 +105,12 @@ class LocalDevice:
             except OSError as error:
                 raise self._lost(f"starting {script}", error) from error
             late = threading.Event()
-            clock = threading.Timer(timeout_s, lambda: (late.set(), _end_group(process)))
+
+            def end() -> None:
+                late.set()
+                _end_group(process)
+
+            clock = threading.Timer(timeout_s, end)
             clock.start()
             try:
                 assert process.stdout is not None

@@ -222,8 +222,8 @@ def _hardsigmoid(graph: Graph, x: int) -> int:
     """relu6(x + 3) / 6, as the converter writes it."""
     options = schema.AddOptionsT()
     options.fusedActivationFunction = schema.ActivationFunctionType.RELU6
-    shifted = graph.add("ADD", [x, graph.constant(np.float32(3).reshape(()))], graph.shape(x), options)
-    sixth = graph.constant(np.float32(1 / 6).reshape(()))
+    shifted = graph.add("ADD", [x, graph.constant(np.array(3, np.float32))], graph.shape(x), options)
+    sixth = graph.constant(np.array(1 / 6, np.float32))
     return graph.add("MUL", [shifted, sixth], graph.shape(x), schema.MulOptionsT())
 
 
@@ -271,7 +271,7 @@ def _padded(graph: Graph, op: OpSignature, x: int, value: float) -> tuple[int, i
     pads = graph.constant(np.array([[0, 0], [top, top], [left, left], [0, 0]], np.int32))
     if value == 0.0:
         return graph.add("PAD", [x, pads], shape, schema.PadOptionsT()), schema.Padding.VALID
-    fill = graph.constant(np.float32(value).reshape(()))
+    fill = graph.constant(np.array(value, np.float32))
     return graph.add("PADV2", [x, pads, fill], shape, schema.PadV2OptionsT()), schema.Padding.VALID
 
 
