@@ -1,4 +1,4 @@
-"""Operations that torch conversion does not write, or not with these settings: programs built operation by operation."""
+"""Operations that torch conversion does not write, or not with these settings: built one by one."""
 
 from __future__ import annotations
 
@@ -116,9 +116,14 @@ def test_slicing_backwards_and_squeezing(build: Build) -> None:
 
 
 def test_reshape_keeps_and_infers(build: Build) -> None:
+    """0 keeps the size at that place, counted from the right: a coremltools program of iOS 17."""
     inputs = noise(2, 3, 4, 5)
-    given = run_mlpackage(build(lambda mb, x: mb.reshape(x=x, shape=[0, 0, -1]), (2, 3, 4, 5)), inputs)
-    assert np.array_equal(given, inputs.reshape(2, 3, 20))
+    kept = run_mlpackage(build(lambda mb, x: mb.reshape(x=x, shape=[0, 0, -1, 0]), (2, 3, 4, 5)), inputs)
+    assert np.array_equal(kept, inputs)
+    fewer = run_mlpackage(build(lambda mb, x: mb.reshape(x=x, shape=[-1, 0, 0]), (2, 3, 4, 5)), inputs)
+    assert np.array_equal(fewer, inputs.reshape(6, 4, 5))
+    more = run_mlpackage(build(lambda mb, x: mb.reshape(x=x, shape=[0, 0, 0, 0, 0]), (2, 3, 4, 5)), inputs)
+    assert np.array_equal(more, inputs[None])
 
 
 def test_quantize_and_dequantize_per_channel(build: Build) -> None:
@@ -173,7 +178,10 @@ def test_single_operations(build: Build, name: str, arguments: dict[str, Any], f
 def test_interleaved_concatenation(build: Build) -> None:
     inputs = noise(1, 4, 2, 2)
     given = run_mlpackage(
-        build(lambda mb, x: mb.concat(values=[x, x + 1.0], axis=1, interleave=True), (1, 4, 2, 2)), inputs
+        build(
+            lambda mb, x: mb.concat(values=[x, mb.add(x=x, y=np.float32(1.0))], axis=1, interleave=True), (1, 4, 2, 2)
+        ),
+        inputs,
     )
     assert np.array_equal(given[:, 0::2], inputs)
     assert np.array_equal(given[:, 1::2], inputs + 1)
@@ -203,8 +211,8 @@ def test_half_precision_overflows_to_infinity(build: Build, coremltools: Any) ->
 def test_the_operations_of_the_zoo_are_known() -> None:
     """The kinds that coremltools writes for the models this was tried on."""
     zoo = (
-        "add avg_pool batch_norm cast clip concat conv expand_dims gelu layer_norm linear matmul max_pool mul pad real_div "
-        "reduce_mean relu relu6 reshape sigmoid sigmoid_hard silu slice_by_index softmax split squeeze sub "
+        "add avg_pool batch_norm cast clip concat conv expand_dims gelu layer_norm linear matmul max_pool mul pad "
+        "real_div reduce_mean relu relu6 reshape sigmoid sigmoid_hard silu slice_by_index softmax split squeeze sub "
         "thresholded_relu transpose constexpr_affine_dequantize constexpr_blockwise_shift_scale constexpr_lut_to_dense"
     )
     assert set(zoo.split()) <= set(known_operations())

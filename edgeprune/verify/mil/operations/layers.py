@@ -49,21 +49,14 @@ def conv_transpose(
         raise refuse("conv_transpose", f"pad_type {pad_type}")
     spatial = x.ndim - 2
     steps, spread = ints(strides, [1] * spatial), ints(dilations, [1] * spatial)
-    padding = ints(pad, [0] * 2 * spatial)
-    before, after = padding[0::2], padding[1::2]
     transpose = (functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d)[spatial - 1]
-    full = transpose(x, weight, bias, steps, 0, 0, 1 if groups is None else int(groups), spread)
-    sizes = ints(output_shape, [])[2:] or [
-        size - low - high for size, low, high in zip(full.shape[2:], before, after, strict=True)
-    ]
-    missing = [max(0, low + size - there) for low, size, there in zip(before, sizes, full.shape[2:], strict=True)]
-    if any(missing):
-        full = pad_spatial(full, [0] * spatial, missing, 0.0)
-        if bias is not None:
-            raise refuse("conv_transpose", "an output that reaches beyond the kernel, with a bias")
-    for axis, (low, size) in enumerate(zip(before, sizes, strict=True), start=2):
-        full = full.narrow(axis, low, size)
-    return full
+    result = transpose(x, weight, bias, steps, 0, 0, 1 if groups is None else int(groups), spread)
+    padding = ints(pad, [0] * 2 * spatial)
+    for axis, (low, high) in enumerate(zip(padding[0::2], padding[1::2], strict=True), start=2):
+        result = result.narrow(axis, low, result.shape[axis] - low - high)
+    if output_shape is not None and ints(output_shape, [])[-spatial:] != list(result.shape[2:]):
+        raise refuse("conv_transpose", f"output_shape {ints(output_shape, [])}, which is not what the kernel gives")
+    return result
 
 
 def pad_spatial(x: Tensor, before: list[int], after: list[int], value: float) -> Tensor:

@@ -12,8 +12,10 @@ from edgeprune.verify.mil.registry import ints, operation, refuse
 
 @operation("reshape")
 def reshape(x: Tensor, shape: Tensor) -> Tensor:
-    """A size of 0 keeps the input's size at that place; -1 takes what is left."""
-    return x.reshape([size or x.shape[axis] for axis, size in enumerate(ints(shape, []))])
+    """A size of 0 keeps the input's size at that place, counted from the right (1 beyond it); -1 takes what is left."""
+    wanted = ints(shape, [])
+    kept = [1] * len(wanted) + list(x.shape)
+    return x.reshape([size or kept[place - len(wanted)] for place, size in enumerate(wanted)])
 
 
 @operation("transpose")
@@ -95,6 +97,14 @@ def slice_by_size(x: Tensor, begin: Tensor, size: Tensor) -> Tensor:
     for axis, (start, length) in enumerate(zip(ints(begin, []), ints(size, []), strict=True)):
         x = x.narrow(axis, start, x.shape[axis] - start if length == -1 else length)
     return x
+
+
+@operation("crop")
+def crop(x: Tensor, crop_height: Tensor, crop_width: Tensor) -> Tensor:
+    """Cut rows off the top and bottom, and columns off the left and right."""
+    top, bottom = ints(crop_height, [])
+    left, right = ints(crop_width, [])
+    return x[..., top : x.shape[-2] - bottom, left : x.shape[-1] - right]
 
 
 @operation("gather")
