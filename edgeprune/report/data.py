@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgeprune.artifacts.manifest import Manifest
 from edgeprune.devices.base import DeviceFacts
+from edgeprune.errors import RunError
 from edgeprune.latency.measurement import Measurement, Ratio
 from edgeprune.models.spec import ModelSpec
 from edgeprune.structure.operations import OpSignature
 from edgeprune.structure.units import Structure
 from edgeprune.verify.verdict import FileVerdict, Verdict
 
-Standing = Literal["proven", "reference", "failed", "unproven"]
+Standing = Literal["proven", "reference", "failed", "uncertain", "unproven"]
 NO_DEVICE = "no device"  # how verify says in `executed_on` that a file ran in the reference executor
 
 
@@ -185,12 +186,16 @@ class FileLine(Part):
 
     @property
     def standing(self) -> Standing:
-        """`proven` only where at least one gate was held on a device and none failed; never by default."""
+        """`proven` only where at least one gate was held on a device and none failed; never by default.
+
+        `uncertain`: gates were missed, but only where the device was too noisy to tell.
+        """
         if self.verdict is None:
             return "unproven"
         outcomes = {check.outcome for check in self.verdict.checks}
         if "fail" in outcomes:
-            return "failed"
+            failed = [check for check in self.verdict.checks if check.outcome == "fail"]
+            return "uncertain" if all(check.uncertain for check in failed) else "failed"
         if "pass" not in outcomes:
             return "unproven"
         return "reference" if NO_DEVICE in self.verdict.executed_on else "proven"
@@ -198,6 +203,33 @@ class FileLine(Part):
 
 def _key(format_: str, precision: str, file: str) -> tuple[str, str, str]:
     return format_, precision, PurePosixPath(file).name
+
+
+def read_report(path: Path) -> ReportData:
+    """Read a report back from report.json, or from the folder that holds it.
+
+    Raises:
+        RunError: there is no report, or it is not one that this version reads.
+    """
+    file = path / "report.json" if path.is_dir() else path
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise RunError(
+            f"cannot read the report: {error.strerror or error}",
+            where=str(file),
+            hint="name the folder or the report.json that `edgeprune run` wrote",
+        ) from error
+    try:
+        return ReportData.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise RunError(
+            f"not a report: {f'`{key}`: ' if key else ''}{first['msg']}",
+            where=str(file),
+            hint="write it again with `edgeprune report`",
+        ) from error
 
 
 def operation_text(operation: OpSignature) -> str:

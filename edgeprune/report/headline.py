@@ -38,6 +38,7 @@ class Outcome:
 def outcome(data: ReportData) -> Outcome:
     """PASS only when every exported file was checked and passed and the target, where there is one, was met."""
     failed = [line.file for line in data.files if line.standing == "failed"]
+    noisy = [line.file for line in data.files if line.standing == "uncertain"]
     unproven = [line.file for line in data.files if line.standing == "unproven"]
     missed = data.target is not None and not data.target.met
     if failed or missed:
@@ -45,6 +46,8 @@ def outcome(data: ReportData) -> Outcome:
         why += [f"target {data.target.target} missed: {data.target.reached}"] if missed and data.target else []
         said = "; ".join(why)
         return Outcome("FAIL", said[0].upper() + said[1:])
+    if noisy:
+        return Outcome("NOT PROVEN", f"The device was too noisy to tell for {', '.join(noisy)}")
     if not data.files:
         return Outcome("NOT PROVEN", "No file was exported")
     if unproven:
@@ -115,8 +118,9 @@ def _accuracy_card(data: ReportData) -> Card:
 
 def _files_card(data: ReportData) -> Card:
     stands = Counter(line.standing for line in data.files)
-    value = f"{stands['proven'] + stands['reference']} of {len(data.files)} pass"
-    state: State = "bad" if stands["failed"] else "warn" if stands["unproven"] or not data.files else "good"
+    passed = stands["proven"] + stands["reference"]
+    value = f"{passed} of {len(data.files)} pass"
+    state: State = "bad" if stands["failed"] else "good" if data.files and passed == len(data.files) else "warn"
     return Card("Exported files", value if data.files else "none", _files_said(data.files), state)
 
 
@@ -154,6 +158,7 @@ def _files_said(files: tuple[FileLine, ...]) -> str:
         "proven": "proven on the device",
         "reference": "pass by reference execution, no device",
         "failed": "failed",
+        "uncertain": "too noisy to tell",
         "unproven": "not proven",
     }
     kinds = ", ".join(f"{stands[kind]} {words}" for kind, words in said.items() if stands[kind])

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgeprune.report import headline, text
-from edgeprune.report.data import ReportData
+from edgeprune.report.data import ReportData, Standing
 
 _STYLE: dict[headline.State, str] = {"good": "bold green", "bad": "bold red", "warn": "bold yellow", "plain": "bold"}
 
@@ -53,7 +53,13 @@ def _stages(data: ReportData) -> Table:
 
 def _files(data: ReportData) -> Table:
     table = _table("file", "standing", "size", "latency", "of the original")
-    states: dict[str, headline.State] = {"proven": "good", "reference": "plain", "failed": "bad", "unproven": "warn"}
+    states: dict[Standing, headline.State] = {
+        "proven": "good",
+        "reference": "plain",
+        "failed": "bad",
+        "uncertain": "warn",
+        "unproven": "warn",
+    }
     for line in data.files:
         table.add_row(
             Text(line.file, overflow="fold"),

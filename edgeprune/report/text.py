@@ -13,6 +13,7 @@ STANDING: dict[Standing, str] = {
     "proven": "proven",
     "reference": "reference only",
     "failed": "failed",
+    "uncertain": "too noisy to tell",
     "unproven": "not proven",
 }
 MARK = {
@@ -22,6 +23,7 @@ MARK = {
     "failed": "\u2717",
     "fail": "\u2717",
     "unproven": "?",
+    "uncertain": "~",
     "info": "i",
     "stable": "\u25cf",
     "noisy": "\u25b2",
@@ -135,13 +137,18 @@ def figure(value: float, unit: str) -> str:
         return "not a number"
     if math.isinf(value):
         return ("\u221e" if value > 0 else "\u2212\u221e") + (f" {unit}" if unit else "")
-    if unit in ("share", "fraction"):
-        return percent(value, 2)
-    if unit in ("bytes", "byte", "B"):
-        return size(value)
-    if unit in ("s", "seconds"):
-        return seconds(value)
-    return f"{_three(value)} {unit}".rstrip()
+    match unit:
+        case "share" | "fraction":
+            said = percent(value, 2)
+        case "x":
+            said = f"{_three(value)}\u00d7"
+        case "bytes" | "byte" | "B":
+            said = size(value)
+        case "s" | "seconds":
+            said = seconds(value)
+        case _:
+            said = f"{_three(value)} {unit}".rstrip()
+    return said
 
 
 def check_limit(check: Check) -> str:

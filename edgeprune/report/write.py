@@ -1,4 +1,4 @@
-"""Writing a report's three files and reading its JSON back."""
+"""Writing a report's three files; reading its JSON back is beside the data."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ import math
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from edgeprune.errors import RunError
-from edgeprune.report.data import ReportData
+from edgeprune.report.data import ReportData, read_report
 from edgeprune.report.junit import junit
 from edgeprune.report.page import render
 from edgeprune.runs import write_atomic
+
+__all__ = ["read_report", "to_json", "write_report"]
 
 
 def write_report(data: ReportData, folder: Path) -> Path:
@@ -29,33 +28,6 @@ def write_report(data: ReportData, folder: Path) -> Path:
     for name, content in files.items():
         write_atomic(folder / name, content)
     return folder / "report.html"
-
-
-def read_report(path: Path) -> ReportData:
-    """Read a report back from report.json, or from the folder that holds it.
-
-    Raises:
-        RunError: there is no report, or it is not one that this version reads.
-    """
-    file = path / "report.json" if path.is_dir() else path
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise RunError(
-            f"cannot read the report: {error.strerror or error}",
-            where=str(file),
-            hint="name the folder or the report.json that `edgeprune run` wrote",
-        ) from error
-    try:
-        return ReportData.model_validate_json(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise RunError(
-            f"not a report: {f'`{key}`: ' if key else ''}{first['msg']}",
-            where=str(file),
-            hint="write it again with `edgeprune report`",
-        ) from error
 
 
 def to_json(data: ReportData) -> bytes:

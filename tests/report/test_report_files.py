@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sample_report import file_verdict, int8_checks, manifest, sample
+from sample_report import file_verdict, float_checks, int8_checks, latency_check, manifest, sample
 
 from edgeprune.errors import EdgePruneError, RunError
 from edgeprune.report.data import ReportData
@@ -100,22 +100,28 @@ def test_junit_has_a_case_for_every_check() -> None:
     facts = {p.attrib["name"]: p.attrib["value"] for p in suite.findall("properties/property")}
     assert facts["latency"] == "0.710 ms (0.703\u20130.719), stable"
     assert facts["sha256"] == f"{531_000:064x}"
-    agreement = suite.find("testcase[@name='agreement']/properties")
+    agreement = suite.find("testcase[@name='top-1 agreement']/properties")
     assert agreement is not None
     assert {p.attrib["name"]: p.attrib["value"] for p in agreement} == {
         "value": "0.9872",
         "unit": "share",
         "limit": "0.97",
-        "why": "9872 of 10000 images",
+        "why": "same class on 9872 of 10000 test images",
     }
 
 
 def test_junit_failure_carries_figure_limit_and_reason() -> None:
     root = ET.fromstring(junit(with_checks(*int8_checks(accuracy_fails=True))))
     failures = list(root.iter("failure"))
-    assert [f.attrib["message"] for f in failures] == ["accuracy_drop: 1.21 %, limit 0.50 %"]
-    assert "more than allowed" in (failures[0].text or "")
+    assert [f.attrib["message"] for f in failures] == ["accuracy drop against the float model: 1.21 %, limit 0.50 %"]
+    assert "91.89 % in the file" in (failures[0].text or "")
     assert root.attrib["failures"] == "1"
+
+
+def test_junit_limit_missed_on_a_noisy_device_is_an_error_not_a_failure() -> None:
+    root = ET.fromstring(junit(with_checks(*float_checks("fp32"), latency_check(uncertain=True))))
+    assert (root.attrib["failures"], root.attrib["errors"]) == ("0", "1")
+    assert [e.attrib["message"] for e in root.iter("error")] == ["latency: 0.560\u00d7, limit 0.515\u00d7"]
 
 
 def test_junit_file_that_was_not_checked_is_no_pass() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from rich.console import Console
-from sample_report import file_verdict, float_checks, int8_checks, manifest, measurement, ratio, sample
+from sample_report import file_verdict, float_checks, int8_checks, latency_check, manifest, measurement, ratio, sample
 
 from edgeprune.report import text
 from edgeprune.report.data import FileLine, StagePoint, layer_rows, operation_text
@@ -66,6 +66,7 @@ def test_latency_has_unit_interval_and_quality() -> None:
         (531_000.0, "bytes", "531 kB"),
         (1.35e-3, "s", "1.35 ms"),
         (3.2e-7, "", "3.20e-07"),
+        (0.4976, "x", "0.498\u00d7"),
     ],
 )
 def test_checked_figures(value: float, unit: str, said: str) -> None:
@@ -105,6 +106,8 @@ def test_accuracy_interval_is_wilsons() -> None:
         (int8_checks(accuracy_fails=True), "tflite", "failed"),
         (tuple(c for c in int8_checks() if c.outcome == "info"), "tflite", "unproven"),
         (float_checks("fp16"), "coreml", "reference"),
+        ((*int8_checks(), latency_check(uncertain=True)), "tflite", "uncertain"),
+        ((*int8_checks(accuracy_fails=True), latency_check(uncertain=True)), "tflite", "failed"),
     ],
 )
 def test_a_file_is_proven_only_by_a_gate_that_held(checks: tuple[Check, ...], format_: str, standing: str) -> None:
@@ -132,6 +135,11 @@ def test_outcome_needs_the_target_too() -> None:
     missed = outcome(sample(target=target.model_copy(update={"met": False, "reached": "0.61x"})))
     assert missed.word == "FAIL"
     assert "0.61x" in missed.why
+    of, verdict = manifest("tflite", "int8", 531_000), sample().verdict
+    assert verdict is not None
+    shaky = file_verdict(of, 0.71, (*int8_checks(), latency_check(uncertain=True)))
+    noisy = outcome(sample(verdict=verdict.model_copy(update={"files": (shaky,)}), manifests=(of,)))
+    assert (noisy.word, "too noisy" in noisy.why) == ("NOT PROVEN", True)
     assert outcome(sample(verdict=None, manifests=())).word == "NOT PROVEN"
 
 
@@ -198,4 +206,4 @@ def test_summary_names_failures_and_obeys_no_markup() -> None:
     said = printed(summary(data))
     assert "[bold]model[/bold] [/nothing]" in said
     assert "[red]note" in said
-    assert "✗ model_int8.tflite accuracy_drop: 1.21 %, limit 0.50 %" in said
+    assert "✗ model_int8.tflite accuracy drop against the float model: 1.21 %, limit 0.50 %" in said

@@ -39,7 +39,8 @@ def _draw(steps: Sequence[Attempt], tolerance: float, width: int) -> Markup:
             said = f"step {attempt.step}, measured: {text.latency(measured)}"
             canvas.mark(middle + 9, y(measured.median_s * 1e3), "circle", "s1", title=said)
         sign = text.MARK["pass"] if attempt.within_tolerance else text.MARK["fail"]
-        canvas.text(middle, bottom + 16, f"step {attempt.step} {sign}", "tick", anchor="middle")
+        word = "step " if slot > 60 else ""
+        canvas.text(middle, bottom + 16, f"{word}{attempt.step} {sign}", "tick", anchor="middle")
     _legend(canvas, left, bottom + 42, narrow=width < 400)
     return canvas.svg("Steps of the prune loop. " + "; ".join(_said(a) for a in steps))
 

@@ -14,7 +14,7 @@ FULL = 1160  # px; this figure has the whole width of the page
 
 
 def layers(rows: Sequence[LayerRow]) -> Markup:
-    """Two panels over the layers in order: output channels and estimated time, outline before, filled after."""
+    """Two panels over the layers in order: output channels and estimated time, pale before, filled after."""
     if not rows:
         return Markup("")
     return both_widths(lambda width: _draw(rows, width), wide=FULL)
@@ -33,7 +33,7 @@ def _draw(rows: Sequence[LayerRow], width: int) -> Markup:
     canvas.text(left + 20, foot, "before", "tick")
     canvas.rect(left + 80, foot - 10, 14, 10, "after s1")
     canvas.text(left + 100, foot, "after", "tick")
-    canvas.text(right, foot, f"{len(rows)} layers, input to output", "tick", anchor="end")
+    canvas.text(right, foot, f"{len(rows)} layers{', input to output' if width > 400 else ''}", "tick", anchor="end")
     return canvas.svg(_alternative(rows))
 
 
@@ -50,10 +50,11 @@ def _panel(
     canvas.axis_y(y, left, label, right=right)
     slot = (right - left) / len(bars)
     gap = min(3.0, slot * 0.2)
+    outline = "before" if slot > 5 else "before thin"  # an outline would cover a bar of few pixels
     for number, (before, after, said) in enumerate(bars):
         x = left + number * slot + gap / 2
+        canvas.rect(x, y(before), slot - gap, bottom - y(before), outline, title=said)
         canvas.rect(x, y(after), slot - gap, bottom - y(after), "after s1", title=said)
-        canvas.rect(x, y(before), slot - gap, bottom - y(before), "before", title=said)
     canvas.line(left, bottom, right, bottom, "axis")
 
 

@@ -23,7 +23,7 @@ def samples(ratio: Ratio | None) -> Markup:
 
 
 def _draw(ratio: Ratio, width: int) -> Markup:
-    height, left, right, bottom, top = 250, 16, width - 16, 206, 20
+    height, left, right, bottom, top = 268, 16, width - 16, 224, 20
     rows = (("original", ratio.denominator, "s0"), ("pruned", ratio.numerator, "s1"))
     every = [v * 1e3 for _, m, _ in rows for v in m.samples_s]
     highest = sorted(every)[min(len(every) - 1, math.ceil(0.995 * len(every)))]

@@ -46,7 +46,7 @@ def _accuracy(canvas: Canvas, epochs: Sequence[Epoch], goal: float | None, x: Sc
     if goal is not None:
         canvas.line(x.start, y(goal * 100), x.end, y(goal * 100), "goal")
         canvas.text(x.start + 4, y(goal * 100) - 5, f"original {text.percent(goal)}", "tick")
-    at = x.end - 190 + 16
+    at = x.end - 160
     for name, shape, css, line in series:
         spots = [(x(e.epoch), y(value * 100), e) for e, value in line if value is not None]
         if not spots:
@@ -56,7 +56,7 @@ def _accuracy(canvas: Canvas, epochs: Sequence[Epoch], goal: float | None, x: Sc
             canvas.mark(px, py, shape, css, title=_said(epoch), r=3.5)
         canvas.mark(at + 6, 20, shape, css, r=4)
         canvas.text(at + 16, 24, name, "tick")
-        at += 110
+        at += 100
 
 
 def _said(epoch: Epoch) -> str:
