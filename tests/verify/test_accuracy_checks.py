@@ -1,0 +1,132 @@
+"""Checks of what a file answers, on outputs made up so that every figure is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from test_latency_gate import manifest
+
+from edgeprune.artifacts.manifest import Manifest
+from edgeprune.errors import RunError
+from edgeprune.recipe import Gates
+from edgeprune.verify.accuracy import accuracy_checks, parity_check
+from edgeprune.verify.execute import Execution, Floats
+from edgeprune.verify.outputs import TestOutputs
+from edgeprune.verify.verdict import Check
+
+LABELS = np.arange(1000) % 10
+RIGHT = np.eye(10, dtype=np.float32)[LABELS]
+
+
+def wrong(logits: Floats, count: int) -> Floats:
+    """The first `count` images take the next class."""
+    changed = logits.copy()
+    changed[:count] = np.roll(changed[:count], 1, axis=1)
+    return changed
+
+
+def checks(file: Manifest, logits: Floats, gates: Gates | None = None, **accuracy: float) -> dict[str, Check]:
+    outputs = TestOutputs(LABELS, wrong(RIGHT, 100), {file.file: logits}, {})
+    return {c.name: c for c in accuracy_checks(file, outputs, gates or Gates(), accuracy)}
+
+
+def test_int8_figures_and_gates() -> None:
+    int8 = manifest(precision="int8", weights_precision="int8")
+    good = checks(int8, wrong(RIGHT, 105), original=0.95)
+    assert good["top-1 agreement"].value == pytest.approx(0.995)
+    assert good["top-1 accuracy"].value == pytest.approx(0.895)
+    assert good["accuracy drop against the float model"].value == pytest.approx(0.005)
+    assert good["accuracy drop against the float model"].outcome == "pass"
+    assert good["accuracy drop against the original"].value == pytest.approx(0.055)
+    assert good["accuracy drop against the original"].outcome == "info"
+    bad = checks(int8, wrong(RIGHT, 131))
+    assert bad["top-1 agreement"].outcome == "fail"
+    assert bad["accuracy drop against the float model"].outcome == "fail"
+    assert "accuracy drop against the original" not in bad
+
+
+def test_float_files_are_told_but_not_held_against_int8_gates() -> None:
+    found = checks(manifest(), wrong(RIGHT, 300))
+    assert {c.outcome for c in found.values()} == {"info"}
+
+
+def test_the_drop_against_the_original_holds_for_every_file() -> None:
+    gates = Gates(accuracy_drop=0.02)
+    for precision in ("fp32", "int8"):
+        file = manifest(precision=precision)
+        assert (
+            checks(file, wrong(RIGHT, 100), gates, original=0.92)["accuracy drop against the original"].outcome
+            == "pass"
+        )
+        assert (
+            checks(file, wrong(RIGHT, 100), gates, original=0.93)["accuracy drop against the original"].outcome
+            == "fail"
+        )
+
+
+def test_a_file_that_answers_nonsense_fails_whatever_the_gates() -> None:
+    broken = RIGHT.copy()
+    broken[3, 2] = np.nan
+    broken[7, 1] = np.inf
+    found = checks(manifest(), broken, Gates(int8_agreement=False, int8_accuracy_drop=False))
+    assert list(found) == ["finite outputs"]
+    assert found["finite outputs"].outcome == "fail"
+    assert "2 of 1000" in found["finite outputs"].why
+
+
+def parity(folder: Path, file: Manifest, error: float, gates: Gates | None = None) -> Check:
+    inputs = np.random.default_rng(0).standard_normal((4, 3, 8, 8)).astype(np.float32)
+    outputs = np.ones((4, 10), np.float32)
+    save_file({"input": inputs, "output": outputs}, folder / "reference.safetensors")
+
+    def run(images: Floats) -> Execution:
+        assert np.array_equal(images, inputs)
+        return Execution(outputs * np.float32(1 + error), "local", None)
+
+    return parity_check(file, folder, run, gates or Gates())
+
+
+@pytest.mark.parametrize(
+    ("precision", "error", "outcome"),
+    [
+        ("fp32", 0.0, "pass"),
+        ("fp32", 2e-6, "pass"),
+        ("fp32", 1e-4, "fail"),
+        ("fp16", 1e-3, "pass"),
+        ("fp16", 1e-2, "fail"),
+        ("int8", 0.3, "info"),
+    ],
+)
+def test_parity_is_held_against_the_gate_of_the_precision(
+    tmp_path: Path, precision: str, error: float, outcome: str
+) -> None:
+    found = parity(tmp_path, manifest(precision=precision), error)
+    assert found.outcome == outcome
+    assert found.value == np.inf if error == 0 else found.value == pytest.approx(-20 * np.log10(error), abs=0.5)
+
+
+def test_parity_without_a_gate_is_told(tmp_path: Path) -> None:
+    assert parity(tmp_path, manifest(), 0.5, Gates(sqnr_fp32_db=False)).outcome == "info"
+
+
+def test_nonsense_fails_parity_even_without_a_gate(tmp_path: Path) -> None:
+    found = parity(tmp_path, manifest(precision="fp16"), np.inf, Gates(sqnr_fp16_db=False))
+    assert found.outcome == "fail"
+    assert "half precision" in found.why
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not safetensors at all"])
+def test_a_reference_that_cannot_be_read(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "reference.safetensors").write_bytes(content)
+    with pytest.raises(RunError, match="reference"):
+        parity_check(manifest(), tmp_path, lambda images: Execution(images, "local", None), Gates())
+
+
+def test_a_reference_without_its_tensors(tmp_path: Path) -> None:
+    save_file({"input": np.ones((2, 3, 8, 8), np.float32)}, tmp_path / "reference.safetensors")
+    with pytest.raises(RunError, match="reference"):
+        parity_check(manifest(), tmp_path, lambda images: Execution(images, "local", None), Gates())

@@ -1,0 +1,128 @@
+"""Latency against the target: who is judged, by which figure, and what noise does to it."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgeprune.artifacts.manifest import Manifest
+from edgeprune.latency.measurement import Conditions, Measurement, Quality, Ratio, RuntimeBuild
+from edgeprune.recipe import Gates, Target
+from edgeprune.verify.speed import Speed, is_judged, latency_check
+
+BUILD = RuntimeBuild(name="litert", version="2.3.0", sha256="0" * 64)
+NOW = Conditions(time=0.0)
+
+
+def measurement(seconds: float, quality: Quality = "stable") -> Measurement:
+    return Measurement(
+        file="m.tflite",
+        device="f",
+        runtime=BUILD,
+        threads=1,
+        samples_s=(seconds,) * 3,
+        median_s=seconds,
+        p90_s=seconds,
+        low_s=seconds,
+        high_s=seconds,
+        quality=quality,
+        evidence="load 3.0 on 2 cores",
+        before=NOW,
+        after=NOW,
+    )
+
+
+def ratio(value: float, quality: Quality = "stable") -> Ratio:
+    return Ratio(
+        ratio=value,
+        low=value - 0.01,
+        high=value + 0.01,
+        quality=quality,
+        evidence="load 3.0 on 2 cores",
+        numerator=measurement(value * 1e-3, quality),
+        denominator=measurement(1e-3, quality),
+    )
+
+
+def manifest(**changes: object) -> Manifest:
+    tensor = {"name": "x", "shape": (1, 3, 8, 8), "dtype": "float32", "layout": "NCHW"}
+    base = {
+        "format": "tflite",
+        "precision": "fp32",
+        "weights_precision": "fp32",
+        "file": "m.tflite",
+        "sha256": "0",
+        "size_bytes": 1,
+        "input": tensor,
+        "output": {**tensor, "shape": (1, 10), "layout": "NC"},
+        "preprocessing": {"mean": (0.0,), "std": (1.0,)},
+        "labels": (),
+        "reference": "reference.safetensors",
+        "delegation": None,
+        "toolkit": {},
+        "seconds": 0.0,
+    }
+    return Manifest.model_validate({**base, **changes})
+
+
+def judge(speed: Speed, target: str | None, *, file: Manifest | None = None, gates: Gates | None = None):  # type: ignore[no-untyped-def]
+    return latency_check(
+        file or manifest(),
+        speed,
+        target=Target.parse(target) if target else None,
+        gates=gates or Gates(),
+        runtime="litert",
+    )
+
+
+def speed(value: float, quality: Quality = "stable") -> Speed:
+    measured = ratio(value, quality)
+    return Speed({"m.tflite": measured.numerator}, {"m.tflite": measured})
+
+
+@pytest.mark.parametrize(("value", "outcome"), [(0.3, "pass"), (0.5, "pass"), (0.515, "pass"), (0.516, "fail")])
+def test_only_too_slow_fails(value: float, outcome: str) -> None:
+    found = judge(speed(value), "0.5x")
+    assert (found.outcome, found.unit, found.value) == (outcome, "x", value)
+    assert found.limit == pytest.approx(0.515)
+    assert not found.uncertain
+
+
+@pytest.mark.parametrize(("target", "outcome"), [("0.5ms", "pass"), ("500us", "pass"), ("0.4ms", "fail")])
+def test_absolute_targets_are_judged_by_the_time(target: str, outcome: str) -> None:
+    found = judge(speed(0.5), target)
+    assert (found.outcome, found.unit, found.value) == (outcome, "s", 0.5e-3)
+
+
+@pytest.mark.parametrize("quality", ["noisy", "throttled"])
+def test_a_miss_by_a_bad_measurement_is_uncertain(quality: Quality) -> None:
+    missed = judge(speed(0.8, quality), "0.5x")
+    assert (missed.outcome, missed.uncertain) == ("fail", True)
+    assert quality in missed.why
+    assert "load 3.0 on 2 cores" in missed.why
+    met = judge(speed(0.4, quality), "0.5x")
+    assert (met.outcome, met.uncertain) == ("pass", False)
+    assert quality in met.why
+
+
+def test_a_gate_that_is_off_only_tells() -> None:
+    found = judge(speed(0.9), "0.5x", gates=Gates(latency_tolerance=False))
+    assert (found.outcome, found.value, found.limit) == ("info", 0.9, None)
+
+
+@pytest.mark.parametrize("target", [None, "150MMACs", "900KB"])
+def test_without_a_latency_target_it_is_only_told(target: str | None) -> None:
+    assert judge(speed(0.9), target).outcome == "info"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [manifest(precision="int8"), manifest(format="pte"), manifest(format="onnx"), manifest(format="coreml")],
+    ids=["int8", "other runtime", "onnx", "coreml"],
+)
+def test_only_the_float_file_of_the_targets_runtime_is_judged(other: Manifest) -> None:
+    assert not is_judged(other, "litert")
+    assert judge(speed(0.9), "0.5x", file=other).outcome == "info"
+
+
+def test_a_file_that_runs_on_no_device_has_no_latency() -> None:
+    assert judge(Speed(), "0.5x", file=manifest(format="coreml", file="m.mlpackage")) is None
