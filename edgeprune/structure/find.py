@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from torch import Tensor, fx, nn
 
 from edgeprune.errors import ModelError
+from edgeprune.structure.branches import find_branches
 from edgeprune.structure.graph import trace
 from edgeprune.structure.groups import Grouping, group_units
 from edgeprune.structure.layers import find_layers
@@ -18,7 +20,8 @@ from edgeprune.structure.units import Structure
 
 
 def find_structure(module: nn.Module, example: Tensor, *, keep: Sequence[str] = ()) -> Structure:
-    """Find the units of a model: the channels that can be removed together without changing the others.
+    """Find the units of a model: the channels that can be removed together without changing the others, and the
+    residual branches that can go as a whole.
 
     The model is traced, labels are propagated, and the result is tried: the model is pruned, traced again and
     compared with the prediction. What the code does not follow is frozen, until the prediction holds.
@@ -39,7 +42,8 @@ def find_structure(module: nn.Module, example: Tensor, *, keep: Sequence[str] = 
         grouping = group_units(flow, layers)
         misfits = find_misfits(module, example, flow, grouping)
         if not misfits:
-            return grouping.structure
+            found = grouping.structure
+            return replace(found, branches=find_branches(flow, module, example, layers, found.groups, keep=keep))
         _freeze_misfits(flow, grouping, misfits)
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from edgeprune.errors import ModelError
 
@@ -30,6 +30,17 @@ class RemoveUnits(BaseModel):
         return self
 
 
+class RemoveBranch(BaseModel):
+    """Remove a residual branch: its skip alone stays."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    kind: Literal["remove_branch"] = "remove_branch"
+    branch: str
+
+
+Edit = Annotated[RemoveUnits | RemoveBranch, Field(discriminator="kind")]
+
+
 class Plan(BaseModel):
     """Edits of a base model."""
 
@@ -37,7 +48,7 @@ class Plan(BaseModel):
     version: Literal[1] = 1
     base: str  # the model spec's source
     base_parameters: int  # parameters of the base model, a cheap check that the plan fits
-    edits: tuple[RemoveUnits, ...]
+    edits: tuple[Edit, ...]
 
 
 def read_plan(path: Path) -> Plan:

@@ -10,33 +10,42 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from edgeprune.errors import ModelError
+from edgeprune.structure.branches import branches_masked, remove_branches
 from edgeprune.structure.cut import chosen_units, remove_units
 from edgeprune.structure.find import find_structure
 from edgeprune.structure.graph import TRACE_ERRORS, evaluating
 from edgeprune.structure.masks import mask_units
-from edgeprune.structure.plan import Plan, RemoveUnits
+from edgeprune.structure.plan import Plan, RemoveBranch, RemoveUnits
 from edgeprune.structure.units import Structure
 
-__all__ = ["apply_plan", "make_plan", "remove_units"]
+__all__ = ["apply_plan", "make_plan", "remove_branches", "remove_units"]
 
 
-def make_plan(source: str, module: nn.Module, structure: Structure, removed: Mapping[str, Sequence[int]]) -> Plan:
-    """Write down which units go, in the order of the structure's groups.
+def make_plan(
+    source: str,
+    module: nn.Module,
+    structure: Structure,
+    removed: Mapping[str, Sequence[int]],
+    branches: Sequence[str] = (),
+) -> Plan:
+    """Write down which units go, in the order of the structure's groups, then which branches.
 
     Args:
         source: the model spec's source, e.g. "timm:resnet18".
         module: the base model, unpruned.
         removed: group id -> unit numbers.
+        branches: ids of the branches that go.
 
     Raises:
         ModelError: see `remove_units`.
     """
     chosen = {group.id: units for group, units in chosen_units(structure, removed)}
-    edits = tuple(
+    units = tuple(
         RemoveUnits(group=group.id, size=group.size, removed=tuple(int(u) for u in chosen[group.id]))
         for group in structure.groups
         if group.id in chosen
     )
+    edits = (*units, *(RemoveBranch(branch=name) for name in branches))
     return Plan(base=source, base_parameters=count_parameters(module), edits=edits)
 
 
@@ -66,8 +75,11 @@ def apply_plan(module: nn.Module, plan: Plan, example: Tensor) -> nn.Module:
         return remove_units(module, Structure((), (), ()), {})
     structure = find_structure(module, example)
     removed = _removed_units(plan, structure)
-    pruned = remove_units(module, structure, removed)
-    _check_forward(pruned, mask_units(module, structure, removed), example, plan.base)
+    branches = [edit.branch for edit in plan.edits if isinstance(edit, RemoveBranch)]
+    pruned = remove_branches(remove_units(module, structure, removed), structure, branches)
+    masked = mask_units(module, structure, removed)
+    with branches_masked(masked, structure, branches):
+        _check_forward(pruned, masked, example, plan.base)
     return pruned
 
 
@@ -81,7 +93,7 @@ def _removed_units(plan: Plan, structure: Structure) -> dict[str, list[int]]:
     sizes = structure.sizes
     reasons = {entry.name: entry.reason for entry in structure.frozen}
     left: dict[str, list[int]] = {}
-    for edit in plan.edits:
+    for edit in (edit for edit in plan.edits if isinstance(edit, RemoveUnits)):
         if edit.group not in sizes:
             why = f"is frozen: {reasons[edit.group]}" if edit.group in reasons else "is not in this model"
             raise ModelError(f"the plan's group {edit.group} {why}", where=plan.base)

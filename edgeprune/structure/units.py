@@ -74,12 +74,28 @@ class Frozen:
 
 
 @dataclass(frozen=True)
+class Branch:
+    """A residual branch that can be removed as one: y = skip + branch(skip) becomes y = skip.
+
+    `output` is the module whose result is added; `modules` are the others that are emptied; `layers` and `groups`
+    name what goes with it.
+    """
+
+    id: str
+    output: str
+    modules: tuple[str, ...]
+    layers: tuple[str, ...]
+    groups: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Structure:
     """What was found in a model."""
 
     groups: tuple[UnitGroup, ...]
     layers: tuple[Layer, ...]
     frozen: tuple[Frozen, ...]
+    branches: tuple[Branch, ...] = ()
 
     @property
     def sizes(self) -> dict[str, int]:

@@ -1,0 +1,199 @@
+"""Residual branches: what stands between a skip and the addition that ends it can be removed as one.
+
+    y = skip + branch(skip)   ->   y = skip
+
+Found in the traced graph: an addition one of whose operands is reached from the other one alone. Removing a branch
+empties its modules: the one whose output is added answers zeros, the others hand their input on. What is offered has
+been tried: emptied, the model must compute what it computes with the branch's output set to zero.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, fx, nn
+
+from edgeprune.errors import ModelError
+from edgeprune.structure.graph import TRACE_ERRORS, evaluating, module_path, operator_name, shape_of
+from edgeprune.structure.layers import LabelledLayer
+from edgeprune.structure.propagation import Flow
+from edgeprune.structure.units import Branch, Structure, UnitGroup
+
+
+class Zeros(nn.Module):
+    """Stands where a removed branch ended: answers zeros of its input's shape."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.zeros_like(x)
+
+
+def find_branches(
+    flow: Flow,
+    module: nn.Module,
+    example: Tensor,
+    layers: Sequence[LabelledLayer],
+    groups: Sequence[UnitGroup],
+    *,
+    keep: Sequence[str] = (),
+) -> tuple[Branch, ...]:
+    """The residual branches of a traced model that can be removed, in the order of the graph.
+
+    Args:
+        flow: `module`, traced.
+        example: an input, shape (batch, ...), that the branches are tried with.
+        keep: patterns of module names; a branch that holds such a module is not offered.
+    """
+    owners = _owners(flow)
+    trial = copy.deepcopy(module)
+    found: list[Branch] = []
+    names: set[str] = set()
+    for node in flow.program.graph.nodes:
+        for skip, end in _additions(node):
+            region = _region(flow, skip, end, node)
+            roots = _roots(region, owners) if region else []
+            if not roots or any(fnmatchcase(name, pattern) for name in roots for pattern in keep):
+                continue
+            output = next((root for root in roots if _inside(module_path(end), root)), None)
+            if output is None or (name := _name(roots)) in names:
+                continue
+            branch = Branch(
+                id=name,
+                output=output,
+                modules=tuple(root for root in roots if root != output),
+                layers=tuple(layer.name for layer in layers if any(_inside(layer.name, root) for root in roots)),
+                groups=tuple(group.id for group in groups if _lives_inside(group, roots)),
+            )
+            if branch.layers and _works(trial, branch, example):
+                names.add(name)
+                found.append(branch)
+    return tuple(found)
+
+
+def remove_branches(module: nn.Module, structure: Structure, removed: Iterable[str]) -> nn.Module:
+    """A copy of a module without some branches; the module itself is unchanged.
+
+    Raises:
+        ModelError: the model has no such branch.
+    """
+    branches = {branch.id: branch for branch in structure.branches}
+    pruned = copy.deepcopy(module)
+    for name in removed:
+        if name not in branches:
+            known = ", ".join(list(branches)[:6]) or "none can be removed"
+            raise ModelError(f"the model has no branch {name}", hint=f"branches: {known}")
+        _empty(pruned, branches[name])
+    return pruned
+
+
+@contextmanager
+def branches_masked(module: nn.Module, structure: Structure, masked: Iterable[str]) -> Iterator[None]:
+    """Within this context the outputs of some branches are zero: what the module computes without them."""
+    branches = {branch.id: branch for branch in structure.branches}
+    handles = [
+        module.get_submodule(branches[name].output).register_forward_hook(lambda _, __, out: torch.zeros_like(out))
+        for name in masked
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _additions(node: fx.Node) -> Iterator[tuple[fx.Node, fx.Node]]:
+    """(skip, end of the branch) of an addition, both ways round."""
+    if node.op != "call_function" or operator_name(node) != "add" or len(node.all_input_nodes) != 2:
+        return
+    left, right = node.all_input_nodes
+    if all(isinstance(n.meta.get("val"), Tensor) and shape_of(n) == shape_of(node) for n in (left, right)):
+        yield left, right
+        yield right, left
+
+
+def _region(flow: Flow, skip: fx.Node, end: fx.Node, addition: fx.Node) -> set[fx.Node]:
+    """The nodes between a skip and the end of its branch; empty when something else leads in or out."""
+    region: set[fx.Node] = set()
+    stack, entered = [end], False
+    while stack:
+        node = stack.pop()
+        if node is skip:
+            entered = True
+        elif node.op == "placeholder":
+            if node not in flow.parameters:
+                return set()
+        elif node not in region:
+            region.add(node)
+            stack.extend(node.all_input_nodes)
+    leaks = any(user not in region and user is not addition for node in region for user in node.users)
+    return region if entered and not leaks else set()
+
+
+def _owners(flow: Flow) -> dict[str, set[fx.Node]]:
+    """The nodes that each module (those inside it included) computes."""
+    owners: dict[str, set[fx.Node]] = {}
+    for node in flow.program.graph.nodes:
+        if node.op != "call_function":
+            continue
+        path = module_path(node)
+        while path:
+            owners.setdefault(path, set()).add(node)
+            path = path.rpartition(".")[0]
+    return owners
+
+
+def _roots(region: set[fx.Node], owners: dict[str, set[fx.Node]]) -> list[str]:
+    """The largest modules that compute nothing outside the region."""
+    inside = {path for path, nodes in owners.items() if nodes <= region}
+    return sorted(path for path in inside if path.rpartition(".")[0] not in inside)
+
+
+def _inside(name: str, root: str) -> bool:
+    return name == root or name.startswith(f"{root}.")
+
+
+def _lives_inside(group: UnitGroup, roots: Sequence[str]) -> bool:
+    return all(any(_inside(m.name, root) for root in roots) for m in (*group.produced, *group.consumed))
+
+
+def _name(roots: Sequence[str]) -> str:
+    """ "layer1.0:branch": the common parent of the emptied modules, or the module itself where it is one."""
+    parts = [root.split(".") for root in roots]
+    common = parts[0] if len(parts) == 1 else []
+    if len(parts) > 1:
+        for level in zip(*parts, strict=False):
+            if len(set(level)) > 1:
+                break
+            common = [*common, level[0]]
+    return f"{'.'.join(common)}:branch"
+
+
+def _works(trial: nn.Module, branch: Branch, example: Tensor) -> bool:
+    """Whether the emptied model runs and computes what the masked one does; `trial` is as before afterwards."""
+    before = {name: trial.get_submodule(name) for name in (*branch.modules, branch.output)}
+    with evaluating(trial), torch.no_grad():
+        try:
+            with branches_masked(trial, Structure((), (), (), (branch,)), [branch.id]):
+                expected = trial(example)
+            _empty(trial, branch)
+            given = trial(example)
+        except TRACE_ERRORS:
+            return False
+        finally:
+            for name, part in before.items():
+                trial.set_submodule(name, part)
+    return (
+        isinstance(given, Tensor)
+        and isinstance(expected, Tensor)
+        and given.shape == expected.shape
+        and torch.allclose(given, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
+    )
+
+
+def _empty(module: nn.Module, branch: Branch) -> None:
+    for name in branch.modules:
+        module.set_submodule(name, nn.Identity())
+    module.set_submodule(branch.output, Zeros())
