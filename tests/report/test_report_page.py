@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import re
 from html.parser import HTMLParser
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sample_report import file_verdict, int8_checks, layer_table, manifest, ratio, sample
+from sample_report import file_verdict, int8_checks, layer_table, manifest, measurement, ratio, sample
 
 from edgeprune.errors import UsageError
-from edgeprune.report.data import ReportData
+from edgeprune.report.data import Attempt, Epoch, LayerRow, ReportData, StagePoint
 from edgeprune.report.page import render
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -144,6 +145,22 @@ def test_a_page_without_measurements_claims_nothing() -> None:
 def test_speed_is_said_as_it_is(data: ReportData, word: str) -> None:
     page = Page(render([data]))
     assert word in page.text[: page.text.index("Exported files Checked")]
+
+
+def test_thin_data_still_makes_whole_figures() -> None:
+    data = sample(
+        stages=(StagePoint(stage="original", latency=measurement(2.71)), StagePoint(stage="pruned", accuracy=0.5)),
+        attempts=(Attempt(step=1, predicted_s=1e-3, target_s=1e-3, within_tolerance=False),),
+        tuning=(Epoch(epoch=0, loss=math.nan, lr=0.1, seconds=1.0),),
+        layers=(LayerRow(name="a", operation="conv2d", width_before=1, width_after=1),),
+        tolerance=None,
+    )
+    html = render([data])
+    page = Page(html)
+    assert not page.misnested
+    drawn = [value for name, value in page.attributes if name in ("d", "x", "y", "cx", "cy", "width", "points")]
+    assert not [value for value in drawn if "nan" in value or "inf" in value]
+    assert "not in the table" in page.text
 
 
 def test_comparison_puts_runs_side_by_side_and_draws_a_shared_original_once() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from markupsafe import Markup
@@ -26,8 +27,9 @@ def _draw(epochs: Sequence[Epoch], goal: float | None, width: int) -> Markup:
     y = Scale(*padded([e.loss for e in epochs], zero=True), 336, 254)
     canvas.axis_y(y, left, "loss", right=right)
     canvas.axis_x(x, 336, "epoch", top=254, whole=True)
-    canvas.path([(x(e.epoch), y(e.loss)) for e in epochs], "curve s2")
-    for epoch in epochs if len(epochs) <= 40 else ():
+    finite = [e for e in epochs if math.isfinite(e.loss)]
+    canvas.path([(x(e.epoch), y(e.loss)) for e in finite], "curve s2")
+    for epoch in finite if len(finite) <= 40 else ():
         canvas.mark(x(epoch.epoch), y(epoch.loss), "triangle", "s2", title=_said(epoch), r=3.5)
     first, last = epochs[0], epochs[-1]
     return canvas.svg(f"Tuning over {len(epochs)} epochs. First: {_said(first)}. Last: {_said(last)}")
