@@ -13,7 +13,7 @@ from edgeprune.errors import RunError
 from edgeprune.recipe import Gates
 from edgeprune.verify.execute import Execution, Floats
 from edgeprune.verify.limits import Gate, at_least, at_most, info
-from edgeprune.verify.outputs import TestOutputs
+from edgeprune.verify.outputs import Answers
 from edgeprune.verify.parity import sqnr_db, top1_accuracy, top1_agreement
 from edgeprune.verify.verdict import Check
 
@@ -42,7 +42,7 @@ def parity_check(manifest: Manifest, folder: Path, run: Runner, gates: Gates) ->
 
 
 def accuracy_checks(
-    manifest: Manifest, outputs: TestOutputs, gates: Gates, accuracy: Mapping[str, float]
+    manifest: Manifest, outputs: Answers, gates: Gates, accuracy: Mapping[str, float]
 ) -> tuple[Check, ...]:
     """Top-1 agreement with the float model, top-1 accuracy, its drop against the float and the original model.
 

@@ -14,7 +14,7 @@ from edgeprune.errors import RunError
 from edgeprune.recipe import Gates, Runtime, Target
 from edgeprune.verify.accuracy import accuracy_checks, parity_check
 from edgeprune.verify.execute import Execution, Floats, run_file
-from edgeprune.verify.outputs import TestOutputs, TestSplit, collect_outputs
+from edgeprune.verify.outputs import Answers, SplitLike, collect_outputs
 from edgeprune.verify.speed import (
     Protocol,
     Speed,
@@ -33,7 +33,7 @@ def verify(
     folder: Path,
     device: Device,
     float_outputs: Callable[[npt.NDArray[Any]], npt.NDArray[Any]],
-    test: TestSplit,
+    test: SplitLike,
     gates: Gates,
     target: Target | None,
     original_file: Path | None,
@@ -112,7 +112,7 @@ class _Judge:
         runtime: Runtime,
         threads: int,
         accuracy: Mapping[str, float],
-        outputs: TestOutputs,
+        outputs: Answers,
         speed: Speed,
     ) -> None:
         self.folder, self.device, self.gates, self.target = folder, device, gates, target

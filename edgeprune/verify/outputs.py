@@ -21,10 +21,8 @@ CHUNK_BYTES = 256 * 2**20  # images held in memory at a time
 BATCH = 64
 
 
-class TestSplit(Protocol):
+class SplitLike(Protocol):
     """Images with labels; what `edgeprune.data` gives."""
-
-    __test__ = False  # the name is not a pytest class
 
     def __len__(self) -> int: ...
 
@@ -34,10 +32,8 @@ class TestSplit(Protocol):
 
 
 @dataclass(frozen=True)
-class TestOutputs:
+class Answers:
     """Labels (N,), logits (N, classes) of the float model and of every file (by name), and where each file ran."""
-
-    __test__ = False
 
     labels: Labels
     float_logits: Floats
@@ -50,12 +46,12 @@ def collect_outputs(
     folder: Path,
     device: Device,
     float_outputs: Callable[[npt.NDArray[Any]], npt.NDArray[Any]],
-    test: TestSplit,
+    test: SplitLike,
     *,
     images: int | None,
     threads: int,
     on_progress: Callable[[str], None],
-) -> TestOutputs:
+) -> Answers:
     """Run the float model and every file on the first `images` test images (all when None).
 
     Images are read once and held only a part at a time, so that a large test split fits in memory.
@@ -87,10 +83,10 @@ def collect_outputs(
     if not labels:
         raise DataError("the test split has no images", hint="name a test split in [data]")
     together = {name: np.concatenate(parts) for name, parts in logits.items()}
-    return TestOutputs(np.concatenate(labels), np.concatenate(floats), together, executed_on)
+    return Answers(np.concatenate(labels), np.concatenate(floats), together, executed_on)
 
 
-def _parts(test: TestSplit, total: int) -> Iterator[tuple[Floats, Labels]]:
+def _parts(test: SplitLike, total: int) -> Iterator[tuple[Floats, Labels]]:
     """The first `total` images, in parts of at most CHUNK_BYTES."""
     held: list[Floats] = []
     labels: list[Labels] = []

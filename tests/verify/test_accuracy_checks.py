@@ -14,7 +14,7 @@ from edgeprune.errors import RunError
 from edgeprune.recipe import Gates
 from edgeprune.verify.accuracy import accuracy_checks, parity_check
 from edgeprune.verify.execute import Execution, Floats
-from edgeprune.verify.outputs import TestOutputs
+from edgeprune.verify.outputs import Answers
 from edgeprune.verify.verdict import Check
 
 LABELS = np.arange(1000) % 10
@@ -29,7 +29,7 @@ def wrong(logits: Floats, count: int) -> Floats:
 
 
 def checks(file: Manifest, logits: Floats, gates: Gates | None = None, **accuracy: float) -> dict[str, Check]:
-    outputs = TestOutputs(LABELS, wrong(RIGHT, 100), {file.file: logits}, {})
+    outputs = Answers(LABELS, wrong(RIGHT, 100), {file.file: logits}, {})
     return {c.name: c for c in accuracy_checks(file, outputs, gates or Gates(), accuracy)}
 
 

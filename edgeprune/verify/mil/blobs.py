@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,7 +37,7 @@ _BLOB_TYPES = {
     14: "INT32",
     15: "UINT32",
 }
-_DTYPES = {
+_DTYPES: dict[str, np.dtype[Any]] = {
     "FLOAT16": np.dtype("<f2"),
     "FLOAT32": np.dtype("<f4"),
     "FLOAT64": np.dtype("<f8"),
@@ -64,7 +65,7 @@ class BlobFile:
         if not path.is_file():
             raise self._corrupt("the weight file is missing")
         self._bytes = np.memmap(path, dtype=np.uint8, mode="r") if path.stat().st_size else np.zeros(0, np.uint8)
-        if self._bytes.size < 64 or struct.unpack_from("<II", self._bytes, 0)[1] != 2:
+        if self._bytes.size < 64 or struct.unpack("<II", self._bytes[:8].tobytes())[1] != 2:
             raise self._corrupt("this is not a Core ML weight file of storage version 2")
 
     def read(self, offset: int, data_type: str, shape: tuple[int, ...]) -> Array:
@@ -75,7 +76,7 @@ class BlobFile:
         """
         if offset % 64 or offset + 64 > self._bytes.size:
             raise self._corrupt(f"the program names a weight at byte {offset}, where none can be")
-        sentinel, kind, size, start = _METADATA.unpack_from(self._bytes, offset)
+        sentinel, kind, size, start = _METADATA.unpack(self._bytes[offset : offset + _METADATA.size].tobytes())
         if sentinel != _SENTINEL:
             raise self._corrupt(f"no weight starts at byte {offset}")
         stored = _BLOB_TYPES.get(kind, f"number {kind}")
@@ -84,7 +85,7 @@ class BlobFile:
         expected = packed_bytes(data_type, int(np.prod(shape, dtype=np.int64)))
         if size != expected or start + size > self._bytes.size:
             raise self._corrupt(f"the weight at byte {offset} has {size} bytes, the program needs {expected}")
-        return decode(bytes(self._bytes[start : start + size]), data_type, shape)
+        return decode(self._bytes[start : start + size].tobytes(), data_type, shape)
 
     def _corrupt(self, what: str) -> UsageError:
         return UsageError(what, where=str(self.path), hint="the package is damaged: export it again")
@@ -97,7 +98,7 @@ def packed_bytes(data_type: str, count: int) -> int:
     return count * numpy_dtype(data_type).itemsize
 
 
-def numpy_dtype(data_type: str) -> np.dtype[np.generic]:
+def numpy_dtype(data_type: str) -> np.dtype[Any]:
     """The numpy type of a MIL data type of 8 bits or more.
 
     Raises:

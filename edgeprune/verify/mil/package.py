@@ -64,7 +64,7 @@ def open_package(path: Path) -> Package:
     """
     spec_file = _root_file(path)
     model = _model_message()
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     try:
         model.ParseFromString(spec_file.read_bytes())
