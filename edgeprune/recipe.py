@@ -107,7 +107,7 @@ class DeviceSection(Section):
 
 
 class PruneSection(Section):
-    """How the plan is found."""
+    """How the plan is found. `branches`: whether whole residual branches may go, beside channels."""
 
     target: str = "0.5x"
     method: Literal["taylor", "magnitude"] = "taylor"
@@ -116,6 +116,7 @@ class PruneSection(Section):
     granularity: int | None = Field(default=None, ge=1)
     minimum_width: int = Field(default=8, ge=1)
     keep: tuple[str, ...] = ()
+    branches: bool = True
     scoring_batches: int = Field(default=16, ge=1)
 
     @field_validator("target")

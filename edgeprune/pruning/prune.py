@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
+from torch import Tensor, nn
 
 from edgeprune.artifacts.export import MeasuringExporter
 from edgeprune.data.splits import Split
 from edgeprune.devices.base import Device
 from edgeprune.errors import DeviceError, TargetError
-from edgeprune.latency.cost import total
+from edgeprune.latency.cost import CostModel, total
 from edgeprune.latency.measurement import Ratio
 from edgeprune.latency.protocol import measure_ratio
 from edgeprune.models.spec import Model
-from edgeprune.pruning.allocate import Choice, Scores, allocate, minimal_widths
+from edgeprune.pruning.allocate import Choice, allocate, minimal_widths
 from edgeprune.pruning.baseline import Baseline
 from edgeprune.pruning.magnitude import score_magnitude
+from edgeprune.pruning.sensitivity import Sensitivity, measure_sensitivity
 from edgeprune.pruning.target import counted_cost, latency_share
 from edgeprune.pruning.taylor import score_taylor
 from edgeprune.recipe import PruneSection, Runtime, Target
 from edgeprune.reparam.merge import merge
 from edgeprune.structure.plan import Plan
-from edgeprune.structure.surgery import make_plan, remove_units
-from edgeprune.structure.units import Structure
+from edgeprune.structure.surgery import make_plan, remove_branches, remove_units
+from edgeprune.structure.units import Branch, Structure
 
+MICRO_BATCHES = 8  # of which `prune.scoring_batches` counts one batch
 SCORING_BATCH = 16  # Taylor's square is taken per micro-batch: small ones keep the gradient's variance in the score
 PLATEAU = 1e-6  # two choices with the same predicted cost are the same model
 
@@ -50,20 +56,34 @@ class Pruned:
     best: Attempt | None = None  # the attempt that was chosen; None for a counted target
 
 
-def score(model: Model, structure: Structure, settings: PruneSection, images: Split) -> Scores:
-    """Score every unit by the method of the recipe."""
-    if settings.method == "magnitude":
-        return score_magnitude(model.module, structure)
-    batches = (batch for batch, _ in zip(images.batches(SCORING_BATCH, seed=0), _count(settings), strict=False))
-    return score_taylor(model.module, structure, batches)
+def score(
+    model: Model,
+    structure: Structure,
+    settings: PruneSection,
+    images: Split,
+    *,
+    seed: int = 0,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Sensitivity:
+    """Rank every unit by the method of the recipe, then measure what the ranks are worth."""
+    count = settings.scoring_batches
+    batches = list(itertools.islice(images.batches(SCORING_BATCH, seed=seed), count * MICRO_BATCHES))
+    ranks = (
+        score_magnitude(model.module, structure)
+        if settings.method == "magnitude"
+        else score_taylor(model.module, structure, batches)
+    )
+    return measure_sensitivity(model.module, structure, ranks, _joined(batches), on_progress=on_progress)
 
 
-def _count(settings: PruneSection) -> range:
-    return range(settings.scoring_batches)
+def _joined(batches: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+    """Small batches joined by eight, which run faster."""
+    parts = [batches[start : start + MICRO_BATCHES] for start in range(0, len(batches), MICRO_BATCHES)]
+    return [(torch.cat([x for x, _ in part]), torch.cat([y for _, y in part])) for part in parts]
 
 
 def prune_counted(
-    model: Model, structure: Structure, scores: Scores, settings: PruneSection, *, multiple: int
+    model: Model, structure: Structure, worth: Sensitivity, settings: PruneSection, *, multiple: int
 ) -> Pruned:
     """Prune to MACs, parameters or bytes: these are counted, so the first choice is the answer."""
     costs, budget = counted_cost(Target.parse(settings.target))
@@ -72,7 +92,7 @@ def prune_counted(
         raise TargetError(
             f"the target {settings.target} is not below the model's {now:.4g}", hint="choose a target below that"
         )
-    choice = allocate(structure, scores, costs, budget, granularity=multiple, minimum=settings.minimum_width)
+    choice = _allocate(structure, worth, costs, budget, settings, multiple)
     return _pruned(model, structure, choice)
 
 
@@ -83,7 +103,7 @@ class LatencyLoop:
         self,
         model: Model,
         baseline: Baseline,
-        scores: Scores,
+        worth: Sensitivity,
         settings: PruneSection,
         *,
         device: Device,
@@ -94,7 +114,7 @@ class LatencyLoop:
         folder: Path,
         on_progress: Callable[[str], None],
     ) -> None:
-        self.model, self.baseline, self.scores, self.settings = model, baseline, scores, settings
+        self.model, self.baseline, self.worth, self.settings = model, baseline, worth, settings
         self.device, self.runtime, self.threads, self.protocol = device, runtime, threads, protocol
         self.multiple, self.folder, self.say = multiple, folder, on_progress
         self.structure, self.costs = baseline.structure, baseline.costs
@@ -130,22 +150,21 @@ class LatencyLoop:
         return self._best(tried)
 
     def _choose(self, share: float, granularity: int) -> Choice:
-        return allocate(
-            self.structure,
-            self.scores,
-            self.costs,
-            share * self.full_cost,
-            granularity=granularity,
-            minimum=self.settings.minimum_width,
-        )
+        budget = share * self.full_cost
+        return _allocate(self.structure, self.worth, self.costs, budget, self.settings, granularity)
 
     def _floor(self) -> float:
         """Predicted share of the smallest allowed model."""
+        gone = {name for b in self._droppable() for name in b.layers}
+        stays = [layer for layer in self.structure.layers if layer.name not in gone]
         widths = minimal_widths(self.structure, granularity=self.multiple, minimum=self.settings.minimum_width)
-        return total(self.structure.layers, widths, self.costs) / self.full_cost
+        return total(stays, widths, self.costs) / self.full_cost
+
+    def _droppable(self) -> list[Branch]:
+        return [branch for branch in self.structure.branches if self.settings.branches]
 
     def _measure(self, exporter: MeasuringExporter, choice: Choice, number: int) -> Attempt:
-        pruned = remove_units(self.model.module, self.structure, choice.removed)
+        pruned = _apply(self.model.module, self.structure, choice)
         merged = merge(pruned, self.model.example_input())
         file = self.folder / f"attempt-{number}{self.baseline.file.suffix}"
         exporter.write(self.model.with_module(merged), file)
@@ -208,6 +227,29 @@ def _pruned(
     attempts: tuple[Attempt, ...] = (),
     best: Attempt | None = None,
 ) -> Pruned:
-    plan = make_plan(model.spec.source, model.module, structure, choice.removed)
-    module = remove_units(model.module, structure, choice.removed)
+    plan = make_plan(model.spec.source, model.module, structure, choice.removed, choice.branches)
+    module = _apply(model.module, structure, choice)
     return Pruned(model.with_module(module), plan, structure, choice, attempts, best)
+
+
+def _apply(module: nn.Module, structure: Structure, choice: Choice) -> nn.Module:
+    return remove_branches(remove_units(module, structure, choice.removed), structure, choice.branches)
+
+
+def _allocate(
+    structure: Structure,
+    worth: Sensitivity,
+    costs: CostModel,
+    budget: float,
+    settings: PruneSection,
+    granularity: int,
+) -> Choice:
+    return allocate(
+        structure,
+        worth.scores,
+        costs,
+        budget,
+        branch_scores=worth.branch_scores if settings.branches else {},
+        granularity=granularity,
+        minimum=settings.minimum_width,
+    )

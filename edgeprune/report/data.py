@@ -8,7 +8,7 @@ terminal and JUnit alike.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -245,13 +245,18 @@ def operation_text(operation: OpSignature) -> str:
 
 
 def layer_rows(
-    structure: Structure, kept: Mapping[str, int], cost_s: Callable[[OpSignature], float] | None = None
+    structure: Structure,
+    kept: Mapping[str, int],
+    cost_s: Callable[[OpSignature], float] | None = None,
+    *,
+    gone: Collection[str] = (),
 ) -> tuple[LayerRow, ...]:
     """The layers of a structure before and after a choice.
 
     Args:
         kept: units kept of each group, as `Choice.kept`.
         cost_s: seconds of one operation on the device, from the latency table; None when there is none.
+        gone: names of the layers that went as a whole, with their residual branch.
     """
     rows = []
     for layer in structure.layers:
@@ -261,13 +266,13 @@ def layer_rows(
                 name=layer.name,
                 operation=operation_text(before),
                 width_before=before.out_channels,
-                width_after=after.out_channels,
+                width_after=0 if layer.name in gone else after.out_channels,
                 inputs_before=before.in_channels,
-                inputs_after=after.in_channels,
+                inputs_after=0 if layer.name in gone else after.in_channels,
                 cost_before_s=cost_s(before) if cost_s else None,
-                cost_after_s=cost_s(after) if cost_s else None,
+                cost_after_s=(0.0 if layer.name in gone else cost_s(after)) if cost_s else None,
                 macs_before=before.macs,
-                macs_after=after.macs,
+                macs_after=0 if layer.name in gone else after.macs,
             )
         )
     return tuple(rows)

@@ -12,7 +12,8 @@ from edgeprune.latency.cost import MacsCost, total
 from edgeprune.latency.measurement import Ratio
 from edgeprune.models.checkpoint import save_state
 from edgeprune.pruning.baseline import Baseline
-from edgeprune.pruning.prune import Attempt, LatencyLoop, Pruned, Scores, prune_counted, score
+from edgeprune.pruning.prune import Attempt, LatencyLoop, Pruned, prune_counted, score
+from edgeprune.pruning.sensitivity import Sensitivity
 from edgeprune.pruning.target import latency_share
 from edgeprune.recipe import Target
 from edgeprune.report.data import Attempt as AttemptRow
@@ -32,6 +33,7 @@ class PruneRecord(BaseModel):
     ratio: Ratio | None  # of the chosen model over the original, interleaved; None for a counted target
     within_tolerance: bool
     layers: tuple[LayerRow, ...]
+    branches: tuple[str, ...]  # residual branches that went as a whole
     macs_before: float
     macs_after: float
     score_lost: float
@@ -40,13 +42,21 @@ class PruneRecord(BaseModel):
 def prune_stage(context: Context, folder: Path) -> dict[str, Any]:
     recipe = context.recipe
     model, baseline = context.model("load"), read_baseline(context)
-    context.progress.update(f"scoring units by {recipe.prune.method}", 0, 1)
-    scores = score(model, baseline.structure, recipe.prune, context.splits.train)
+    text = f"scoring units by {recipe.prune.method}"
+    context.progress.update(text, 0, 1)
+    worth = score(
+        model,
+        baseline.structure,
+        recipe.prune,
+        context.splits.train,
+        seed=recipe.seed,
+        on_progress=lambda done, steps: context.progress.update(text, done, steps),
+    )
     if Target.parse(recipe.prune.target).is_latency:
-        pruned = _to_latency(context, baseline, scores)
+        pruned = _to_latency(context, baseline, worth)
     else:
         multiple = channel_multiple(context)
-        pruned = prune_counted(model, baseline.structure, scores, recipe.prune, multiple=multiple)
+        pruned = prune_counted(model, baseline.structure, worth, recipe.prune, multiple=multiple)
     record = _record(context, baseline, pruned)
     write_atomic(folder / "plan.json", pruned.plan.model_dump_json(indent=1).encode())
     write_atomic(folder / "prune.json", record.model_dump_json(indent=1).encode())
@@ -60,13 +70,13 @@ def prune_stage(context: Context, folder: Path) -> dict[str, Any]:
     }
 
 
-def _to_latency(context: Context, baseline: Baseline, scores: Scores) -> Pruned:
+def _to_latency(context: Context, baseline: Baseline, worth: Sensitivity) -> Pruned:
     recipe = context.recipe
     with context.device.lease(), tempfile.TemporaryDirectory() as scratch:
         loop = LatencyLoop(
             context.model("load"),
             baseline,
-            scores,
+            worth,
             recipe.prune,
             device=context.device,
             runtime=recipe.device.runtime,
@@ -83,6 +93,7 @@ def _record(context: Context, baseline: Baseline, pruned: Pruned) -> PruneRecord
     structure, kept = pruned.structure, pruned.choice.kept
     target = Target.parse(context.recipe.prune.target)
     best = pruned.best
+    gone = {name for b in structure.branches if b.id in pruned.choice.branches for name in b.layers}
     return PruneRecord(
         target=str(target),
         method=context.recipe.prune.method,
@@ -91,9 +102,10 @@ def _record(context: Context, baseline: Baseline, pruned: Pruned) -> PruneRecord
         ),
         ratio=best.measured if best else None,
         within_tolerance=best.within_tolerance if best else True,
-        layers=layer_rows(structure, kept, baseline.costs.cost if target.is_latency else None),
+        layers=layer_rows(structure, kept, baseline.costs.cost if target.is_latency else None, gone=gone),
         macs_before=total(structure.layers, structure.sizes, MacsCost()),
-        macs_after=total(structure.layers, kept, MacsCost()),
+        branches=pruned.choice.branches,
+        macs_after=total([layer for layer in structure.layers if layer.name not in gone], kept, MacsCost()),
         score_lost=pruned.choice.score_lost,
     )
 
