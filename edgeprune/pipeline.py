@@ -6,6 +6,7 @@ import importlib.metadata
 import platform
 import random
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -96,14 +97,14 @@ def run(
 def prepare_run(recipe: Recipe, folder: Path, *, resume: bool) -> Run:
     """Create the run folder, or open the one there with this recipe when resuming."""
     if not (resume and (folder / "run.json").exists()):
-        return create_run(folder, recipe, versions())
+        return create_run(folder, recipe, versions(), _command())
     opened = open_run(folder)
     return opened if opened.recipe == recipe else change_recipe(opened, recipe)
 
 
 def change_recipe(opened: Run, recipe: Recipe) -> Run:
     """Give a run another recipe; the stages that depend on what changed are no longer finished."""
-    info = RunInfo(recipe=recipe, versions=versions())
+    info = RunInfo(recipe=recipe, versions=versions(), command=_command())
     write_atomic(opened.folder / "run.json", info.model_dump_json(indent=1).encode())
     return Run(opened.folder, info)
 
@@ -160,6 +161,11 @@ def _seed(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
+
+
+def _command() -> str:
+    """How this process was started, without where the program lies."""
+    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def versions() -> dict[str, str]:

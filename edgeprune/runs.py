@@ -65,6 +65,7 @@ class RunInfo(BaseModel):
     version: Literal[1] = 1
     recipe: Recipe
     versions: dict[str, str]
+    command: str = ""
 
 
 class Run:
@@ -130,7 +131,7 @@ class Run:
         return folder
 
 
-def create_run(folder: Path, recipe: Recipe, versions: dict[str, str]) -> Run:
+def create_run(folder: Path, recipe: Recipe, versions: dict[str, str], command: str = "") -> Run:
     """Make a run folder; it must be absent or empty.
 
     Raises:
@@ -144,7 +145,7 @@ def create_run(folder: Path, recipe: Recipe, versions: dict[str, str]) -> Run:
         )
     if folder.exists() and (not folder.is_dir() or any(p.name != ".lock" for p in folder.iterdir())):
         raise RunError("the folder is not empty and holds no run", where=str(folder), hint="choose another --out")
-    info = RunInfo(recipe=recipe, versions=versions)
+    info = RunInfo(recipe=recipe, versions=versions, command=command)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "run.json", info.model_dump_json(indent=1).encode())
     return Run(folder, info)
@@ -202,6 +203,7 @@ def write_atomic(path: Path, data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".part-", delete=False) as handle:
             name = handle.name
+            Path(name).chmod(0o666 & ~_umask())  # a temporary file is private; what we leave is like any other file
             handle.write(data)
             handle.flush()
             os.fsync(handle.fileno())
@@ -214,6 +216,12 @@ def write_atomic(path: Path, data: bytes) -> None:
             where=str(path),
             hint="free some space or choose another --out, then go on with --resume; finished stages are kept",
         ) from error
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
 
 
 def file_sha256(path: Path) -> str:

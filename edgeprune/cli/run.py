@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -27,6 +28,7 @@ def run(
     from edgeprune.api import run as run_recipe
     from edgeprune.report.data import read_report
     from edgeprune.report.summary import summary
+    from edgeprune.verify.verdict import exit_code
 
     folder = out or Path("runs") / recipe.stem
     with RichProgress().shown() as progress:
@@ -35,9 +37,9 @@ def run(
         "outcome": outcome.verdict.outcome,
         "run": str(folder),
         "report": str(outcome.page),
-        "verdict": outcome.verdict.model_dump(mode="json"),
+        "verdict": json.loads(outcome.verdict.model_dump_json()),
     }
     show_result(result, summary(read_report(outcome.page.with_name("report.json"))), as_json=as_json)
     if not as_json:
         typer.echo(f"report: {outcome.page}")
-    raise typer.Exit(0 if outcome.verdict.outcome == "pass" else 1)
+    raise typer.Exit(exit_code(outcome.verdict))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -48,9 +49,10 @@ def _run(folder: Path) -> tuple[dict[str, Any], RenderableType]:
     if records["report"]:
         from edgeprune.report.data import read_report
         from edgeprune.report.summary import summary
+        from edgeprune.report.write import to_json
 
         report = read_report(folder / "report" / "report.json")
-        return report.model_dump(mode="json"), summary(report)
+        return json.loads(to_json(report)), summary(report)
     return {s: r.model_dump(mode="json") if r else None for s, r in records.items()}, table
 
 

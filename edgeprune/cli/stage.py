@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -62,11 +63,12 @@ def export(
 def verify(run: RunArgument, device: DeviceOption = None, as_json: JsonOption = False) -> None:
     """Run every file on the device and hold its figures against the gates."""
     from edgeprune import api
+    from edgeprune.verify.verdict import exit_code
 
     with RichProgress().shown() as progress:
         verdict = api.verify(run, device=device, progress=progress)
-    _show(verdict.model_dump(mode="json"), as_json=as_json)
-    raise typer.Exit(0 if verdict.outcome == "pass" else 1)
+    _show(json.loads(verdict.model_dump_json()), as_json=as_json)
+    raise typer.Exit(exit_code(verdict))
 
 
 def _show(result: dict[str, Any], *, as_json: bool) -> None:

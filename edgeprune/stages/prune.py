@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,14 @@ from edgeprune.models.checkpoint import save_state
 from edgeprune.pruning.baseline import Baseline
 from edgeprune.pruning.prune import Attempt, LatencyLoop, Pruned, prune_counted, score
 from edgeprune.pruning.sensitivity import Sensitivity
-from edgeprune.pruning.target import latency_share
+from edgeprune.pruning.target import counted_cost, latency_share
 from edgeprune.recipe import Target
 from edgeprune.report.data import Attempt as AttemptRow
 from edgeprune.report.data import LayerRow, layer_rows
 from edgeprune.runs import write_atomic
 from edgeprune.stages.context import Context
 from edgeprune.stages.probe import channel_multiple, read_baseline
+from edgeprune.structure.units import Layer
 
 
 class PruneRecord(BaseModel):
@@ -36,6 +38,8 @@ class PruneRecord(BaseModel):
     branches: tuple[str, ...]  # residual branches that went as a whole
     macs_before: float
     macs_after: float
+    counted_before: float | None  # of a counted target, in its own unit
+    counted_after: float | None
     score_lost: float
 
 
@@ -94,6 +98,7 @@ def _record(context: Context, baseline: Baseline, pruned: Pruned) -> PruneRecord
     target = Target.parse(context.recipe.prune.target)
     best = pruned.best
     gone = {name for b in structure.branches if b.id in pruned.choice.branches for name in b.layers}
+    stays = [layer for layer in structure.layers if layer.name not in gone]
     return PruneRecord(
         target=str(target),
         method=context.recipe.prune.method,
@@ -101,13 +106,21 @@ def _record(context: Context, baseline: Baseline, pruned: Pruned) -> PruneRecord
             _row(number, attempt, baseline, target) for number, attempt in enumerate(pruned.attempts, start=1)
         ),
         ratio=best.measured if best else None,
-        within_tolerance=best.within_tolerance if best else True,
+        within_tolerance=best.within_tolerance if best else _counted(target, stays, kept) <= target.value,
+        counted_before=None if best else _counted(target, structure.layers, structure.sizes),
+        counted_after=None if best else _counted(target, stays, kept),
         layers=layer_rows(structure, kept, baseline.costs.cost if target.is_latency else None, gone=gone),
         macs_before=total(structure.layers, structure.sizes, MacsCost()),
         branches=pruned.choice.branches,
-        macs_after=total([layer for layer in structure.layers if layer.name not in gone], kept, MacsCost()),
+        macs_after=total(stays, kept, MacsCost()),
         score_lost=pruned.choice.score_lost,
     )
+
+
+def _counted(target: Target, layers: Sequence[Layer], kept: Mapping[str, int]) -> float:
+    """The figure of a counted target (MACs, parameters, bytes), in the target's own unit."""
+    costs, budget = counted_cost(target)
+    return total(layers, kept, costs) * target.value / budget
 
 
 def _row(number: int, attempt: Attempt, baseline: Baseline, target: Target) -> AttemptRow:

@@ -45,7 +45,7 @@ def gather(context: Context) -> ReportData:
         manifests=tuple(read_manifests(run.stage_folder("export"))),
         versions=run.info.versions,
         seed=recipe.seed,
-        command="edgeprune run",
+        command=context.run.info.command,
         created=datetime.datetime.fromtimestamp(measurement.after.time, datetime.UTC).isoformat(timespec="seconds"),
         timings={s: record.seconds for s in STAGES if s != "report" and (record := run.record(s))},
         notes=_notes(context, verdict),
@@ -54,7 +54,12 @@ def gather(context: Context) -> ReportData:
 
 def _target(pruned: PruneRecord) -> TargetOutcome:
     if pruned.ratio is None:
-        return TargetOutcome(target=pruned.target, reached=f"{pruned.macs_after / 1e6:.1f} MMACs", met=True)
+        return TargetOutcome(
+            target=pruned.target,
+            reached=f"{pruned.counted_after:.5g} of {pruned.counted_before:.5g}",
+            met=pruned.within_tolerance,
+            why="counted on the model, not measured",
+        )
     ratio = pruned.ratio
     return TargetOutcome(
         target=pruned.target,
@@ -81,7 +86,7 @@ def _points(run: Run, pruned: PruneRecord, verdict: Verdict, original: Measureme
         for stage, accuracy in verdict.accuracy.items()
     ]
     for file in verdict.files:
-        accuracy = next((c.value for c in file.checks if c.name == "accuracy"), None)
+        accuracy = next((c.value for c in file.checks if c.name == "top-1 accuracy"), None)
         points.append(
             StagePoint(
                 stage=f"{file.format} {file.precision}",
