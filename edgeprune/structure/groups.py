@@ -130,7 +130,8 @@ def _name(names: dict[str, int], slots: list[Slots], owned: dict[int, dict[int, 
 
 
 def _group(name: str, slots: list[Slots], owned: dict[int, dict[int, list[int]]], components: list[int]) -> UnitGroup:
-    produced, consumed = [], []
+    produced: list[Member] = []
+    consumed: list[Member] = []
     for number in sorted(owned[components[0]]):
         indices = np.array([owned[c][number] for c in components], dtype=np.int64)
         member = Member(slots[number].name, slots[number].dim, indices)

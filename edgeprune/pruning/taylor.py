@@ -1,0 +1,138 @@
+"""Group Taylor: how much the loss would rise if a unit's gate closed, to first order, squared.
+
+Molchanov et al., Importance Estimation for Neural Network Pruning (CVPR 2019), eq. 8: the score of a gate z = 1 is
+(dL/dz)^2, averaged over batches; for a filter dL/dz = sum of w * dL/dw. HALP (Shen et al., NeurIPS 2022) takes the
+gate behind a batch norm: dL/dz = gamma * dL/dgamma + beta * dL/dbeta. A unit has one gate for all its coupled
+layers, so their parts are summed before they are squared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _NormBase
+
+from edgeprune.errors import DataError, ModelError
+from edgeprune.structure.cut import tensor_named
+from edgeprune.structure.graph import evaluating
+from edgeprune.structure.units import Member, Structure, UnitGroup
+
+
+def score_taylor(
+    module: nn.Module,
+    structure: Structure,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    on_progress: Callable[[int], None] | None = None,
+) -> dict[str, NDArray[np.float64]]:
+    """Estimated rise of the cross entropy for every unit.
+
+    Batch norms use their running statistics. The module is left unchanged: weights, modes, gradients, requires_grad.
+
+    Args:
+        structure: what `find_structure` found in `module`.
+        batches: (images (n, c, h, w), classes (n,)); each is one micro-batch.
+        on_progress: called with the number of batches done.
+
+    Returns:
+        group id -> shape (units,), larger is more important.
+
+    Raises:
+        DataError: no batch, or classes that do not fit the model's output.
+        ModelError: the output is not (n, classes), or a score is not finite.
+    """
+    gates = {group.id: _gate_members(module, group) for group in structure.groups}
+    names = sorted({member.name for members in gates.values() for member in members})
+    parameters = [tensor_named(module, name) for name in names]
+    scores = {group.id: np.zeros(group.size) for group in structure.groups}
+    count = 0
+    required = [parameter.requires_grad for parameter in parameters]
+    try:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        with evaluating(module):
+            for images, classes in batches:
+                saliency = _saliencies(module, names, parameters, images, classes)
+                for name, members in gates.items():
+                    scores[name] += _gate_gradient(saliency, members) ** 2
+                count += 1
+                if on_progress is not None:
+                    on_progress(count)
+    finally:
+        for parameter, was in zip(parameters, required, strict=True):
+            parameter.requires_grad_(was)
+    if count == 0:
+        raise DataError("no batches to score with", hint="give at least one batch of labelled images")
+    result = {name: total / count for name, total in scores.items()}
+    _refuse_non_finite(result)
+    return result
+
+
+def _gate_members(module: nn.Module, group: UnitGroup) -> list[Member]:
+    """The produced parameters whose gradients make the gate's: those of norms, where there are any, else all."""
+    parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+    produced = [member for member in group.produced if member.name in parameters]
+    norms = [m for m in produced if isinstance(module.get_submodule(m.name.rpartition(".")[0]), _NormBase)]
+    return norms or produced
+
+
+def _saliencies(
+    module: nn.Module, names: list[str], parameters: list[Tensor], images: Tensor, classes: Tensor
+) -> dict[str, NDArray[np.float64]]:
+    """parameter name -> w * dL/dw, of the parameter's shape."""
+    if not parameters:
+        return {}
+    device, dtype = parameters[0].device, parameters[0].dtype
+    with torch.enable_grad():
+        logits = module(images.to(device=device, dtype=dtype))
+        if not isinstance(logits, Tensor) or logits.ndim != 2:
+            raise ModelError(
+                "scoring needs a classifier's output of shape (batch, classes), "
+                f"got {tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__}",
+                where=type(module).__name__,
+            )
+        _check_classes(classes, logits)
+        loss = F.cross_entropy(logits, classes.to(device))
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+    return {
+        name: np.zeros(tuple(parameter.shape))
+        if gradient is None
+        else (parameter.detach().double() * gradient.double()).cpu().numpy()
+        for name, parameter, gradient in zip(names, parameters, gradients, strict=True)
+    }
+
+
+def _check_classes(classes: Tensor, logits: Tensor) -> None:
+    if classes.shape != logits.shape[:1] or not len(classes):
+        raise DataError(f"{tuple(classes.shape)} labels do not fit {logits.shape[0]} images", hint="one label an image")
+    low, high = int(classes.min()), int(classes.max())
+    if low < 0 or high >= logits.shape[1]:
+        raise DataError(
+            f"labels run from {low} to {high}, the model tells {logits.shape[1]} classes apart",
+            hint="use the data set the model was made for, or set num_classes",
+        )
+
+
+def _gate_gradient(saliency: dict[str, NDArray[np.float64]], members: list[Member]) -> NDArray[np.float64]:
+    """dL/dz per unit, summed over coupled layers."""
+    parts = []
+    for member in members:
+        value = saliency[member.name]
+        per_index = value.sum(axis=tuple(dim for dim in range(value.ndim) if dim != member.dim))
+        parts.append(per_index[member.indices].sum(axis=1))
+    return np.sum(parts, axis=0, dtype=np.float64)
+
+
+def _refuse_non_finite(scores: dict[str, NDArray[np.float64]]) -> None:
+    bad = [name for name, values in scores.items() if not np.isfinite(values).all()]
+    if bad:
+        raise ModelError(
+            f"the Taylor scores of {len(bad)} groups are not finite",
+            where=bad[0],
+            hint="look for NaN or infinity in the checkpoint's weights and in the images",
+        )
