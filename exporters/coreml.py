@@ -22,7 +22,7 @@ class CoreMLExporter:
     precisions: tuple[Precision, ...] = ("fp16", "int8")
     runtime: None = None
     packages = ("coremltools",)
-    extra = "edgeprune[coreml]"
+    extra = "coreml"
 
     def load(self) -> None:
         import coremltools  # noqa: F401

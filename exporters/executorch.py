@@ -24,7 +24,7 @@ class ExecuTorchExporter:
     precisions: tuple[Precision, ...] = ("fp32", "int8")
     runtime: Literal["executorch"] = "executorch"
     packages = ("executorch", "torchao")
-    extra = "edgeprune[executorch]"
+    extra = "executorch"
 
     def load(self) -> None:
         import executorch.backends.xnnpack.partition.xnnpack_partitioner

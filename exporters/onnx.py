@@ -21,7 +21,7 @@ class OnnxExporter:
     precisions: tuple[Precision, ...] = ("fp32",)
     runtime: Literal["onnxruntime"] = "onnxruntime"
     packages = ("onnx", "onnxscript")
-    extra = "edgeprune[onnx]"
+    extra = "onnx"
 
     def load(self) -> None:
         import onnx  # noqa: F401

@@ -23,7 +23,7 @@ class TFLiteExporter:
     precisions: tuple[Precision, ...] = ("fp32", "int8")
     runtime: Literal["litert"] = "litert"
     packages = ("litert_torch", "ai_edge_quantizer", "ai_edge_litert")
-    extra = "edgeprune[tflite]"
+    extra = "tflite"
 
     def load(self) -> None:
         import litert_torch  # noqa: F401

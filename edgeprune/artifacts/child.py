@@ -34,7 +34,7 @@ class Child:
         self._buffer = b""
 
     def __enter__(self) -> Self:
-        self._log = tempfile.TemporaryFile(prefix="edgeprune-log-")  # noqa: SIM115 - closed in __exit__
+        self._log = tempfile.TemporaryFile(prefix="edgeprune-log-")
         environment = os.environ | {
             "OMP_NUM_THREADS": str(self._threads),
             "TF_CPP_MIN_LOG_LEVEL": "3",

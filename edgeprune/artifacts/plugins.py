@@ -53,7 +53,7 @@ class Exporter(Protocol):
 
     @property
     def extra(self) -> str:
-        """The extra of edgeprune (or the distribution) that installs them, e.g. `edgeprune[executorch]`."""
+        """The extra of edgeprune that installs them, e.g. `executorch` for `edgeprune[executorch]`."""
         ...
 
     def load(self) -> None:
@@ -116,17 +116,22 @@ def exporter_for(runtime: str) -> Exporter:
     raise UsageError(f"no installed exporter writes files for the runtime {runtime!r}", hint="litert or executorch")
 
 
+def missing_packages(exporter: Exporter) -> tuple[str, ...]:
+    """The packages it needs that are not installed; nothing is imported."""
+    return tuple(package for package in exporter.packages if importlib.util.find_spec(package) is None)
+
+
 def require_toolkit(exporter: Exporter) -> None:
     """Check that what the exporter needs is installed, without importing it.
 
     Raises:
         ToolkitMissing: names the packages and what installs them.
     """
-    missing = [package for package in exporter.packages if importlib.util.find_spec(package) is None]
+    missing = missing_packages(exporter)
     if missing:
         raise ToolkitMissing(
             f"exporting to {exporter.name} needs {' and '.join(missing)}, not installed here",
-            hint=f"pip install '{exporter.extra}'",
+            hint=f"pip install 'edgeprune[{exporter.extra}]'",
         )
 
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from edgeprune.errors import ModelError
 from edgeprune.models.spec import Model
+from edgeprune.structure.graph import trace
 
 
 def save_program(model: Model, path: Path) -> None:
@@ -19,7 +20,7 @@ def save_program(model: Model, path: Path) -> None:
         ModelError: the model cannot be traced, or does not map one image tensor to one (1, classes) tensor.
     """
     module = on_cpu(model.module)
-    program = _trace(module, model.example_input())
+    program = trace(module, model.example_input())
     outputs = [node.meta["val"] for node in program.graph.output_node().args[0]]  # type: ignore[union-attr]
     if len(outputs) != 1 or not isinstance(outputs[0], torch.Tensor) or outputs[0].dim() != 2:
         shapes = [tuple(getattr(value, "shape", ())) for value in outputs]
@@ -38,8 +39,3 @@ def on_cpu(module: nn.Module) -> nn.Module:
     if ready and not any(child.training for child in module.modules()):
         return module
     return copy.deepcopy(module).to("cpu", torch.float32).eval()
-
-
-def _trace(module: nn.Module, example: torch.Tensor) -> torch.export.ExportedProgram:
-    with torch.no_grad():
-        return torch.export.export(module, (example,), strict=False)
