@@ -1,0 +1,98 @@
+"""What a model answers, how often it is right, and the statistics of its batch norms."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from edgeprune.data.split import Split
+from edgeprune.errors import DataError
+
+Logits = npt.NDArray[np.float32]
+
+
+def predict(module: nn.Module, images: Split | torch.Tensor | npt.NDArray[np.float32], batch_size: int = 256) -> Logits:
+    """Logits, float32 (N, classes), of a split in order or of preprocessed images (N, C, H, W).
+
+    The module runs in eval mode where its weights are, and is left in the mode it was in.
+
+    Raises:
+        DataError: there are no images, or one cannot be read.
+    """
+    if len(images) == 0:
+        raise DataError("there are no images to predict", hint="give the data set more images")
+    weight = next(module.parameters(), torch.empty(0))
+    layout = memory_format(module)
+    with evaluating(module), torch.no_grad():
+        answers = [
+            module(batch.to(weight.device, weight.dtype).contiguous(memory_format=layout)).float().cpu().numpy()
+            for batch in _batches(images, batch_size)
+        ]
+    return np.concatenate(answers)
+
+
+def top1(module: nn.Module, split: Split) -> float:
+    """Share of a split whose greatest logit is the label's.
+
+    Raises:
+        DataError: the split is empty, or an image cannot be read.
+    """
+    return float((predict(module, split).argmax(1) == split.labels).mean())
+
+
+def recalibrate_batchnorm(module: nn.Module, split: Split, images: int, batch_size: int = 128) -> nn.Module:
+    """A copy whose batch norms have the mean and variance of so many images of a split (plain average of batches).
+
+    Raises:
+        DataError: the split is empty, or an image cannot be read.
+    """
+    if len(split) == 0 or images < 1:
+        raise DataError("there are no images to take batch norm statistics from")
+    result = copy.deepcopy(module)
+    norms = [m for m in result.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    momenta = [norm.momentum for norm in norms]
+    with evaluating(result), torch.no_grad():
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the plain average of all batches
+            norm.train()
+        chosen = split.take(images)
+        layout, weight = memory_format(result), next(result.parameters(), torch.empty(0))
+        for batch, _ in chosen.batches(batch_size, seed=0):
+            if len(batch) == batch_size or len(chosen) < batch_size:
+                result(batch.to(weight.device, weight.dtype).contiguous(memory_format=layout))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    return result
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Eval mode for a while; every sub-module gets its own mode back."""
+    modes = {m: m.training for m in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for one, training in modes.items():
+            one.training = training
+
+
+def memory_format(module: nn.Module) -> torch.memory_format:
+    """The layout of a module's convolution weights; inputs of the same layout are fastest."""
+    kernels = [p for p in module.parameters() if p.ndim == 4 and not p.is_contiguous()]
+    return torch.channels_last if kernels else torch.contiguous_format
+
+
+def _batches(images: Split | torch.Tensor | npt.NDArray[np.float32], batch_size: int) -> Iterator[torch.Tensor]:
+    if isinstance(images, Split):
+        yield from (batch for batch, _ in images.batches(batch_size))
+    else:
+        yield from torch.as_tensor(images).split(batch_size)

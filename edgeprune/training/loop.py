@@ -1,0 +1,198 @@
+"""The one training loop: labels mixed with distillation, one learning-rate cycle, a snapshot after each epoch."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from edgeprune.data.split import Split
+from edgeprune.errors import DataError, EdgePruneError
+from edgeprune.recipe import TuneSection
+from edgeprune.training.accuracy import top1
+from edgeprune.training.snapshot import EpochRecord, Snapshot, job_id, newest_snapshot, write_snapshot
+
+
+@dataclass(frozen=True)
+class TuneProgress:
+    """Where a tuning run is, after a step."""
+
+    epoch: int  # from 1
+    epochs: int
+    step: int  # of this epoch, from 1
+    steps: int
+    loss: float
+    lr: float
+    images_per_second: float
+
+
+@dataclass(frozen=True)
+class TuneResult:
+    """The tuned module (on the CPU, in eval mode) and what each epoch gave."""
+
+    module: nn.Module
+    history: tuple[EpochRecord, ...]
+
+
+def tune(
+    student: nn.Module,
+    teacher: nn.Module | None,
+    train: Split,
+    validation: Split,
+    settings: TuneSection,
+    *,
+    seed: int,
+    snapshots: Path | None,
+    on_progress: Callable[[TuneProgress], None] | None = None,
+) -> TuneResult:
+    """Train a copy of the student; it runs on the GPU where there is one.
+
+    The loss is (1 - d) CE(student, label) + d T^2 KL(teacher/T || student/T) with d = settings.distillation and
+    T = settings.temperature (Hinton et al. 2015); without a teacher only the labels count. SGD with Nesterov momentum,
+    no weight decay on biases and norms; the rate rises over the first `warmup` share of the steps, then falls to 0
+    along a cosine. The last epoch's weights are the result. Zero epochs give the student back unchanged.
+
+    With `snapshots` (a folder) an interrupted run goes on after its last whole epoch; on a CPU with as many threads
+    it ends at the same weights as one that was not interrupted.
+
+    Raises:
+        DataError: there are no training images, or one cannot be read.
+        EdgePruneError: the loss is not finite (epoch, step and rate are named), or a snapshot cannot be written.
+    """
+    if settings.epochs == 0:
+        return TuneResult(copy.deepcopy(student).cpu().eval(), ())
+    if len(train) == 0:
+        raise DataError("there are no training images", hint="name `train` or `calibration` in [data]")
+    job = _Job(student, teacher, train, settings, seed)
+    history = job.resume(snapshots)
+    for epoch in range(len(history) + 1, settings.epochs + 1):
+        start = time.perf_counter()
+        loss = job.run_epoch(epoch, on_progress)
+        accuracy = top1(job.student, validation) if len(validation) else None
+        seconds = time.perf_counter() - start
+        record = EpochRecord(epoch=epoch, loss=loss, lr=job.lr, validation=accuracy, seconds=seconds)
+        history = (*history, record)
+        if snapshots is not None:
+            write_snapshot(snapshots, job.id, Snapshot(job.student.state_dict(), job.momentum(), history))
+    module = job.student.cpu().to(memory_format=torch.contiguous_format).eval()
+    return TuneResult(module, history)
+
+
+class _Job:
+    """Student, teacher and optimizer while they are trained."""
+
+    def __init__(
+        self, student: nn.Module, teacher: nn.Module | None, train: Split, settings: TuneSection, seed: int
+    ) -> None:
+        self.id = job_id(student, teacher, settings, seed, len(train))
+        self.train, self.settings, self.seed = train, settings, seed
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.student = self._placed(student)
+        self.teacher = self._placed(teacher).eval() if teacher is not None and settings.distillation > 0 else None
+        self.named = {name: p for name, p in self.student.named_parameters() if p.requires_grad}
+        self.optimizer = torch.optim.SGD(
+            [
+                {"params": [p for p in self.named.values() if p.ndim > 1], "weight_decay": settings.weight_decay},
+                {"params": [p for p in self.named.values() if p.ndim <= 1], "weight_decay": 0.0},
+            ],
+            lr=settings.lr,
+            momentum=settings.momentum,
+            nesterov=settings.momentum > 0,
+        )
+        self.steps = max(1, len(train) // settings.batch_size)
+        self.lr = settings.lr
+
+    def resume(self, folder: Path | None) -> tuple[EpochRecord, ...]:
+        """Take up the newest snapshot; returns the epochs that are done."""
+        snapshot = newest_snapshot(folder, self.id) if folder is not None else None
+        if snapshot is None:
+            return ()
+        self.student.load_state_dict(snapshot.module)
+        for name, buffer in snapshot.momentum.items():
+            own = torch.empty_like(self.named[name]).copy_(buffer)
+            self.optimizer.state[self.named[name]]["momentum_buffer"] = own
+        self.lr = snapshot.history[-1].lr
+        return snapshot.history
+
+    def momentum(self) -> dict[str, torch.Tensor]:
+        """Momentum buffers by parameter name."""
+        states = {name: self.optimizer.state[p].get("momentum_buffer") for name, p in self.named.items()}
+        return {name: buffer for name, buffer in states.items() if buffer is not None}
+
+    def run_epoch(self, epoch: int, on_progress: Callable[[TuneProgress], None] | None) -> float:
+        """Train one epoch (numbered from 1); returns the mean loss."""
+        settings, losses, start = self.settings, [], time.perf_counter()
+        self.student.train()
+        batches = self.train.batches(settings.batch_size, seed=_seed_of(self.seed, epoch), augment=settings.augment)
+        with torch.random.fork_rng():
+            torch.manual_seed(_seed_of(self.seed, epoch))  # dropout and the like go on alike after an interruption
+            for step, (images, labels) in zip(range(1, self.steps + 1), batches, strict=False):
+                self.lr = self._rate((epoch - 1) * self.steps + step)
+                losses.append(self._step(images, labels))
+                if not math.isfinite(losses[-1]):
+                    raise self._diverged(losses[-1], epoch, step)
+                if on_progress is not None:
+                    speed = step * settings.batch_size / (time.perf_counter() - start)
+                    on_progress(TuneProgress(epoch, settings.epochs, step, self.steps, losses[-1], self.lr, speed))
+        return sum(losses) / len(losses)
+
+    def _step(self, images: torch.Tensor, labels: torch.Tensor) -> float:
+        images = images.to(self.device).contiguous(memory_format=torch.channels_last)
+        labels = labels.to(self.device)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
+            targets = None
+            if self.teacher is not None:
+                with torch.no_grad():
+                    targets = self.teacher(images).float()
+            logits = self.student(images).float()
+        loss = self._loss(logits, labels, targets)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return loss.item()
+
+    def _loss(self, logits: torch.Tensor, labels: torch.Tensor, targets: torch.Tensor | None) -> torch.Tensor:
+        hard = F.cross_entropy(logits, labels)
+        if targets is None:
+            return hard
+        warm, share = self.settings.temperature, self.settings.distillation
+        soft = F.kl_div(
+            F.log_softmax(logits / warm, 1), F.log_softmax(targets / warm, 1), log_target=True, reduction="batchmean"
+        )
+        return (1 - share) * hard + share * warm**2 * soft
+
+    def _rate(self, step: int) -> float:
+        """Learning rate of a step, numbered from 1 over all epochs."""
+        total = self.settings.epochs * self.steps
+        warm = round(self.settings.warmup * total)
+        if step <= warm:
+            return self.settings.lr * step / warm
+        return self.settings.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / (total - warm + 1)))
+
+    def _placed(self, module: nn.Module) -> nn.Module:
+        """A copy on the device, in the layout that convolutions are fastest in."""
+        placed: nn.Module = copy.deepcopy(module).to(self.device, memory_format=torch.channels_last)
+        return placed
+
+    def _diverged(self, loss: float, epoch: int, step: int) -> EdgePruneError:
+        return EdgePruneError(
+            f"the loss is {loss} in epoch {epoch}, step {step}, at a learning rate of {self.lr:.3g}",
+            where="tune",
+            hint=f"lower `lr` in [tune] (it is {self.settings.lr:g})"
+            + ('; precision = "fp32" may help too' if self.settings.precision == "bf16" else ""),
+        )
+
+
+def _seed_of(seed: int, epoch: int) -> int:
+    """A seed for each epoch of each run."""
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])

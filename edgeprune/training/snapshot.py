@@ -1,0 +1,109 @@
+"""What a tuning run needs to go on after an interruption. No pickles.
+
+FOLDER/epoch-0003.safetensors   weights and momentum after three epochs
+FOLDER/epoch-0003.json          written last: the snapshot is whole exactly when this file is there and the other
+                                has the hash it says
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import safetensors.torch
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import nn
+
+from edgeprune.models.checkpoint import to_bytes
+from edgeprune.recipe import TuneSection
+from edgeprune.runs import file_sha256, write_atomic
+
+_log = logging.getLogger(__name__)
+
+
+class EpochRecord(BaseModel):
+    """One epoch: mean loss of its steps, the last learning rate, top-1 on the validation images (None without any)."""
+
+    model_config = ConfigDict(frozen=True)
+    epoch: int  # from 1
+    loss: float
+    lr: float
+    validation: float | None
+    seconds: float
+
+
+class SnapshotHead(BaseModel):
+    """The JSON half of a snapshot."""
+
+    model_config = ConfigDict(frozen=True)
+    version: Literal[1] = 1
+    job: str  # see `job_id`
+    sha256: str  # of the safetensors half
+    history: tuple[EpochRecord, ...]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A whole snapshot: weights and buffers by name, momentum by parameter name, and the epochs so far."""
+
+    module: dict[str, torch.Tensor]
+    momentum: dict[str, torch.Tensor]
+    history: tuple[EpochRecord, ...]
+
+
+def job_id(student: nn.Module, teacher: nn.Module | None, settings: TuneSection, seed: int, images: int) -> str:
+    """Hash of all that a tuning run starts from: a snapshot of another run is not resumed."""
+    digest = hashlib.sha256(json.dumps([settings.model_dump(mode="json"), seed, images], sort_keys=True).encode())
+    for module in (student, teacher):
+        digest.update(to_bytes(module.state_dict()) if module is not None else b"-")
+    return digest.hexdigest()
+
+
+def write_snapshot(folder: Path, job: str, snapshot: Snapshot) -> None:
+    """Write a snapshot and delete those before the last one.
+
+    Raises:
+        EdgePruneError: the disk is full or the folder cannot be written.
+    """
+    stem = folder / f"epoch-{len(snapshot.history):04d}"
+    tensors = _prefixed("module.", snapshot.module) | _prefixed("momentum.", snapshot.momentum)
+    data = to_bytes(tensors)
+    write_atomic(stem.with_suffix(".safetensors"), data)
+    head = SnapshotHead(job=job, sha256=hashlib.sha256(data).hexdigest(), history=snapshot.history)
+    write_atomic(stem.with_suffix(".json"), head.model_dump_json(indent=1).encode())
+    for old in sorted(folder.glob("epoch-*.json"))[:-2]:
+        old.unlink()
+        old.with_suffix(".safetensors").unlink(missing_ok=True)
+
+
+def newest_snapshot(folder: Path, job: str) -> Snapshot | None:
+    """The newest whole snapshot of this job, or None; broken or foreign ones are passed over with a warning."""
+    for path in sorted(folder.glob("epoch-*.json"), reverse=True):
+        weights = path.with_suffix(".safetensors")
+        try:
+            head = SnapshotHead.model_validate_json(path.read_bytes())
+        except (ValidationError, OSError) as error:
+            _log.warning("%s: not a snapshot, passed over (%s)", path, error)
+            continue
+        if head.job != job:
+            _log.warning("%s: a snapshot of another run, passed over", path)
+        elif not weights.is_file() or file_sha256(weights) != head.sha256:
+            _log.warning("%s: missing or changed, passed over", weights)
+        else:
+            tensors = safetensors.torch.load_file(str(weights))
+            return Snapshot(_without("module.", tensors), _without("momentum.", tensors), head.history)
+    return None
+
+
+def _prefixed(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {prefix + name: tensor for name, tensor in tensors.items()}
+
+
+def _without(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

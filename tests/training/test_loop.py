@@ -1,0 +1,262 @@
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from toy_training import make_net, make_split
+
+from edgeprune.data.split import Split
+from edgeprune.errors import DataError, EdgePruneError
+from edgeprune.models.checkpoint import read_state, save_state
+from edgeprune.recipe import TuneSection
+from edgeprune.training.accuracy import predict, top1
+from edgeprune.training.loop import TuneProgress, tune
+
+HERE = Path(__file__).parent
+SETTINGS = TuneSection(epochs=4, batch_size=32, lr=0.05, augment="crop")
+
+
+def _same(one: nn.Module, other: nn.Module) -> bool:
+    a, b = one.state_dict(), other.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_it_learns_and_leaves_what_it_was_given(train: Split, validation: Split) -> None:
+    student, teacher = make_net(0), make_net(1)
+    kept = make_net(0), make_net(1)
+    result = tune(student, None, train, validation, SETTINGS, seed=0, snapshots=None)
+    assert top1(student, validation) < 0.6
+    assert top1(result.module, validation) > 0.9
+    assert [r.epoch for r in result.history] == [1, 2, 3, 4]
+    assert result.history[-1].validation == top1(result.module, validation)
+    assert result.history[-1].loss < result.history[0].loss
+    tune(student, teacher, train, validation, SETTINGS, seed=0, snapshots=None)
+    assert _same(student, kept[0])
+    assert _same(teacher, kept[1])
+    assert not any(m.training for net in (result.module, student, teacher) for m in net.modules())
+    assert all(p.is_contiguous() for p in result.module.parameters())
+
+
+def test_the_same_seed_gives_the_same_weights(train: Split, validation: Split) -> None:
+    torch.manual_seed(1)
+    one = tune(make_net(), make_net(1), train, validation, SETTINGS, seed=7, snapshots=None)
+    torch.manual_seed(2)
+    again = tune(make_net(), make_net(1), train, validation, SETTINGS, seed=7, snapshots=None)
+    torch.manual_seed(1)
+    other = tune(make_net(), make_net(1), train, validation, SETTINGS, seed=8, snapshots=None)
+    assert _same(one.module, again.module)
+    assert not _same(one.module, other.module)
+
+
+def test_the_callers_random_numbers_are_left_alone(train: Split, validation: Split) -> None:
+    torch.manual_seed(4)
+    expected = torch.rand(3)
+    student = make_net()
+    torch.manual_seed(4)
+    tune(student, None, train, validation, SETTINGS, seed=7, snapshots=None)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_the_teacher_is_followed(train: Split, validation: Split) -> None:
+    """With distillation only, the student comes nearer to a teacher that is always wrong, whatever the labels say."""
+    teacher = tune(make_net(3), None, train, validation, SETTINGS, seed=0, snapshots=None).module
+    with torch.no_grad():
+        teacher[5].weight.copy_(teacher[5].weight.roll(1, 0))
+        teacher[5].bias.copy_(teacher[5].bias.roll(1, 0))
+    assert top1(teacher, validation) < 0.1
+    student = make_net(0)
+    follow = SETTINGS.model_copy(update={"distillation": 1.0, "epochs": 6})
+    result = tune(student, teacher, train, validation, follow, seed=0, snapshots=None).module
+    wanted = predict(teacher, validation).argmax(1)
+    assert (predict(result, validation).argmax(1) == wanted).mean() > 0.9
+    ignore = SETTINGS.model_copy(update={"distillation": 0.0})
+    labels_only = tune(student, teacher, train, validation, ignore, seed=0, snapshots=None).module
+    assert _same(labels_only, tune(student, None, train, validation, ignore, seed=0, snapshots=None).module)
+
+
+def test_the_rate_rises_then_falls_to_almost_nothing(train: Split, validation: Split) -> None:
+    seen: list[TuneProgress] = []
+    settings = SETTINGS.model_copy(update={"warmup": 0.25})
+    tune(make_net(), None, train, validation, settings, seed=0, snapshots=None, on_progress=seen.append)
+    assert len(seen) == 4 * (200 // 32)
+    rates = [p.lr for p in seen]
+    peak = int(np.argmax(rates))
+    assert rates[: peak + 1] == sorted(rates[: peak + 1])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+    assert peak == 5
+    assert rates[peak] == pytest.approx(0.05)
+    assert 0 < rates[-1] < 0.001
+    assert [(p.epoch, p.step) for p in seen[5:7]] == [(1, 6), (2, 1)]
+
+
+def test_no_epochs_change_nothing(train: Split, validation: Split) -> None:
+    student = make_net()
+    result = tune(student, None, train, validation, SETTINGS.model_copy(update={"epochs": 0}), seed=0, snapshots=None)
+    assert _same(student, result.module)
+    assert result.module is not student
+    assert result.history == ()
+
+
+def test_biases_and_norms_do_not_decay(train: Split, validation: Split) -> None:
+    """Momentum and gradient aside: with a huge decay the kernels vanish, the gains do not."""
+    settings = SETTINGS.model_copy(update={"weight_decay": 5.0, "epochs": 8})
+    result = tune(make_net(), None, train, validation, settings, seed=0, snapshots=None).module
+    assert result[5].weight.abs().max() < 0.05
+    assert result[1].weight.abs().min() > 0.5
+
+
+def test_frozen_weights_stay(train: Split, validation: Split) -> None:
+    student = make_net()
+    student[0].weight.requires_grad_(False)
+    result = tune(student, None, train, validation, SETTINGS, seed=0, snapshots=None).module
+    assert torch.equal(result[0].weight, student[0].weight)
+    assert not result[0].weight.requires_grad
+    assert not torch.equal(result[5].weight, student[5].weight)
+
+
+def test_bf16_learns_too(train: Split, validation: Split) -> None:
+    settings = SETTINGS.model_copy(update={"precision": "bf16"})
+    result = tune(make_net(), make_net(1), train, validation, settings, seed=0, snapshots=None).module
+    assert all(p.dtype == torch.float32 for p in result.parameters())
+    labels = tune(make_net(), None, train, validation, settings, seed=0, snapshots=None).module
+    assert top1(labels, validation) > 0.9
+
+
+def test_few_images_make_one_short_batch(validation: Split) -> None:
+    seen: list[TuneProgress] = []
+    tune(
+        make_net(),
+        None,
+        make_split(5, 0),
+        validation.take(0),
+        SETTINGS,
+        seed=0,
+        snapshots=None,
+        on_progress=seen.append,
+    )
+    assert [p.step for p in seen] == [1, 1, 1, 1]
+
+
+def test_without_validation_images_there_is_no_accuracy(train: Split, validation: Split) -> None:
+    result = tune(make_net(), None, train, validation.take(0), SETTINGS, seed=0, snapshots=None)
+    assert [r.validation for r in result.history] == [None] * 4
+
+
+def test_no_images_are_an_error(train: Split, validation: Split) -> None:
+    with pytest.raises(DataError, match="no training images"):
+        tune(make_net(), None, train.take(0), validation, SETTINGS, seed=0, snapshots=None)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(train: Split, validation: Split, tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"lr": 1e30, "warmup": 0.0})
+    with pytest.raises(
+        EdgePruneError, match=r"the loss is (nan|inf) in epoch 1, step \d, at a learning rate of \d"
+    ) as e:
+        tune(make_net(), None, train, validation, settings, seed=0, snapshots=tmp_path)
+    assert "lower `lr`" in str(e.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+KILLED = """
+    import os, signal, sys
+    sys.path.insert(0, {here!r})
+    from pathlib import Path
+    import torch
+    torch.set_num_threads(1)
+    from toy_training import make_net, make_split
+    from edgeprune.recipe import TuneSection
+    from edgeprune.training.loop import tune
+
+    def die(progress):
+        if (progress.epoch, progress.step) == (3, 2):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    settings = TuneSection.model_validate_json({settings!r})
+    tune(make_net(), make_net(1), make_split(200, 1), make_split(120, 2), settings, seed=5,
+         snapshots=Path({folder!r}), on_progress=die)
+"""
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path, train: Split, validation: Split) -> None:
+    folder = tmp_path / "snapshots"
+    code = KILLED.format(here=str(HERE), settings=SETTINGS.model_dump_json(), folder=str(folder))
+    killed = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False, timeout=120)
+    assert killed.returncode == -signal.SIGKILL
+    assert sorted(p.name for p in folder.glob("*.json")) == ["epoch-0001.json", "epoch-0002.json"]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        seen: list[TuneProgress] = []
+        resumed = tune(
+            make_net(), make_net(1), train, validation, SETTINGS, seed=5, snapshots=folder, on_progress=seen.append
+        )
+        whole = tune(make_net(), make_net(1), train, validation, SETTINGS, seed=5, snapshots=None)
+    finally:
+        torch.set_num_threads(threads)
+    assert {p.epoch for p in seen} == {3, 4}
+    assert _same(resumed.module, whole.module)
+    assert [(r.epoch, r.loss, r.lr) for r in resumed.history] == [(r.epoch, r.loss, r.lr) for r in whole.history]
+
+
+def _snapshots_of(tmp_path: Path, train: Split, validation: Split) -> nn.Module:
+    return tune(make_net(), None, train, validation, SETTINGS, seed=0, snapshots=tmp_path).module
+
+
+def test_a_finished_run_is_not_done_again(tmp_path: Path, train: Split, validation: Split) -> None:
+    first = _snapshots_of(tmp_path, train, validation)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        f"epoch-000{n}.{kind}" for n in (3, 4) for kind in ("json", "safetensors")
+    ]
+    seen: list[TuneProgress] = []
+    again = tune(make_net(), None, train, validation, SETTINGS, seed=0, snapshots=tmp_path, on_progress=seen.append)
+    assert seen == []
+    assert _same(first, again.module)
+    assert len(again.history) == 4
+
+
+@pytest.mark.parametrize("damage", ["head", "weights", "half a head"])
+def test_a_damaged_snapshot_is_passed_over(
+    tmp_path: Path, train: Split, validation: Split, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = _snapshots_of(tmp_path, train, validation)
+    newest = tmp_path / "epoch-0004.json"
+    if damage == "head":
+        newest.write_text("{}")
+    elif damage == "half a head":
+        newest.write_text(newest.read_text()[:40])
+    else:
+        data = bytearray(newest.with_suffix(".safetensors").read_bytes())
+        data[-1] ^= 1
+        newest.with_suffix(".safetensors").write_bytes(data)
+    seen: list[TuneProgress] = []
+    again = tune(make_net(), None, train, validation, SETTINGS, seed=0, snapshots=tmp_path, on_progress=seen.append)
+    assert {p.epoch for p in seen} == {4}
+    assert "passed over" in caplog.text
+    assert _same(first, again.module)
+
+
+def test_another_runs_snapshot_is_passed_over(
+    tmp_path: Path, train: Split, validation: Split, caplog: pytest.LogCaptureFixture
+) -> None:
+    _snapshots_of(tmp_path, train, validation)
+    seen: list[TuneProgress] = []
+    again = tune(make_net(9), None, train, validation, SETTINGS, seed=0, snapshots=tmp_path, on_progress=seen.append)
+    assert {p.epoch for p in seen} == {1, 2, 3, 4}
+    assert "another run" in caplog.text
+    assert _same(again.module, tune(make_net(9), None, train, validation, SETTINGS, seed=0, snapshots=None).module)
+
+
+def test_a_snapshots_weights_are_plain_tensors(tmp_path: Path, train: Split, validation: Split) -> None:
+    module = _snapshots_of(tmp_path, train, validation)
+    state = read_state(tmp_path / "epoch-0004.safetensors")
+    save_state(tmp_path / "module.safetensors", module)
+    for name, tensor in read_state(tmp_path / "module.safetensors").items():
+        assert torch.equal(state[f"module.{name}"], tensor)
+    assert "momentum.0.weight" in state
