@@ -10,6 +10,7 @@ from torch import nn
 
 from edgeprune.errors import ModelError
 from edgeprune.models.spec import Model
+from edgeprune.structure.branches import fold_zeros
 from edgeprune.structure.graph import trace
 
 
@@ -29,6 +30,7 @@ def save_program(model: Model, path: Path) -> None:
             where=model.spec.source,
             hint="wrap it in a module that returns the logits alone",
         )
+    fold_zeros(program)
     torch.export.save(program, path)
 
 

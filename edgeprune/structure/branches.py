@@ -16,6 +16,7 @@ from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, fx, nn
+from torch.export import ExportedProgram
 
 from edgeprune.errors import ModelError
 from edgeprune.structure.graph import TRACE_ERRORS, evaluating, module_path, operator_name, shape_of
@@ -102,6 +103,21 @@ def branches_masked(module: nn.Module, structure: Structure, masked: Iterable[st
     finally:
         for handle in handles:
             handle.remove()
+
+
+def fold_zeros(program: ExportedProgram) -> None:
+    """Take the additions of removed branches' zeros out of a traced program: runtimes would carry them out."""
+    graph = program.graph_module.graph
+    for node in list(graph.nodes):
+        if node.op != "call_function" or operator_name(node) != "add" or len(node.all_input_nodes) != 2:
+            continue
+        for zeros, other in (node.all_input_nodes, node.all_input_nodes[::-1]):
+            if zeros.op == "call_function" and operator_name(zeros) == "zeros_like":
+                node.replace_all_uses_with(other)
+                graph.erase_node(node)
+                break
+    graph.eliminate_dead_code()
+    program.graph_module.recompile()
 
 
 def _additions(node: fx.Node) -> Iterator[tuple[fx.Node, fx.Node]]:

@@ -15,6 +15,7 @@ ACTIVATIONS = (
 UNARY = (
     *("abs", "neg", "exp", "log", "log1p", "expm1", "sqrt", "rsqrt", "square", "reciprocal", "erf", "sin", "cos"),
     *("floor", "ceil", "round", "sign", "pow", "isnan", "isinf", "logical_not", "rsub"),
+    *("zeros_like", "ones_like", "full_like"),
 )
 PASSING = (
     *("dropout", "feature_dropout", "alpha_dropout", "alias", "contiguous", "clone", "detach", "to", "_to_copy"),
@@ -57,7 +58,7 @@ def prelu(flow: Flow, node: fx.Node) -> Labels:
     return labels
 
 
-@rule("zeros", "ones", "full", "arange", "empty", "zeros_like", "ones_like", "full_like")
+@rule("zeros", "ones", "full", "arange", "empty")
 def constant(flow: Flow, node: fx.Node) -> Labels:
     """A constant carries no channels: whatever it meets is frozen."""
     del flow
