@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeprune.artifacts.export import MeasuringExporter
-from edgeprune.data.splits import Split
+from edgeprune.data.split import Split
 from edgeprune.devices.base import Device
 from edgeprune.errors import DeviceError, TargetError
 from edgeprune.latency.cost import CostModel, total

@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import cached_property
 from pathlib import Path
 
-from edgeprune.data.splits import Splits, open_data
+from edgeprune.data.open import open_data
+from edgeprune.data.split import Splits
 from edgeprune.devices.base import Device
 from edgeprune.devices.discovery import open_device
 from edgeprune.errors import RunError

@@ -14,6 +14,7 @@ from edgeprune.runs import STAGES, Run
 from edgeprune.stages.context import Context
 from edgeprune.stages.export import read_manifests
 from edgeprune.stages.prune import PruneRecord
+from edgeprune.training.snapshot import EpochRecord
 from edgeprune.verify.verdict import Verdict
 
 
@@ -100,8 +101,10 @@ def _points(run: Run, pruned: PruneRecord, verdict: Verdict, original: Measureme
 
 def _epochs(context: Context) -> tuple[Epoch, ...]:
     rows = json.loads(context.file("tune", "history.json").read_bytes())
-    known = set(Epoch.model_fields)
-    return tuple(Epoch.model_validate({k: v for k, v in row.items() if k in known}) for row in rows)
+    records = (EpochRecord.model_validate(row) for row in rows)
+    return tuple(
+        Epoch(epoch=r.epoch, loss=r.loss, validation_accuracy=r.validation, lr=r.lr, seconds=r.seconds) for r in records
+    )
 
 
 def _notes(context: Context, verdict: Verdict) -> tuple[str, ...]:

@@ -22,7 +22,9 @@ def tune_stage(context: Context, folder: Path) -> dict[str, Any]:
     snapshots = context.run.folder / "tune.snapshots" / f"{settings_hash(recipe, ('tune', 'data'))}-{state[:12]}"
 
     def show(progress: TuneProgress) -> None:
-        context.progress.update(progress.text, progress.done, progress.total)
+        text = f"epoch {progress.epoch}/{progress.epochs}, {progress.images_per_second:.0f} images/s"
+        done = (progress.epoch - 1) * progress.steps + progress.step
+        context.progress.update(text, done, progress.epochs * progress.steps)
 
     result = tune(
         pruned.module,
@@ -35,6 +37,9 @@ def tune_stage(context: Context, folder: Path) -> dict[str, Any]:
         on_progress=show,
     )
     save_state(folder / "model.safetensors", result.module)
+    for epoch in result.history:
+        shown = "" if epoch.validation is None else f", validation {epoch.validation:.2%}"
+        context.progress.say(f"epoch {epoch.epoch}: loss {epoch.loss:.4f}{shown}, {epoch.seconds:.0f} s")
     history = [record.model_dump() for record in result.history]
     write_atomic(folder / "history.json", json.dumps(history, indent=1).encode())
     shutil.rmtree(snapshots.parent, ignore_errors=True)
