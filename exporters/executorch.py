@@ -73,7 +73,7 @@ def write(edge: Any, file: Path) -> None:
 
 def _describe(program: ExportedProgram, edge: Any, output: Output) -> Converted:
     (entry,) = program.example_inputs[0]
-    answer = program.graph.output_node().args[0][0].meta["val"]  # type: ignore[index,union-attr]
+    answer = program.graph.output_node().args[0][0].meta["val"]
     return Converted(
         weights_precision=output.precision,
         input=TensorSpec(name="input", shape=tuple(entry.shape), dtype="float32", layout="NCHW"),

@@ -34,7 +34,8 @@ class _Binary(nn.Module):
     def __init__(self, signature: OpSignature) -> None:
         super().__init__()
         self.s, self.function = signature, FUNCTIONS[signature.function]()
-        self.register_buffer("other", torch.randn(1, signature.in_channels, 1, 1) if signature.broadcast else None)
+        if signature.broadcast:
+            self.other = nn.Buffer(torch.randn(1, signature.in_channels, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         other = self.other if self.s.broadcast else x

@@ -152,7 +152,7 @@ def _put_in_place(model: Model, exporter: Exporter, output: Output, converted: C
     if not output.file.exists():
         raise ConversionError("the exporter said it wrote the file, but it is not there", where=output.file.name)
     manifest = Manifest(
-        format=exporter.name,  # type: ignore[arg-type]  # pydantic checks it
+        format=exporter.name,
         precision=output.precision,
         weights_precision=converted.weights_precision,
         file=output.file.name,

@@ -22,7 +22,7 @@ def save_program(model: Model, path: Path) -> None:
     """
     module = on_cpu(model.module)
     program = trace(module, model.example_input())
-    outputs = [node.meta["val"] for node in program.graph.output_node().args[0]]  # type: ignore[union-attr]
+    outputs = [node.meta["val"] for node in program.graph.output_node().args[0]]
     if len(outputs) != 1 or not isinstance(outputs[0], torch.Tensor) or outputs[0].dim() != 2:
         shapes = [tuple(getattr(value, "shape", ())) for value in outputs]
         raise ModelError(

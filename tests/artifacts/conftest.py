@@ -1,0 +1,94 @@
+"""Exporters that go wrong, installed as a package of their own for the test and its children."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from pathlib import Path
+
+import pytest
+
+PLUGINS = """
+import os, signal, time
+from edgeprune.artifacts.jobs import Converted
+from edgeprune.artifacts.manifest import TensorSpec
+
+class Base:
+    suffix, precisions, runtime, packages, extra = ".bin", ("fp32", "int8"), None, (), "none"
+    def load(self): pass
+    def convert(self, program, outputs, calibration):
+        for output in outputs:
+            self.act(output)
+            output.file.write_bytes(b"whole " + output.precision.encode())
+            image = TensorSpec(name="x", shape=(1, 3, 8, 8), dtype="float32", layout="NCHW")
+            answer = TensorSpec(name="y", shape=(1, 4), dtype="float32", layout="NC")
+            yield Converted(weights_precision=output.precision, input=image, output=answer)
+
+class Aborting(Base):
+    name = "aborting"
+    def act(self, output):
+        output.file.write_bytes(b"ha")
+        os.write(2, b"deep trouble in the toolkit\\n")
+        os.abort()
+
+class Raising(Base):
+    name = "raising"
+    def act(self, output):
+        output.file.write_bytes(b"ha")
+        print("chatter on stdout")
+        os.write(1, b"chatter from C++\\n")
+        raise ValueError("cannot convert a flux capacitor")
+
+class Hungry(Base):
+    name = "hungry"
+    def act(self, output):
+        raise MemoryError("no room for 9 TB")
+
+class Killed(Base):
+    name = "killed"
+    def act(self, output):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+class Leaving(Base):
+    name = "leaving"
+    def act(self, output):
+        os._exit(7)
+
+class Sleeping(Base):
+    name = "sleeping"
+    def act(self, output):
+        time.sleep(600)
+
+class Chatty(Base):
+    name = "chatty"
+    def act(self, output):
+        print('{"kind": "end"}', flush=True)
+        os.write(1, b"x" * 200_000)
+
+class Missing(Base):
+    name = "missing"
+    packages, extra = ("no_such_toolkit",), "nothing"
+    def load(self): import no_such_toolkit
+"""
+ENTRY_POINTS = "[edgeprune.exporters]\n" + "".join(
+    f"{name.lower()} = strange_exporters:{name}\n"
+    for name in ("Aborting", "Raising", "Hungry", "Killed", "Leaving", "Sleeping", "Chatty", "Missing")
+)
+
+
+@pytest.fixture
+def strange_exporters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package beside ours, found by its entry points as anybody's would be."""
+    site = tmp_path / "site"
+    install(site, "strange", PLUGINS, ENTRY_POINTS)
+    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(site), os.environ.get("PYTHONPATH")))))
+    return site
+
+
+def install(site: Path, name: str, code: str, entry_points: str) -> None:
+    information = site / f"{name}-1.0.dist-info"
+    information.mkdir(parents=True)
+    (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (information / "entry_points.txt").write_text(entry_points)
+    (site / f"{name}_exporters.py").write_text(textwrap.dedent(code))

@@ -1,0 +1,151 @@
+"""Conversion children that go wrong: the error is clear, the parent lives, nothing half-written stays."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from edgeprune.artifacts.child import Child
+from edgeprune.artifacts.export import export
+from edgeprune.artifacts.jobs import Converted, ConvertJob, Output
+from edgeprune.artifacts.program import save_program
+from edgeprune.errors import ConversionError, DataError, EdgePruneError, ModelError, ToolkitMissing, UsageError
+from edgeprune.models.spec import Model, ModelSpec, Preprocessing
+
+pytestmark = pytest.mark.usefixtures("strange_exporters")
+
+
+def tiny(module: nn.Module | None = None) -> Model:
+    spec = ModelSpec(
+        source="tests:tiny", input_size=(3, 8, 8), num_classes=4, preprocessing=Preprocessing(mean=(0.5,), std=(0.5,))
+    )
+    return Model(spec, module or nn.Sequential(nn.Flatten(), nn.Linear(192, 4)).eval())
+
+
+def try_export(folder: Path, *formats: str, module: nn.Module | None = None, images: int = 2) -> EdgePruneError:
+    data = torch.randn(images, 3, 8, 8)
+    with pytest.raises(EdgePruneError) as caught:
+        export(tiny(module), folder, formats=formats, int8=False, calibration=None, reference_input=data)  # type: ignore[arg-type]
+    return caught.value
+
+
+def left_in(folder: Path) -> set[str]:
+    return {p.name for p in folder.iterdir()} if folder.exists() else set()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("aborting", ("crashed (signal SIGABRT)", "deep trouble in the toolkit", "aborting fp32", "model_fp32.bin")),
+        ("raising", ("ValueError: cannot convert a flux capacitor", "chatter on stdout", "chatter from C++")),
+        ("hungry", ("ran out of memory", "no room for 9 TB")),
+        ("killed", ("signal SIGKILL", "memory runs out")),
+        ("leaving", ("exit code 7",)),
+    ],
+)
+def test_a_failing_toolkit_is_one_clear_error_and_leaves_no_file(
+    tmp_path: Path, name: str, words: tuple[str, ...]
+) -> None:
+    folder = tmp_path / "out"
+    error = try_export(folder, name)
+    assert isinstance(error, ConversionError)
+    for word in words:
+        assert word in str(error)
+    assert left_in(folder) == {"reference.safetensors"}
+
+
+def test_all_that_failed_are_named(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    error = try_export(folder, "aborting", "raising")
+    assert "2 formats failed: aborting, raising" in str(error)
+    assert "SIGABRT" in str(error)
+    assert "flux capacitor" in str(error)
+    assert left_in(folder) == {"reference.safetensors"}
+
+
+def test_a_missing_toolkit_names_the_extra_before_anything_is_done(tmp_path: Path) -> None:
+    error = try_export(tmp_path / "out", "aborting", "missing")
+    assert isinstance(error, ToolkitMissing)
+    assert "no_such_toolkit" in str(error)
+    assert "pip install 'edgeprune[nothing]'" in str(error)
+    assert left_in(tmp_path / "out") == set()
+
+
+def test_an_unknown_format_names_the_known_ones(tmp_path: Path) -> None:
+    error = try_export(tmp_path / "out", "bananas")
+    assert isinstance(error, UsageError)
+    assert "bananas" in str(error)
+    assert "tflite" in str(error)
+
+
+def test_no_images_is_a_data_error(tmp_path: Path) -> None:
+    assert isinstance(try_export(tmp_path / "out", "raising", images=0), DataError)
+
+
+def test_a_model_with_two_outputs_is_refused(tmp_path: Path) -> None:
+    class Two(nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return x.mean((2, 3)), x.sum((2, 3))
+
+    error = try_export(tmp_path / "out", "raising", module=Two().eval())
+    assert isinstance(error, ModelError)
+    assert left_in(tmp_path / "out") == set()
+
+
+def job(folder: Path, name: str) -> ConvertJob:
+    save_program(tiny(), folder / "program.pt2")
+    outputs = tuple(Output(precision=p, file=folder / f"{p}.bin") for p in ("fp32", "int8"))
+    return ConvertJob(exporter=name, program=folder / "program.pt2", outputs=outputs)
+
+
+def test_what_a_toolkit_prints_cannot_be_taken_for_an_answer_and_one_child_serves_many_jobs(tmp_path: Path) -> None:
+    request = job(tmp_path, "chatty")
+    with Child("chatty") as child:
+        for _ in range(2):
+            answers = list(child.run(request))
+            assert [a.weights_precision for a in answers if isinstance(a, Converted)] == ["fp32", "int8"]
+            assert (tmp_path / "int8.bin").read_bytes() == b"whole int8"
+
+
+def test_a_job_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
+    request = job(tmp_path, "sleeping")
+    with Child("sleeping", timeout_s=4) as child, pytest.raises(ConversionError, match="took longer than 4 s"):
+        list(child.run(request))
+    assert not child.alive
+
+
+def test_the_child_ends_with_its_parent(tmp_path: Path) -> None:
+    """The parent dies in the middle of a conversion, without a chance to clean up."""
+    request = job(tmp_path, "sleeping")
+    code = f"""
+import os, threading
+from edgeprune.artifacts.child import Child
+from edgeprune.artifacts.jobs import ConvertJob
+child = Child("sleeping").__enter__()
+print(child._process.pid, flush=True)
+threading.Timer(2, os._exit, (0,)).start()
+list(child.run(ConvertJob.model_validate_json({request.model_dump_json()!r})))
+"""
+    parent = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    pid = int(parent.stdout.split()[0])
+    for _ in range(200):
+        if not _running(pid):
+            return
+        time.sleep(0.1)
+    pytest.fail("the child outlived its parent by 20 s")
+
+
+def _running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f"/proc/{pid}/stat")
+    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
