@@ -132,8 +132,12 @@ def delegation_check(delegation: Delegation | None) -> Check | None:
 
 def _judged(check: Check, tolerance: float, quality: Quality, evidence: str) -> Check:
     """Say how the figure was judged, and how far it can be trusted."""
-    verdict = "within" if check.outcome == "pass" else "slower than"
-    why = f"{check.why}; {verdict} its tolerance of {100 * tolerance:g} %"
+    judgement = (
+        f"not more than {100 * tolerance:g} % above it"
+        if check.outcome == "pass"
+        else f"more than {100 * tolerance:g} % above it: too slow"
+    )
+    why = f"{check.why}; {judgement}"
     if quality == "stable":
         return check.model_copy(update={"why": why})
     if check.outcome == "pass":

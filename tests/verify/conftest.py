@@ -1,36 +1,15 @@
-"""Small nets, and their conversion to Core ML."""
+"""Conversion of small nets to Core ML."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from small_nets import Convert
 from torch import nn
-
-Convert = Callable[..., Path]
-
-
-def randomize(module: nn.Module) -> nn.Module:
-    """Weights, gains and statistics that hide no branch and no channel; in eval mode."""
-    generator = torch.Generator().manual_seed(0)
-    for layer in module.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            for tensor, low, high in (
-                (layer.weight.data, 0.5, 1.5),
-                (layer.bias.data, -0.5, 0.5),
-                (layer.running_mean, -0.5, 0.5),
-                (layer.running_var, 0.5, 1.5),
-            ):
-                tensor.uniform_(low, high, generator=generator)
-        elif isinstance(layer, nn.Conv2d | nn.Linear | nn.ConvTranspose2d):
-            nn.init.kaiming_normal_(layer.weight, generator=generator)
-            if layer.bias is not None:
-                layer.bias.data.uniform_(-0.5, 0.5, generator=generator)
-    return module.eval()
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_up_manifest import manifest
 from safetensors.numpy import save_file
-from test_latency_gate import manifest
 
 from edgeprune.artifacts.manifest import Manifest
 from edgeprune.errors import RunError

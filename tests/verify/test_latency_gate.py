@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from made_up_manifest import manifest
 
 from edgeprune.artifacts.manifest import Manifest
 from edgeprune.latency.measurement import Conditions, Measurement, Quality, Ratio, RuntimeBuild
@@ -41,27 +42,6 @@ def ratio(value: float, quality: Quality = "stable") -> Ratio:
         numerator=measurement(value * 1e-3, quality),
         denominator=measurement(1e-3, quality),
     )
-
-
-def manifest(**changes: object) -> Manifest:
-    tensor = {"name": "x", "shape": (1, 3, 8, 8), "dtype": "float32", "layout": "NCHW"}
-    base = {
-        "format": "tflite",
-        "precision": "fp32",
-        "weights_precision": "fp32",
-        "file": "m.tflite",
-        "sha256": "0",
-        "size_bytes": 1,
-        "input": tensor,
-        "output": {**tensor, "shape": (1, 10), "layout": "NC"},
-        "preprocessing": {"mean": (0.0,), "std": (1.0,)},
-        "labels": (),
-        "reference": "reference.safetensors",
-        "delegation": None,
-        "toolkit": {},
-        "seconds": 0.0,
-    }
-    return Manifest.model_validate({**base, **changes})
 
 
 def judge(speed: Speed, target: str | None, *, file: Manifest | None = None, gates: Gates | None = None):  # type: ignore[no-untyped-def]

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Convert, randomize
 from hypothesis import given
 from hypothesis import strategies as st
+from small_nets import Convert, randomize
 from torch import nn
 
 from edgeprune.errors import UsageError
