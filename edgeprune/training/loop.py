@@ -82,8 +82,7 @@ def tune(
         history = (*history, record)
         if snapshots is not None:
             write_snapshot(snapshots, job.id, Snapshot(job.student.state_dict(), job.momentum(), history))
-    module = job.student.cpu().to(memory_format=torch.contiguous_format).eval()
-    return TuneResult(module, history)
+    return TuneResult(_laid_out(job.student.cpu(), torch.contiguous_format).eval(), history)
 
 
 class _Job:
@@ -181,8 +180,7 @@ class _Job:
 
     def _placed(self, module: nn.Module) -> nn.Module:
         """A copy on the device, in the layout that convolutions are fastest in."""
-        placed: nn.Module = copy.deepcopy(module).to(self.device, memory_format=torch.channels_last)
-        return placed
+        return _laid_out(copy.deepcopy(module).to(self.device), torch.channels_last)
 
     def _diverged(self, loss: float, epoch: int, step: int) -> EdgePruneError:
         return EdgePruneError(
@@ -191,6 +189,14 @@ class _Job:
             hint=f"lower `lr` in [tune] (it is {self.settings.lr:g})"
             + ('; precision = "fp32" may help too' if self.settings.precision == "bf16" else ""),
         )
+
+
+def _laid_out(module: nn.Module, layout: torch.memory_format) -> nn.Module:
+    """The same module with its convolution weights in this layout."""
+    for parameter in module.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=layout)
+    return module
 
 
 def _seed_of(seed: int, epoch: int) -> int:

@@ -1,0 +1,240 @@
+"""Fold batch norms into the convolution or linear layer before them; the algebra is exact.
+
+With s = gamma / sqrt(var + eps):  W' = s W,  b' = beta + s (b - mean).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections import Counter
+from dataclasses import dataclass
+
+import torch
+from torch import fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from edgeprune.errors import ModelError
+
+_aten = torch.ops.aten
+_CONVOLUTIONS = {
+    _aten.conv1d.default,
+    _aten.conv2d.default,
+    _aten.conv3d.default,
+    _aten.conv1d.padding,
+    _aten.conv2d.padding,
+    _aten.conv3d.padding,
+    _aten.conv_transpose1d.default,
+    _aten.conv_transpose2d.input,
+    _aten.conv_transpose3d.input,
+}
+_LINEAR = _aten.linear.default
+_PLAIN_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+
+@dataclass(frozen=True)
+class MergeReport:
+    """What a merge did, and how far the merged model's answers are from the model's, computed in float64.
+
+    `folded` and `kept` name batch norms; a kept one comes with the reason. `sqnr_db` is infinite for equal answers.
+    """
+
+    folded: tuple[str, ...]
+    kept: tuple[tuple[str, str], ...]
+    max_error: float
+    sqnr_db: float
+
+
+@dataclass(frozen=True)
+class _Fold:
+    """A batch norm and the layer it goes into, by module path."""
+
+    norm: str
+    layer: str
+
+
+def merge(module: nn.Module, example: torch.Tensor) -> nn.Module:
+    """A copy in eval mode with each batch norm folded into the layer that feeds it, and only it.
+
+    The pairs are found in the traced graph, not by name. Weights are computed in float64 and stored in their own
+    type. A batch norm leaves an Identity, or its activation (timm's BatchNormAct2d). What is not understood stays
+    as it is; `verify_merge` names it and why.
+
+    Args:
+        example: a batch of inputs that the model is traced with.
+
+    Raises:
+        ModelError: the model cannot be traced.
+    """
+    result = copy.deepcopy(module).eval()
+    folds, _ = _find(result, example)
+    with torch.no_grad():
+        for fold in folds:
+            layer, norm = result.get_submodule(fold.layer), result.get_submodule(fold.norm)
+            assert isinstance(norm, _BatchNorm)  # _find looked
+            _fold(layer, norm)
+            _replace(result, norm, _what_is_left(norm))
+    return result.eval()
+
+
+def verify_merge(before: nn.Module, after: nn.Module, example: torch.Tensor) -> MergeReport:
+    """Compare a model and its merge on a batch of inputs, both in float64.
+
+    Weights that are float64 themselves agree to about 1e-12; float32 ones carry the rounding of the merged weights.
+
+    Raises:
+        ModelError: the two give answers of different shapes, or one cannot be traced.
+    """
+    _, kept = _find(copy.deepcopy(before).eval(), example)
+    norms = {name for name, m in before.named_modules() if isinstance(m, _BatchNorm)}
+    left = {name for name, m in after.named_modules() if isinstance(m, _BatchNorm)}
+    reasons = dict(kept)
+    with torch.no_grad():
+        one, other = (copy.deepcopy(m).double().eval()(example.double()) for m in (before, after))
+    if one.shape != other.shape:
+        raise ModelError(f"the merged model answers {tuple(other.shape)}, the model {tuple(one.shape)}")
+    noise = (one - other).square().sum().item()
+    return MergeReport(
+        folded=tuple(sorted(norms - left)),
+        kept=tuple((name, reasons.get(name, "it was left alone")) for name in sorted(left)),
+        max_error=(one - other).abs().max().item(),
+        sqnr_db=10 * math.log10(one.square().sum().item() / noise) if noise > 0 else math.inf,
+    )
+
+
+def _find(module: nn.Module, example: torch.Tensor) -> tuple[list[_Fold], list[tuple[str, str]]]:
+    """The batch norms to fold, in graph order, and those to keep with the reason."""
+    graph = _Graph(module, example)
+    folds: list[_Fold] = []
+    kept: list[tuple[str, str]] = []
+    for name, norm in module.named_modules():
+        if isinstance(norm, _BatchNorm):
+            found = graph.layer_of(name, norm)
+            if isinstance(found, _Fold):
+                folds.append(found)
+            else:
+                kept.append((name, found))
+    return folds, kept
+
+
+class _Graph:
+    """The traced model, with the path of the tensor that each input node stands for."""
+
+    def __init__(self, module: nn.Module, example: torch.Tensor) -> None:
+        self.module = module
+        try:
+            exported = torch.export.export(module, (example,), strict=False)
+        except Exception as error:
+            first = next(iter(str(error).splitlines()), "")
+            raise ModelError(
+                f"the model cannot be traced: {type(error).__name__}: {first}",
+                hint="torch.export must be able to trace it",
+            ) from error
+        signature = exported.graph_signature
+        self.tensor = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+        self.nodes = list(exported.graph.nodes)
+        self.owners = Counter(id(t) for m in module.modules() for t in m._parameters.values() if t is not None)
+
+    def layer_of(self, name: str, norm: _BatchNorm) -> _Fold | str:
+        """The layer that a batch norm can be folded into, or why there is none."""
+        if norm.running_mean is None:
+            return "it normalises with the statistics of each batch"
+        if not _is_known(norm):
+            return f"a {type(norm).__name__} may do more than normalise"
+        calls = [
+            n for n in self.nodes if n.target is _aten.batch_norm.default and self._path(n, 3, "running_mean") == name
+        ]
+        if len(calls) != 1:
+            return "it is not used" if not calls else f"it is used {len(calls)} times"
+        source = calls[0].args[0]
+        assert isinstance(source, fx.Node)
+        if source.target not in _CONVOLUTIONS and source.target is not _LINEAR:
+            return f"it follows {_operator(source)}, not a convolution or linear layer"
+        if len(source.users) > 1:
+            return f"{_operator(source)} before it also feeds something else"
+        return self._into(name, source)
+
+    def _into(self, name: str, source: fx.Node) -> _Fold | str:
+        path = self._path(source, 1, "weight")
+        if path is None:
+            return f"the weight of {_operator(source)} before it is computed"
+        layer = self.module.get_submodule(path)
+        if not isinstance(layer, _ConvNd | nn.Linear):
+            return f"`{path}` before it is a {type(layer).__name__}"
+        if source.target is _LINEAR and source.meta["val"].ndim != 2:
+            return f"the outputs of `{path}` are not what it normalises over"
+        bias = source.args[2] if len(source.args) > 2 else source.kwargs.get("bias")
+        if (bias is None) != (layer.bias is None) or (bias is not None and self._path(source, 2, "bias") != path):
+            return f"the bias of `{path}` before it is computed"
+        uses = sum(n.args[1] is source.args[1] for n in self.nodes if len(n.args) > 1)
+        held = max(self.owners[id(t)] for t in (layer.weight, layer.bias) if t is not None)
+        if uses > 1 or held > 1:
+            return f"the weight of `{path}` before it is shared"
+        return _Fold(norm=name, layer=path)
+
+    def _path(self, node: fx.Node, position: int, suffix: str) -> str | None:
+        """The module whose tensor `suffix` a node has at this position."""
+        value = node.args[position] if len(node.args) > position else None
+        name = self.tensor.get(value.name, "") if isinstance(value, fx.Node) else ""
+        path, _, last = name.rpartition(".")
+        return path if last == suffix else None
+
+
+def _fold(layer: nn.Module, norm: _BatchNorm) -> None:
+    """Scale a layer's weight and set its bias, in place, so that it gives what the batch norm gave."""
+    assert isinstance(layer, _ConvNd | nn.Linear)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = (norm.running_var.double() + norm.eps).rsqrt()
+    if norm.weight is not None:
+        scale = scale * norm.weight.double()
+    shift = -scale * norm.running_mean.double()
+    if norm.bias is not None:
+        shift = shift + norm.bias.double()
+    if layer.bias is not None:
+        shift = shift + scale * layer.bias.double()
+    weight = layer.weight
+    layer.weight = nn.Parameter(_scaled(layer, scale).to(weight.dtype), weight.requires_grad)
+    layer.bias = nn.Parameter(shift.to(weight.dtype), weight.requires_grad)
+
+
+def _scaled(layer: _ConvNd | nn.Linear, scale: torch.Tensor) -> torch.Tensor:
+    """The weight, float64, times a factor for each output channel."""
+    weight = layer.weight.double()
+    if isinstance(layer, _ConvTransposeNd):  # (in, out / groups, ...): the output channels of a group are dim 1
+        grouped = weight.unflatten(0, (layer.groups, -1))
+        factor = scale.view(layer.groups, 1, -1, *[1] * (weight.ndim - 2))
+        return (grouped * factor).flatten(0, 1)
+    return weight * scale.view(-1, *[1] * (weight.ndim - 1))
+
+
+def _is_known(norm: _BatchNorm) -> bool:
+    return type(norm) in _PLAIN_NORMS or _is_timm_norm_act(norm)
+
+
+def _is_timm_norm_act(norm: nn.Module) -> bool:
+    kind = type(norm)
+    return kind.__module__.startswith("timm.") and kind.__name__ in ("BatchNormAct2d", "SyncBatchNormAct")
+
+
+def _what_is_left(norm: nn.Module) -> nn.Module:
+    """What a module does after its batch norm: timm's BatchNormAct2d drops out and activates."""
+    if not _is_timm_norm_act(norm):
+        return nn.Identity()
+    parts = [part for part in (norm.get_submodule("drop"), norm.get_submodule("act")) if type(part) is not nn.Identity]
+    if not parts:
+        return nn.Identity()
+    return parts[0] if len(parts) == 1 else nn.Sequential(*parts)
+
+
+def _replace(root: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """Put a module in another's place wherever it is registered."""
+    for parent in root.modules():
+        for name, child in parent.named_children():
+            if child is old:
+                setattr(parent, name, new)
+
+
+def _operator(node: fx.Node) -> str:
+    return f"`{getattr(node.target, '__name__', node.target)}`" if node.op == "call_function" else "the input"
