@@ -47,6 +47,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 Job = dict[str, Any]
+Spec = tuple[tuple[int, ...], np.dtype[Any]]
 VERSION = 1
 CHANNEL = 63  # a descriptor no library takes
 
@@ -60,12 +61,11 @@ class CaseError(Exception):
 
 
 class Loaded(Protocol):
-    """A model ready to run."""
+    """A model ready to run; `specs` are the shape and dtype of each input."""
 
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
+    specs: list[Spec]
 
-    def set_input(self, value: Array) -> None: ...
+    def set_inputs(self, values: list[Array]) -> None: ...
 
     def invoke(self) -> None: ...
 
@@ -81,14 +81,13 @@ class LiteRTModel:
         self._interpreter = Interpreter(model_path=path, num_threads=threads)
         self._interpreter.allocate_tensors()
         inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
-        only_one_input(len(inputs))
-        self._input, self._output = inputs[0]["index"], outputs[0]["index"]
-        self.shape = tuple(int(n) for n in inputs[0]["shape"])
-        self.dtype = np.dtype(inputs[0]["dtype"])
+        self._inputs, self._output = [entry["index"] for entry in inputs], outputs[0]["index"]
+        self.specs = [(tuple(int(n) for n in entry["shape"]), np.dtype(entry["dtype"])) for entry in inputs]
         self.invoke = self._interpreter.invoke
 
-    def set_input(self, value: Array) -> None:
-        self._interpreter.set_tensor(self._input, value)
+    def set_inputs(self, values: list[Array]) -> None:
+        for index, value in zip(self._inputs, values, strict=True):
+            self._interpreter.set_tensor(index, value)
 
     def output(self) -> Array:
         return np.array(self._interpreter.get_tensor(self._output))
@@ -114,16 +113,14 @@ class ExecuTorchModel:
         method = self._program.load_method("forward")
         if method is None:
             raise CaseError("load", "the file has no method `forward`")
-        only_one_input(method.metadata.num_inputs())
-        info = method.metadata.input_tensor_meta(0)
-        self.shape = tuple(int(n) for n in info.sizes())
-        self.dtype = np.dtype(self.SCALARS[int(info.dtype())])
+        infos = [method.metadata.input_tensor_meta(i) for i in range(method.metadata.num_inputs())]
+        self.specs = [(tuple(int(n) for n in i.sizes()), np.dtype(self.SCALARS[int(i.dtype())])) for i in infos]
         self._method = method
         self._inputs: tuple[Any, ...] = ()
         self._outputs: Sequence[Any] = ()
 
-    def set_input(self, value: Array) -> None:
-        self._inputs = (self._torch.from_numpy(np.ascontiguousarray(value).copy()),)
+    def set_inputs(self, values: list[Array]) -> None:
+        self._inputs = tuple(self._torch.from_numpy(np.ascontiguousarray(value).copy()) for value in values)
 
     def invoke(self) -> None:
         self._outputs = self._method.execute(self._inputs)
@@ -150,18 +147,17 @@ class OnnxModel:
         except refusals as error:
             raise CaseError("load", f"{type(error).__name__}: {error}") from error
         inputs = self._session.get_inputs()
-        only_one_input(len(inputs))
         kinds = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
         kinds |= {f"tensor({name})": name for name in ("int8", "uint8", "int32", "int64")}
-        self.shape = tuple(n if isinstance(n, int) else 1 for n in inputs[0].shape)  # a free batch is 1
-        self.dtype = np.dtype(kinds[inputs[0].type])
-        self._name = inputs[0].name
+        shapes = [tuple(n if isinstance(n, int) else 1 for n in entry.shape) for entry in inputs]  # a free batch is 1
+        self.specs = [(shape, np.dtype(kinds[entry.type])) for shape, entry in zip(shapes, inputs, strict=True)]
+        self._names = [entry.name for entry in inputs]
         self._feed: dict[str, Array] = {}
         self._outputs: Sequence[Any] = ()
         self._output_name = [self._session.get_outputs()[0].name]
 
-    def set_input(self, value: Array) -> None:
-        self._feed = {self._name: np.ascontiguousarray(value)}
+    def set_inputs(self, values: list[Array]) -> None:
+        self._feed = {name: np.ascontiguousarray(value) for name, value in zip(self._names, values, strict=True)}
 
     def invoke(self) -> None:
         self._outputs = self._session.run(self._output_name, self._feed)
@@ -176,11 +172,6 @@ RUNTIMES: dict[str, tuple[Callable[[str, int], Loaded], str, str, tuple[str, ...
     "executorch": (ExecuTorchModel, "executorch", "executorch.extension.pybindings.portable_lib", ("_portable_lib",)),
     "onnxruntime": (OnnxModel, "onnxruntime", "onnxruntime", ("onnxruntime_pybind11_state", "libonnxruntime")),
 }
-
-
-def only_one_input(count: int) -> None:
-    if count != 1:
-        raise CaseError("load", f"the model has {count} inputs; this runner feeds models with one")
 
 
 def emit(event: str, **fields: Any) -> None:
@@ -261,18 +252,22 @@ def load_case(job: Job, case: Job) -> Loaded:
         raise CaseError("load", f"{type(error).__name__}: {error}") from error
 
 
-def seeded_input(model: Loaded) -> Array:
-    """Standard normal values (full-range integers), the same for the same shape."""
+def seeded_inputs(model: Loaded) -> list[Array]:
+    """Standard normal values (full-range integers), the same for the same shapes."""
     random = np.random.default_rng(0)
-    if np.issubdtype(model.dtype, np.integer):
-        limits = np.iinfo(model.dtype)
-        return random.integers(limits.min, limits.max, model.shape, dtype=model.dtype, endpoint=True)
-    return random.standard_normal(model.shape, dtype=np.float32).astype(model.dtype)
+    values: list[Array] = []
+    for shape, dtype in model.specs:
+        if np.issubdtype(dtype, np.integer):
+            limits = np.iinfo(dtype)
+            values.append(random.integers(limits.min, limits.max, shape, dtype=dtype, endpoint=True))
+        else:
+            values.append(random.standard_normal(shape, dtype=np.float32).astype(dtype))
+    return values
 
 
 def prepared(job: Job, case: Job) -> Loaded:
     model = load_case(job, case)
-    model.set_input(seeded_input(model))
+    model.set_inputs(seeded_inputs(model))
     run_once(model)
     return model
 
@@ -381,17 +376,15 @@ def infer_case(job: Job, case: Job) -> None:
     baseline, peak = start_peak(), None
     model = load_case(job, case)
     inputs = np.load(case["inputs"], mmap_mode="r", allow_pickle=False)
-    expected = model.shape[1:]
-    if inputs.dtype != model.dtype or tuple(inputs.shape[1:]) != expected or inputs.shape[0] < 1:
-        raise CaseError(
-            "input",
-            f"the inputs are {inputs.dtype} {tuple(inputs.shape)}, the file takes {model.dtype} (N, "
-            f"{', '.join(map(str, expected))}) one by one",
-        )
+    if len(model.specs) != 1:
+        raise CaseError("input", f"the file has {len(model.specs)} inputs; inference feeds files with one")
+    shape, dtype = model.specs[0]
+    if shape[0] != 1 or inputs.dtype != dtype or tuple(inputs.shape[1:]) != shape[1:] or inputs.shape[0] < 1:
+        raise CaseError("input", f"the inputs are {inputs.dtype} {inputs.shape}, the file takes {dtype} {shape}")
     outputs: Array | None = None
     told = time.monotonic()
     for index in range(inputs.shape[0]):
-        model.set_input(np.array(inputs[index : index + 1]))
+        model.set_inputs([np.array(inputs[index : index + 1])])
         run_once(model)
         if index <= job["runs"]:  # later on the inputs and outputs kept here would count
             peak = peak_since(baseline)

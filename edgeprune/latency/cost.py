@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import bisect
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from itertools import product
 from typing import Protocol, cast
 
 from edgeprune.errors import UsageError
@@ -119,56 +121,62 @@ class LatencyCost:
         return Grid(monotone(costs), square=shape.is_square)
 
 
-@dataclass(frozen=True)
 class Grid:
     """Costs of one operation at measured widths."""
 
-    costs: Mapping[Point, float]
-    square: bool
+    def __init__(self, costs: Mapping[Point, float], *, square: bool) -> None:
+        self._costs, self._square = costs, square
+        self._ins, self._outs = sorted({p[0] for p in costs}), sorted({p[1] for p in costs})
 
     def at(self, point: Point) -> tuple[float, bool]:
         """(cost, whether it lies within what was measured). Wider than measured costs in proportion."""
-        inner = self._clamped(point)
-        scale = max(1.0, point[1] / inner[1]) * (1.0 if self.square else max(1.0, point[0] / inner[0]))
-        value = self._line(inner[1]) if self.square else self._bilinear(inner)
+        inner = (_clamped(point[0], self._ins), _clamped(point[1], self._outs))
+        scale = max(1.0, point[1] / inner[1]) * (1.0 if self._square else max(1.0, point[0] / inner[0]))
+        value = self._line(inner[1]) if self._square else self._bilinear(inner)
         if value is None:
             return self._nearest(point), False
         return value * scale, inner == point
 
-    def _clamped(self, point: Point) -> Point:
-        ins, outs = {p[0] for p in self.costs}, {p[1] for p in self.costs}
-        return min(max(point[0], min(ins)), max(ins)), min(max(point[1], min(outs)), max(outs))
-
-    def _line(self, channels: float) -> float:
-        widths = sorted(c for c, _ in self.costs)
-        low, high = max(c for c in widths if c <= channels), min(c for c in widths if c >= channels)
-        part = 0.0 if low == high else (channels - low) / (high - low)
-        return self.costs[low, low] * (1 - part) + self.costs[high, high] * part
+    def _line(self, width: float) -> float:
+        low, high = _around(width, self._outs)
+        part = _part(width, low[0], high[0])
+        return self._costs[low[0], low[0]] * (1 - part) + self._costs[high[0], high[0]] * part
 
     def _bilinear(self, point: Point) -> float | None:
         """In the smallest rectangle of measured corners around the point; None where there is none."""
-        (i, o), best, corners = point, float("inf"), None
-        ins, outs = sorted({p[0] for p in self.costs}), sorted({p[1] for p in self.costs})
-        for i0 in (c for c in ins if c <= i):
-            for i1 in (c for c in ins if c >= i):
-                for o0 in (c for c in outs if c <= o):
-                    for o1 in (c for c in outs if c >= o):
-                        area = (i1 - i0 + 1.0) * (o1 - o0 + 1.0)
-                        if area < best and all(p in self.costs for p in ((i0, o0), (i0, o1), (i1, o0), (i1, o1))):
-                            best, corners = area, (i0, i1, o0, o1)
+        (i, o), costs = point, self._costs
+        ins, outs = _around(i, self._ins), _around(o, self._outs)
+        best, corners = float("inf"), None
+        for i0, i1 in product(*ins):
+            for o0, o1 in product(*outs):
+                area = (i1 - i0 + 1.0) * (o1 - o0 + 1.0)
+                if area < best and (i0, o0) in costs and (i0, o1) in costs and (i1, o0) in costs and (i1, o1) in costs:
+                    best, corners = area, (i0, i1, o0, o1)
         if corners is None:
             return None
         i0, i1, o0, o1 = corners
-        u = 0.0 if i0 == i1 else (i - i0) / (i1 - i0)
-        v = 0.0 if o0 == o1 else (o - o0) / (o1 - o0)
-        below = self.costs[i0, o0] * (1 - v) + self.costs[i0, o1] * v
-        above = self.costs[i1, o0] * (1 - v) + self.costs[i1, o1] * v
+        u, v = _part(i, i0, i1), _part(o, o0, o1)
+        below = costs[i0, o0] * (1 - v) + costs[i0, o1] * v
+        above = costs[i1, o0] * (1 - v) + costs[i1, o1] * v
         return below * (1 - u) + above * u
 
     def _nearest(self, point: Point) -> float:
         """The nearest point's cost, scaled by the work."""
-        near = min(self.costs, key=lambda p: (abs(p[0] - point[0]) / point[0] + abs(p[1] - point[1]) / point[1], p))
-        return self.costs[near] * (point[0] * point[1]) / (near[0] * near[1])
+        near = min(self._costs, key=lambda p: (abs(p[0] / point[0] - 1) + abs(p[1] / point[1] - 1), p))
+        return self._costs[near] * (point[0] * point[1]) / (near[0] * near[1])
+
+
+def _clamped(width: float, measured: Sequence[float]) -> float:
+    return min(max(width, measured[0]), measured[-1])
+
+
+def _around(width: float, measured: Sequence[float]) -> tuple[Sequence[float], Sequence[float]]:
+    """Measured widths up to this one and from this one on, nearest first; where it was measured it is in both."""
+    return measured[: bisect.bisect_right(measured, width)][::-1], measured[bisect.bisect_left(measured, width) :]
+
+
+def _part(width: float, low: float, high: float) -> float:
+    return 0.0 if low == high else (width - low) / (high - low)
 
 
 def monotone(costs: Mapping[Point, float]) -> dict[Point, float]:

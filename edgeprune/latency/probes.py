@@ -45,9 +45,9 @@ def probe(
     """Measure what the table lacks of these layers' operations, at a grid of widths from `granularity` to full.
 
     `sizes` are the units of each group with none removed. First it is found how the runtime's kernels grow with
-    output channels (see `Staircase`); grid points lie on their steps. Each operation is
-    timed in three rounds between the others; the quietest counts, the cost of an empty graph subtracted. What
-    cannot be measured is kept in the table with the reason. `on_progress` gets (done, to do, what).
+    output channels (see `Staircase`); grid points lie on their steps. Each operation is timed in three rounds
+    between the others; the quietest counts, the cost of an empty graph subtracted. What cannot be measured is kept
+    in the table with the reason, and tried again the next time. `on_progress` gets (done, to do, what).
 
     Raises:
         UsageError: the runtime cannot be probed.
@@ -64,7 +64,7 @@ def probe(
         if len(times) == len(SWEEP):
             table.put_staircase(setting, kind, fit_staircase({op.out_channels: s for op, s in times.items()}))
     needed = grid(layers, sizes, granularity, {kind: s.step for kind, s in table.staircases(setting).items()})
-    known = table.medians(setting).keys() | table.unsupported(setting).keys()
+    known = table.medians(setting).keys()
     missing = [operation for operation in needed if operation.key() not in known]
     for start in range(0, len(missing), BATCH):
         tell(start, len(missing), f"{len(needed)} operations, {len(missing)} to measure")

@@ -71,8 +71,11 @@ class LatencyTable:
             ) from error
 
     def put(self, setting: Setting, operation: OpSignature, measurement: Measurement) -> None:
-        """Keep an operation's latency (it replaces an older one)."""
+        """Keep an operation's latency (it replaces an older one, or that it was unsupported)."""
         self._put("operations", "operation, measurement", setting, operation.key(), measurement.model_dump_json())
+        statement = "DELETE FROM unsupported WHERE device = ? AND build = ? AND threads = ? AND operation = ?"
+        with self._transaction() as connection:
+            connection.execute(statement, (setting.device, setting.build, setting.threads, operation.key()))
 
     def get(self, setting: Setting, operation: OpSignature) -> Measurement | None:
         text = self._get("operations", "operation, measurement", setting, operation.key())

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from device_profiles import ProfileError, load_profiles, match_profile
+
+GOOD = """
+version = 1
+name = "{name}"
+channel_multiple = {multiple}
+minimum_width = 8
+preferred_runtime = "litert"
+[match]
+{match}
+[sources]
+channel_multiple = "not measured"
+minimum_width = "not measured"
+preferred_runtime = "not measured"
+cpu_affinity = "not measured"
+thermal_limit_c = "not measured"
+"""
+
+
+@dataclass(frozen=True)
+class Facts:
+    abi: str
+    os: str = "Linux 6.1 glibc 2.36"
+    kind: str = "local"
+    model: str = "board"
+    cpu: str = "some CPU"
+
+
+@pytest.mark.parametrize(
+    ("facts", "name"),
+    [
+        (Facts("x86_64"), "generic x86_64 Linux"),
+        (Facts("aarch64"), "generic aarch64 Linux"),
+        (Facts("aarch64", os="Darwin 24"), "generic"),
+        (Facts("riscv64"), "generic"),
+    ],
+)
+def test_a_device_gets_the_profile_of_its_kind(facts: Facts, name: str) -> None:
+    profile = match_profile(facts)
+    assert profile.name == name
+    assert profile.channel_multiple >= 1
+
+
+def test_every_fact_of_every_profile_says_where_it_is_from() -> None:
+    for profile in load_profiles():
+        assert all(profile.sources.values()), profile.name
+
+
+def test_the_most_specific_profile_wins(tmp_path: Path) -> None:
+    for name, multiple, match in (("a", 8, 'abi = "arm"'), ("b", 16, 'abi = "arm"\ncpu = "Cortex-A76"'), ("c", 4, "")):
+        (tmp_path / f"{name}.toml").write_text(GOOD.format(name=name, multiple=multiple, match=match))
+    assert match_profile(Facts("arm64", cpu="cortex-a76 r1"), folder=tmp_path).name == "b"
+    assert match_profile(Facts("arm64"), folder=tmp_path).name == "a"
+    assert match_profile(Facts("x86_64"), folder=tmp_path).name == "c"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("minimum_width = 8", "minimum_witdh = 8", "minimum_wi"),
+        ("channel_multiple = 8", "channel_multiple = 0", "channel_multiple"),
+        ('cpu_affinity = "not measured"', "", "sources are missing for cpu_affinity"),
+        ("[match]", '[match]\nabi = "("', "not a regular expression"),
+        ("version = 1", "version = 2", "version"),
+        ("version = 1", "version 1", "TOML|Expected"),
+    ],
+)
+def test_a_wrong_profile_is_refused_with_file_and_key(tmp_path: Path, old: str, new: str, words: str) -> None:
+    text = GOOD.format(name="a", multiple=8, match="")
+    assert old in text
+    (tmp_path / "wrong.toml").write_text(text.replace(old, new))
+    with pytest.raises(ProfileError, match=rf"wrong\.toml.*({words})"):
+        match_profile(Facts("x86_64"), folder=tmp_path)
+
+
+def test_two_profiles_of_one_name_are_refused(tmp_path: Path) -> None:
+    for file in ("a", "b"):
+        (tmp_path / f"{file}.toml").write_text(GOOD.format(name="same", multiple=8, match=""))
+    with pytest.raises(ProfileError, match="two profiles are called same"):
+        load_profiles(tmp_path)

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgeprune.errors import UsageError
+from edgeprune.latency.cost import Grid, LatencyCost, MacsCost, ParameterCost, SizeCost, monotone, parse_key, total
+from edgeprune.latency.measurement import Conditions, Measurement, RuntimeBuild
+from edgeprune.latency.staircase import SWEEP, fit_staircase
+from edgeprune.latency.table import LatencyTable, Setting
+from edgeprune.structure.operations import OpSignature
+from edgeprune.structure.units import Layer, Width
+
+BUILD = RuntimeBuild(name="litert", version="1", sha256="a" * 64)
+SETTING = Setting("device", BUILD.id, 1)
+CONV = OpSignature("conv2d", 64, 64, 8, 8, (3, 3), padding=(1, 1))
+
+
+def measured(seconds: float) -> Measurement:
+    now = Conditions(time=0.0)
+    return Measurement(
+        file="probe",
+        device="device",
+        runtime=BUILD,
+        threads=1,
+        samples_s=(seconds,),
+        median_s=seconds,
+        p90_s=seconds,
+        low_s=seconds,
+        high_s=seconds,
+        quality="stable",
+        evidence="made up",
+        before=now,
+        after=now,
+    )
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> LatencyTable:
+    return LatencyTable(tmp_path / "t.sqlite")
+
+
+def cost_of(table: LatencyTable) -> LatencyCost:
+    return LatencyCost(table, "device", BUILD.id, 1)
+
+
+def fill(table: LatencyTable, op: OpSignature, ins: list[int], outs: list[int]) -> None:
+    for i in ins:
+        for o in outs:
+            table.put(SETTING, op.with_channels(i, o), measured(1e-6 * (2 + 0.5 * i + 0.25 * o + 0.125 * i * o)))
+
+
+def test_a_bilinear_truth_is_met_between_the_points(table: LatencyTable) -> None:
+    fill(table, CONV, [8, 24, 64], [8, 40, 64])
+    cost = cost_of(table)
+    for i, o in ((8, 8), (16, 16), (30, 50), (64, 64), (24, 9)):
+        assert cost.cost(CONV.with_channels(i, o)) == pytest.approx(1e-6 * (2 + 0.5 * i + 0.25 * o + 0.125 * i * o))
+    assert cost.extrapolates == set()
+
+
+def test_two_layers_grids_of_one_shape_are_used_together(table: LatencyTable) -> None:
+    fill(table, CONV, [8, 16], [8, 16])
+    fill(table, CONV, [32, 64], [32, 64])
+    cost = cost_of(table)
+    assert cost.cost(CONV.with_channels(12, 12)) == pytest.approx(1e-6 * (2 + 6 + 3 + 0.125 * 144))
+    assert cost.cost(CONV.with_channels(48, 40)) == pytest.approx(1e-6 * (2 + 24 + 10 + 0.125 * 1920))
+
+
+def test_outside_of_what_was_measured_is_said(table: LatencyTable) -> None:
+    fill(table, CONV, [16, 32], [16, 32])
+    cost = cost_of(table)
+    narrow, wide = CONV.with_channels(8, 16), CONV.with_channels(64, 32)
+    assert cost.cost(narrow) == cost.cost(CONV.with_channels(16, 16))
+    assert cost.cost(wide) == pytest.approx(2 * cost.cost(CONV.with_channels(32, 32)))
+    assert cost.extrapolates == {narrow.key(), wide.key()}
+
+
+def test_what_was_never_measured_is_refused_and_what_cannot_be_is_named(table: LatencyTable) -> None:
+    fill(table, CONV, [16], [16])
+    other = OpSignature("activation", 8, 8, 4, 4, function="mish")
+    with pytest.raises(UsageError, match="never measured"):
+        cost_of(table).cost(other)
+    table.put_unsupported(SETTING, other, "no such kernel")
+    cost = cost_of(table)
+    assert cost.cost(other.with_channels(4, 4)) == 0.0
+    assert cost.unmeasured == {other.with_channels(4, 4).key(): "no such kernel"}
+
+
+def test_another_build_shares_nothing(table: LatencyTable) -> None:
+    fill(table, CONV, [16], [16])
+    with pytest.raises(UsageError, match="never measured"):
+        LatencyCost(table, "device", "litert-2-bbbb", 1).cost(CONV.with_channels(16, 16))
+
+
+def test_depthwise_widths_share_one_axis(table: LatencyTable) -> None:
+    op = OpSignature("depthwise_conv2d", 32, 32, 8, 8, (3, 3), groups=32)
+    for c in (8, 32):
+        table.put(SETTING, op.with_channels(c, c), measured(c * 1e-6))
+    assert cost_of(table).cost(op.with_channels(20, 20)) == pytest.approx(20e-6)
+
+
+def test_a_width_inside_a_stair_costs_the_whole_stair(table: LatencyTable) -> None:
+    stairs = fit_staircase({c: 1e-6 * (1 + -(-c // 32) * 32) for c in SWEEP})
+    assert stairs.step == 32
+    table.put_staircase(SETTING, "conv2d", stairs)
+    for i in (8, 64):
+        for o in (8, 64, 128):
+            table.put(SETTING, CONV.with_channels(i, o), measured(1e-9 * i * -(-o // 32) * 32))
+    cost = cost_of(table)
+    at = {o: cost.cost(CONV.with_channels(64, o)) for o in (8, 32, 40, 64, 72, 96)}
+    assert at[8] == pytest.approx(at[32])
+    assert at[40] == pytest.approx(at[64])
+    assert at[72] == pytest.approx(at[96])
+    assert at[32] < at[40] < at[72]
+    assert stairs.at(200) == 224
+
+
+@given(st.integers(1, 3), st.floats(0.5, 5), st.floats(0, 0.02), st.randoms(use_true_random=False))
+def test_a_staircase_is_found_under_noise(power: int, unit: float, noise: float, random: object) -> None:
+    step = 8 * 2**power
+    costs = {c: unit * (1 + -(-c // step) * step) * (1 + noise * random.random()) for c in SWEEP}  # type: ignore[attr-defined]
+    assert fit_staircase(costs).step == step
+
+
+POINTS = st.dictionaries(
+    st.tuples(st.sampled_from([8.0, 16.0, 24.0, 64.0]), st.sampled_from([8.0, 32.0, 48.0])),
+    st.floats(1, 100),
+    min_size=1,
+)
+
+
+@given(POINTS)
+def test_smoothed_costs_never_fall_with_width(costs: dict[tuple[float, float], float]) -> None:
+    smooth = monotone(costs)
+    for (a, b), low in smooth.items():
+        for (c, d), high in smooth.items():
+            assert low <= high or not (a <= c and b <= d)
+
+
+@settings(max_examples=50)
+@given(
+    st.lists(st.floats(1, 100), min_size=12, max_size=12), st.integers(1, 100), st.integers(1, 80), st.integers(0, 9)
+)
+def test_interpolated_costs_of_a_full_grid_never_fall(values: list[float], i: int, o: int, more: int) -> None:
+    points = [(float(a), float(b)) for a in (8, 16, 24, 64) for b in (8, 32, 48)]
+    grid = Grid(monotone(dict(zip(points, values, strict=True))), square=False)
+    here = grid.at((i, o))[0]
+    assert grid.at((i + more, o))[0] >= here * (1 - 1e-9)
+    assert grid.at((i, o + more))[0] >= here * (1 - 1e-9)
+
+
+@given(
+    st.builds(
+        OpSignature,
+        kind=st.sampled_from(["conv2d", "linear", "add", "activation"]),
+        in_channels=st.integers(1, 999),
+        out_channels=st.integers(1, 999),
+        kernel=st.tuples(st.integers(1, 7), st.integers(1, 7)),
+        function=st.sampled_from(["", "relu", "gelu_tanh"]),
+        broadcast=st.booleans(),
+    )
+)
+def test_a_key_names_its_operation(op: OpSignature) -> None:
+    assert parse_key(op.key()) == op
+
+
+def test_counted_costs_and_totals() -> None:
+    width = Width(0, (("g", 1),))
+    layers = [
+        Layer("a", OpSignature("conv2d", 3, 16, 8, 8, (3, 3), padding=(1, 1)), Width(3), width),
+        Layer("b", OpSignature("linear", 16, 10), width, Width(10)),
+    ]
+    assert total(layers, {"g": 16}, MacsCost()) == 8 * 8 * 16 * 27 + 160
+    assert total(layers, {"g": 4}, ParameterCost()) == 4 * 27 + 4 + 40 + 10
+    assert total(layers, {"g": 4}, SizeCost()) == 4 * total(layers, {"g": 4}, ParameterCost())

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgeprune.devices.jobs import runtime_build
+from edgeprune.devices.local import LocalDevice
+from edgeprune.latency import probes
+from edgeprune.latency.cost import LatencyCost, total
+from edgeprune.latency.probes import grid, probe, widths
+from edgeprune.latency.table import LatencyTable, Setting
+from edgeprune.structure.operations import OpSignature
+from edgeprune.structure.units import Layer, Width
+
+G, H = Width(0, (("g", 1),)), Width(0, (("h", 1),))
+CONV = OpSignature("conv2d", 32, 64, 8, 8, (3, 3), padding=(1, 1), function="relu")
+LAYERS = [
+    Layer("stem", OpSignature("conv2d", 3, 32, 16, 16, (3, 3), (2, 2), (1, 1)), Width(3), G),
+    Layer("dw", OpSignature("depthwise_conv2d", 32, 32, 8, 8, (3, 3), padding=(1, 1), groups=32), G, G),
+    Layer("conv", CONV, G, H),
+    Layer("again", CONV, G, H),
+    Layer("add", OpSignature("add", 64, 64, 8, 8), H, H),
+    Layer("odd", OpSignature("activation", 64, 64, 8, 8, function="mish"), H, H),
+    Layer("head", OpSignature("linear", 64, 10), H, Width(10)),
+]
+SIZES = {"g": 32, "h": 64}
+
+
+@pytest.mark.parametrize(
+    ("width", "granularity", "step", "expected"),
+    [
+        (Width(10), 8, 8, [10]),
+        (Width(0, (("a", 1),)), 8, 8, [8, 40, 64, 96]),
+        (Width(0, (("a", 1),)), 8, 32, [8, 32, 64, 96]),
+        (Width(5, (("a", 1), ("b", 2))), 8, 8, [25, 56, 80, 113]),  # 5 + 8 + 2 * 6 to 5 + 96 + 2 * 6
+        (Width(0, (("b", 1),)), 8, 8, [6]),
+        (Width(0, (("a", 49),)), 8, 8, [392, 1832, 3264, 4704]),
+    ],
+)
+def test_widths_span_from_the_smallest_to_the_full(
+    width: Width, granularity: int, step: int, expected: list[int]
+) -> None:
+    found = widths(width, {"a": 96, "b": 6}, granularity, step)
+    assert found == pytest.approx(expected, abs=8)
+    assert (found[0], found[-1]) == (expected[0], expected[-1])
+    assert all(point % step == 0 for point in found[1:-1])
+
+
+def test_the_grid_has_each_operation_once_and_fixed_sides_stay() -> None:
+    operations = grid(LAYERS, SIZES, 8, {})
+    assert len(operations) == len(set(operations))
+    by_kind = {kind: [o for o in operations if o.kind == kind] for kind in ("conv2d", "depthwise_conv2d", "linear")}
+    assert {o.in_channels for o in by_kind["conv2d"] if o.height == 16} == {3}
+    assert {o.out_channels for o in by_kind["linear"]} == {10}
+    assert {(o.in_channels, o.out_channels) for o in by_kind["conv2d"] if o.height == 8} >= {(8, 8), (32, 64), (8, 64)}
+    assert all(o.groups == o.in_channels == o.out_channels for o in by_kind["depthwise_conv2d"])
+
+
+def test_grouped_convolutions_stay_divisible() -> None:
+    layer = Layer("g", OpSignature("conv2d", 96, 96, 8, 8, (3, 3), groups=3), Width(0, (("a", 1),)), Width(96))
+    operations = grid([layer], {"a": 96}, 8, {})
+    assert operations
+    assert all(o.in_channels % 3 == 0 for o in operations)
+
+
+def test_probing_fills_the_table_once_and_for_every_width(device: LocalDevice, tmp_path: Path) -> None:
+    table = LatencyTable(tmp_path / "t.sqlite")
+    told: list[tuple[int, int, str]] = []
+    probe(device, LAYERS, SIZES, table, on_progress=lambda done, todo, what: told.append((done, todo, what)))
+    setting = Setting(device.facts().fingerprint, runtime_build(device, "litert").id, 1)
+    assert set(table.staircases(setting)) == {"conv2d", "depthwise_conv2d"}
+    medians = table.medians(setting)
+    assert all(seconds > 0 for seconds in medians.values())
+    assert all("mish" in reason for reason in table.unsupported(setting).values())
+    evidence = next(iter(table.operations(setting).values())).evidence
+    assert "empty graph subtracted" in evidence
+
+    costs = LatencyCost(table, setting.device, setting.build, 1)
+    for g in range(8, 33, 8):
+        for h in range(8, 65, 8):
+            assert total(LAYERS, {"g": g, "h": h}, costs) > 0
+    assert costs.extrapolates == set()
+    assert {key.split("function=")[1] for key in costs.unmeasured} == {"mish;broadcast=False"}
+
+    rows = table.operations(setting)
+    told.clear()
+    probe(device, LAYERS, SIZES, table, on_progress=lambda done, todo, what: told.append((done, todo, what)))
+    assert table.operations(setting) == rows  # nothing was measured again
+    assert not any("finding" in what for _, _, what in told)
+
+
+def test_an_interrupted_probe_keeps_what_it_has(
+    device: LocalDevice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probes, "BATCH", 2)
+    table = LatencyTable(tmp_path / "t.sqlite")
+
+    def interrupt(done: int, todo: int, what: str) -> None:
+        if done >= 4:
+            raise KeyboardInterrupt
+
+    layers = [LAYERS[4], LAYERS[6]]  # no sweep
+    with pytest.raises(KeyboardInterrupt):
+        probe(device, layers, SIZES, table, on_progress=interrupt)
+    setting = Setting(device.facts().fingerprint, runtime_build(device, "litert").id, 1)
+    kept = table.operations(setting)
+    assert len(kept) == 4
+    probe(device, layers, SIZES, table)
+    after = table.operations(setting)
+    assert len(after) == 8
+    assert {key: after[key] for key in kept} == kept

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_cost import BUILD
+
+from edgeprune.devices.jobs import CaseResult, Job, JobResult, Visit
+from edgeprune.devices.local import LocalDevice
+from edgeprune.errors import UsageError
+from edgeprune.latency import protocol
+from edgeprune.latency.measurement import Conditions
+from edgeprune.latency.protocol import PROTOCOLS, measure, measure_peak_memory, measure_ratio
+from edgeprune.latency.tflite_writer import write_operation
+from edgeprune.structure.operations import OpSignature
+
+SHORT = replace(
+    PROTOCOLS["probe"], timing=replace(PROTOCOLS["probe"].timing, rounds=4), least_processes=2, most_processes=2
+)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    paths = tmp_path / "small.tflite", tmp_path / "large.tflite"
+    for path, channels in zip(paths, (16, 64), strict=True):
+        write_operation(OpSignature("conv2d", channels, channels, 16, 16, (3, 3), padding=(1, 1)), path)
+    return paths
+
+
+def test_a_measurement_carries_all_that_is_needed_to_judge_it(device: LocalDevice, files: tuple[Path, Path]) -> None:
+    told: list[tuple[int, int]] = []
+    small, large = measure(
+        device, files, runtime="litert", protocol=SHORT, on_progress=lambda done, all: told.append((done, all))
+    )
+    assert (small.file, large.file) == ("small.tflite", "large.tflite")
+    for m in (small, large):
+        assert m.device == device.facts().fingerprint
+        assert m.runtime.version == device.facts().runtimes["litert"]
+        assert m.low_s <= m.median_s <= m.high_s
+        assert m.median_s <= m.p90_s
+        assert len(m.samples_s) >= 4 * 3
+        assert m.median_s == pytest.approx(float(np.median(m.samples_s)))
+        assert m.after.time >= m.before.time
+        assert "interval" in m.evidence
+    assert told[-1] == (8, 8)
+
+
+def test_a_ratio_holds_both_sides(device: LocalDevice, files: tuple[Path, Path]) -> None:
+    ratio = measure_ratio(device, *files, runtime="litert", protocol=SHORT)
+    assert ratio.low <= ratio.ratio <= ratio.high
+    assert (ratio.numerator.file, ratio.denominator.file) == ("small.tflite", "large.tflite")
+    assert "24 pairs in 2 processes" in ratio.evidence
+
+
+def test_peak_memory_is_told(device: LocalDevice, files: tuple[Path, Path]) -> None:
+    assert measure_peak_memory(device, files[1], runtime="litert") >= 64 * 64 * 9 * 4
+
+
+def test_a_file_that_does_not_run_is_named(device: LocalDevice, files: tuple[Path, Path], tmp_path: Path) -> None:
+    bad = tmp_path / "bad.tflite"
+    bad.write_bytes(b"bad")
+    with pytest.raises(UsageError, match=r"bad\.tflite"):
+        measure(device, [files[0], bad], runtime="litert", protocol=SHORT)
+    with pytest.raises(UsageError, match="quick, standard, probe"):
+        measure(device, files, runtime="litert", protocol="fast")
+
+
+def simulated(latency: Callable[[int, int, int], float], clock: Callable[[int], float]) -> Callable[..., JobResult]:
+    """A device made of numbers: `latency(file, process, round)` in seconds, `clock(process)` in MHz."""
+    processes = iter(range(1000))
+
+    def run_job(device: Any, job: Job, **settings: Any) -> JobResult:
+        process = next(processes)
+        assert job.timing is not None
+        cases = {}
+        for number, case in enumerate(job.cases):
+            visits = [Visit(r, (latency(number, process, r),) * 3, (), 1, None) for r in range(job.timing.rounds)]
+            cases[case.id] = CaseResult(case.id, visits, finished=True)
+        before = Conditions(time=10.0 * process, frequency_mhz=(clock(process),))
+        after = Conditions(time=10.0 * process + 9, frequency_mhz=(clock(process + 1),))
+        return JobResult(BUILD, before, after, cases)
+
+    return run_job
+
+
+def ratio_of(monkeypatch: pytest.MonkeyPatch, device: LocalDevice, files: tuple[Path, Path], run: Any) -> Any:
+    monkeypatch.setattr(protocol, "run_job", run)
+    return measure_ratio(device, *files, runtime="litert", protocol="quick")
+
+
+def test_quiet_pairs_end_early_and_slow_phases_cancel(
+    monkeypatch: pytest.MonkeyPatch, device: LocalDevice, files: tuple[Path, Path]
+) -> None:
+    random = np.random.default_rng(0)
+
+    def latency(file: int, process: int, round: int) -> float:
+        slow_phase = 1.5 if round > 25 else 1.0  # both files of a pair share it
+        return (1.0, 2.0)[file] * slow_phase * (1 + 0.01 * random.standard_normal())
+
+    ratio = ratio_of(monkeypatch, device, files, simulated(latency, lambda process: 2000.0))
+    assert ratio.quality == "stable"
+    assert ratio.ratio == pytest.approx(0.5, rel=0.01)
+    assert ratio.low <= 0.5 <= ratio.high
+    assert "80 pairs in 2 processes" in ratio.evidence
+
+
+def test_noise_is_met_with_more_pairs_and_then_said(
+    monkeypatch: pytest.MonkeyPatch, device: LocalDevice, files: tuple[Path, Path]
+) -> None:
+    random = np.random.default_rng(0)
+    run = simulated(lambda file, process, round: random.lognormal(0, 0.6), lambda process: 2000.0)
+    ratio = ratio_of(monkeypatch, device, files, run)
+    assert ratio.quality == "noisy"
+    assert "240 pairs in 6 processes" in ratio.evidence
+
+
+def test_a_falling_clock_is_called_throttling(
+    monkeypatch: pytest.MonkeyPatch, device: LocalDevice, files: tuple[Path, Path]
+) -> None:
+    random = np.random.default_rng(0)
+    run = simulated(
+        lambda file, process, round: (1 + 0.1 * process) * (1 + 0.001 * random.standard_normal()),
+        lambda process: 2000.0 - 100 * process,
+    )
+    ratio = ratio_of(monkeypatch, device, files, run)
+    assert ratio.quality == "throttled"
+    assert ratio.ratio == pytest.approx(1.0, rel=0.01)

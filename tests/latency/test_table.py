@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_cost import BUILD, CONV, SETTING, measured
+
+from edgeprune.errors import UsageError
+from edgeprune.latency.table import LatencyTable, Setting
+
+
+def test_what_is_put_is_got_and_nothing_else(tmp_path: Path) -> None:
+    table = LatencyTable(tmp_path / "t.sqlite")
+    table.put(SETTING, CONV, measured(2.0))
+    assert LatencyTable(tmp_path / "t.sqlite").get(SETTING, CONV) == measured(2.0)
+    assert table.get(SETTING, CONV.with_channels(8, 8)) is None
+    for other in (Setting("x", BUILD.id, 1), Setting("device", "x", 1), Setting("device", BUILD.id, 2)):
+        assert table.get(other, CONV) is None
+    assert table.medians(SETTING) == {CONV.key(): 2.0}
+
+
+def test_a_new_measurement_replaces_the_old_and_the_refusal(tmp_path: Path) -> None:
+    table = LatencyTable(tmp_path / "t.sqlite")
+    table.put_unsupported(SETTING, CONV, "it crashed")
+    assert table.unsupported(SETTING) == {CONV.key(): "it crashed"}
+    table.put(SETTING, CONV, measured(1.0))
+    table.put(SETTING, CONV, measured(3.0))
+    assert table.operations(SETTING) == {CONV.key(): measured(3.0)}
+    assert table.unsupported(SETTING) == {}
+
+
+def test_whole_models_are_kept_by_hash(tmp_path: Path) -> None:
+    table = LatencyTable(tmp_path / "t.sqlite")
+    table.put_model(SETTING, "ab", measured(1.0))
+    assert table.get_model(SETTING, "ab") == measured(1.0)
+    assert table.get_model(SETTING, "cd") is None
+
+
+WRITER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[3])
+from test_cost import CONV, SETTING, measured
+from edgeprune.latency.table import LatencyTable
+table = LatencyTable(Path(sys.argv[1]))
+for i in range(40):
+    table.put(SETTING, CONV.with_channels(int(sys.argv[2]), i + 1), measured(i + 1.0))
+"""
+
+
+def test_writers_at_the_same_time_lose_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "t.sqlite"
+    here = str(Path(__file__).parent)
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(path), str(n), here]) for n in (1, 2, 3)]
+    assert [writer.wait(timeout=60) for writer in writers] == [0, 0, 0]
+    assert len(LatencyTable(path).medians(SETTING)) == 120
+
+
+def test_a_file_that_is_no_table_or_a_newer_one_is_refused(tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.sqlite"
+    damaged.write_bytes(b"this is not SQLite" * 100)
+    with pytest.raises(UsageError, match=r"(?s)damaged\.sqlite.*move it away"):
+        LatencyTable(damaged)
+    newer = tmp_path / "newer.sqlite"
+    with sqlite3.connect(newer) as connection:
+        connection.execute("PRAGMA user_version = 7")
+    connection.close()
+    with pytest.raises(UsageError, match="version 7"):
+        LatencyTable(newer)
