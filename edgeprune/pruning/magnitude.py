@@ -1,4 +1,4 @@
-"""Magnitude: the L2 norm of a unit's filters (Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017, with L2)."""
+"""Magnitude: the L2 norm of a unit's filters (Li et al., Pruning Filters for Efficient ConvNets, 2017, with L2)."""
 
 from __future__ import annotations
 

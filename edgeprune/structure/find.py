@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
+import numpy as np
 from torch import Tensor, fx, nn
 
 from edgeprune.errors import ModelError
@@ -66,15 +67,15 @@ def _freeze_kept(flow: Flow, module: nn.Module, pattern: str) -> None:
 
 
 def _freeze_misfits(flow: Flow, grouping: Grouping, misfits: list[Misfit]) -> None:
-    """Freeze what the misfits touch; where that frees nobody, everything, so that every round makes progress."""
+    """Freeze what the misfits touch; where no group is left less, all of them: every round makes progress."""
     progress = False
     for misfit in misfits:
+        groups = set(misfit.groups)
         for node in misfit.nodes:
             for touched in (node, *node.all_input_nodes):
-                value = flow.values[touched]
-                for labels in value if isinstance(value, list) else (value,):
-                    flow.atoms.freeze_all(labels, misfit.reason)
-                    progress |= any(label is not None and (grouping.group_of[label] >= 0).any() for label in labels)
+                groups |= grouping.groups_in(flow.values[touched])
+        for number in sorted(groups):
+            flow.atoms.freeze(np.flatnonzero(grouping.group_of == number), misfit.reason)
+            progress = True
     if not progress:
-        for slot in flow.slots.values():
-            flow.atoms.freeze(slot.atoms, misfits[0].reason)
+        flow.atoms.freeze(np.flatnonzero(grouping.group_of >= 0), misfits[0].reason)

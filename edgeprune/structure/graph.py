@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 import re
 import traceback
 from collections.abc import Iterator
@@ -59,7 +60,7 @@ def trace(module: nn.Module, example: Tensor) -> ExportedProgram:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise ModelError(
                 f"torch.export cannot trace the model: {lines[0]}",
-                where=_spot(user_frames(error)) or type(module).__name__,
+                where=describe_error(error),
                 hint="make the forward free of data-dependent Python control flow; "
                 f"it must accept an input of shape {tuple(example.shape)}",
             ) from error
@@ -95,6 +96,16 @@ def describe(node: fx.Node) -> str:
     return f"{name} at {_shorten(file)}:{line}" + (f" `{code}`" if code else "")
 
 
+def describe_error(error: BaseException) -> str:
+    """The user's source line an error came from, e.g. "net.py:12 `x.view(b, 64, -1)`"; the error's type if none."""
+    frames = user_frames(error)
+    if not frames:
+        return type(error).__name__
+    file, line = frames[0]
+    code = linecache.getline(file, line).strip()
+    return f"{_shorten(file)}:{line}" + (f" `{code}`" if code else "")
+
+
 def operator_name(node: fx.Node) -> str:
     """The bare name of a node's operator: "conv2d" for aten.conv2d.default, "relu" for aten.relu_.default."""
     if isinstance(node.target, torch._ops.OpOverload):
@@ -112,10 +123,6 @@ def module_path(node: fx.Node) -> str:
 def shape_of(node: fx.Node) -> tuple[int, ...]:
     """The shape of a node's tensor value."""
     return tuple(int(size) for size in node.meta["val"].shape)
-
-
-def _spot(frames: list[tuple[str, int]]) -> str | None:
-    return f"{_shorten(frames[0][0])}:{frames[0][1]}" if frames else None
 
 
 def _shorten(file: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgeprune.structure.labels import Components, Label
+from edgeprune.structure.labels import Components, Label, Value
 from edgeprune.structure.layers import LabelledLayer
 from edgeprune.structure.propagation import Flow, Slots
 from edgeprune.structure.units import Frozen, Indices, Layer, Member, Structure, UnitGroup, Width
@@ -20,6 +20,12 @@ class Grouping:
     structure: Structure
     group_of: Indices
     unit_of: Indices
+
+    def groups_in(self, value: Value) -> set[int]:
+        """The numbers of the groups whose channels a value carries."""
+        labels = [label for part in (value if isinstance(value, list) else [value]) for label in part]
+        numbers = {int(n) for label in labels if label is not None for n in np.unique(self.group_of[label])}
+        return numbers - {-1}
 
     def kept(self, removed: dict[str, Indices]) -> Indices:
         """One bool per atom: whether it stays when these units go."""

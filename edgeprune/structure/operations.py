@@ -32,8 +32,9 @@ class OpSignature:
     broadcast: bool = False
 
     def with_channels(self, in_channels: int, out_channels: int) -> OpSignature:
-        """The same operation at other widths; depthwise and element-wise ones keep both sides equal."""
-        groups = in_channels if self.kind == "depthwise_conv2d" else self.groups
+        """The same operation at other widths; with one group per channel (depthwise, any multiplier) it stays so."""
+        depthwise = self.kind == "depthwise_conv2d" or self.groups == self.in_channels > 1
+        groups = in_channels if depthwise else self.groups
         return replace(self, in_channels=in_channels, out_channels=out_channels, groups=groups)
 
     @property

@@ -6,6 +6,9 @@ must have the shape that the labels predict, and every number in the graph must 
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,11 +16,19 @@ import torch
 from torch import Tensor, fx, nn
 
 from edgeprune.structure.cut import remove_units
-from edgeprune.structure.graph import TRACE_ERRORS, describe, evaluating, node_frames, operator_name, user_frames
+from edgeprune.structure.graph import (
+    TRACE_ERRORS,
+    describe,
+    describe_error,
+    evaluating,
+    node_frames,
+    operator_name,
+    user_frames,
+)
 from edgeprune.structure.groups import Grouping
 from edgeprune.structure.labels import Labels
 from edgeprune.structure.propagation import Flow
-from edgeprune.structure.units import Indices
+from edgeprune.structure.units import Indices, Structure
 
 # Sizes stand in these operators' arguments; what they amount to shows in the shape of the result.
 _SIZED = (
@@ -28,35 +39,37 @@ _SIZED = (
 
 @dataclass(frozen=True)
 class Misfit:
-    """Nodes whose values do not follow the widths (none named: nobody can tell which)."""
+    """Nodes or groups that the code does not let shrink (neither named: nobody can tell which)."""
 
-    nodes: tuple[fx.Node, ...]
     reason: str
+    nodes: tuple[fx.Node, ...] = ()
+    groups: tuple[int, ...] = ()  # positions in the structure
 
 
 def find_misfits(module: nn.Module, example: Tensor, flow: Flow, grouping: Grouping) -> list[Misfit]:
     """Cut units on trial, trace, and compare with what the labels predict.
 
     Returns:
-        One misfit per node at which the code first leaves the prediction; empty when all is as predicted.
+        One misfit per node at which the code first leaves the prediction, or per group that the code cannot run
+        without; empty when all is as predicted.
     """
-    removed = trial_removal(grouping)
+    removed = trial_removal(grouping.structure)
     if not removed:
         return []
-    pruned = remove_units(module, grouping.structure, {name: units.tolist() for name, units in removed.items()})
+    pruned = _cut(module, grouping.structure, removed)
     try:
-        with evaluating(pruned):
+        with evaluating(pruned), _quiet():
             program = torch.export.export(pruned, (example,), strict=False)
     except TRACE_ERRORS as error:
-        return [_failed(flow, error)]
+        return _failed(module, example, flow, grouping, error)
     return _compare(flow, grouping.kept(removed), program.graph)
 
 
-def trial_removal(grouping: Grouping) -> dict[str, Indices]:
+def trial_removal(structure: Structure) -> dict[str, Indices]:
     """A different number of units of every group, so that no two widths agree by chance."""
     random = np.random.default_rng(0)
     removed = {}
-    for number, group in enumerate(grouping.structure.groups):
+    for number, group in enumerate(structure.groups):
         steps = (group.size - 1) // group.multiple
         if steps:
             count = group.multiple * (1 + number % max(1, steps // 2))
@@ -64,19 +77,57 @@ def trial_removal(grouping: Grouping) -> dict[str, Indices]:
     return removed
 
 
-def _failed(flow: Flow, error: BaseException) -> Misfit:
-    """The nodes made by the line that raised; calls and joined lines are told by the innermost frame that fits."""
-    message = (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _cut(module: nn.Module, structure: Structure, removed: dict[str, Indices]) -> nn.Module:
+    return remove_units(module, structure, {name: units.tolist() for name, units in removed.items()})
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """torch logs an error before it raises one; a trial that fails is nothing to alarm anybody with."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    was, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = was
+
+
+def _failed(module: nn.Module, example: Tensor, flow: Flow, grouping: Grouping, error: BaseException) -> list[Misfit]:
+    """The groups without some of whose units the code raises, tried one by one.
+
+    Only those are tried that meet the line that raised; they all misfit where none does so alone.
+    """
+    suspects = _suspects(flow, grouping, error)
+    removed = trial_removal(grouping.structure)
+    found = []
+    for number in suspects:
+        name = grouping.structure.groups[number].id
+        if name in removed:
+            pruned = _cut(module, grouping.structure, {name: removed[name]})
+            try:
+                with evaluating(pruned), torch.no_grad():
+                    pruned(example)
+            except TRACE_ERRORS as alone:
+                found.append(Misfit(_complaint(alone), groups=(number,)))
+    return found or [Misfit(_complaint(error), groups=tuple(suspects))]
+
+
+def _suspects(flow: Flow, grouping: Grouping, error: BaseException) -> list[int]:
+    """The groups in the operands of the line that raised, or of the nearest line around it that made nodes."""
     for file, line in user_frames(error):
-        nodes = tuple(
-            node
-            for node in flow.program.graph.nodes
-            if node.op == "call_function" and any(frame[:2] == (file, line) for frame in node_frames(node))
-        )
-        if nodes:
-            where = describe(nodes[0])
-            return Misfit(nodes, f"the code does not follow another width: {where} ({message})")
-    return Misfit((), f"the code does not run at another width ({message})")
+        touched: set[int] = set()
+        for node in flow.program.graph.nodes:
+            if any(frame[:2] == (file, line) for frame in node_frames(node)):
+                for value in (node, *node.all_input_nodes):
+                    touched |= grouping.groups_in(flow.values.get(value, ()))
+        if touched:
+            return sorted(touched)
+    return list(range(len(grouping.structure.groups)))
+
+
+def _complaint(error: BaseException) -> str:
+    message = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return f"the code does not run at another width: {describe_error(error)} ({message})"
 
 
 def _compare(flow: Flow, kept: Indices, graph: fx.Graph) -> list[Misfit]:
@@ -86,14 +137,15 @@ def _compare(flow: Flow, kept: Indices, graph: fx.Graph) -> list[Misfit]:
     after = [node for node in graph.nodes if node.op == "call_function"]
     for old, new in zip(before, after, strict=False):
         if str(old.target) != str(new.target):
-            return [*found, Misfit((old,), f"other operators run at another width: {describe(old)}")]
+            return [*found, Misfit(f"other operators run at another width: {describe(old)}", nodes=(old,))]
         fits = _shapes(new) == _predicted(flow, old, kept) and _numbers(old) == _numbers(new)
         if not fits:
             if not wrong.intersection(old.all_input_nodes):
-                found.append(Misfit((old,), f"a constant in the code does not follow the width: {describe(old)}"))
+                reason = f"a constant in the code does not follow the width: {describe(old)}"
+                found.append(Misfit(reason, nodes=(old,)))
             wrong.add(old)
     if len(before) != len(after):
-        found.append(Misfit((), "other operators run at another width"))
+        found.append(Misfit("other operators run at another width"))
     return found
 
 

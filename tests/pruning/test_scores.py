@@ -1,0 +1,130 @@
+"""Scores: Taylor against the gate's derivative, magnitude against the definition."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from edgeprune.errors import DataError, ModelError
+from edgeprune.pruning.magnitude import score_magnitude
+from edgeprune.pruning.taylor import score_taylor
+from edgeprune.structure.find import find_structure
+from edgeprune.structure.masks import mask_units
+
+
+class Net(nn.Module):
+    """A convolution with a norm, one without, and a residual stream of two layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.norm1 = nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6)
+        self.conv2 = nn.Conv2d(6, 5, 3)
+        self.conv3, self.conv4 = nn.Conv2d(5, 4, 1), nn.Conv2d(5, 4, 1)
+        self.gates = {"norm": torch.ones(6), "bare": torch.ones(5), "stream": torch.ones(4)}
+        self.fc, self.drop = nn.Linear(4, 3), nn.Dropout(0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = {name: value.to(x.dtype)[:, None, None] for name, value in self.gates.items()}
+        x = F.relu(self.norm1(self.conv1(x)) * gate["norm"])
+        x = torch.tanh(self.conv2(x) * gate["bare"])
+        x = self.conv3(x) * gate["stream"] + F.relu(self.conv4(x) * gate["stream"])
+        return self.fc(self.drop(x.mean((2, 3))))
+
+
+class Plain(Net):
+    """The same network without its gates."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.tanh(self.conv2(F.relu(self.norm1(self.conv1(x)))))
+        x = self.conv3(x) + F.relu(self.conv4(x))
+        return self.fc(self.drop(x.mean((2, 3))))
+
+
+@pytest.fixture
+def plain() -> Plain:
+    torch.manual_seed(0)
+    net = Plain().double()
+    for tensor in (net.norm1.weight, net.norm1.bias, net.norm1.running_mean, net.norm1.running_var):
+        tensor.data = torch.rand_like(tensor) + 0.5
+    return net
+
+
+def batches(count: int = 3) -> list[tuple[Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(1)
+    return [
+        (
+            torch.randn(4, 3, 8, 8, generator=generator, dtype=torch.float64),
+            torch.randint(0, 3, (4,), generator=generator),
+        )
+        for _ in range(count)
+    ]
+
+
+def test_taylor_is_the_squared_derivative_of_a_gate(plain: Plain) -> None:
+    structure = find_structure(plain, batches()[0][0])
+    scores = score_taylor(plain, structure, batches())
+    gated = Net().double().eval()
+    gated.load_state_dict(plain.state_dict())
+    expected = {name: np.zeros(len(gate)) for name, gate in gated.gates.items()}
+    for images, classes in batches():
+        gated.gates = {n: torch.ones(len(g), dtype=torch.float64, requires_grad=True) for n, g in gated.gates.items()}
+        loss = F.cross_entropy(gated(images), classes)
+        for name, gradient in zip(gated.gates, torch.autograd.grad(loss, list(gated.gates.values())), strict=True):
+            expected[name] += gradient.numpy() ** 2 / len(batches())
+    assert set(scores) == {"conv1:out", "conv2:out", "conv3:out"}
+    for group, gate in (("conv1:out", "norm"), ("conv2:out", "bare"), ("conv3:out", "stream")):
+        np.testing.assert_allclose(scores[group], expected[gate], rtol=1e-9)
+
+
+def test_a_unit_nobody_hears_scores_nothing(plain: Plain) -> None:
+    structure = find_structure(plain, batches()[0][0])
+    deaf = mask_units(plain, structure, {"conv2:out": [2]})
+    score = score_taylor(deaf, structure, batches())["conv2:out"]
+    assert score[2] == 0
+    assert (np.delete(score, 2) > 0).all()
+
+
+def test_taylor_leaves_the_module_as_it_was(plain: Plain) -> None:
+    plain.train()
+    plain.drop.eval()
+    plain.conv1.weight.requires_grad_(False)
+    plain.norm1.weight.requires_grad_(False)
+    before = copy.deepcopy(plain.state_dict())
+    seen: list[int] = []
+    with torch.no_grad():
+        score_taylor(plain, find_structure(plain, batches()[0][0]), batches(), on_progress=seen.append)
+    assert seen == [1, 2, 3]
+    assert plain.training
+    assert not plain.drop.training
+    assert not plain.norm1.weight.requires_grad
+    assert all(parameter.grad is None for parameter in plain.parameters())
+    assert all(torch.equal(before[name], value) for name, value in plain.state_dict().items())
+
+
+def test_taylor_refuses_what_it_cannot_score(plain: Plain) -> None:
+    structure = find_structure(plain, batches()[0][0])
+    images, classes = batches()[0]
+    with pytest.raises(DataError, match="no batches"):
+        score_taylor(plain, structure, [])
+    with pytest.raises(DataError, match="labels run from"):
+        score_taylor(plain, structure, [(images, classes + 2)])
+    with pytest.raises(DataError, match="do not fit"):
+        score_taylor(plain, structure, [(images, classes[:3])])
+    with pytest.raises(ModelError, match="not finite"):
+        score_taylor(plain, structure, [(images * float("nan"), classes)])
+
+
+def test_magnitude_is_the_mean_norm_of_coupled_rows(plain: Plain) -> None:
+    structure = find_structure(plain, batches()[0][0])
+    scores = score_magnitude(plain, structure)
+    rows = [layer.weight.detach().flatten(1).norm(dim=1).numpy() for layer in (plain.conv3, plain.conv4)]
+    np.testing.assert_allclose(scores["conv3:out"], np.mean(rows, axis=0))
+    np.testing.assert_allclose(scores["conv1:out"], plain.conv1.weight.detach().flatten(1).norm(dim=1).numpy())
+    plain.conv2.weight.data[0, 0, 0, 0] = float("inf")
+    with pytest.raises(ModelError, match=r"conv2\.weight"):
+        score_magnitude(plain, structure)

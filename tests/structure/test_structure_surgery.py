@@ -1,0 +1,118 @@
+"""Plans and surgery: attributes, refusals, and a base model that stays as it was."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from structure_zoo import Grouped, InvertedResidual, Plain, ResNet, image, randomized
+from torch import nn
+
+from edgeprune.errors import ModelError
+from edgeprune.structure import surgery
+from edgeprune.structure.find import find_structure
+from edgeprune.structure.masks import mask_units
+from edgeprune.structure.plan import Plan, RemoveUnits, read_plan
+from edgeprune.structure.surgery import apply_plan, make_plan, remove_units
+
+
+def test_attributes_follow() -> None:
+    module = randomized(InvertedResidual())
+    structure = find_structure(module, image())
+    pruned = remove_units(module, structure, {"stem.0:out": [1], "expand.0:out": [0, 9, 4]})
+    depthwise, widen, norm = pruned.depthwise[0], pruned.widen[0], pruned.expand[1]
+    assert (depthwise.in_channels, depthwise.out_channels, depthwise.groups) == (7, 7, 7)
+    assert (widen.in_channels, widen.out_channels, widen.groups) == (3, 6, 3)
+    assert (pruned.stem[0].out_channels, pruned.expand[0].in_channels, norm.num_features) == (3, 3, 7)
+    grouped = randomized(Grouped())
+    pruned = remove_units(grouped, find_structure(grouped, image()), {"conv1.0:out": [2]})
+    assert (pruned.conv2[0].in_channels, pruned.conv2[0].groups, pruned.conv2[0].out_channels) == (8, 4, 8)
+    plain = randomized(Plain())
+    pruned = remove_units(plain, find_structure(plain, image()), {"conv2.0:out": [0], "fc1:out": [3]})
+    assert (pruned.fc1.in_features, pruned.fc1.out_features, pruned.fc2.in_features) == (7 * 16, 9, 9)
+
+
+def test_requires_grad_is_kept_and_gradients_are_dropped() -> None:
+    module = randomized(ResNet())
+    module.stem[0].weight.requires_grad_(False)
+    module(image()).sum().backward()
+    pruned = remove_units(module, find_structure(module, image()), {"stem.0:out": [0]})
+    assert not pruned.stem[0].weight.requires_grad
+    assert pruned.stem[1].weight.requires_grad
+    assert pruned.stem[1].weight.grad is None
+
+
+def test_plan_round_trip(tmp_path: Path) -> None:
+    module = randomized(ResNet())
+    before = copy.deepcopy(module.state_dict())
+    structure = find_structure(module, image())
+    removed = {"blocks.1.conv2.0:out": [5, 2], "stem.0:out": [0]}
+    plan = make_plan("here:ResNet", module, structure, removed)
+    assert [(edit.group, edit.removed) for edit in plan.edits] == [
+        ("stem.0:out", (0,)),
+        ("blocks.1.conv2.0:out", (2, 5)),
+    ]
+    path = tmp_path / "plan.json"
+    path.write_text(plan.model_dump_json())
+    pruned = apply_plan(module, read_plan(path), image())
+    expected = remove_units(module, structure, removed)
+    assert all(torch.equal(pruned.state_dict()[name], value) for name, value in expected.state_dict().items())
+    assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
+
+
+def test_edits_of_one_group_count_from_what_is_left() -> None:
+    module = randomized(Plain())
+    parameters = sum(p.numel() for p in module.parameters())
+    edits = (
+        RemoveUnits(group="conv1.0:out", size=6, removed=(0, 1)),
+        RemoveUnits(group="conv1.0:out", size=4, removed=(0,)),
+    )
+    pruned = apply_plan(module, Plan(base="x", base_parameters=parameters, edits=edits), image())
+    assert torch.equal(pruned.conv1[0].bias, module.conv1[0].bias[3:])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"base_parameters": 7}, "made for a model with 7 parameters"),
+        ({"edits": (RemoveUnits(group="nowhere:out", size=4, removed=(1,)),)}, "nowhere:out is not in this model"),
+        ({"edits": (RemoveUnits(group="fc:out", size=5, removed=(1,)),)}, "fc:out is frozen: the model's output"),
+        ({"edits": (RemoveUnits(group="stem.0:out", size=7, removed=(1,)),)}, "has 7 units, here it has 6"),
+    ],
+)
+def test_plan_that_does_not_fit_is_refused(change: dict[str, object], message: str) -> None:
+    module = randomized(ResNet())
+    plan = make_plan("here:ResNet", module, find_structure(module, image()), {"stem.0:out": [0]})
+    with pytest.raises(ModelError, match=message):
+        apply_plan(module, plan.model_copy(update=change), image())
+
+
+def test_forward_check_refuses_a_wrong_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = randomized(ResNet())
+    plan = make_plan("here:ResNet", module, find_structure(module, image()), {"stem.0:out": [0]})
+
+    def wrong(*args: object) -> nn.Module:
+        pruned = remove_units(*args)  # type: ignore[arg-type]
+        pruned.fc.weight.data[0, 0] += 1
+        return pruned
+
+    monkeypatch.setattr(surgery, "remove_units", wrong)
+    with pytest.raises(ModelError, match="differs from the masked one"):
+        apply_plan(module, plan, image())
+
+
+@pytest.mark.parametrize("units", [[6], [-1], [1, 1], range(6)])
+def test_impossible_units_are_refused(units: list[int]) -> None:
+    module = randomized(ResNet())
+    structure = find_structure(module, image())
+    for function in (remove_units, mask_units):
+        with pytest.raises(ModelError, match=r"stem\.0:out"):
+            function(module, structure, {"stem.0:out": units})
+
+
+def test_structure_of_another_model_is_refused() -> None:
+    structure = find_structure(randomized(Plain()), image())
+    with pytest.raises(ModelError, match="no tensor"):
+        remove_units(randomized(ResNet()), structure, {"fc1:out": [0]})
