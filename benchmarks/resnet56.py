@@ -1,0 +1,241 @@
+"""ResNet-56 on CIFAR-10 to a share of its measured latency: EdgePrune beside Torch-Pruning, in one run.
+
+    python benchmarks/resnet56.py --data ../shared/data --cache .cache/bench
+
+All start from the same real weights, are pruned to the same *measured* LiteRT latency on this machine, and are tuned
+by the same loop: same epochs, data order, augmentation, distillation from the unpruned net. Everything resumes: what
+is in --cache is not done again. Writes benchmarks/results/resnet56.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from common import ROOT, cifar10_npz, write_result
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import edgeprune
+from edgeprune.artifacts.export import MeasuringExporter
+from edgeprune.data.open import open_data
+from edgeprune.data.split import Splits
+from edgeprune.devices.discovery import open_device
+from edgeprune.latency.cost import MacsCost, total
+from edgeprune.latency.protocol import measure_ratio
+from edgeprune.models.load import load_from
+from edgeprune.models.spec import Model
+from edgeprune.recipe import Recipe, parse_recipe
+from edgeprune.reparam.merge import merge
+from edgeprune.stages.prune import PruneRecord
+from edgeprune.structure.find import find_structure
+from edgeprune.training.accuracy import top1
+from edgeprune.training.loop import TuneProgress, tune
+from edgeprune.verify.verdict import Verdict
+
+METHODS = ("edgeprune", "tp_l1", "tp_taylor")
+
+
+def recipe_for(data: Path, npz: Path, share: float, epochs: int, net: str) -> Recipe:
+    return parse_recipe(
+        {
+            "model": {
+                "factory": f"{ROOT / 'examples' / 'cifar_resnet.py'}:{net}",
+                "checkpoint": str((data / "weights" / f"cifar10_{net}_akamaster.safetensors").resolve()),
+                "input_size": [3, 32, 32],
+                "mean": [0.485, 0.456, 0.406],
+                "std": [0.229, 0.224, 0.225],
+            },
+            "data": {"source": f"npz:{npz}", "validation_images": 1000, "calibration_images": 256},
+            "device": {"protocol": "standard"},
+            "prune": {"target": f"{share}x"},
+            "tune": {"epochs": epochs, "precision": "bf16", "lr": 0.05, "distillation": 0.7},
+        }
+    )
+
+
+def ours(recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """The whole job; its own verdict holds accuracy and latency."""
+    outcome = edgeprune.run(recipe, folder, resume=True, progress=Lines())
+    verdict = Verdict.model_validate_json((folder / "verify" / "verdict.json").read_bytes())
+    pruned = PruneRecord.model_validate_json((folder / "prune" / "prune.json").read_bytes())
+    checks = {
+        f"{f.file}: {c.name}": {"value": c.value, "limit": c.limit, "outcome": c.outcome}
+        for f in verdict.files
+        for c in f.checks
+    }
+    return {
+        "accuracy": verdict.accuracy,
+        "macs": pruned.macs_after,
+        "branches_removed": pruned.branches,
+        "attempts": len(pruned.attempts),
+        "checks": checks,
+        "outcome": outcome.verdict.outcome,
+    }
+
+
+class Peer:
+    """Torch-Pruning, global pruning of the blocks' inner channels, its ratio searched until the latency is met."""
+
+    def __init__(self, name: str, recipe: Recipe, folder: Path, original: Path) -> None:
+        self.name, self.recipe, self.folder, self.original = name, recipe, folder, original
+        self.base = load_from(recipe.model)
+        self.splits = open_data(recipe.data, self.base.spec, seed=recipe.seed)
+        self.device = open_device("local")
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def run(self, share: float) -> dict[str, Any]:
+        pruned = self.pruned(share)
+        before = top1(pruned, self.splits.test)
+        tuned = tune(
+            pruned,
+            self.base.module,
+            self.splits.train,
+            self.splits.validation,
+            self.recipe.tune,
+            seed=self.recipe.seed,
+            snapshots=self.folder / "snapshots",
+            on_progress=lines_of_training,
+        ).module
+        save_file({k: v.contiguous() for k, v in tuned.state_dict().items()}, self.folder / "tuned.safetensors")
+        layers = find_structure(tuned, self.base.example_input())
+        return {
+            "accuracy": {"pruned": before, "tuned": top1(tuned, self.splits.test)},
+            "macs": total(layers.layers, layers.sizes, MacsCost()),
+            "widths": widths(tuned),
+            **json.loads((self.folder / "search.json").read_text()),
+        }
+
+    def pruned(self, share: float) -> nn.Module:
+        """The peer's model nearest the latency, by bisection over its pruning ratio; kept for a resumed run."""
+        file = self.folder / "pruned.safetensors"
+        if not file.exists():
+            low, high, tried = 0.2, 0.95, []
+            with MeasuringExporter("litert") as exporter:
+                for number in range(8):
+                    ratio = (low + high) / 2
+                    module = torch_pruning(self.name, copy.deepcopy(self.base.module), ratio, self.splits)
+                    path = self.folder / f"try-{number}.tflite"
+                    example = self.base.example_input()
+                    exporter.write(self.base.with_module(merge(module.eval(), example)), path)
+                    measured = measure_ratio(
+                        self.device, path, self.original, runtime="litert", protocol=self.recipe.device.protocol
+                    )
+                    print(f"{self.name}: ratio {ratio:.3f} -> {measured.ratio:.3f}x ({measured.quality})", flush=True)
+                    tried.append((abs(measured.ratio / share - 1), ratio, measured, module))
+                    low, high = (ratio, high) if measured.ratio > share else (low, ratio)
+                    if tried[-1][0] <= self.recipe.prune.tolerance:
+                        break
+            _, ratio, measured, module = min(tried, key=lambda t: t[0])
+            found = {"ratio": ratio, "measured_share": measured.ratio, "interval": [measured.low, measured.high]}
+            (self.folder / "search.json").write_text(json.dumps({**found, "quality": measured.quality}))
+            save_file({k: v.contiguous() for k, v in module.state_dict().items()}, file)
+        return resized(self.base, load_file(file))
+
+
+def torch_pruning(name: str, module: nn.Module, ratio: float, splits: Splits) -> nn.Module:
+    """Torch-Pruning's MetaPruner as its README uses it; widths in multiples of 8, as our device profile has them."""
+    import torch_pruning as tp
+
+    torch.manual_seed(0)
+    example = torch.zeros(1, 3, 32, 32)
+    blocks = [m for m in module.modules() if hasattr(m, "conv1") and hasattr(m, "conv2")]
+    outer = [module.conv1, module.linear, *(block.conv2 for block in blocks)]
+    importance = (
+        tp.importance.GroupTaylorImportance() if name == "tp_taylor" else tp.importance.MagnitudeImportance(p=1)
+    )
+    module.eval()
+    pruner = tp.pruner.MetaPruner(
+        module,
+        example,
+        importance=importance,
+        global_pruning=True,
+        pruning_ratio=ratio,
+        round_to=8,
+        ignored_layers=outer,
+    )
+    if name == "tp_taylor":
+        for number, (images, labels) in enumerate(splits.train.batches(128, seed=0)):
+            if number == 16:
+                break
+            F.cross_entropy(module(images), labels).backward()
+    pruner.step()
+    module.zero_grad()
+    return module
+
+
+def widths(module: nn.Module) -> list[int]:
+    return [m.conv1.out_channels for m in module.modules() if hasattr(m, "conv1") and hasattr(m, "conv2")]
+
+
+def resized(base: Model, state: dict[str, torch.Tensor]) -> nn.Module:
+    """The net with its blocks as wide as a state says."""
+    module = copy.deepcopy(base.module)
+    for name, part in module.named_modules():
+        for key in ("weight", "bias", "running_mean", "running_var"):
+            value = state.get(f"{name}.{key}" if name else key)
+            if value is None:
+                continue
+            own = getattr(part, key)
+            setattr(part, key, nn.Parameter(value) if isinstance(own, nn.Parameter) else value)
+        if isinstance(part, nn.Conv2d):
+            part.out_channels, part.in_channels = part.weight.shape[:2]
+        if isinstance(part, nn.BatchNorm2d):
+            part.num_features = len(part.weight)
+    return module
+
+
+class Lines:
+    """Progress as plain lines, for a log."""
+
+    def stage(self, name: str) -> None:
+        print(f"== {name} {time.strftime('%H:%M:%S')}", flush=True)
+
+    def say(self, text: str) -> None:
+        print(f"   {text}", flush=True)
+
+    def update(self, text: str, done: float, total: float) -> None: ...
+
+
+def lines_of_training(progress: TuneProgress) -> None:
+    if progress.step == progress.steps:
+        print(f"   epoch {progress.epoch}: {progress.images_per_second:.0f} images/s", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="the data pack")
+    parser.add_argument("--cache", type=Path, default=ROOT / ".cache" / "bench")
+    parser.add_argument("--share", type=float, default=0.5)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--net", default="resnet56")
+    parser.add_argument("--only", nargs="*", choices=METHODS, default=METHODS)
+    args = parser.parse_args()
+    npz = cifar10_npz(args.data, args.cache.resolve())
+    recipe = recipe_for(args.data, npz, args.share, args.epochs, args.net)
+    root = args.cache.resolve() / f"{args.net}-{args.share}x-{args.epochs}"
+    jobs: dict[str, Callable[[], dict[str, Any]]] = {"edgeprune": lambda: ours(recipe, root / "edgeprune")}
+    original = root / "edgeprune" / "probe" / "original.tflite"
+    for name in ("tp_l1", "tp_taylor"):
+        jobs[name] = lambda name=name: Peer(name, recipe, root / name, original).run(args.share)
+    for name in args.only:
+        done = root / f"{name}.json"
+        if not done.exists():
+            started = time.time()
+            result = jobs[name]()
+            done.write_text(json.dumps({**result, "seconds": time.time() - started}, indent=1))
+    results = {name: json.loads(f.read_text()) for name in METHODS if (f := root / f"{name}.json").exists()}
+    settings = {"share": args.share, "epochs": args.epochs, "net": args.net}
+    print(write_result(args.net, {"settings": settings, "results": results}), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
