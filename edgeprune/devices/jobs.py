@@ -126,6 +126,8 @@ def run_inference(
 ) -> InferenceResult:
     """Run inputs (N, ...), in the file's own dtype and layout, one by one on the device.
 
+    ExecuTorch does not tell the dimension order of an input: a .pte must take plain contiguous tensors.
+
     Raises:
         UsageError: the file cannot be run by this runtime, or crashes it, or the inputs do not fit.
         DeviceError: the device is in use, was lost, or the time was up.

@@ -152,6 +152,7 @@ def measure_ratio(
             after=jobs[-1].after,
             cores=cores,
             preempted_share=_preempted_share([*visits[0], *visits[1]]),
+            disturbed_share=_disturbed_share([*visits[0], *visits[1]]),
             samples=len(ratios),
         )
         precise = (high - low) / 2 / value <= settings.half_width and quality == "stable"
@@ -216,6 +217,7 @@ def measurement_of(
         after=after,
         cores=cores,
         preempted_share=_preempted_share(visits),
+        disturbed_share=_disturbed_share(visits),
         samples=len(samples),
     )
     return Measurement(
@@ -261,6 +263,10 @@ def _latency(visit: Visit) -> float:
 
 def _preempted_share(visits: Sequence[Visit]) -> float:
     return sum(len(v.preempted) for v in visits) / max(1, sum(len(v.seconds) for v in visits))
+
+
+def _disturbed_share(visits: Sequence[Visit]) -> float:
+    return sum(not v.clean for v in visits) / max(1, len(visits))
 
 
 class _Counter:

@@ -10,6 +10,7 @@ from edgeprune.latency.statistics import drift
 
 HALF_WIDTH_LIMIT = 0.015
 DRIFT_LIMIT = 0.02
+DISTURBED_LIMIT = 0.1
 FREQUENCY_DROP = 0.03
 
 
@@ -24,6 +25,7 @@ def judge(
     after: Conditions,
     cores: int,
     preempted_share: float,
+    disturbed_share: float,
     samples: int,
 ) -> tuple[Quality, str]:
     """Judge a figure from its interval and its course in time.
@@ -32,10 +34,12 @@ def judge(
         value, low, high: the figure and its 95 % interval.
         series: the figure as it went (round medians, pair ratios); its halves must agree.
         latencies: seconds as they went; that they rise while the clock falls means throttling.
-        preempted_share: share of the samples in which the scheduler took the core away.
+        preempted_share: share of the samples in which the scheduler took the core away; they are left out where
+            others are left.
+        disturbed_share: share of the visits that have no other samples, so that these had to be used.
 
-    Stable: half width at most 1.5 % and halves within 2 %. Throttled: latencies rose by more than 2 % while the
-    clock fell by more than 3 %. Else noisy.
+    Stable: half width at most 1.5 %, halves within 2 %, at most a tenth of the visits disturbed. Throttled:
+    latencies rose by more than 2 % while the clock fell by more than 3 %. Else noisy.
     """
     half_width, moved, slower = (high - low) / 2 / value, drift(series), drift(latencies)
     clock = _frequency_change(before, after)
@@ -45,12 +49,13 @@ def judge(
             f"second half {moved:+.2%} against the first",
             *([f"clock {clock:+.1%}"] if clock is not None else []),
             *_surroundings(before, after, cores),
-            f"core taken away in {preempted_share:.0%} of the samples (left out)",
+            f"core taken away in {preempted_share:.0%} of the samples",
+            *([f"and in all samples of {disturbed_share:.0%} of the visits"] if disturbed_share else []),
         ]
     )
     if clock is not None and clock < -FREQUENCY_DROP and slower > DRIFT_LIMIT:
         return "throttled", f"{slower:+.1%} slower at the end while the clock fell; {evidence}"
-    if half_width <= HALF_WIDTH_LIMIT and abs(moved) <= DRIFT_LIMIT:
+    if half_width <= HALF_WIDTH_LIMIT and abs(moved) <= DRIFT_LIMIT and disturbed_share <= DISTURBED_LIMIT:
         return "stable", evidence
     return "noisy", evidence
 

@@ -44,19 +44,25 @@ def conditions(time: float, mhz: float | None, steal: float | None = None) -> Co
 
 
 @pytest.mark.parametrize(
-    ("half_width", "series", "clocks", "quality", "words"),
+    ("half_width", "series", "clocks", "disturbed", "quality", "words"),
     [
-        (0.01, [1.0] * 8, (2000, 2000), "stable", "1.00%"),
-        (0.01, [1.0] * 8, (2000, 1500), "stable", "clock -25.0%"),
-        (0.01, [1.0] * 8, (None, None), "stable", "load 0.5 on 2 cores"),
-        (0.02, [1.0] * 8, (2000, 2000), "noisy", "2.00%"),
-        (0.01, [1.0] * 4 + [1.05] * 4, (2000, 2000), "noisy", "+5.00%"),
-        (0.01, [1.0] * 4 + [1.05] * 4, (2000, 1500), "throttled", "while the clock fell"),
-        (0.01, [1.05] * 4 + [1.0] * 4, (2000, 1500), "noisy", "-4.76%"),
+        (0.01, [1.0] * 8, (2000, 2000), 0.0, "stable", "1.00%"),
+        (0.01, [1.0] * 8, (2000, 1500), 0.0, "stable", "clock -25.0%"),
+        (0.01, [1.0] * 8, (None, None), 0.0, "stable", "load 0.5 on 2 cores"),
+        (0.01, [1.0] * 8, (2000, 2000), 0.3, "noisy", "all samples of 30% of the visits"),
+        (0.02, [1.0] * 8, (2000, 2000), 0.0, "noisy", "2.00%"),
+        (0.01, [1.0] * 4 + [1.05] * 4, (2000, 2000), 0.0, "noisy", "+5.00%"),
+        (0.01, [1.0] * 4 + [1.05] * 4, (2000, 1500), 0.0, "throttled", "while the clock fell"),
+        (0.01, [1.05] * 4 + [1.0] * 4, (2000, 1500), 0.0, "noisy", "-4.76%"),
     ],
 )
 def test_quality_follows_its_evidence(
-    half_width: float, series: list[float], clocks: tuple[float | None, float | None], quality: str, words: str
+    half_width: float,
+    series: list[float],
+    clocks: tuple[float | None, float | None],
+    disturbed: float,
+    quality: str,
+    words: str,
 ) -> None:
     found, evidence = judge(
         value=1.0,
@@ -68,6 +74,7 @@ def test_quality_follows_its_evidence(
         after=conditions(10, clocks[1], 3.0),
         cores=2,
         preempted_share=0.25,
+        disturbed_share=disturbed,
         samples=80,
     )
     assert found == quality
