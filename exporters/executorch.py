@@ -45,6 +45,8 @@ class ExecuTorchExporter:
             edge = lower(source)
             converted = _describe(program, edge, output)
             write(edge, output.file)  # it rewrites the graph that was just described
+            if output.describe:
+                _check_loads(output.file)
             yield converted
 
     def build_probes(self, signatures: Sequence[OpSignature], folder: Path) -> dict[str, Path]:
@@ -69,6 +71,18 @@ def lower(program: ExportedProgram) -> Any:
 def write(edge: Any, file: Path) -> None:
     with file.open("wb") as handle:
         edge.to_executorch().write_to_file(handle)
+
+
+def _check_loads(file: Path) -> None:
+    """ExecuTorch also writes operators that no kernel exists for; the file then cannot be loaded anywhere.
+
+    Raises:
+        RuntimeError: the stock runtime refuses the file (it names the operator in the log).
+    """
+    from executorch.runtime import Runtime
+
+    program = Runtime.get().load_program(str(file))  # kept: a method without its program crashes
+    program.load_method("forward")
 
 
 def _describe(program: ExportedProgram, edge: Any, output: Output) -> Converted:

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -32,6 +33,7 @@ class Child:
     def __init__(self, exporter: str, *, timeout_s: float = TIMEOUT_S, threads: int = 1) -> None:
         self.exporter, self._timeout_s, self._threads = exporter, timeout_s, threads
         self._buffer = b""
+        self._started = False
 
     def __enter__(self) -> Self:
         self._log = tempfile.TemporaryFile(prefix="edgeprune-log-")
@@ -49,13 +51,27 @@ class Child:
             env=environment,
             start_new_session=True,  # its own children end with it, and Ctrl-C reaches it through us only
         )
+        self._started = True
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._kill()
+        self.stop()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with suppress(BrokenPipeError):
+                    pipe.close()
         self._log.close()
+
+    def stop(self) -> None:
+        """End the process and all it started, from any thread; whoever waits for its answer gets ConversionError."""
+        if not self._started:
+            return
+        if self._process.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
 
     @property
     def alive(self) -> bool:
@@ -80,7 +96,7 @@ class Child:
             try:
                 reply = REPLY.validate_json(line)
             except ValidationError as error:
-                self._kill()
+                self.stop()
                 raise self._error(job, step, "sent an answer that cannot be read") from error
             if isinstance(reply, End):
                 return
@@ -98,7 +114,7 @@ class Child:
             while b"\n" not in self._buffer:
                 left = deadline - time.monotonic()
                 if left <= 0 or not selector.select(left):
-                    self._kill()
+                    self.stop()
                     raise self._error(job, step, f"took longer than {self._timeout_s:g} s and was stopped")
                 chunk = os.read(self._process.stdout.fileno(), 65536)
                 if not chunk:
@@ -129,15 +145,6 @@ class Child:
         self._log.seek(0)
         lines = [line for line in self._log.read().decode(errors="replace").splitlines() if line.strip()]
         return "\n".join(f"    {line[:300]}" for line in lines[-TAIL_LINES:])
-
-    def _kill(self) -> None:
-        """End the process and all it started."""
-        if self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None and not pipe.closed:
-                pipe.close()
 
 
 def _making(job: ConvertJob | ProbeJob, step: int) -> str:

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,10 +100,21 @@ def _convert_all(
     ordered = sorted(
         parcels, key=lambda p: SLOWEST_FIRST.index(p.exporter.name) if p.exporter.name in SLOWEST_FIRST else 0
     )
+    children = {parcel.exporter.name: Child(parcel.exporter.name, threads=threads) for parcel in parcels}
     with ThreadPoolExecutor(AT_ONCE) as pool:
         futures = {
-            parcel.exporter.name: pool.submit(_convert, model, parcel, work, folder, threads, say) for parcel in ordered
+            parcel.exporter.name: pool.submit(
+                _convert, model, parcel, children[parcel.exporter.name], work, folder, say
+            )
+            for parcel in ordered
         }
+        try:
+            wait(futures.values())
+        except BaseException:  # Ctrl-C: the toolkits must not go on without us
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in children.values():
+                child.stop()
+            raise
     made, failed = {}, {}
     for name, future in futures.items():
         error = future.exception()
@@ -126,7 +137,7 @@ def _convert_all(
 
 
 def _convert(
-    model: Model, parcel: _Parcel, work: Path, folder: Path, threads: int, say: Callable[[str], None]
+    model: Model, parcel: _Parcel, child: Child, work: Path, folder: Path, say: Callable[[str], None]
 ) -> list[Manifest]:
     """One child, all files of a format: each is moved into place, then its manifest, as soon as it is whole."""
     exporter, scratch = parcel.exporter, work / parcel.exporter.name
@@ -140,7 +151,7 @@ def _convert(
         outputs=outputs,
     )
     manifests = []
-    with Child(exporter.name, threads=threads) as child:
+    with child:
         for output, converted in zip(outputs, child.run(job), strict=True):
             assert isinstance(converted, Converted)
             manifests.append(_put_in_place(model, exporter, output, converted, folder))

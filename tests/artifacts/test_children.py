@@ -142,6 +142,30 @@ list(child.run(ConvertJob.model_validate_json({request.model_dump_json()!r})))
     pytest.fail("the child outlived its parent by 20 s")
 
 
+def test_ctrl_c_ends_the_toolkits_and_leaves_no_half_written_file(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    code = f"""
+import os, signal, threading, time, torch
+from pathlib import Path
+from torch import nn
+from edgeprune.artifacts.export import export
+from edgeprune.models.spec import Model, ModelSpec, Preprocessing
+spec = ModelSpec(source="x", input_size=(3, 8, 8), num_classes=4, preprocessing=Preprocessing(mean=(0,), std=(1,)))
+model = Model(spec, nn.Sequential(nn.Flatten(), nn.Linear(192, 4)).eval())
+def interrupt():
+    while not list(Path({str(folder)!r}).glob("reference.safetensors")):
+        time.sleep(0.1)
+    time.sleep(1)
+    os.kill(os.getpid(), signal.SIGINT)
+threading.Thread(target=interrupt, daemon=True).start()
+export(model, Path({str(folder)!r}), formats=("sleeping",), int8=False, calibration=None,
+       reference_input=torch.randn(1, 3, 8, 8))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert "KeyboardInterrupt" in done.stderr
+    assert left_in(folder) == {"reference.safetensors"}
+
+
 def _running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
