@@ -117,7 +117,7 @@ class PruneSection(Section):
     minimum_width: int = Field(default=8, ge=1)
     keep: tuple[str, ...] = ()
     branches: bool = True
-    scoring_batches: int = Field(default=16, ge=1)
+    scoring_batches: int = Field(default=8, ge=1)
 
     @field_validator("target")
     @classmethod

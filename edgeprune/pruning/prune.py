@@ -119,8 +119,11 @@ class LatencyLoop:
         self.device, self.runtime, self.threads, self.protocol = device, runtime, threads, protocol
         self.multiple, self.folder, self.say = multiple, folder, on_progress
         self.structure, self.costs = baseline.structure, baseline.costs
-        self.full_cost = total(self.structure.layers, self.structure.sizes, self.costs)
-        self.goal = latency_share(Target.parse(settings.target), baseline.measurement.median_s)
+        # What the table does not hold (copies, pads, the runtime's own overhead) is taken as constant: it is what
+        # the whole model takes beyond the sum of its layers.
+        self.original_s = baseline.measurement.median_s
+        self.remainder_s = self.original_s - total(self.structure.layers, self.structure.sizes, self.costs)
+        self.goal = latency_share(Target.parse(settings.target), self.original_s)
 
     def run(self) -> Pruned:
         """Returns the pruned model whose measured latency is nearest the target.
@@ -151,7 +154,7 @@ class LatencyLoop:
         return self._best(tried)
 
     def _choose(self, share: float, granularity: int) -> Choice:
-        budget = share * self.full_cost
+        budget = share * self.original_s - self.remainder_s
         return _allocate(self.structure, self.worth, self.costs, budget, self.settings, granularity)
 
     def _floor(self) -> float:
@@ -159,7 +162,11 @@ class LatencyLoop:
         gone = {name for b in self._droppable() for name in b.layers}
         stays = [layer for layer in self.structure.layers if layer.name not in gone]
         widths = minimal_widths(self.structure, granularity=self.multiple, minimum=self.settings.minimum_width)
-        return total(stays, widths, self.costs) / self.full_cost
+        return self._share(total(stays, widths, self.costs))
+
+    def _share(self, cost: float) -> float:
+        """Predicted latency of a plan whose layers cost so much, as a share of the original's."""
+        return (cost + self.remainder_s) / self.original_s
 
     def _droppable(self) -> list[Branch]:
         return [branch for branch in self.structure.branches if self.settings.branches]
@@ -174,10 +181,10 @@ class LatencyLoop:
         )
         within = abs(ratio.ratio / self.goal - 1) <= self.settings.tolerance
         self.say(
-            f"attempt {number}: predicted {choice.cost / self.full_cost:.3f}x, measured {ratio.ratio:.3f}x "
+            f"attempt {number}: predicted {self._share(choice.cost):.3f}x, measured {ratio.ratio:.3f}x "
             f"({ratio.low:.3f}-{ratio.high:.3f}, {ratio.quality}), target {self.goal:.3f}x"
         )
-        return Attempt(choice.cost / self.full_cost, ratio, within)
+        return Attempt(self._share(choice.cost), ratio, within)
 
     def _next_share(self, attempts: list[Attempt]) -> float:
         """The predicted share at which the measured one would be the goal: a line through the two points that
@@ -199,7 +206,7 @@ class LatencyLoop:
         attempt = self._measure(exporter, choice, len(tried) + 1)
         reached = attempt.measured
         if reached.ratio > self.goal * (1 + self.settings.tolerance):
-            fastest = reached.ratio * self.baseline.measurement.median_s * 1e3
+            fastest = reached.ratio * self.original_s * 1e3
             raise TargetError(
                 f"the target {self.settings.target} is faster than anything reachable: the smallest widths take "
                 f"{fastest:.3f} ms ({reached.ratio:.3f}x, {reached.quality}) on {self.device.id}",
