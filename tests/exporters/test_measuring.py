@@ -7,15 +7,13 @@ from typing import Literal
 
 import pytest
 import torch
-from conftest import images, tiny_model
-from test_formats import run_pte, run_tflite, sqnr_db
+from real_runtimes import run_pte, run_tflite, sqnr_db
+from tiny_network import images, tiny_model
 from torch import nn
 
 from edgeprune.artifacts.export import MeasuringExporter, export, export_for_measuring
-from edgeprune.artifacts.manifest import Manifest, TensorSpec
 from edgeprune.artifacts.probing import build_probes
 from edgeprune.errors import ConversionError, UsageError
-from edgeprune.models.spec import Preprocessing
 from edgeprune.structure.operations import OpSignature
 
 
@@ -61,26 +59,9 @@ def test_a_pte_that_no_runtime_can_load_is_refused(tmp_path: Path) -> None:
 
 
 def _answer(file: Path, picture: torch.Tensor) -> torch.Tensor:
-    litert = file.suffix == ".tflite"
-    stored = picture.permute(0, 2, 3, 1).contiguous() if litert else picture
-    spec = TensorSpec(name="serving_default_args_0", shape=tuple(stored.shape), dtype="float32", layout="NHWC")
-    manifest = Manifest(
-        format="tflite",
-        precision="fp32",
-        weights_precision="fp32",
-        file=file.name,
-        sha256="",
-        size_bytes=0,
-        input=spec,
-        output=spec,
-        preprocessing=Preprocessing(mean=(), std=()),
-        labels=(),
-        reference="",
-        delegation=None,
-        toolkit={},
-        seconds=0,
-    )
-    return (run_tflite if litert else run_pte)(file, manifest, stored)
+    if file.suffix == ".tflite":
+        return run_tflite(file, picture.permute(0, 2, 3, 1).contiguous())
+    return run_pte(file, picture)
 
 
 PROBES = (
