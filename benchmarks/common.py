@@ -8,10 +8,16 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+import edgeprune
+from edgeprune.pipeline import versions
+from edgeprune.recipe import Recipe
+from edgeprune.stages.prune import PruneRecord
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -59,6 +65,46 @@ def imagenet_folders(data: Path, cache: Path) -> Path:
     return root
 
 
+class Lines:
+    """Progress as plain lines, for a log."""
+
+    def stage(self, name: str) -> None:
+        print(f"== {name} {time.strftime('%H:%M:%S')}", flush=True)
+
+    def say(self, text: str) -> None:
+        print(f"   {text}", flush=True)
+
+    def update(self, text: str, done: float, total: float) -> None: ...
+
+
+def whole_job(recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """`edgeprune run`, resumed where it was, and the figures of its verdict."""
+    outcome = edgeprune.run(recipe, folder, resume=True, progress=Lines())
+    pruned = PruneRecord.model_validate_json((folder / "prune" / "prune.json").read_bytes())
+    ratio = pruned.ratio
+    return {
+        "outcome": outcome.verdict.outcome,
+        "test_images": outcome.verdict.test_images,
+        "accuracy": outcome.verdict.accuracy,
+        "measured_share": ratio.ratio if ratio else None,
+        "interval": [ratio.low, ratio.high] if ratio else None,
+        "quality": ratio.quality if ratio else None,
+        "original_s": ratio.denominator.median_s if ratio else None,
+        "attempts": [
+            {"predicted_s": a.predicted_s, "measured_share": a.ratio.ratio if a.ratio else None}
+            for a in pruned.attempts
+        ],
+        "macs": {"before": pruned.macs_before, "after": pruned.macs_after},
+        "branches_removed": pruned.branches,
+        "checks": {
+            f.file: {
+                c.name: {"value": c.value, "unit": c.unit, "limit": c.limit, "outcome": c.outcome} for c in f.checks
+            }
+            for f in outcome.verdict.files
+        },
+    }
+
+
 def machine() -> dict[str, Any]:
     cpu = next(
         (
@@ -73,8 +119,6 @@ def machine() -> dict[str, Any]:
 
 def write_result(name: str, figures: dict[str, Any]) -> Path:
     """Write benchmarks/results/<name>.json with the command, the commit, the versions and the machine."""
-    from edgeprune.pipeline import versions
-
     commit = subprocess.run(
         ["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
     ).stdout.strip()

@@ -20,11 +20,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from common import ROOT, cifar10_npz, write_result
+from common import ROOT, cifar10_npz, whole_job, write_result
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-import edgeprune
 from edgeprune.artifacts.export import MeasuringExporter
 from edgeprune.data.open import open_data
 from edgeprune.data.split import Splits
@@ -35,11 +34,9 @@ from edgeprune.models.load import load_from
 from edgeprune.models.spec import Model
 from edgeprune.recipe import Recipe, parse_recipe
 from edgeprune.reparam.merge import merge
-from edgeprune.stages.prune import PruneRecord
 from edgeprune.structure.find import find_structure
 from edgeprune.training.accuracy import top1
 from edgeprune.training.loop import TuneProgress, tune
-from edgeprune.verify.verdict import Verdict
 
 METHODS = ("edgeprune", "tp_l1", "tp_taylor")
 
@@ -60,26 +57,6 @@ def recipe_for(data: Path, npz: Path, share: float, epochs: int, net: str) -> Re
             "tune": {"epochs": epochs, "precision": "bf16", "lr": 0.05, "distillation": 0.7},
         }
     )
-
-
-def ours(recipe: Recipe, folder: Path) -> dict[str, Any]:
-    """The whole job; its own verdict holds accuracy and latency."""
-    outcome = edgeprune.run(recipe, folder, resume=True, progress=Lines())
-    verdict = Verdict.model_validate_json((folder / "verify" / "verdict.json").read_bytes())
-    pruned = PruneRecord.model_validate_json((folder / "prune" / "prune.json").read_bytes())
-    checks = {
-        f"{f.file}: {c.name}": {"value": c.value, "limit": c.limit, "outcome": c.outcome}
-        for f in verdict.files
-        for c in f.checks
-    }
-    return {
-        "accuracy": verdict.accuracy,
-        "macs": pruned.macs_after,
-        "branches_removed": pruned.branches,
-        "attempts": len(pruned.attempts),
-        "checks": checks,
-        "outcome": outcome.verdict.outcome,
-    }
 
 
 class Peer:
@@ -193,18 +170,6 @@ def resized(base: Model, state: dict[str, torch.Tensor]) -> nn.Module:
     return module
 
 
-class Lines:
-    """Progress as plain lines, for a log."""
-
-    def stage(self, name: str) -> None:
-        print(f"== {name} {time.strftime('%H:%M:%S')}", flush=True)
-
-    def say(self, text: str) -> None:
-        print(f"   {text}", flush=True)
-
-    def update(self, text: str, done: float, total: float) -> None: ...
-
-
 def lines_of_training(progress: TuneProgress) -> None:
     if progress.step == progress.steps:
         print(f"   epoch {progress.epoch}: {progress.images_per_second:.0f} images/s", flush=True)
@@ -222,7 +187,7 @@ def main() -> None:
     npz = cifar10_npz(args.data, args.cache.resolve())
     recipe = recipe_for(args.data, npz, args.share, args.epochs, args.net)
     root = args.cache.resolve() / f"{args.net}-{args.share}x-{args.epochs}"
-    jobs: dict[str, Callable[[], dict[str, Any]]] = {"edgeprune": lambda: ours(recipe, root / "edgeprune")}
+    jobs: dict[str, Callable[[], dict[str, Any]]] = {"edgeprune": lambda: whole_job(recipe, root / "edgeprune")}
     original = root / "edgeprune" / "probe" / "original.tflite"
     for name in ("tp_l1", "tp_taylor"):
         jobs[name] = lambda name=name: Peer(name, recipe, root / name, original).run(args.share)
