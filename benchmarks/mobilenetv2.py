@@ -53,7 +53,7 @@ def main() -> None:
     folders = imagenet_folders(args.data, args.cache.resolve())
     recipe = recipe_for(args.data, folders, args.share, args.epochs)
     root = args.cache.resolve() / f"mobilenetv2-{args.share}x-{args.epochs}"
-    done = root.with_suffix(".json")
+    done = root.parent / f"{root.name}.json"
     if not done.exists():
         started = time.time()
         result = whole_job(recipe, root)
