@@ -16,8 +16,12 @@ $(STAMP): constraints.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
 	touch $(STAMP)
 
-demo: setup
-	$(BIN)/python examples/train_digits.py
+DIGITS := .cache/digits/small_cnn.safetensors
+
+$(DIGITS): $(STAMP)
+	$(BIN)/python examples/train_digits.py $(DIGITS)
+
+demo: setup $(DIGITS)
 	$(BIN)/edgeprune run examples/quickstart.toml --out runs/quickstart --resume
 
 lint: setup
