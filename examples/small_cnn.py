@@ -23,7 +23,7 @@ class SqueezeExcite(nn.Module):
 class InvertedResidual(nn.Module):
     """Widen, filter each channel, excite, narrow; the input is added where the shape allows it."""
 
-    def __init__(self, width_in: int, width: int, stride: int, expansion: int = 4) -> None:
+    def __init__(self, width_in: int, width: int, stride: int, expansion: int = 3) -> None:
         super().__init__()
         middle = width_in * expansion
         self.conv1 = nn.Conv2d(width_in, middle, 1, bias=False)
@@ -58,25 +58,24 @@ class Residual(nn.Module):
 
 
 class SmallCNN(nn.Module):
-    """Stem, two plain residual blocks, three inverted ones, classifier."""
+    """Stem, two plain residual blocks, two inverted ones, classifier."""
 
-    def __init__(self, channels: int = 1, num_classes: int = 10, width: int = 32) -> None:
+    def __init__(self, channels: int = 1, num_classes: int = 10, width: int = 72) -> None:
         super().__init__()
         self.stem = nn.Conv2d(channels, width, 3, 2, 1, bias=False)
         self.bn = nn.BatchNorm2d(width)
         self.blocks = nn.Sequential(
             Residual(width),
             Residual(width),
-            InvertedResidual(width, 2 * width, 2),
-            InvertedResidual(2 * width, 2 * width, 1),
-            InvertedResidual(2 * width, 2 * width, 1),
+            InvertedResidual(width, 4 * width // 3, 2),
+            InvertedResidual(4 * width // 3, 4 * width // 3, 1),
         )
-        self.classifier = nn.Linear(2 * width, num_classes)
+        self.classifier = nn.Linear(4 * width // 3, num_classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.blocks(F.relu(self.bn(self.stem(x))))
         return self.classifier(F.adaptive_avg_pool2d(x, 1).flatten(1))
 
 
-def small_cnn(channels: int = 1, num_classes: int = 10, width: int = 32) -> SmallCNN:
+def small_cnn(channels: int = 1, num_classes: int = 10, width: int = 72) -> SmallCNN:
     return SmallCNN(channels, num_classes, width)
