@@ -15,13 +15,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from edgeprune.devices.discovery import open_device
+from edgeprune.errors import RunError, UsageError
 from edgeprune.models.load import load as load_source
 from edgeprune.models.spec import Model
-from edgeprune.pipeline import Outcome, change_recipe, do_stage, is_finished, prepare_run
+from edgeprune.pipeline import Outcome, change_recipe, do_stage, is_finished, prepare_run, require_earlier
 from edgeprune.pipeline import run as run_pipeline
 from edgeprune.progress import Progress, Silent
-from edgeprune.recipe import Recipe, parse_recipe, read_recipe
-from edgeprune.runs import Run, Stage, StageRecord, lock, open_run
+from edgeprune.recipe import Recipe, parse_recipe, read_recipe, resolve_paths
+from edgeprune.runs import Run, Stage, StageRecord, lock, open_run, settings_hash
 from edgeprune.stages.context import Context
 from edgeprune.verify.verdict import Verdict
 
@@ -38,12 +40,21 @@ def load(source: str | Path, **options: Any) -> Model:
 
     Raises:
         ModelError: there is no such model, or its weights don't fit.
-        RunError: the run folder is corrupt.
+        RunError: the run folder is corrupt, or holds no model yet.
     """
-    if (Path(source) / "run.json").exists():
-        run = open_run(Path(source))
-        return Context(run, Silent()).model(next(stage for stage in _MODELS if is_finished(run, stage)))
-    return load_source(str(source), **options)
+    if not (Path(source) / "run.json").exists():
+        return load_source(str(source), **options)
+    if options:
+        raise UsageError(
+            f"a run folder takes no options, got {', '.join(options)}",
+            where=str(source),
+            hint="it remembers how its model was made",
+        )
+    run = open_run(Path(source))
+    stage = next((stage for stage in _MODELS if is_finished(run, stage)), None)
+    if stage is None:
+        raise RunError("no stage of this run is finished", where=str(source), hint="go on with it: --resume")
+    return Context(run, Silent()).model(stage)
 
 
 def run(
@@ -110,11 +121,26 @@ def export(
 def verify(run: Run | Path | str, *, device: str | None = None, progress: Progress | None = None) -> Verdict:
     """Run every file on the device and hold its figures against the recipe's gates.
 
-    Naming another device than the run's makes the stages from probe on unfinished, and so raises RunError:
-    a latency target means the device it was measured on.
+    Raises:
+        DeviceError: there is no such device, or it is unavailable.
+        RunError: the device is not the run's: a latency target means the device it was measured on.
     """
-    _go_on(run, "verify", "device", {"id": device} if device else {}, progress)
+    if device is not None:
+        own = open_run(_folder(run)).recipe.device.id
+        if open_device(device).id != own:
+            raise RunError(
+                f"this run was pruned for the device {own!r}",
+                where=str(_folder(run)),
+                hint=f"prune for {device!r} into another run folder",
+            )
+    _go_on(run, "verify", None, {}, progress)
     return Verdict.model_validate_json((_folder(run) / "verify" / "verdict.json").read_bytes())
+
+
+def write_report(run: Run | Path | str, *, progress: Progress | None = None) -> Path:
+    """Write the report of a run whose verify stage is finished, unless it is there; returns the page."""
+    _go_on(run, "report", None, {}, progress)
+    return _folder(run) / "report" / "report.html"
 
 
 def _begin(model: str, data: str, out: Path, last: Stage, progress: Progress | None, **options: Any) -> Run:
@@ -129,11 +155,10 @@ def _begin(model: str, data: str, out: Path, last: Stage, progress: Progress | N
             continue
         section, key = homes.get(name, ("model", name))
         tree[section][key] = value
-    tree["model"]["factory" if ":" in model else "name"] = _absolute(model)
-    tree["data"] = {"source": str(Path(data).resolve()) if Path(data).exists() else data}
-    recipe = parse_recipe(tree, where="options")
+    tree["model"]["factory" if ":" in model else "name"] = model
+    tree["data"] = {"source": data}
     with lock(out):
-        run = prepare_run(recipe, out, resume=True)
+        run = prepare_run(_beside_others(tree, out), out, resume=True)
         context = Context(run, progress or Silent())
         for stage in ("load", "probe", "prune"):
             do_stage(context, stage)
@@ -142,29 +167,52 @@ def _begin(model: str, data: str, out: Path, last: Stage, progress: Progress | N
     return run
 
 
+def _beside_others(tree: dict[str, Any], folder: Path) -> Recipe:
+    """The recipe of these sections, with those of the later stages as a run that is there has them.
+
+    Raises:
+        RunError: the run there is of another model or data set; it is not overwritten.
+    """
+    recipe = resolve_paths(parse_recipe(tree, where="options"), Path.cwd())
+    if not (folder / "run.json").exists():
+        return recipe
+    there = open_run(folder)
+    recipe = parse_recipe({**there.recipe.model_dump(exclude_unset=True), **tree}, where="options")
+    same = settings_hash(recipe, ("model", "data")) == settings_hash(there.recipe, ("model", "data"))
+    if there.record("load") is not None and not same:
+        raise RunError(
+            "a run of another model, data set or seed is here", where=str(folder), hint="choose another --out"
+        )
+    return recipe
+
+
 def _go_on(
     run: Run | Path | str, stage: Stage, section: str | None, settings: dict[str, Any], progress: Progress | None
 ) -> StageRecord:
-    opened = open_run(_folder(run))
-    with lock(opened.folder):
-        given = {key: value for key, value in settings.items() if value is not None}
-        if section is not None and given:
-            tree = opened.recipe.model_dump(exclude_unset=True)
-            tree[section] = {**tree.get(section, {}), **given}
-            recipe = parse_recipe(tree, where=stage)
-            if recipe != opened.recipe:
-                opened = change_recipe(opened, recipe)
-        do_stage(Context(opened, progress or Silent()), stage)
-        record = opened.record(stage)
+    folder = _folder(run)
+    open_run(folder)  # before the lock, which would make the folder
+    with lock(folder):
+        opened = open_run(folder)
+        recipe = _changed(opened.recipe, stage, section, settings)
+        changed = Run(folder, opened.info.model_copy(update={"recipe": recipe}))
+        require_earlier(changed, stage)  # before the recipe is written: a refused command changes nothing
+        if recipe != opened.recipe:
+            changed = change_recipe(opened, recipe)
+        do_stage(Context(changed, progress or Silent()), stage)
+        record = changed.record(stage)
         assert record is not None  # do_stage has just written it, or raised
         return record
 
 
+def _changed(recipe: Recipe, stage: Stage, section: str | None, settings: dict[str, Any]) -> Recipe:
+    """The recipe with what was given (not None) put into a section."""
+    given = {key: value for key, value in settings.items() if value is not None}
+    if section is None or not given:
+        return recipe
+    tree = recipe.model_dump(exclude_unset=True)
+    tree[section] = {**tree.get(section, {}), **given}
+    return parse_recipe(tree, where=stage)
+
+
 def _folder(run: Run | Path | str) -> Path:
     return run.folder if isinstance(run, Run) else Path(run)
-
-
-def _absolute(model: str) -> str:
-    """A factory in a file is remembered by its full path, so that the run folder works from anywhere."""
-    file, colon, name = model.partition(":")
-    return f"{Path(file).resolve()}:{name}" if colon and file.endswith(".py") else model

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from edgeprune.artifacts.plugins import exporter_for, find_exporter, require_toolkit
 from edgeprune.errors import EdgePruneError, RunError
 from edgeprune.progress import Progress, Silent
 from edgeprune.recipe import Recipe
@@ -87,6 +88,8 @@ def run(
     """
     with lock(folder):
         opened = prepare_run(recipe, folder, resume=resume)
+        if not is_finished(opened, "export"):
+            require_toolkits(recipe)
         context = Context(opened, progress or Silent())
         for stage in STAGES:
             do_stage(context, stage)
@@ -95,11 +98,33 @@ def run(
 
 
 def prepare_run(recipe: Recipe, folder: Path, *, resume: bool) -> Run:
-    """Create the run folder, or open the one there with this recipe when resuming."""
-    if not (resume and (folder / "run.json").exists()):
+    """Create the run folder, or open the one there with this recipe when resuming.
+
+    A run that has not finished a single stage holds nothing: it is begun again without `resume` too.
+
+    Raises:
+        RunError: the folder holds something else, or a run that is not to be resumed.
+    """
+    if not (folder / "run.json").exists():
         return create_run(folder, recipe, versions(), _command())
     opened = open_run(folder)
+    if not resume and any(opened.record(stage) for stage in STAGES):
+        return create_run(folder, recipe, versions(), _command())  # says that a run is here
+    for part in folder.glob(".part-*"):
+        part.unlink()  # the process that wrote it was killed: we hold its lock now
     return opened if opened.recipe == recipe else change_recipe(opened, recipe)
+
+
+def require_toolkits(recipe: Recipe) -> None:
+    """Check, before hours of work, that every format of the recipe can be exported here.
+
+    Raises:
+        ToolkitMissing: names the packages and what installs them.
+        UsageError: no exporter writes a format.
+    """
+    require_toolkit(exporter_for(recipe.device.runtime))
+    for name in recipe.export.formats:
+        require_toolkit(find_exporter(name))
 
 
 def change_recipe(opened: Run, recipe: Recipe) -> Run:
@@ -115,6 +140,24 @@ def is_finished(run: Run, stage: Stage) -> bool:
     return record is not None and record.settings == _settings(run.recipe, stage)
 
 
+def require_earlier(run: Run, stage: Stage) -> None:
+    """Check that the stages before this one are finished with the recipe as it is now.
+
+    Raises:
+        RunError: one is not; names the command that does it.
+    """
+    for earlier in STAGES[: STAGES.index(stage)]:
+        if not is_finished(run, earlier):
+            command = f"prune MODEL --target ... --data ... --out {run.folder}"
+            if STAGES.index(earlier) > STAGES.index("prune"):
+                command = f"{earlier} {run.folder}"
+            raise RunError(
+                f"`{stage}` needs the stage `{earlier}`, which is not finished",
+                where=str(run.folder),
+                hint=f"run `edgeprune {command}` or `edgeprune run ... --resume` first",
+            )
+
+
 def do_stage(context: Context, stage: Stage) -> None:
     """Do a stage unless it is finished.
 
@@ -123,13 +166,7 @@ def do_stage(context: Context, stage: Stage) -> None:
     """
     if is_finished(context.run, stage):
         return
-    for earlier in STAGES[: STAGES.index(stage)]:
-        if not is_finished(context.run, earlier):
-            raise RunError(
-                f"`{stage}` needs the stage `{earlier}`, which is not finished",
-                where=str(context.run.folder),
-                hint=f"run `edgeprune {earlier} {context.run.folder}` or `edgeprune run ... --resume` first",
-            )
+    require_earlier(context.run, stage)
     context.progress.stage(stage)
     folder = context.run.clear(stage)
     context.forget_from(stage)

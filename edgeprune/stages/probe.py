@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from edgeprune.errors import TargetError
 from edgeprune.latency.measurement import Measurement
 from edgeprune.pruning.baseline import SUFFIX, Baseline, costs_of, probe_model
 from edgeprune.recipe import Target
@@ -15,7 +16,10 @@ from edgeprune.structure.find import find_structure
 
 def probe_stage(context: Context, folder: Path) -> dict[str, Any]:
     recipe = context.recipe
-    if not Target.parse(recipe.prune.target).is_latency:
+    target = Target.parse(recipe.prune.target)
+    if target.unit == "x" and target.value >= 1:  # told before the layers are probed, not after
+        raise TargetError(f"the target {target} is not faster than the model", hint="choose a share below 1, as 0.5x")
+    if not target.is_latency:
         context.progress.say(f"the target {recipe.prune.target} is counted, not measured: no layer is probed")
     with context.device.lease():
         baseline = probe_model(
@@ -28,7 +32,7 @@ def probe_stage(context: Context, folder: Path) -> dict[str, Any]:
             protocol=recipe.device.protocol,
             granularity=channel_multiple(context),
             keep=recipe.prune.keep,
-            layers=Target.parse(recipe.prune.target).is_latency,
+            layers=target.is_latency,
             on_progress=lambda done, total, text: context.progress.update(text, done, total),
         )
     write_atomic(folder / "measurement.json", baseline.measurement.model_dump_json(indent=1).encode())
