@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+import traceback
 
 import typer
 
 from edgeprune.cli import bench, devices, doctor, prune, report, run, show, stage
-from edgeprune.errors import EdgePruneError
+from edgeprune.errors import EdgePruneError, UsageError
+
+_WRONG_PATH = (FileExistsError, FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
 
 app = typer.Typer(
     help="Prune vision models to a latency measured on the device, and prove the exported file there.",
@@ -36,13 +39,31 @@ def main() -> None:
         app()
     except EdgePruneError as error:
         typer.secho(f"error: {error}", err=True, fg="red")
-        if "--json" in sys.argv:
-            body = {"what": error.what, "where": error.where, "hint": error.hint, "exit_code": error.exit_code}
-            typer.echo(json.dumps({"error": body}))
+        _say_json(error)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         typer.secho("stopped; finished stages are kept, go on with --resume", err=True)
         sys.exit(130)
     except OSError as error:
-        typer.secho(f"error: {error}", err=True, fg="red")
-        sys.exit(EdgePruneError.exit_code)
+        kind = UsageError if isinstance(error, _WRONG_PATH) else EdgePruneError
+        refused = kind(
+            error.strerror or str(error), where=error.filename, hint="check the path, its rights and the disk"
+        )
+        typer.secho(f"error: {refused}", err=True, fg="red")
+        _say_json(refused)
+        sys.exit(refused.exit_code)
+    except Exception as error:
+        broken = EdgePruneError(
+            f"{type(error).__name__}: {error}",
+            hint="the traceback above says where; finished stages are kept, so --resume goes on after them",
+        )
+        traceback.print_exc()
+        typer.secho(f"error: {broken}", err=True, fg="red")
+        _say_json(broken)
+        raise SystemExit(broken.exit_code) from error  # not Python's 1, which means that a gate failed
+
+
+def _say_json(error: EdgePruneError) -> None:
+    if "--json" in sys.argv:
+        body = {"what": error.what, "where": error.where, "hint": error.hint, "exit_code": error.exit_code}
+        typer.echo(json.dumps({"error": body}))

@@ -49,7 +49,7 @@ class RichProgress:
         self._bars.reset(self._task, description=name, total=None)
 
     def say(self, text: str) -> None:
-        self._console.print(f"  {text}", markup=False, highlight=False)
+        self._console.print(f"  {text}", markup=False, highlight=False, soft_wrap=True)
 
     def update(self, text: str, done: float, total: float) -> None:
         if done == 0:
@@ -61,6 +61,9 @@ def show_result(result: dict[str, Any] | list[Any], shown: RenderableType, *, as
     """Print a result: JSON on stdout for machines, or what people read."""
     if as_json:
         typer.echo(json.dumps(result, indent=1))
+        return
+    if isinstance(shown, str):
+        typer.echo(shown)  # a path in it is neither wrapped nor taken for markup
         return
     from rich.console import Console
 

@@ -23,7 +23,7 @@ def show(
 
     if not what.exists():
         raise UsageError("no such file or folder", where=str(what), hint="name a run folder, a plan.json or a file")
-    if (what / "run.json").exists():
+    if what.is_dir() and what.suffix != ".mlpackage":
         result, shown = _run(what)
     elif what.name.endswith("plan.json"):
         result, shown = _plan(what)
@@ -73,5 +73,5 @@ def _file(path: Path) -> tuple[dict[str, Any], RenderableType]:
 
     from edgeprune.artifacts.manifest import read_manifest
 
-    result = read_manifest(path.with_name(path.name + ".json")).model_dump(mode="json")
+    result = read_manifest(path).model_dump(mode="json")
     return result, Pretty({**result, "labels": f"{len(result['labels'])} labels"})
