@@ -94,7 +94,7 @@ class DataSection(Section):
     validation_images: int = Field(default=500, ge=0)
     calibration_images: int = Field(default=256, ge=1)
     resize: int | None = None
-    crop_pct: float = Field(default=1.0, gt=0, le=1)
+    crop_pct: float | None = Field(default=None, gt=0, le=1)
 
 
 class DeviceSection(Section):
@@ -204,7 +204,7 @@ def read_recipe(path: Path) -> Recipe:
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"not valid TOML: {error}", where=str(path)) from error
     recipe = parse_recipe(tree, text=text, where=str(path))
-    return _resolve_paths(recipe, path.resolve().parent)
+    return resolve_paths(recipe, path.resolve().parent)
 
 
 def parse_recipe(tree: Mapping[str, Any], *, text: str = "", where: str = "recipe") -> Recipe:
@@ -225,7 +225,7 @@ def parse_recipe(tree: Mapping[str, Any], *, text: str = "", where: str = "recip
         raise RecipeError(f"`{key}`: {first['msg']}", where=spot, hint=hint) from error
 
 
-def _resolve_paths(recipe: Recipe, folder: Path) -> Recipe:
+def resolve_paths(recipe: Recipe, folder: Path) -> Recipe:
     """Make the checkpoint and folder sources absolute, so that the run folder can be used from anywhere."""
     model, data = recipe.model, recipe.data
     if model.checkpoint is not None:
@@ -233,9 +233,21 @@ def _resolve_paths(recipe: Recipe, folder: Path) -> Recipe:
     if model.factory is not None and model.factory.partition(":")[0].endswith(".py"):
         file, _, name = model.factory.partition(":")
         model = model.model_copy(update={"factory": f"{(folder / file).resolve()}:{name}"})
-    if (folder / data.source).exists():
-        data = data.model_copy(update={"source": str((folder / data.source).resolve())})
+    source = _resolved_source(data.source, folder)
+    parts = {
+        name: _resolved_source(value, folder)
+        for name in ("train", "test", "calibration")
+        if (value := getattr(data, name)) is not None and not (Path(source) / value).exists()  # else a sub-folder
+    }
+    data = data.model_copy(update={"source": source, **parts})
     return recipe.model_copy(update={"model": model, "data": data})
+
+
+def _resolved_source(source: str, folder: Path) -> str:
+    """A data source with its path made absolute, where it names one that is there."""
+    prefix, path = ("npz:", source[4:]) if source.startswith("npz:") else ("", source)
+    there = folder / Path(path).expanduser()
+    return f"{prefix}{there.resolve()}" if there.exists() else source
 
 
 def _section(location: list[str]) -> type[BaseModel] | None:

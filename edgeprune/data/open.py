@@ -34,7 +34,7 @@ def open_data(section: DataSection, spec: ModelSpec, *, seed: int, memory_limit:
     - Validation and calibration images are taken out of training (seeded, stratified); where together they would
       take more than half of it, they shrink alike. Calibration images of a source of their own stay out of training.
     - Without training images, the calibration images are trained on too (`train_is_calibration`).
-    - Images are resized so that the shorter side is input / crop_pct (the model's, unless the recipe's is below 1;
+    - Images are resized so that the shorter side is input / crop_pct (the recipe's, else the model's;
       `resize` sets it outright) and the centre is cut out. A pool above `memory_limit` bytes streams from disk.
     - A class's index is its place in the sorted names; in the model's labels where they hold all the names.
 
@@ -44,7 +44,7 @@ def open_data(section: DataSection, spec: ModelSpec, *, seed: int, memory_limit:
     geometry = Geometry.of(
         spec.input_size,
         interpolation=spec.preprocessing.interpolation,
-        crop_pct=section.crop_pct if section.crop_pct < 1 else spec.preprocessing.crop_pct,
+        crop_pct=section.crop_pct or spec.preprocessing.crop_pct,
         resize=section.resize,
     )
     pools = _pools(section, geometry, memory_limit)

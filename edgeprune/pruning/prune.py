@@ -32,6 +32,7 @@ from edgeprune.structure.units import Branch, Structure
 
 MICRO_BATCHES = 8  # of which `prune.scoring_batches` counts one batch
 SCORING_BATCH = 16  # Taylor's square is taken per micro-batch: small ones keep the gradient's variance in the score
+SENSITIVITY_BATCHES = 4  # of 128 images: differences on the same images, so few tell enough
 PLATEAU = 1e-6  # two choices with the same predicted cost are the same model
 
 
@@ -73,7 +74,8 @@ def score(
         if settings.method == "magnitude"
         else score_taylor(model.module, structure, batches)
     )
-    return measure_sensitivity(model.module, structure, ranks, _joined(batches), on_progress=on_progress)
+    judged = _joined(batches)[:SENSITIVITY_BATCHES]
+    return measure_sensitivity(model.module, structure, ranks, judged, on_progress=on_progress)
 
 
 def _joined(batches: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
