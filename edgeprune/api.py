@@ -177,7 +177,8 @@ def _beside_others(tree: dict[str, Any], folder: Path) -> Recipe:
     if not (folder / "run.json").exists():
         return recipe
     there = open_run(folder)
-    recipe = parse_recipe({**there.recipe.model_dump(exclude_unset=True), **tree}, where="options")
+    others = there.recipe.model_dump(exclude_unset=True)
+    recipe = resolve_paths(parse_recipe({**others, **tree}, where="options"), Path.cwd())
     same = settings_hash(recipe, ("model", "data")) == settings_hash(there.recipe, ("model", "data"))
     if there.record("load") is not None and not same:
         raise RunError(

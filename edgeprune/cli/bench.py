@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgeprune.cli.console import DeviceOption, JsonOption, milliseconds, show_result
 
-RUNTIMES = {".tflite": "litert", ".pte": "executorch", ".onnx": "onnxruntime"}
+if TYPE_CHECKING:
+    from edgeprune.devices.conditions import RuntimeName
+    from edgeprune.latency.measurement import Measurement
+
+RUNTIMES: dict[str, RuntimeName] = {".tflite": "litert", ".pte": "executorch", ".onnx": "onnxruntime"}
 
 
 def bench(
@@ -20,7 +24,7 @@ def bench(
     as_json: JsonOption = False,
 ) -> None:
     """Measure FILES on a device, those of one runtime interleaved, with interval and quality."""
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from edgeprune.devices.discovery import open_device
     from edgeprune.errors import UsageError
@@ -36,13 +40,13 @@ def bench(
                 hint="files that run here: .tflite, .pte, .onnx",
             )
     opened = open_device(device or "local")
-    measured = {}
+    measured: dict[Path, Measurement] = {}
     with opened.lease():
         for runtime in dict.fromkeys(RUNTIMES[file.suffix] for file in files):
             group = [file for file in files if RUNTIMES[file.suffix] == runtime]
             results = measure(opened, group, runtime=runtime, threads=threads, protocol=protocol)
             measured.update(zip(group, results, strict=True))
-    table = Table("file", "runtime", "latency", "p90", "samples")
+    table = Table(Column("file", overflow="fold"), "runtime", "latency", "p90", "samples")
     for file in files:
         m = measured[file]
         shown = milliseconds(m.median_s, m.low_s, m.high_s, m.quality)

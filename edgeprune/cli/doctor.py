@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from edgeprune.cli.console import JsonOption, show_result
 
 
@@ -12,7 +14,7 @@ def doctor(as_json: JsonOption = False) -> None:
     from edgeprune.artifacts.plugins import find_exporters, missing_packages
     from edgeprune.devices.discovery import find_devices
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, exporter in sorted(find_exporters().items()):
         missing = missing_packages(exporter)
         fix = f"pip install 'edgeprune[{exporter.extra}]'" if missing else ""

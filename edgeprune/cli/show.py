@@ -57,13 +57,16 @@ def _run(folder: Path) -> tuple[dict[str, Any], RenderableType]:
 
 
 def _plan(path: Path) -> tuple[dict[str, Any], RenderableType]:
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from edgeprune.structure.plan import read_plan
 
     plan = read_plan(path)
-    table = Table("group", "units", "removed", "kept", title=f"plan for {plan.base}")
+    table = Table(Column("group or branch", overflow="fold"), "units", "removed", "kept", title=f"plan for {plan.base}")
     for edit in plan.edits:
+        if edit.kind == "remove_branch":
+            table.add_row(edit.branch, "", "the whole branch", "")
+            continue
         table.add_row(edit.group, str(edit.size), str(len(edit.removed)), str(edit.size - len(edit.removed)))
     return plan.model_dump(mode="json"), table
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from edgeprune.errors import TargetError
 from edgeprune.latency.measurement import Measurement
+from edgeprune.latency.probes import probe
 from edgeprune.pruning.baseline import SUFFIX, Baseline, costs_of, probe_model
 from edgeprune.recipe import Target
 from edgeprune.runs import write_atomic
@@ -55,6 +57,25 @@ def channel_multiple(context: Context) -> int:
     from device_profiles import match_profile
 
     return context.recipe.prune.granularity or match_profile(context.device.facts()).channel_multiple
+
+
+def with_all_costs(context: Context, baseline: Baseline) -> Baseline:
+    """The baseline with its layers measured, as far as the table lacks them.
+
+    It does when the probe stage was done for a counted target, or the table was deleted since.
+    """
+    device, threads = context.device, context.recipe.device.threads
+    probe(
+        device,
+        baseline.structure.layers,
+        baseline.structure.sizes,
+        context.table,
+        runtime=context.recipe.device.runtime,
+        threads=threads,
+        granularity=channel_multiple(context),
+        on_progress=lambda done, total, text: context.progress.update(text, done, total),
+    )
+    return replace(baseline, costs=costs_of(context.table, device, baseline.measurement, threads))
 
 
 def read_baseline(context: Context) -> Baseline:

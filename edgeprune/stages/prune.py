@@ -21,7 +21,7 @@ from edgeprune.report.data import Attempt as AttemptRow
 from edgeprune.report.data import LayerRow, layer_rows
 from edgeprune.runs import write_atomic
 from edgeprune.stages.context import Context
-from edgeprune.stages.probe import channel_multiple, read_baseline
+from edgeprune.stages.probe import channel_multiple, read_baseline, with_all_costs
 from edgeprune.structure.units import Layer
 
 
@@ -46,6 +46,8 @@ class PruneRecord(BaseModel):
 def prune_stage(context: Context, folder: Path) -> dict[str, Any]:
     recipe = context.recipe
     model, baseline = context.model("load"), read_baseline(context)
+    if Target.parse(recipe.prune.target).is_latency:
+        baseline = with_all_costs(context, baseline)
     text = f"scoring units by {recipe.prune.method}"
     context.progress.update(text, 0, 1)
     worth = score(
