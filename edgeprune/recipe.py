@@ -45,7 +45,7 @@ class Target(Section):
                 f"cannot read the target {text!r}",
                 hint="write it like 0.5x, 8ms, 150MMACs, 1.2Mparams or 900KB",
             )
-        return cls(value=float(match.group(1)), unit=units[match.group(2).lower()])  # type: ignore[arg-type]
+        return cls(value=float(match.group(1)), unit=units[match.group(2).lower()])
 
     @property
     def is_latency(self) -> bool:

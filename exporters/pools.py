@@ -42,7 +42,7 @@ def pad_max_pools(program: ExportedProgram) -> None:
 
 def _arguments(node: fx.Node) -> tuple[fx.Node, Any, Any, Sequence[int], Sequence[int], bool]:
     names = [argument.name for argument in torch.ops.aten.max_pool2d.default._schema.arguments]
-    given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+    given: dict[str, Any] = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
     kernel = given["kernel_size"]
     stride = given.get("stride") or kernel
     return (
