@@ -1,0 +1,277 @@
+"""Bad input: exit code 2 (4 for devices) and words that say what, where and what to do; never a traceback."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from tiny_job import FACTORY, Done, Finished, inside, leftovers, recipe_text, stamps, write_job
+from torch import nn
+
+
+class Evil:
+    """Unpickling it makes a file."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.trace),)
+
+
+def run(folder: Path, **sections: Mapping[str, Any]) -> Done:
+    """The recipe's whole job in a folder; nothing of it may be left half-done."""
+    done = inside("run", write_job(folder, **sections), "--out", folder / "run")
+    assert leftovers(folder / "run") == []
+    return done
+
+
+def with_checkpoint(name: str) -> dict[str, Any]:
+    return {"model": {"checkpoint": name}}
+
+
+def images(folder: Path, classes: int, each: int = 3) -> None:
+    for name in (f"class{number:02d}" for number in range(classes)):
+        (folder / name).mkdir(parents=True)
+        for number in range(each):
+            pixels = np.full((16, 16), 10 * number, np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{number}.png")
+
+
+# The recipe
+
+
+def line_of(text: str, start: str) -> int:
+    return next(number for number, line in enumerate(text.splitlines(), 1) if line.startswith(start))
+
+
+def test_unknown_key_with_its_line_and_the_nearest(tmp_path: Path) -> None:
+    line = line_of(recipe_text(tune={"epocs": 3}), "epocs")
+    run(tmp_path, tune={"epocs": 3}).refused(f"recipe.toml:{line}", "unknown key `tune.epocs`", "`tune.epochs`")
+    assert not (tmp_path / "run").exists()
+
+
+def test_wrong_type(tmp_path: Path) -> None:
+    line = line_of(recipe_text(tune={"epochs": "two"}), "epochs")
+    run(tmp_path, tune={"epochs": "two"}).refused(f"recipe.toml:{line}", "`tune.epochs`", "valid integer", "'two'")
+
+
+def test_recipe_that_is_missing_or_no_toml(tmp_path: Path) -> None:
+    inside("run", tmp_path / "none.toml").refused("cannot read the recipe", "none.toml")
+    (tmp_path / "broken.toml").write_text("[model\n")
+    inside("run", tmp_path / "broken.toml").refused("not valid TOML", "line 1")
+
+
+def test_target_that_is_no_target(tmp_path: Path) -> None:
+    run(tmp_path, prune={"target": "fast"}).refused("prune.target", "'fast'", "0.5x, 8ms, 150MMACs")
+
+
+def test_errors_are_json_too(tmp_path: Path) -> None:
+    done = inside("run", write_job(tmp_path, tune={"epocs": 3}), "--json")
+    error = done.json["error"]
+    assert error["exit_code"] == done.code == 2
+    assert "unknown key" in error["what"]
+    assert "did you mean" in error["hint"]
+
+
+# The target
+
+
+def test_target_slower_than_the_model(tmp_path: Path) -> None:
+    run(tmp_path, prune={"target": "2x"}).refused("2x is not faster than the model")
+
+
+@pytest.mark.slow
+def test_targets_out_of_reach(tmp_path: Path) -> None:
+    run(tmp_path, prune={"target": "0.001x"}).refused(
+        "0.001x is faster than anything reachable", "the smallest widths take", " ms (", "minimum_width"
+    )
+    done = inside("run", write_job(tmp_path, prune={"target": "10000ms"}), "--out", tmp_path / "run", "--resume")
+    done.refused("10000ms is not faster than the model, which takes", " ms on this device", "choose a target below")
+    assert set(stamps(tmp_path / "run")) == {"load", "probe"}
+
+
+def test_counted_target_above_the_model(tmp_path: Path) -> None:
+    run(tmp_path, prune={"target": "1Mparams"}).refused("1Mparams is not below the model's")
+
+
+# The data
+
+
+def test_data_folder_that_is_missing(tmp_path: Path) -> None:
+    run(tmp_path, data={"source": "photos"}).refused("no such data folder", "photos", "digits")
+
+
+def test_empty_data_folder(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    run(tmp_path, data={"source": "photos"}).refused("has no class folders", str(tmp_path / "photos"))
+
+
+def test_class_without_images(tmp_path: Path) -> None:
+    images(tmp_path / "photos", 2)
+    (tmp_path / "photos" / "none").mkdir()
+    run(tmp_path, data={"source": "photos"}).refused("no images in this class's folder", "none")
+
+
+def test_one_class_only(tmp_path: Path) -> None:
+    images(tmp_path / "photos", 1)
+    run(tmp_path, data={"source": "photos"}).refused("only one class is here: class00", "two or more")
+
+
+def test_labels_that_do_not_fit_the_classifier(tmp_path: Path) -> None:
+    images(tmp_path / "photos", 12)
+    run(tmp_path, data={"source": "photos"}).refused("12 classes", "the model answers 10", "num_classes")
+
+
+# The model
+
+
+def test_unknown_timm_model(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('[model]\nname = "resnet81"\n[data]\nsource = "digits"\n')
+    inside("run", recipe, "--out", tmp_path / "run").refused("no model `resnet81`", "did you mean", "resnet18")
+
+
+def test_factory_that_is_not_there(tmp_path: Path) -> None:
+    run(tmp_path, model={"factory": "tiny.py:tinny"}).refused("there is no function `tinny`", "did you mean tiny")
+
+
+def test_checkpoint_of_another_architecture(tmp_path: Path) -> None:
+    save_file({"stem.weight": torch.zeros(32, 1, 5, 5), "neck.bias": torch.zeros(3)}, tmp_path / "other.safetensors")
+    done = run(tmp_path, **with_checkpoint("other.safetensors"))
+    done.refused("another architecture", "missing bn0.weight", "unexpected neck.bias", "stem.weight is (32, 1, 5, 5)")
+
+
+@pytest.mark.parametrize("kind", ["pickle", "torch"])
+def test_pickle_checkpoint_is_refused_unopened(tmp_path: Path, kind: str) -> None:
+    trace, file = tmp_path / "it-was-run", tmp_path / "weights.pt"
+    state = {"state_dict": {"a": torch.zeros(1)}, "evil": Evil(trace)}
+    if kind == "pickle":
+        file.write_bytes(pickle.dumps(state))
+    else:
+        torch.save({**state, "module": nn.Linear(1, 1)}, file)
+    run(tmp_path, **with_checkpoint(file.name)).refused("pickle", str(file), "never executed", "safetensors")
+    assert not trace.exists()
+
+
+def test_model_that_cannot_be_traced(tmp_path: Path) -> None:
+    source = FACTORY.replace(
+        "        x = F.relu(x +", "        if x.mean() > 0.5:\n            x = 2 * x\n        x = F.relu(x +"
+    )
+    (tmp_path / "branching.py").write_text(source)
+    line = line_of(source, "        if x.mean()")
+    done = run(tmp_path, model={"factory": "branching.py:tiny"})
+    done.refused(f"branching.py:{line} `if x.mean() > 0.5:`", "cannot trace", "data-dependent")
+
+
+# The device
+
+
+@pytest.mark.parametrize("command", ["run", "prune", "bench", "verify"])
+def test_unknown_device(tmp_path: Path, finished: Finished, command: str) -> None:
+    arguments: dict[str, tuple[object, ...]] = {
+        "run": (write_job(tmp_path), "--out", tmp_path / "run"),
+        "prune": (
+            *(f"{tmp_path}/tiny.py:tiny", "--input-size", "1,16,16", "--target", "0.5x", "--data", "digits"),
+            *("--out", tmp_path / "run"),
+        ),
+        "bench": (finished.run / "export" / "model_fp32.tflite",),
+        "verify": (finished.run,),
+    }
+    before = stamps(finished.run)
+    done = inside(command, *arguments[command], "--device", "locl")
+    done.refused("no device is called 'locl'", "did you mean `local`", code=4)
+    assert stamps(finished.run) == before
+    inside(command, *arguments[command], *(("--resume",) if command == "run" else ()), "--device", "adb:123").refused(
+        "Android devices over adb are not built yet", code=4
+    )
+
+
+# The run folder
+
+
+def test_folder_that_is_no_run(tmp_path: Path) -> None:
+    for command in ("tune", "merge", "quantize", "export", "verify", "show", "report"):
+        inside(command, tmp_path).refused("run.json is missing", str(tmp_path))
+    inside("tune", tmp_path / "nowhere").refused("no run here", "nowhere")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_out_that_is_not_free(tmp_path: Path, finished: Finished) -> None:
+    inside("run", finished.recipe, "--out", finished.run).refused("a run is already here", "--resume")
+    recipe = write_job(tmp_path)
+    inside("run", recipe, "--out", tmp_path).refused("not empty", "choose another --out")
+    inside("run", recipe, "--out", recipe).refused("File exists", "recipe.toml")
+
+
+@pytest.mark.parametrize("file", ["load/model.safetensors", "prune/plan.json", "tune/history.json"])
+def test_corrupt_run_folder(copied: Path, finished: Finished, file: str) -> None:
+    content = bytearray((copied / file).read_bytes())
+    content[len(content) // 2] ^= 1
+    (copied / file).write_bytes(content)
+    words = ("corrupt", str(copied / file), "--resume")
+    inside("run", finished.recipe, "--out", copied, "--resume").refused(*words)
+    inside("show", copied).refused(*words)
+    inside("export", copied, "--format", "onnx").refused(*words)
+
+
+def test_corrupt_stage_is_done_again_as_the_message_says(copied: Path, finished: Finished) -> None:
+    (copied / "report" / "report.json").write_text("{")
+    done = inside("run", finished.recipe, "--out", copied, "--resume")
+    done.refused("corrupt", f"delete {copied / 'report'}")
+    import shutil
+
+    shutil.rmtree(copied / "report")
+    assert inside("run", finished.recipe, "--out", copied, "--resume").code == 0
+    assert (copied / "report" / "report.html").is_file()
+
+
+def test_unreadable_head(copied: Path) -> None:
+    (copied / "run.json").write_text("{}")
+    inside("tune", copied).refused("run.json cannot be read", "corrupt")
+
+
+def test_a_run_that_finished_nothing_may_be_begun_again(tmp_path: Path) -> None:
+    """After a mistake in the recipe is mended, the same command works: nothing is there to be overwritten."""
+    done = run(tmp_path, prune={"target": "2x"}, data={"source": "photos"})
+    done.refused("no such data folder")
+    done = run(tmp_path, prune={"target": "2x"})
+    done.refused("2x is not faster")  # it came further than before
+    assert set(stamps(tmp_path / "run")) == {"load"}
+
+
+# Files
+
+
+def test_files_that_cannot_be_shown_or_measured(tmp_path: Path, copied: Path) -> None:
+    (tmp_path / "notes.txt").write_text("x")
+    inside("show", tmp_path / "none").refused("no such file or folder")
+    inside("show", tmp_path / "notes.txt").refused("cannot read the manifest", "notes.txt.json")
+    inside("bench", tmp_path / "notes.txt").refused("no runtime for .txt", ".tflite, .pte, .onnx")
+    inside("bench", tmp_path / "none.tflite").refused("no such file", "none.tflite")
+    (tmp_path / "broken.tflite").write_bytes(b"not a flatbuffer")
+    inside("bench", tmp_path / "broken.tflite").refused("cannot be run by litert", "broken.tflite")
+    file = copied / "export" / "model_fp32.onnx"
+    file.write_bytes(file.read_bytes() + b"\0")
+    inside("show", file).refused("sha256 differs", "model_fp32.onnx")
+
+
+def test_what_we_did_not_foresee_is_exit_code_3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python's own exit code for a crash is 1, which would look like a failed gate."""
+
+    def crash(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("by a defect of ours")
+
+    monkeypatch.setattr("edgeprune.api.run", crash)
+    done = inside("run", write_job(tmp_path), "--out", tmp_path / "run", "--json")
+    assert done.code == 3
+    assert "ZeroDivisionError: by a defect of ours" in done.err
+    assert done.json["error"]["exit_code"] == 3
