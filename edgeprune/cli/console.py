@@ -67,7 +67,7 @@ def show_result(result: dict[str, Any] | list[Any], shown: RenderableType, *, as
         return
     from rich.console import Console
 
-    Console().print(shown)
+    Console(markup=False).print(shown)  # edgeprune[coreml] is a package, not markup
 
 
 def milliseconds(median_s: float, low_s: float, high_s: float, quality: str) -> str:

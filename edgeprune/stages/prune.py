@@ -46,7 +46,8 @@ class PruneRecord(BaseModel):
 def prune_stage(context: Context, folder: Path) -> dict[str, Any]:
     recipe = context.recipe
     model, baseline = context.model("load"), read_baseline(context)
-    if Target.parse(recipe.prune.target).is_latency:
+    if (target := Target.parse(recipe.prune.target)).is_latency:
+        latency_share(target, baseline.measurement.median_s)  # a target slower than the model is told before the work
         baseline = with_all_costs(context, baseline)
     text = f"scoring units by {recipe.prune.method}"
     context.progress.update(text, 0, 1)
@@ -58,7 +59,7 @@ def prune_stage(context: Context, folder: Path) -> dict[str, Any]:
         seed=recipe.seed,
         on_progress=lambda done, steps: context.progress.update(text, done, steps),
     )
-    if Target.parse(recipe.prune.target).is_latency:
+    if target.is_latency:
         pruned = _to_latency(context, baseline, worth)
     else:
         multiple = channel_multiple(context)
