@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from tiny_job import Finished, edgeprune, leftovers, write_job
 
 
@@ -16,10 +17,13 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="module", autouse=True)
 def _in_that_environment(environment: dict[str, str]) -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
             patch.setenv(name, value)
         yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ def test_recipe_that_is_missing_or_no_toml(tmp_path: Path) -> None:
 
 
 def test_target_that_is_no_target(tmp_path: Path) -> None:
-    run(tmp_path, prune={"target": "fast"}).refused("prune.target", "'fast'", "0.5x, 8ms, 150MMACs")
+    run(tmp_path, prune={"target": "fast"}).refused("cannot read the target 'fast'", "0.5x, 8ms, 150MMACs")
 
 
 def test_errors_are_json_too(tmp_path: Path) -> None:
@@ -90,17 +91,22 @@ def test_target_slower_than_the_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_targets_out_of_reach(tmp_path: Path) -> None:
-    run(tmp_path, prune={"target": "0.001x"}).refused(
-        "0.001x is faster than anything reachable", "the smallest widths take", " ms (", "minimum_width"
-    )
-    done = inside("run", write_job(tmp_path, prune={"target": "10000ms"}), "--out", tmp_path / "run", "--resume")
-    done.refused("10000ms is not faster than the model, which takes", " ms on this device", "choose a target below")
-    assert set(stamps(tmp_path / "run")) == {"load", "probe"}
-
-
-def test_counted_target_above_the_model(tmp_path: Path) -> None:
-    run(tmp_path, prune={"target": "1Mparams"}).refused("1Mparams is not below the model's")
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("0.001x", ("faster than anything reachable", "the smallest widths take", " ms (0.", "prune.minimum_width")),
+        ("10000ms", ("not faster than the model, which takes 0.", " ms on this device", "choose a target below")),
+        ("1Mparams", ("not below the model's", "choose a target below")),
+    ],
+)
+def test_target_out_of_reach(finished: Finished, copied: Path, target: str, words: tuple[str, ...]) -> None:
+    """Another target for the finished run: what was measured is kept, and nothing half-pruned is left."""
+    before, recipe = stamps(copied), finished.recipe.with_name("other.toml")
+    recipe.write_text(recipe_text(prune={"target": target}))
+    done = inside("run", recipe, "--out", copied, "--resume")
+    done.refused(f"the target {target} is", *words)
+    assert stamps(copied) == {stage: before[stage] for stage in ("load", "probe")}
+    assert not (copied / "prune").exists()
 
 
 # The data
@@ -227,8 +233,6 @@ def test_corrupt_stage_is_done_again_as_the_message_says(copied: Path, finished:
     (copied / "report" / "report.json").write_text("{")
     done = inside("run", finished.recipe, "--out", copied, "--resume")
     done.refused("corrupt", f"delete {copied / 'report'}")
-    import shutil
-
     shutil.rmtree(copied / "report")
     assert inside("run", finished.recipe, "--out", copied, "--resume").code == 0
     assert (copied / "report" / "report.html").is_file()

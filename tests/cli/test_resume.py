@@ -78,7 +78,7 @@ class Killer:
     def kill(self, stage: str, moment: Callable[[], bool], *, children: bool = True, meanwhile: bool = False) -> Kill:
         """Kill it in a stage, at a moment (with `children`: as soon as it has some)."""
         mark, before = uuid.uuid4().hex, stamps(self.run)
-        command = [*COMMAND, "run", str(self.recipe), "--out", str(self.run), "--resume"]
+        command = [COMMAND, "run", str(self.recipe), "--out", str(self.run), "--resume"]
         with self.log.open("wb") as log:
             process = subprocess.Popen(command, env=os.environ | {MARK: mark}, stdout=log, stderr=log)
             try:

@@ -16,7 +16,7 @@ from unittest import mock
 
 from edgeprune.cli import main
 
-COMMAND = (sys.executable, "-c", "from edgeprune.cli import main; main()")
+COMMAND = str(Path(sys.executable).with_name("edgeprune"))
 INPUT = (1, 16, 16)
 
 FACTORY = """\
@@ -114,7 +114,7 @@ class Finished:
 def edgeprune(*arguments: object, environment: Mapping[str, str] | None = None, **options: Any) -> Done:
     """The command in a process of its own."""
     done = subprocess.run(
-        [*COMMAND, *map(str, arguments)],
+        [COMMAND, *map(str, arguments)],
         capture_output=True,
         text=True,
         env=os.environ | (environment or {}),

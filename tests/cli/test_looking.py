@@ -1,0 +1,132 @@
+"""Commands that look: bench, devices, doctor, show and report, for people and as JSON."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from tiny_job import Finished, inside, stamps
+
+import edgeprune
+from edgeprune.structure.plan import Plan, RemoveBranch, RemoveUnits
+
+pytestmark = pytest.mark.slow
+
+
+def words(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_bench_measures_files_of_two_runtimes(finished: Finished) -> None:
+    files = [finished.run / "export" / name for name in ("model_fp32.tflite", "model_int8.tflite", "model_fp32.onnx")]
+    rows = inside("bench", *files, "--json").json
+    assert [row["file"] for row in rows] == [file.name for file in files]
+    assert [row["runtime"]["name"] for row in rows] == ["litert", "litert", "onnxruntime"]
+    for row in rows:
+        assert 0 < row["low_s"] <= row["median_s"] <= row["high_s"]
+        assert row["quality"] in ("stable", "noisy", "throttled")
+        assert len(row["samples_s"]) > 100
+
+
+def test_bench_for_people(finished: Finished) -> None:
+    done = inside("bench", finished.run / "export" / "model_fp32.tflite")
+    assert done.code == 0, done.err
+    assert "litert" in done.out
+    assert " ms" in done.out
+    assert "model_fp32.tflite" in "".join(line.split("│")[1].strip() for line in done.out.splitlines() if "│" in line)
+
+
+def test_devices() -> None:
+    (device,) = inside("devices", "--json").json
+    assert device["id"] == "local"
+    assert device["ready"] is True
+    assert device["runtimes"].keys() == {"litert", "executorch", "onnxruntime"}
+    shown = inside("devices")
+    assert shown.code == 0
+    assert "local" in shown.out
+    assert "ready" in shown.out
+
+
+def test_doctor() -> None:
+    rows = {row["what"]: row["ok"] for row in inside("doctor", "--json").json}
+    assert rows == {
+        **dict.fromkeys(("format coreml", "format onnx", "format pte", "format tflite", "device local"), True)
+    }
+    assert "format tflite" in inside("doctor").out
+
+
+def test_show_a_finished_run(finished: Finished) -> None:
+    before = stamps(finished.run)
+    told = inside("show", finished.run, "--json").json
+    assert told == json.loads((finished.run / "report" / "report.json").read_text())
+    shown = inside("show", finished.run)
+    assert shown.code == 0
+    for text in ("0.6x", "tflite int8", "coreml fp16", "original", "merged"):
+        assert text in words(shown.out)
+    assert stamps(finished.run) == before
+
+
+def test_show_a_run_under_way(copied: Path) -> None:
+    for stage in ("report", "verify", "export"):
+        shutil.rmtree(copied / stage)
+    told = inside("show", copied, "--json").json
+    assert {stage for stage, record in told.items() if record is None} == {"export", "verify", "report"}
+    assert told["merge"]["result"]["folded"] == 4
+    shown = words(inside("show", copied).out)
+    assert "export │ │ not done" in shown
+
+
+def test_show_a_plan(finished: Finished, tmp_path: Path) -> None:
+    file = finished.run / "prune" / "plan.json"
+    plan = edgeprune.read_plan(file)
+    assert inside("show", file, "--json").json == plan.model_dump(mode="json")
+    shown = inside("show", file)
+    assert shown.code == 0
+    for edit in plan.edits:
+        assert (edit.group if isinstance(edit, RemoveUnits) else edit.branch) in words(shown.out)
+
+
+def test_show_a_plan_that_drops_a_branch(tmp_path: Path) -> None:
+    plan = Plan(
+        base="m",
+        base_parameters=1,
+        edits=(RemoveUnits(group="stem:out", size=8, removed=(1, 2)), RemoveBranch(branch="layer1.0")),
+    )
+    (tmp_path / "plan.json").write_text(plan.model_dump_json())
+    shown = inside("show", tmp_path / "plan.json")
+    assert shown.code == 0, shown.err
+    assert "stem:out │ 8 │ 2 │ 6" in words(shown.out)
+    assert "layer1.0 │ │ the whole branch" in words(shown.out)
+
+
+@pytest.mark.parametrize("file", ["model_int8.tflite", "model_fp16.mlpackage", "model_fp32.pte"])
+def test_show_a_file(finished: Finished, file: str) -> None:
+    path = finished.run / "export" / file
+    told = inside("show", path, "--json").json
+    assert told == json.loads(path.with_name(f"{file}.json").read_text())
+    shown = inside("show", path)
+    assert shown.code == 0
+    assert file in shown.out
+    assert told["sha256"] in shown.out
+
+
+def test_report_of_runs_side_by_side(finished: Finished, copied: Path, tmp_path: Path) -> None:
+    page = tmp_path / "a folder [of] pages" / "page.html"
+    told = inside("report", finished.run, copied, "--out", page, "--json").json
+    assert told == {"page": str(page)}
+    assert page.read_text().count("model_int8.tflite") > 1
+    said = inside("report", finished.run, "--out", page).out
+    assert said == f"report: {page}\n"  # on one line, as it is: it can be copied
+
+
+def test_report_of_a_run_without_one(copied: Path, tmp_path: Path) -> None:
+    """It is made when the run is verified, and refused when not."""
+    shutil.rmtree(copied / "report")
+    assert inside("report", copied, "--out", tmp_path / "page.html").code == 0
+    assert (copied / "report" / "report.json").is_file()
+    shutil.rmtree(copied / "report")
+    shutil.rmtree(copied / "verify")
+    done = inside("report", copied, "--out", tmp_path / "page.html")
+    done.refused("`report` needs the stage `verify`", f"edgeprune verify {copied}")
