@@ -1,4 +1,4 @@
-"""A run that is killed, again and again, each time a stage further, and goes on after what was finished."""
+"""A run that is killed, again and again, each time a stage further (at last by Ctrl-C), and goes on every time."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ class Kill:
     """What one life of the run left behind."""
 
     stage: str  # the stage it was killed in
+    code: int
+    log: str
     before: dict[str, tuple[int, bytes]]  # the finished stages when it began
     after: dict[str, tuple[int, bytes]]  # and when it was killed
     children: int  # processes it had started, at work when it was killed
@@ -75,8 +77,16 @@ class Killer:
         self.recipe, self.run = recipe, run
         self.log = recipe.with_name("stderr.txt")
 
-    def kill(self, stage: str, moment: Callable[[], bool], *, children: bool = True, meanwhile: bool = False) -> Kill:
-        """Kill it in a stage, at a moment (with `children`: as soon as it has some)."""
+    def kill(
+        self,
+        stage: str,
+        moment: Callable[[], bool],
+        *,
+        by: signal.Signals = signal.SIGKILL,
+        children: bool = True,
+        meanwhile: bool = False,
+    ) -> Kill:
+        """End it in a stage, at a moment (with `children`: as soon as it has some)."""
         mark, before = uuid.uuid4().hex, stamps(self.run)
         command = [COMMAND, "run", str(self.recipe), "--out", str(self.run), "--resume"]
         with self.log.open("wb") as log:
@@ -87,12 +97,16 @@ class Killer:
                     until(lambda: bool(psutil.Process(process.pid).children()), process, self.log)
                 second = inside("run", self.recipe, "--out", self.run, "--resume") if meanwhile else None
                 count = len(psutil.Process(process.pid).children(recursive=True))
+                process.send_signal(by)
+                code = process.wait(timeout=60)
             finally:
-                process.send_signal(signal.SIGKILL)
+                process.kill()
                 process.wait()
         after = stamps(self.run)
         _, alive = psutil.wait_procs(family(mark), timeout=20)
-        return Kill(stage, before, after, count, [" ".join(p.cmdline()) for p in alive], second)
+        return Kill(
+            stage, code, self.log.read_text(), before, after, count, [" ".join(p.cmdline()) for p in alive], second
+        )
 
     def says(self, text: str) -> Callable[[], bool]:
         return lambda: text in self.log.read_text()
@@ -114,7 +128,7 @@ def survived(tmp_path_factory: pytest.TempPathFactory) -> Survived:
     snapshot = json.loads(newest.read_text())
     kills += [
         killer.kill("export", lambda: any(run.glob("export/.part-*/*"))),
-        killer.kill("verify", killer.says("measuring latency")),
+        killer.kill("verify", killer.says("measuring latency"), by=signal.SIGINT),
     ]
     before = stamps(run)
     last = edgeprune("run", recipe, "--out", run, "--resume", "--json")
@@ -140,6 +154,14 @@ def test_no_process_outlives_the_run(survived: Survived, stage: str) -> None:
     kill = survived.kills[stage]
     assert kill.children > 0 or stage in ("load", "tune")  # a stage that works with processes had them
     assert kill.orphans == []
+
+
+def test_ctrl_c_is_told_without_a_traceback(survived: Survived) -> None:
+    assert {kill.code for stage, kill in survived.kills.items() if stage != "verify"} == {-signal.SIGKILL}
+    interrupted = survived.kills["verify"]
+    assert interrupted.code == 130
+    assert "stopped; finished stages are kept, go on with --resume" in interrupted.log
+    assert "Traceback" not in interrupted.log
 
 
 def test_tuning_goes_on_after_the_last_whole_epoch(survived: Survived) -> None:

@@ -129,6 +129,7 @@ def inside(*arguments: object) -> Done:
     """The command in this process, by its own entry point: as `edgeprune`, without waiting for imports."""
     out, err, code = io.StringIO(), io.StringIO(), 0
     with (
+        mock.patch.dict(os.environ),
         mock.patch.object(sys, "argv", ["edgeprune", *map(str, arguments)]),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),

@@ -1,0 +1,236 @@
+"""The library's own verbs on a run folder: what is done, what is kept, what is done again, what is refused."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import edgeprune
+from edgeprune.api import write_report
+from edgeprune.errors import DeviceError, EdgePruneError, RecipeError, RunError, UsageError
+from edgeprune.pipeline import change_recipe, is_finished, prepare_run
+from edgeprune.recipe import Recipe, parse_recipe
+from edgeprune.runs import STAGES, Run, Stage, create_run, open_run
+
+FACTORY = f"{Path(__file__).with_name('two_convolutions.py')}:net"
+TREE: dict[str, Any] = {
+    "model": {"factory": FACTORY, "input_size": (1, 16, 16)},
+    "data": {"source": "digits", "validation_images": 50, "calibration_images": 20},
+    "prune": {"target": "3kparams", "method": "magnitude", "scoring_batches": 1},
+    "tune": {"epochs": 1},
+    "quantize": {"enabled": False},
+    "export": {"formats": ("onnx",)},
+    "verify": {"images": 16},
+}
+
+
+def recipe(**sections: dict[str, Any]) -> Recipe:
+    return parse_recipe({name: {**TREE.get(name, {}), **sections.get(name, {})} for name in {**TREE, **sections}})
+
+
+class Listener:
+    """Keeps what a job tells; may stop it at a stage."""
+
+    def __init__(self, *, stop_at: str | None = None) -> None:
+        self.stages: list[str] = []
+        self.told: list[tuple[str, float, float]] = []
+        self.stop_at = stop_at
+
+    def stage(self, name: str) -> None:
+        self.stages.append(name)
+
+    def say(self, text: str) -> None:
+        if self.stop_at == self.stages[-1]:
+            raise KeyboardInterrupt
+
+    def update(self, text: str, done: float, total: float) -> None:
+        self.told.append((text, done, total))
+        if self.stop_at == self.stages[-1]:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def listener() -> Listener:
+    return Listener()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, listener: Listener, _own_cache: None) -> edgeprune.Outcome:
+    """A whole run; tests leave it as it is."""
+    return edgeprune.run(recipe(), tmp_path_factory.mktemp("whole") / "run", progress=listener)
+
+
+@pytest.fixture
+def folder(whole: edgeprune.Outcome, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(whole.folder, tmp_path / "run"))
+
+
+def records(folder: Path) -> dict[str, bytes]:
+    return {path.parent.name: path.read_bytes() for path in folder.glob("*/stage.json")}
+
+
+def test_whole_run_by_the_library(whole: edgeprune.Outcome, listener: Listener) -> None:
+    assert listener.stages == list(STAGES)
+    assert [f.file for f in whole.verdict.files] == ["model_fp32.onnx"]
+    assert whole.verdict.outcome == "pass"
+    assert whole.page.is_file()
+    assert all(0 <= done <= total for _, done, total in listener.told)
+    model = edgeprune.load(whole.folder)
+    assert isinstance(model.module, torch.nn.Module)
+    assert sum(p.numel() for p in model.module.parameters()) <= 3000
+    assert not model.module.training
+
+
+def test_a_finished_run_is_not_done_again(folder: Path) -> None:
+    before, listener = records(folder), Listener()
+    outcome = edgeprune.run(recipe(), folder, resume=True, progress=listener)
+    assert outcome.verdict.outcome == "pass"
+    assert listener.stages == []
+    assert records(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("changed", "first"),
+    [
+        ({"model": {"arguments": {"classes": 12}}}, "load"),
+        ({"data": {"calibration_images": 21}}, "load"),
+        ({"device": {"threads": 2}}, "probe"),
+        ({"prune": {"target": "2kparams"}}, "prune"),
+        ({"tune": {"epochs": 2}}, "tune"),
+        ({"quantize": {"enabled": True}}, "quantize"),
+        ({"export": {"formats": ("onnx", "tflite")}}, "export"),
+        ({"verify": {"gates": {"size_bytes": 1e9}}}, "verify"),
+        ({}, None),
+    ],
+)
+def test_a_changed_setting_reaches_its_stage_and_what_follows(
+    folder: Path, changed: dict[str, Any], first: Stage | None
+) -> None:
+    run = change_recipe(open_run(folder), recipe(**changed))
+    kept = STAGES if first is None else STAGES[: STAGES.index(first)]
+    assert [stage for stage in STAGES if is_finished(run, stage)] == list(kept)
+
+
+def test_another_seed_is_another_run(folder: Path) -> None:
+    run = change_recipe(open_run(folder), recipe().model_copy(update={"seed": 1}))
+    assert not any(is_finished(run, stage) for stage in STAGES)
+
+
+def test_the_verbs_go_on_from_one_another(tmp_path: Path) -> None:
+    run = edgeprune.prune(
+        FACTORY, target="3kparams", data="digits", out=tmp_path / "run", input_size=(1, 16, 16), method="magnitude"
+    )
+    assert isinstance(run, Run)
+    assert edgeprune.tune(run, epochs=1).result["epochs"] == 1
+    assert edgeprune.merge(run.folder).result["folded"] == 1
+    assert edgeprune.quantize(str(run.folder)).result["enabled"] is True
+    assert list(edgeprune.export(run, formats=("onnx",)).result["files"]) == ["model_fp32.onnx"]
+    verdict = edgeprune.verify(run, device="local")
+    assert isinstance(verdict, edgeprune.Verdict)
+    assert write_report(run).is_file()
+    remembered = open_run(run.folder).recipe
+    assert (remembered.tune.epochs, remembered.export.formats) == (1, ("onnx",))
+    again = edgeprune.prune(
+        FACTORY, target="3kparams", data="digits", out=run.folder, input_size=(1, 16, 16), method="magnitude"
+    )
+    assert again.recipe == remembered  # what later verbs were told is not forgotten
+    assert set(records(run.folder)) == set(STAGES)
+
+
+def test_loading_follows_the_run(folder: Path) -> None:
+    x = torch.randn(2, 1, 16, 16)
+    merged = edgeprune.load(folder).module(x)
+    shutil.rmtree(folder / "merge")
+    tuned = edgeprune.load(folder).module(x)
+    torch.testing.assert_close(tuned, merged)
+    shutil.rmtree(folder / "tune")
+    assert not torch.allclose(edgeprune.load(folder).module(x), tuned)
+    shutil.rmtree(folder / "prune")
+    assert sum(p.numel() for p in edgeprune.load(folder).module.parameters()) > 3000
+    shutil.rmtree(folder / "load")
+    with pytest.raises(RunError, match="no stage of this run is finished"):
+        edgeprune.load(folder)
+    with pytest.raises(UsageError, match="takes no options, got pretrained"):
+        edgeprune.load(folder, pretrained=True)
+
+
+@pytest.mark.parametrize("stage", ["load", "probe", "prune", "tune", "export", "verify"])
+def test_ctrl_c_leaves_nothing_half_done(tmp_path: Path, whole: edgeprune.Outcome, stage: Stage) -> None:
+    """Stopped at the first word of a stage: what is finished stays, and going on ends as if nothing had been."""
+    folder, place = tmp_path / "run", STAGES.index(stage)
+    shutil.copytree(whole.folder, folder, ignore=shutil.ignore_patterns(*STAGES[place:]))
+    with pytest.raises(KeyboardInterrupt):
+        edgeprune.run(recipe(), folder, resume=True, progress=Listener(stop_at=stage))
+    assert set(records(folder)) == set(STAGES[:place])
+    assert not (folder / stage).exists()
+    assert not list(folder.rglob(".part-*"))
+    if stage == "tune":
+        assert edgeprune.tune(folder).result["epochs"] == 1
+        weights = "tune/model.safetensors"
+        assert (folder / weights).read_bytes() == (whole.folder / weights).read_bytes()
+
+
+def test_a_stage_that_fails_leaves_nothing(folder: Path) -> None:
+    before = records(folder)
+    with pytest.raises(EdgePruneError, match="the loss is") as caught:
+        edgeprune.tune(folder, lr=1e30)
+    assert "lower `lr`" in str(caught.value)
+    assert set(records(folder)) == {"load", "probe", "prune"}
+    assert records(folder)["prune"] == before["prune"]
+    assert not (folder / "tune").exists()
+    assert edgeprune.tune(folder, lr=0.05).result["epochs"] == 1
+
+
+def test_a_latency_target_after_a_counted_one(folder: Path) -> None:
+    """The layers that the first target did not need measured are measured then."""
+    before, listener = records(folder), Listener(stop_at="tune")
+    with pytest.raises(KeyboardInterrupt):
+        edgeprune.run(recipe(prune={"target": "0.7x", "tolerance": 0.9}), folder, resume=True, progress=listener)
+    assert listener.stages == ["prune", "tune"]
+    assert records(folder)["probe"] == before["probe"]
+    record = open_run(folder).record("prune")
+    assert record is not None
+    assert record.result["measured_share"] > 0
+    assert any("operations" in text for text, _, _ in listener.told)
+
+
+def test_part_files_of_a_killed_process_go(folder: Path) -> None:
+    (folder / ".part-abc").write_bytes(b"half")
+    edgeprune.run(recipe(), folder, resume=True)
+    assert not (folder / ".part-abc").exists()
+
+
+def test_a_run_is_begun_again_only_while_nothing_is_finished(tmp_path: Path, folder: Path) -> None:
+    create_run(tmp_path / "new", recipe(), {})
+    assert prepare_run(recipe(tune={"epochs": 9}), tmp_path / "new", resume=False).recipe.tune.epochs == 9
+    with pytest.raises(RunError, match="a run is already here"):
+        prepare_run(recipe(), folder, resume=False)
+
+
+def test_refused_before_anything_is_touched(folder: Path) -> None:
+    head, before = (folder / "run.json").read_bytes(), records(folder)
+    with pytest.raises(DeviceError, match="no device"):
+        edgeprune.verify(folder, device="phone")
+    with pytest.raises(RecipeError, match=r"tune\.epoch"):
+        edgeprune.tune(folder, epoch=3)
+    with pytest.raises(RunError, match="another model"):
+        edgeprune.prune("resnet18", target="0.5x", data="digits", out=folder)
+    with pytest.raises(RunError, match="no run here"):
+        edgeprune.tune(folder / "prune")
+    assert (folder / "run.json").read_bytes() == head
+    assert records(folder) == before
