@@ -6,19 +6,35 @@ import json
 import os
 import sys
 import traceback
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from edgeprune.cli import bench, devices, doctor, prune, report, run, show, stage
 from edgeprune.errors import EdgePruneError, UsageError
 
 _WRONG_PATH = (FileExistsError, FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
 
+
+class _Commands(TyperGroup):
+    """The commands, which say something when Ctrl-C ends them (Typer itself exits in silence)."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stopped:
+            typer.secho("stopped; finished stages are kept, go on with --resume", err=True)
+            raise typer.Exit(130) from stopped
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="Prune vision models to a latency measured on the device, and prove the exported file there.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    rich_markup_mode=None,  # rich's help costs more time than all our own imports
 )
 app.command("run")(run.run)
 app.command("prune")(prune.prune)
@@ -45,9 +61,6 @@ def main() -> None:
         typer.secho(f"error: {error}", err=True, fg="red")
         _say_json(error)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        typer.secho("stopped; finished stages are kept, go on with --resume", err=True)
-        sys.exit(130)
     except OSError as error:
         kind = UsageError if isinstance(error, _WRONG_PATH) else EdgePruneError
         refused = kind(
