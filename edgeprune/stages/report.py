@@ -29,9 +29,10 @@ def gather(context: Context) -> ReportData:
     pruned = PruneRecord.model_validate_json(context.file("prune", "prune.json").read_bytes())
     verdict = Verdict.model_validate_json(context.file("verify", "verdict.json").read_bytes())
     measurement = Measurement.model_validate_json(context.file("probe", "measurement.json").read_bytes())
+    source = context.spec.source.rpartition("/")[2]  # a page is passed on: it need not tell where files lay
     return ReportData(
-        title=f"{context.spec.source.rpartition('/')[2]} to {recipe.prune.target} on {recipe.device.id}",
-        spec=context.spec,
+        title=f"{source} to {recipe.prune.target} on {recipe.device.id}",
+        spec=context.spec.model_copy(update={"source": source}),
         device=context.device.facts(),
         recipe=recipe.model_dump_json(indent=1, exclude_defaults=True),
         target=_target(pruned),
