@@ -33,14 +33,14 @@ _HOMES = {
     "EdgePruneError": "errors",
     "Model": "models.spec",
     "ModelSpec": "models.spec",
-    "Outcome": "pipeline",
+    "Outcome": "api",
     "Recipe": "recipe",
     "read_recipe": "recipe",
     "Run": "runs",
     "open_run": "runs",
     "Plan": "structure.plan",
     "read_plan": "structure.plan",
-    "Verdict": "verify.verdict",
+    "Verdict": "api",
 }
 
 __all__ = [

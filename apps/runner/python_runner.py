@@ -100,8 +100,9 @@ class ExecuTorchModel:
 
     def __init__(self, path: str, threads: int) -> None:
         import torch
-        from executorch.extension.pybindings import portable_lib
-        from executorch.runtime import Runtime
+
+        # Not executorch.runtime: it imports ExecuTorch's whole compiler, five seconds in every process.
+        from executorch.extension.pybindings import _portable_lib as portable_lib
 
         # The thread pool belongs to the process, and a model keeps the pool it was loaded with.
         portable_lib._unsafe_reset_threadpool(threads)
@@ -109,11 +110,12 @@ class ExecuTorchModel:
             raise CaseError("load", f"ExecuTorch did not accept {threads} threads")
         torch.set_num_threads(threads)
         self._torch = torch
-        self._program = Runtime.get().load_program(path)  # kept: a method without its program crashes
+        self._program = portable_lib._load_program(path)  # kept: a method without its program crashes
         method = self._program.load_method("forward")
         if method is None:
             raise CaseError("load", "the file has no method `forward`")
-        infos = [method.metadata.input_tensor_meta(i) for i in range(method.metadata.num_inputs())]
+        meta = method.method_meta()
+        infos = [meta.input_tensor_meta(i) for i in range(meta.num_inputs())]
         self.specs = [(tuple(int(n) for n in i.sizes()), np.dtype(self.SCALARS[int(i.dtype())])) for i in infos]
         self._method = method
         self._inputs: tuple[Any, ...] = ()
@@ -123,7 +125,7 @@ class ExecuTorchModel:
         self._inputs = tuple(self._torch.from_numpy(np.ascontiguousarray(value).copy()) for value in values)
 
     def invoke(self) -> None:
-        self._outputs = self._method.execute(self._inputs)
+        self._outputs = self._method(self._inputs)
 
     def output(self) -> Array:
         return np.array(self._outputs[0].numpy())
@@ -169,7 +171,7 @@ class OnnxModel:
 # runtime -> (loader, distribution, module that brings the kernels, names its native library starts with)
 RUNTIMES: dict[str, tuple[Callable[[str, int], Loaded], str, str, tuple[str, ...]]] = {
     "litert": (LiteRTModel, "ai-edge-litert", "ai_edge_litert.interpreter", ("libpywrap_litert_common",)),
-    "executorch": (ExecuTorchModel, "executorch", "executorch.extension.pybindings.portable_lib", ("_portable_lib",)),
+    "executorch": (ExecuTorchModel, "executorch", "executorch.extension.pybindings._portable_lib", ("_portable_lib",)),
     "onnxruntime": (OnnxModel, "onnxruntime", "onnxruntime", ("onnxruntime_pybind11_state", "libonnxruntime")),
 }
 
@@ -186,6 +188,8 @@ def own_stdout() -> None:
 
 def native_library(module: str, starts: tuple[str, ...]) -> Path:
     """The file of the library that runs the kernels, as this process has it loaded."""
+    if module.startswith("executorch"):
+        import_module("torch")  # its libraries have to be there first
     import_module(module)
     maps = Path("/proc/self/maps")
     if maps.exists():

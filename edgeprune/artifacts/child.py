@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import selectors
+import shutil
 import signal
 import subprocess
 import sys
@@ -37,7 +38,9 @@ class Child:
 
     def __enter__(self) -> Self:
         self._log = tempfile.TemporaryFile(prefix="edgeprune-log-")
+        self._scratch = tempfile.mkdtemp(prefix="edgeprune-child-")
         environment = os.environ | {
+            "TMPDIR": self._scratch,  # coremltools removes its packages at exit, which a killed child never reaches
             "OMP_NUM_THREADS": str(self._threads),
             "TF_CPP_MIN_LOG_LEVEL": "3",
             "PYTHONWARNINGS": "ignore",
@@ -63,6 +66,7 @@ class Child:
                 with suppress(BrokenPipeError):
                     pipe.close()
         self._log.close()
+        shutil.rmtree(self._scratch, ignore_errors=True)
 
     def stop(self) -> None:
         """End the process and all it started, from any thread; whoever waits for its answer gets ConversionError."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 
 from edgeprune.errors import ModelError
 from edgeprune.models.spec import Model
+from edgeprune.runs import write_atomic
 from edgeprune.structure.branches import fold_zeros
 from edgeprune.structure.graph import trace
 
@@ -31,7 +33,9 @@ def save_program(model: Model, path: Path) -> None:
             hint="wrap it in a module that returns the logits alone",
         )
     fold_zeros(program)
-    torch.export.save(program, path)
+    data = io.BytesIO()  # on a full disk torch's own writer ends the process (std::terminate), ours says what is wrong
+    torch.export.save(program, data)
+    write_atomic(path, data.getvalue())
 
 
 def on_cpu(module: nn.Module) -> nn.Module:
