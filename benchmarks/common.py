@@ -57,7 +57,7 @@ def imagenet_folders(data: Path, cache: Path) -> Path:
     if not (root / "done").exists():
         for split, name in (("test", "in1000_eli"), ("calibration", "in300_aj")):
             images, labels = pack_loader(data).imagenet_samples(name)
-            for label in range(1000):
+            for label in sorted(set(labels.tolist())):
                 (root / split / f"{label:04d}").mkdir(parents=True, exist_ok=True)
             for number, (image, label) in enumerate(zip(images, labels, strict=True)):
                 Image.fromarray(image).save(root / split / f"{label:04d}" / f"{number:04d}.png", compress_level=1)
@@ -128,7 +128,10 @@ def write_result(name: str, figures: dict[str, Any]) -> Path:
     commit = subprocess.run(
         ["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
     ).stdout.strip()
-    shown = [a if not Path(a).is_absolute() else os.path.relpath(a, ROOT) for a in sys.argv[1:]]
+    given = list(sys.argv[1:])
+    if "--cache" in given:  # where the work lay says nothing about the result
+        del given[given.index("--cache") : given.index("--cache") + 2]
+    shown = [a if not Path(a).is_absolute() else os.path.relpath(a, ROOT) for a in given]
     result = {
         "command": " ".join(["python", os.path.relpath(sys.argv[0], ROOT), *shown]),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
