@@ -29,7 +29,7 @@ from edgeprune.stages.probe import probe_stage
 from edgeprune.stages.prune import prune_stage
 from edgeprune.stages.quantize import quantize_stage
 from edgeprune.stages.report import report_stage
-from edgeprune.stages.tune import tune_stage
+from edgeprune.stages.tune import SNAPSHOTS, tune_stage
 from edgeprune.stages.verify import verify_stage
 from edgeprune.verify.verdict import Verdict
 
@@ -177,6 +177,8 @@ def do_stage(context: Context, stage: Stage) -> None:
         seconds = time.monotonic() - started
         settings = _settings(context.recipe, stage)
         context.run.finish(stage, settings=settings, seconds=seconds, result=result)
+        if stage == "tune":
+            shutil.rmtree(context.run.folder / SNAPSHOTS, ignore_errors=True)
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise EdgePruneError(

@@ -20,7 +20,7 @@ class OnnxExporter:
     suffix = ".onnx"
     precisions: tuple[Precision, ...] = ("fp32",)
     runtime: Literal["onnxruntime"] = "onnxruntime"
-    packages = ("onnx", "onnxscript")
+    packages = ("onnx", "onnxscript", "onnxruntime")
     extra = "onnx"
 
     def load(self) -> None:

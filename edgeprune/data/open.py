@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -72,7 +73,23 @@ def _pools(section: DataSection, geometry: Geometry, memory_limit: int) -> dict[
         own = _own_parts(section.source, set(inside.values()), geometry, memory_limit)
         pools["train"] = pools["train"] or own.for_training()
         pools["test"] = pools["test"] or own.test
+    _check_apart(pools)
     return pools
+
+
+def _check_apart(pools: Mapping[str, Labelled | None]) -> None:
+    """Two parts must not be the same images: accuracy would be on what was trained or calibrated on."""
+    seen: dict[str, str] = {}
+    for part, pool in pools.items():
+        if pool is None:
+            continue
+        if pool.where in seen:
+            raise DataError(
+                f"`{seen[pool.where]}` and `{part}` are the same images",
+                where=pool.where,
+                hint=f"leave `{part}` out: it is then set aside from the others; or name images of its own",
+            )
+        seen[pool.where] = part
 
 
 def _is_inside(root: Path, name: str) -> bool:

@@ -174,9 +174,17 @@ def _timm(source: str, geometry: Geometry, memory_limit: int) -> Source:
                 where=source,
                 hint="check the name and, after @, the folder; it may have to be downloaded first",
             ) from error
+    if (files := _files(opened["train"])) is not None and files == _files(opened["test"]):
+        return Source(whole=_dataset(opened["train"], source, geometry, memory_limit))  # one undivided folder
     return Source(
         **{part: _dataset(data, f"{source} ({part})", geometry, memory_limit) for part, data in opened.items()}
     )
+
+
+def _files(data: Any) -> list[str] | None:
+    """The files a timm data set reads, where it reads files."""
+    filenames = getattr(getattr(data, "reader", None), "filenames", None)
+    return list(filenames(absolute=True)) if filenames is not None else None
 
 
 def _timm_root(root: str) -> Path:

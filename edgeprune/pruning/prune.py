@@ -43,6 +43,7 @@ class Attempt:
 
     predicted_share: float  # of the original's predicted cost
     measured: Ratio
+    reached_share: float  # what the target is about: the ratio, or for an absolute target seconds over the original's
     within_tolerance: bool
 
 
@@ -126,7 +127,8 @@ class LatencyLoop:
         # the whole model takes beyond the sum of its layers.
         self.original_s = baseline.measurement.median_s
         self.remainder_s = self.original_s - total(self.structure.layers, self.structure.sizes, self.costs)
-        self.goal = latency_share(Target.parse(settings.target), self.original_s)
+        self.target = Target.parse(settings.target)
+        self.goal = latency_share(self.target, self.original_s)
 
     def run(self) -> Pruned:
         """Returns the pruned model whose measured latency is nearest the target.
@@ -180,12 +182,13 @@ class LatencyLoop:
         file = self.folder / f"attempt-{number}{self.baseline.file.suffix}"
         exporter.write(self.model.with_module(merged), file)
         ratio = self._ratio(file)
-        within = abs(ratio.ratio / self.goal - 1) <= self.settings.tolerance
+        reached = ratio.ratio if self.target.unit == "x" else ratio.numerator.median_s / self.original_s
+        within = abs(reached / self.goal - 1) <= self.settings.tolerance
         self.say(
             f"attempt {number}: predicted {self._share(choice.cost):.3f}x, measured {ratio.ratio:.3f}x "
             f"({ratio.low:.3f}-{ratio.high:.3f}, {ratio.quality}), target {self.goal:.3f}x"
         )
-        return Attempt(self._share(choice.cost), ratio, within)
+        return Attempt(self._share(choice.cost), ratio, reached, within)
 
     def _ratio(self, file: Path) -> Ratio:
         """Latency over the original's, measured again while the device is noisy (the last word is the last try's)."""
@@ -206,7 +209,7 @@ class LatencyLoop:
     def _next_share(self, attempts: list[Attempt]) -> float:
         """The predicted share at which the measured one would be the goal: a line through the two points that
         bracket the goal, or through the two nearest to it. The unpruned model is the point (1, 1)."""
-        points = [(1.0, 1.0), *((a.predicted_share, a.measured.ratio) for a in attempts)]
+        points = [(1.0, 1.0), *((a.predicted_share, a.reached_share) for a in attempts)]
         slower = [p for p in points if p[1] >= self.goal]
         faster = [p for p in points if p[1] < self.goal]
         if slower and faster:
@@ -222,7 +225,7 @@ class LatencyLoop:
         choice = self._choose(self._floor() * (1 + PLATEAU), self.multiple)
         attempt = self._measure(exporter, choice, len(tried) + 1)
         reached = attempt.measured
-        if reached.ratio > self.goal * (1 + self.settings.tolerance):
+        if attempt.reached_share > self.goal * (1 + self.settings.tolerance):
             fastest = reached.ratio * self.original_s * 1e3
             raise TargetError(
                 f"the target {self.settings.target} is faster than anything reachable: the smallest widths take "
@@ -232,9 +235,7 @@ class LatencyLoop:
         return self._best([*tried, (choice, attempt)])
 
     def _best(self, tried: list[tuple[Choice, Attempt]]) -> Pruned:
-        choice, attempt = min(
-            tried, key=lambda t: (not t[1].within_tolerance, abs(t[1].measured.ratio / self.goal - 1))
-        )
+        choice, attempt = min(tried, key=lambda t: (not t[1].within_tolerance, abs(t[1].reached_share / self.goal - 1)))
         if not attempt.within_tolerance and attempt.measured.quality != "stable":
             raise DeviceError(
                 f"too noisy to tell whether the target is met ({attempt.measured.evidence})",
@@ -242,6 +243,8 @@ class LatencyLoop:
                 hint="free the device from other work, or measure longer with device.protocol = 'standard'; "
                 "then go on with --resume",
             )
+        if not attempt.within_tolerance:
+            self.say(f"the target is missed: {attempt.reached_share:.3f}x is the nearest of {len(tried)} measured")
         return _pruned(self.model, self.structure, choice, tuple(a for _, a in tried), attempt)
 
 

@@ -7,11 +7,9 @@ from torch import Tensor
 
 from edgeprune.errors import DataError
 
-CALIBRATION_IMAGES = 256
 
-
-def calibration_images(images: Tensor, count: int = CALIBRATION_IMAGES) -> Tensor:
-    """At most `count` of the images, evenly spread over what was given (which may be sorted by class).
+def calibration_images(images: Tensor, count: int | None = None) -> Tensor:
+    """The images, or at most `count` of them, evenly spread over what was given (which may be sorted by class).
 
     `images` is (N, C, H, W) float32, preprocessed; the result is contiguous.
 
@@ -22,5 +20,5 @@ def calibration_images(images: Tensor, count: int = CALIBRATION_IMAGES) -> Tenso
         raise DataError(f"calibration images must be (N, C, H, W) with N > 0, not {tuple(images.shape)}")
     if not images.is_floating_point() or not bool(torch.isfinite(images).all()):
         raise DataError("calibration images must be finite float32 values, preprocessed as the model expects")
-    chosen = torch.linspace(0, len(images) - 1, min(count, len(images))).round().long()
+    chosen = torch.linspace(0, len(images) - 1, min(count or len(images), len(images))).round().long()
     return images.detach().to("cpu", torch.float32)[chosen].contiguous()

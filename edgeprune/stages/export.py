@@ -14,7 +14,7 @@ REFERENCE_IMAGES = 16
 
 
 def export_stage(context: Context, folder: Path) -> dict[str, Any]:
-    reference, _ = next(iter(context.splits.test.batches(REFERENCE_IMAGES)))
+    reference, _ = next(iter(context.splits.test.take(REFERENCE_IMAGES).batches(REFERENCE_IMAGES)))
     manifests = export(
         context.model("merge"),
         folder,

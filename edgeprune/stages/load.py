@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,10 @@ def load_stage(context: Context, folder: Path) -> dict[str, Any]:
     model = load_from(context.recipe.model)
     write_atomic(folder / "spec.json", model.spec.model_dump_json(indent=1).encode())
     save_state(folder / "model.safetensors", model.module)
-    context.splits  # noqa: B018 - a data set that does not fit is found now, not after an hour of probing
+    classes = context.splits.test.classes  # a data set that does not fit is found now, not after an hour of probing
+    if not model.spec.labels and len(classes) == model.spec.num_classes:
+        model = replace(model, spec=model.spec.model_copy(update={"labels": classes}))
+        context.spec = model.spec
+        write_atomic(folder / "spec.json", model.spec.model_dump_json(indent=1).encode())
     context.keep_model("load", model)
     return {"parameters": sum(p.numel() for p in model.module.parameters())}

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edgeprune.errors import TargetError
+from edgeprune.errors import RunError, TargetError
 from edgeprune.latency.measurement import Measurement
 from edgeprune.latency.probes import probe
 from edgeprune.pruning.baseline import SUFFIX, Baseline, costs_of, probe_model
@@ -37,6 +37,8 @@ def probe_stage(context: Context, folder: Path) -> dict[str, Any]:
             layers=target.is_latency,
             on_progress=lambda done, total, text: context.progress.update(text, done, total),
         )
+    for operation, reason in baseline.costs.unmeasured.items():
+        context.progress.say(f"not in the table, taken as free: {operation}: {reason}")
     write_atomic(folder / "measurement.json", baseline.measurement.model_dump_json(indent=1).encode())
     m = baseline.measurement
     context.progress.say(
@@ -82,6 +84,13 @@ def read_baseline(context: Context) -> Baseline:
     """The baseline that a finished probe stage left."""
     recipe = context.recipe
     measurement = Measurement.model_validate_json(context.file("probe", "measurement.json").read_bytes())
+    fingerprint = context.device.facts().fingerprint
+    if measurement.device != fingerprint:
+        raise RunError(
+            f"this run was probed on another device ({measurement.device}) than {context.device.id} ({fingerprint})",
+            where=str(context.run.folder),
+            hint="a latency target means one device: go on there, or start a new run here",
+        )
     model = context.model("load")
     return Baseline(
         structure=find_structure(model.module, model.example_input(), keep=recipe.prune.keep),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,17 @@ from edgeprune.runs import settings_hash, write_atomic
 from edgeprune.stages.context import Context
 from edgeprune.training.loop import TuneProgress, tune
 
+SNAPSHOTS = "tune.snapshots"
+
 
 def tune_stage(context: Context, folder: Path) -> dict[str, Any]:
     recipe = context.recipe
     pruned, original = context.model("prune"), context.model("load")
-    # Snapshots live outside the stage's folder: that one is emptied whenever the stage begins anew.
+    # Snapshots live outside the stage's folder: that one is emptied whenever the stage begins anew. The next stage
+    # removes them, when this one's record is safely there.
     plan = context.run.record("prune")
     state = plan.files[-1].sha256 if plan else "none"
-    snapshots = context.run.folder / "tune.snapshots" / f"{settings_hash(recipe, ('tune', 'data'))}-{state[:12]}"
+    snapshots = context.run.folder / SNAPSHOTS / f"{settings_hash(recipe, ('tune', 'data'))}-{state[:12]}"
 
     def show(progress: TuneProgress) -> None:
         text = f"epoch {progress.epoch}/{progress.epochs}, {progress.images_per_second:.0f} images/s"
@@ -42,7 +44,6 @@ def tune_stage(context: Context, folder: Path) -> dict[str, Any]:
         context.progress.say(f"epoch {epoch.epoch}: loss {epoch.loss:.4f}{shown}, {epoch.seconds:.0f} s")
     history = [record.model_dump() for record in result.history]
     write_atomic(folder / "history.json", json.dumps(history, indent=1).encode())
-    shutil.rmtree(snapshots.parent, ignore_errors=True)
     result.module.eval()
     context.keep_model("tune", pruned.with_module(result.module))
     return {"epochs": len(history), "last": history[-1] if history else None}

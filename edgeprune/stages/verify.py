@@ -8,6 +8,7 @@ from typing import Any
 import numpy.typing as npt
 import torch
 
+from edgeprune.errors import UsageError
 from edgeprune.recipe import Target
 from edgeprune.runs import Stage, write_atomic
 from edgeprune.stages.context import Context
@@ -15,6 +16,7 @@ from edgeprune.stages.export import read_manifests
 from edgeprune.stages.probe import read_baseline
 from edgeprune.training.accuracy import predict, top1
 from edgeprune.verify.check import verify
+from edgeprune.verify.speed import is_judged
 
 MODELS: dict[str, Stage] = {"original": "load", "pruned": "prune", "tuned": "tune", "merged": "merge"}
 
@@ -34,9 +36,16 @@ def verify_stage(context: Context, folder: Path) -> dict[str, Any]:
     target = Target.parse(recipe.prune.target)
     baseline = read_baseline(context)
     export_folder = context.run.stage_folder("export")
+    manifests = read_manifests(export_folder)
+    if target.is_latency and not any(is_judged(m, recipe.device.runtime) for m in manifests):
+        raise UsageError(
+            f"no exported file can show that {target} is met: that is said of the fp32 file of {recipe.device.runtime}",
+            where=str(export_folder),
+            hint="export that format too; a verdict without its latency would say nothing",
+        )
     with context.device.lease():
         verdict = verify(
-            manifests=read_manifests(export_folder),
+            manifests=manifests,
             folder=export_folder,
             device=context.device,
             float_outputs=float_outputs,

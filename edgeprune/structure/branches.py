@@ -24,6 +24,8 @@ from edgeprune.structure.layers import LabelledLayer
 from edgeprune.structure.propagation import Flow
 from edgeprune.structure.units import Branch, Structure, UnitGroup
 
+_MODULE = __name__
+
 
 class Zeros(nn.Module):
     """Stands where a removed branch ended: answers zeros of its input's shape."""
@@ -112,12 +114,19 @@ def fold_zeros(program: ExportedProgram) -> None:
         if node.op != "call_function" or operator_name(node) != "add" or len(node.all_input_nodes) != 2:
             continue
         for zeros, other in (node.all_input_nodes, node.all_input_nodes[::-1]):
-            if zeros.op == "call_function" and operator_name(zeros) == "zeros_like":
+            if _is_removed_branch(zeros) and not node.kwargs and shape_of(other) == shape_of(node):
                 node.replace_all_uses_with(other)
                 graph.erase_node(node)
                 break
     graph.eliminate_dead_code()
     program.graph_module.recompile()
+
+
+def _is_removed_branch(node: fx.Node) -> bool:
+    """Whether a value is what a `Zeros` module answers (zeros in the user's own code are the user's own)."""
+    stack = node.meta.get("nn_module_stack") or {}
+    owner = str(list(stack.values())[-1][1]) if stack else ""
+    return node.op == "call_function" and operator_name(node) == "zeros_like" and owner.endswith(f"{_MODULE}.Zeros")
 
 
 def _additions(node: fx.Node) -> Iterator[tuple[fx.Node, fx.Node]]:

@@ -25,7 +25,9 @@ def test_it_is_told_and_nothing_half_written_is_left(tmp_path: Path) -> None:
     assert leftovers(run) == []
 
 
-@pytest.mark.parametrize(("stage", "limit"), [("tune", 60_000), ("quantize", 10_000), ("export", 60_000), ("verify", 8_000)])
+@pytest.mark.parametrize(
+    ("stage", "limit"), [("tune", 60_000), ("quantize", 10_000), ("export", 60_000), ("verify", 8_000)]
+)
 def test_finished_stages_are_kept(finished: Finished, copied: Path, stage: str, limit: int) -> None:
     for name in ("report", "verify", "export", "quantize", "merge", "tune"):
         if name == "export" and stage == "verify":

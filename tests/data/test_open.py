@@ -291,3 +291,19 @@ def test_npz_files_that_are_none(tmp_path: Path) -> None:
     np.savez(tmp_path / "pickled.npz", train_images=np.array([{}, 1], object))
     with pytest.raises(DataError, match="plain arrays"):
         open_data(DataSection(source=f"npz:{tmp_path / 'pickled.npz'}"), spec(), seed=0)
+
+
+@pytest.mark.parametrize("part", ["test", "calibration"])
+def test_one_undivided_folder_named_twice_is_refused(tmp_path: Path, part: str) -> None:
+    root = folder(tmp_path / "photos", {"a": 20, "b": 20})
+    section = DataSection(source=str(root), validation_images=4, calibration_images=4, **{part: str(root)})
+    with pytest.raises(DataError, match="are the same images"):
+        open_data(section, spec(), seed=0)
+
+
+def test_a_folder_that_timm_does_not_divide_is_divided_by_us(tmp_path: Path) -> None:
+    root = folder(tmp_path / "photos", {"a": 20, "b": 20})
+    section = DataSection(source=f"timm:folder/photos@{root}", validation_images=4, calibration_images=4)
+    splits = open_data(section, spec(), seed=0)
+    assert disjoint(splits)
+    assert sum(len(s) for s in (splits.train, splits.validation, splits.calibration, splits.test)) == 40

@@ -150,3 +150,24 @@ class Reader(nn.Module):
 
 def test_a_branch_that_is_read_elsewhere_stays() -> None:
     assert find_structure(Reader().eval(), torch.randn(1, 3, 8, 8)).branches == ()
+
+
+class OwnZeros(nn.Module):
+    """Zeros of the user's own: one that broadcasts, one that is scaled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bias = nn.Conv2d(3, 4, 3), nn.Parameter(torch.ones(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.conv(x)
+        wide = torch.zeros_like(x) + self.bias
+        return torch.add(torch.zeros_like(x), x, alpha=3).mean((2, 3)) + wide.sum((2, 3))
+
+
+def test_the_users_own_zeros_are_left_alone() -> None:
+    torch.manual_seed(0)
+    module, x = OwnZeros().eval(), torch.randn(1, 3, 8, 8)
+    program = trace(module, x)
+    fold_zeros(program)
+    assert torch.equal(program.module()(x), module(x))
