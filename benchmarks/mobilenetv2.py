@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the data pack")
     parser.add_argument("--cache", type=Path, default=ROOT / ".cache" / "bench")
     parser.add_argument("--share", type=float, default=0.7)
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--epochs", type=int, default=6)
     args = parser.parse_args()
     folders = imagenet_folders(args.data, args.cache.resolve())
     recipe = recipe_for(args.data, folders, args.share, args.epochs)

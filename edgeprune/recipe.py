@@ -107,7 +107,8 @@ class DeviceSection(Section):
 
 
 class PruneSection(Section):
-    """How the plan is found. `branches`: whether whole residual branches may go, beside channels."""
+    """How the plan is found. `branches`: whether whole residual branches may go, beside channels; unless said,
+    they may where there are training images: what goes with a branch has to be learned again."""
 
     target: str = "0.5x"
     method: Literal["taylor", "magnitude"] = "taylor"
@@ -116,7 +117,7 @@ class PruneSection(Section):
     granularity: int | None = Field(default=None, ge=1)
     minimum_width: int = Field(default=8, ge=1)
     keep: tuple[str, ...] = ()
-    branches: bool = True
+    branches: bool | None = None
     scoring_batches: int = Field(default=8, ge=1)
 
     @field_validator("target")

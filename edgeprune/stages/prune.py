@@ -16,7 +16,7 @@ from edgeprune.pruning.baseline import Baseline
 from edgeprune.pruning.prune import Attempt, LatencyLoop, Pruned, prune_counted, score
 from edgeprune.pruning.sensitivity import Sensitivity
 from edgeprune.pruning.target import counted_cost, latency_share
-from edgeprune.recipe import Target
+from edgeprune.recipe import PruneSection, Target
 from edgeprune.report.data import Attempt as AttemptRow
 from edgeprune.report.data import LayerRow, layer_rows
 from edgeprune.runs import write_atomic
@@ -49,21 +49,22 @@ def prune_stage(context: Context, folder: Path) -> dict[str, Any]:
     if (target := Target.parse(recipe.prune.target)).is_latency:
         latency_share(target, baseline.measurement.median_s)  # a target slower than the model is told before the work
         baseline = with_all_costs(context, baseline)
+    settings = _settings(context)
     text = f"scoring units by {recipe.prune.method}"
     context.progress.update(text, 0, 1)
     worth = score(
         model,
         baseline.structure,
-        recipe.prune,
+        settings,
         context.splits.train,
         seed=recipe.seed,
         on_progress=lambda done, steps: context.progress.update(text, done, steps),
     )
     if target.is_latency:
-        pruned = _to_latency(context, baseline, worth)
+        pruned = _to_latency(context, baseline, worth, settings)
     else:
         multiple = channel_multiple(context)
-        pruned = prune_counted(model, baseline.structure, worth, recipe.prune, multiple=multiple)
+        pruned = prune_counted(model, baseline.structure, worth, settings, multiple=multiple)
     record = _record(context, baseline, pruned)
     write_atomic(folder / "plan.json", pruned.plan.model_dump_json(indent=1).encode())
     write_atomic(folder / "prune.json", record.model_dump_json(indent=1).encode())
@@ -77,14 +78,24 @@ def prune_stage(context: Context, folder: Path) -> dict[str, Any]:
     }
 
 
-def _to_latency(context: Context, baseline: Baseline, worth: Sensitivity) -> Pruned:
+def _settings(context: Context) -> PruneSection:
+    """The recipe's settings, with what it leaves open decided."""
+    settings = context.recipe.prune
+    if settings.branches is None:
+        settings = settings.model_copy(update={"branches": not context.splits.train_is_calibration})
+        if not settings.branches:
+            context.progress.say("no training images: residual branches stay (prune.branches = true lets them go)")
+    return settings
+
+
+def _to_latency(context: Context, baseline: Baseline, worth: Sensitivity, settings: PruneSection) -> Pruned:
     recipe = context.recipe
     with context.device.lease(), tempfile.TemporaryDirectory() as scratch:
         loop = LatencyLoop(
             context.model("load"),
             baseline,
             worth,
-            recipe.prune,
+            settings,
             device=context.device,
             runtime=recipe.device.runtime,
             threads=recipe.device.threads,
