@@ -23,7 +23,7 @@ from edgeprune.models.spec import Model
 from edgeprune.pipeline import Outcome, change_recipe, do_stage, is_finished, prepare_run, require_earlier
 from edgeprune.pipeline import run as run_pipeline
 from edgeprune.progress import Progress, Silent
-from edgeprune.recipe import Recipe, parse_recipe, read_recipe, resolve_paths
+from edgeprune.recipe import PruneSection, Recipe, parse_recipe, read_recipe, resolve_paths
 from edgeprune.runs import Run, Stage, StageRecord, lock, open_run, settings_hash
 from edgeprune.stages.context import Context
 from edgeprune.verify.verdict import Verdict
@@ -88,7 +88,7 @@ def prune(
         target: `0.5x`, `8ms`, `150MMACs`, `1.2Mparams` or `900KB`.
         data: a folder of class folders, `digits`, `npz:FILE` or `timm:NAME`.
         out: the run folder; a run of the same settings that is there goes on.
-        options: `device`, `runtime`, `method`, `keep`, `seed`, and what the recipe's [model] section takes.
+        options: `device`, `runtime`, `threads`, `seed`, and what the recipe's [prune] and [model] sections take.
 
     Raises:
         TargetError: the target cannot be met (the message says the fastest reachable).
@@ -147,7 +147,7 @@ def write_report(run: Run | Path | str, *, progress: Progress | None = None) -> 
 def _begin(model: str, data: str, out: Path, last: Stage, progress: Progress | None, **options: Any) -> Run:
     tree: dict[str, Any] = {"model": {}, "device": {}, "prune": {}}
     homes = {"device": ("device", "id"), "runtime": ("device", "runtime"), "threads": ("device", "threads")}
-    homes |= {name: ("prune", name) for name in ("target", "method", "keep", "granularity", "minimum_width")}
+    homes |= {name: ("prune", name) for name in PruneSection.model_fields}
     for name, value in options.items():
         if value is None:
             continue
