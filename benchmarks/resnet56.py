@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import hashlib
 import json
 import sys
 import time
@@ -74,9 +75,10 @@ class Peer:
     def run(self, share: float) -> dict[str, Any]:
         pruned = self.pruned(share)
         before = top1(pruned, self.splits.test)
+        teacher = RememberedTeacher(self.base.module, self.folder.parent / "teacher.safetensors")
         tuned = tune(
             pruned,
-            self.base.module,
+            teacher,
             self.splits.train,
             self.splits.validation,
             self.recipe.tune,
@@ -84,6 +86,7 @@ class Peer:
             snapshots=self.folder / "snapshots",
             on_progress=lines_of_training,
         ).module
+        teacher.save()
         save_file({k: v.contiguous() for k, v in tuned.state_dict().items()}, self.folder / "tuned.safetensors")
         layers = find_structure(tuned, self.base.example_input())
         return {
@@ -118,6 +121,27 @@ class Peer:
             (self.folder / "search.json").write_text(json.dumps({**found, "quality": measured.quality}))
             save_file({k: v.contiguous() for k, v in module.state_dict().items()}, file)
         return resized(self.base, load_file(file))
+
+
+class RememberedTeacher(nn.Module):
+    """The unpruned net's answers, kept by batch: all peers see the same batches, so only the first one has to ask."""
+
+    def __init__(self, module: nn.Module, file: Path) -> None:
+        super().__init__()
+        self.module, self.file = copy.deepcopy(module).eval(), file
+        self.answers = load_file(file) if file.exists() else {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> RememberedTeacher:
+        return self  # the loop trains with copies; the answers are shared
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        key = hashlib.sha256(images.permute(0, 2, 3, 1).contiguous().numpy().tobytes()).hexdigest()
+        if key not in self.answers:
+            self.answers[key] = self.module(images).float()
+        return self.answers[key]
+
+    def save(self) -> None:
+        save_file(self.answers, self.file)
 
 
 def torch_pruning(name: str, module: nn.Module, ratio: float, splits: Splits) -> nn.Module:

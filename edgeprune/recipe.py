@@ -16,6 +16,7 @@ from edgeprune.errors import RecipeError
 
 Format = Literal["tflite", "pte", "coreml", "onnx"]
 Precision = Literal["fp32", "fp16", "int8"]
+Computing = Literal["fp32", "bf16"]
 Runtime = Literal["litert", "executorch"]
 TargetUnit = Literal["x", "ms", "us", "MMACs", "GMACs", "kparams", "Mparams", "KB", "MB"]
 
@@ -119,6 +120,7 @@ class PruneSection(Section):
     keep: tuple[str, ...] = ()
     branches: bool | None = None
     scoring_batches: int = Field(default=8, ge=1)
+    judging_images: int = Field(default=256, ge=32)
 
     @field_validator("target")
     @classmethod
@@ -138,7 +140,7 @@ class TuneSection(Section):
     warmup: float = Field(default=0.05, ge=0, lt=1)
     distillation: float = Field(default=0.7, ge=0, le=1)
     temperature: float = Field(default=4.0, gt=0)
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Computing = "fp32"
     augment: Literal["none", "crop", "crop-flip"] = "crop-flip"
 
 

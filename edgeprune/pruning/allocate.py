@@ -1,15 +1,17 @@
-"""The one allocator: scores + costs + a budget -> how many units each group keeps, and which.
+"""The one allocator: ranks + costs + a judge of what is lost -> how many units each group keeps, and which.
 
-A move takes the lowest-scored units of one group down to a smaller allowed width, or a residual branch away as a
-whole. Its price is the score it loses per cost it saves. The cheapest move is taken until the budget is met; looking
-at all smaller widths of a group, not only the next one, steps over the plateaus of a kernel's staircase. At the end,
-units that still fit are put back.
+It walks a path of ever cheaper models down from the unpruned one. A move takes the lowest-ranked units of one group
+down to a smaller allowed width, or a residual branch away as a whole. Each step takes the move with the least price,
+the rise of the judged loss per cost saved, *judged together with all that is gone already*: what two cuts lose
+together is not the sum of what each loses alone. Any smaller width of a group is a move, not only the next one, which
+steps over the plateaus of a kernel's staircase. A budget is met by the first model of the path within it, with units
+put back that still fit.
 Costs come from a `CostModel`, so latency, MACs, parameters and size are all the same problem.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,77 +19,91 @@ import numpy.typing as npt
 
 from edgeprune.errors import TargetError
 from edgeprune.latency.cost import CostModel
-from edgeprune.structure.units import Branch, Layer, Structure, UnitGroup
+from edgeprune.structure.units import Branch, Structure, UnitGroup
 
 Scores = Mapping[str, npt.NDArray[np.float64]]
+Removed = Mapping[str, tuple[int, ...]]
+Judge = Callable[[Removed, Collection[str]], float]  # (units by group, branches) that go -> the loss without them
+
+STEPS = 80  # a move saves at least this part of the unpruned model's cost, where its group has that much
+RIVALS = 4  # moves that are judged anew at each step; prices rise along the path, so the cheapest ones are enough
+LEAST = 1e-3  # of the judge's unit: rises below it are noise, and the move that saves the most comes first
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What stays: units kept per group and the removed indices (the lowest scores), with the predicted cost.
+    """What stays: units kept per group and the removed indices (the lowest ranks), with the predicted cost.
 
     Groups that live in a removed branch are listed at their full size: the branch goes with all its units.
     """
 
     kept: Mapping[str, int]
-    removed: Mapping[str, tuple[int, ...]]
+    removed: Removed
     branches: tuple[str, ...]
     cost: float
-    score_lost: float
+    loss: float  # as judged
 
 
 class _State:
     """Kept widths, and the cost of each layer at them; only layers that a move touches are priced again."""
 
     def __init__(self, structure: Structure, costs: CostModel) -> None:
-        self.layers, self.costs, self.kept = structure.layers, costs, structure.sizes
+        self.layers, self.costs, self.sizes = structure.layers, costs, structure.sizes
+        self.kept: dict[str, int] = dict(structure.sizes)
         self.branches: dict[str, Branch] = {branch.id: branch for branch in structure.branches}
-        self.dropped: list[str] = []
+        self.dropped: tuple[str, ...] = ()
         number_of = {layer.name: number for number, layer in enumerate(self.layers)}
         self.inside = {b.id: [number_of[name] for name in b.layers] for b in structure.branches}
         self.touching: dict[str, list[int]] = {name: [] for name in self.kept}
         for number, layer in enumerate(self.layers):
-            for name in _groups_of(layer):
+            for name in {name for name, _ in (*layer.in_width.groups, *layer.out_width.groups)}:
                 self.touching[name].append(number)
         self.layer_costs = [costs.cost(layer.signature(self.kept)) for layer in self.layers]
-        self.gone: set[int] = set()
+        self.gone: frozenset[int] = frozenset()
 
     @property
     def total(self) -> float:
         return float(sum(self.layer_costs))
 
-    def saving(self, group: str, width: int) -> float:
-        """Cost saved if the group kept `width` units (negative when that costs more)."""
-        kept = {**self.kept, group: width}
-        touched = (n for n in self.touching[group] if n not in self.gone)
+    @property
+    def key(self) -> tuple[object, ...]:
+        return tuple(self.kept.values()), frozenset(self.dropped)
+
+    def saving(self, move: _Move) -> float:
+        """Cost saved by a move (negative when that costs more)."""
+        if move.width is None:
+            return sum(self.layer_costs[n] for n in self.inside[move.name])
+        kept = {**self.kept, move.name: move.width}
+        touched = (n for n in self.touching[move.name] if n not in self.gone)
         return sum(self.layer_costs[n] - self.costs.cost(self.layers[n].signature(kept)) for n in touched)
 
-    def branch_saving(self, branch: str) -> float:
-        return sum(self.layer_costs[n] for n in self.inside[branch])
-
-    def neighbours(self, group: str) -> set[str]:
-        """The groups (this one included) that share a layer with a group."""
-        return {group}.union(*(_groups_of(self.layers[number]) for number in self.touching[group]))
-
-    def narrow(self, group: str, width: int) -> None:
-        self.kept[group] = width
-        for number in self.touching[group]:
-            if number not in self.gone:
-                self.layer_costs[number] = self.costs.cost(self.layers[number].signature(self.kept))
-
-    def drop(self, branch: str) -> None:
-        self.dropped.append(branch)
-        for number in self.inside[branch]:
-            self.gone.add(number)
-            self.layer_costs[number] = 0.0
+    def after(self, move: _Move) -> _State:
+        """The state that a move leads to."""
+        state = object.__new__(_State)
+        state.__dict__.update(self.__dict__)
+        state.layer_costs = list(self.layer_costs)
+        if move.width is None:
+            state.dropped = (*self.dropped, move.name)
+            state.kept = {**self.kept, **{name: self.sizes[name] for name in self.branches[move.name].groups}}
+            state.gone = self.gone.union(self.inside[move.name])
+            for number in self.inside[move.name]:
+                state.layer_costs[number] = 0.0
+            return state
+        state.kept = {**self.kept, move.name: move.width}
+        for number in self.touching[move.name]:
+            if number not in state.gone:
+                state.layer_costs[number] = self.costs.cost(self.layers[number].signature(state.kept))
+        return state
 
     def is_dropped(self, group: str) -> bool:
         """Whether a group went with its branch."""
         return any(group in self.branches[name].groups for name in self.dropped)
 
 
-def _groups_of(layer: Layer) -> set[str]:
-    return {name for name, _ in (*layer.in_width.groups, *layer.out_width.groups)}
+@dataclass(frozen=True)
+class _Move:
+    name: str
+    width: int | None  # None: the branch of that name goes
 
 
 def allowed_widths(group: UnitGroup, *, granularity: int, minimum: int) -> tuple[int, ...]:
@@ -97,136 +113,127 @@ def allowed_widths(group: UnitGroup, *, granularity: int, minimum: int) -> tuple
     return (group.size, *(w for w in range((group.size - 1) // step * step, 0, -step) if w >= floor))
 
 
-def minimal_widths(structure: Structure, *, granularity: int, minimum: int) -> dict[str, int]:
-    """The smallest allowed width of each group."""
-    return {g.id: allowed_widths(g, granularity=granularity, minimum=minimum)[-1] for g in structure.groups}
-
-
-def allocate(
-    structure: Structure,
-    scores: Scores,
-    costs: CostModel,
-    budget: float,
-    *,
-    branch_scores: Mapping[str, float] | None = None,
-    granularity: int = 8,
-    minimum: int = 8,
-) -> Choice:
-    """Choose the widths and branches that lose the least score with a cost within the budget.
+class Allocator:
+    """Chooses what goes so that the judged loss is low and the cost within a budget.
 
     Args:
         structure: the model's groups, layers and branches.
-        scores: for each group, the estimated rise of the loss if a unit goes, shape (units,).
-        costs: what a layer costs at given widths, in the budget's unit.
-        budget: the total cost allowed.
-        branch_scores: the estimated rise of the loss if a branch goes, in the unit of `scores`; branches
-            that are not named stay.
+        ranks: for each group a score per unit, shape (units,); the lowest go first.
+        costs: what a layer costs at given widths, in the budgets' unit.
+        judge: the loss of the model without these units and branches; it is asked once for each model.
+        branches: whether whole residual branches may go.
         granularity: kept widths are multiples of this (what the device's kernels like).
         minimum: no group is cut below this many units.
-
-    Raises:
-        TargetError: even the smallest model allowed costs more than the budget.
+        on_step: called after each step along the path with the cost reached.
     """
-    problem = _Problem(structure, scores, branch_scores or {}, granularity, minimum)
-    state = _State(structure, costs)
-    moves: dict[str, _Move | None] = {}
-    while state.total > budget:
-        for name in problem.widths:
-            if name not in moves:
-                moves[name] = None if state.is_dropped(name) else _cheapest_width(state, name, problem)
-        candidates = [*(move for move in moves.values() if move), *_branch_moves(state, problem)]
-        best = min(candidates, key=lambda move: move.price, default=None)
-        if best is None:
-            raise TargetError(
-                f"the budget {budget:.6g} cannot be reached: the smallest model allowed costs {state.total:.6g}",
-                hint="raise the target, or lower prune.minimum_width or prune.granularity",
-            )
-        if best.width is None:
-            state.drop(best.name)
-            moves.clear()
-        else:
-            state.narrow(best.name, best.width)
-            for name in state.neighbours(best.name):  # only their savings have changed
-                moves.pop(name, None)
-    _refill(state, problem, budget)
-    return _choice(state, problem)
-
-
-class _Problem:
-    """What the allocator is asked: allowed widths, and the score lost at each."""
 
     def __init__(
         self,
         structure: Structure,
-        scores: Scores,
-        branch_scores: Mapping[str, float],
-        granularity: int,
-        minimum: int,
+        ranks: Scores,
+        costs: CostModel,
+        judge: Judge,
+        *,
+        branches: bool = True,
+        granularity: int = 8,
+        minimum: int = 8,
+        on_step: Callable[[float], None] | None = None,
     ) -> None:
-        self.scores, self.branch_scores, self.sizes = scores, branch_scores, structure.sizes
-        self.widths = {g.id: allowed_widths(g, granularity=granularity, minimum=minimum) for g in structure.groups}
-        self._lost = {g.id: np.concatenate([[0.0], np.cumsum(np.sort(scores[g.id]))]) for g in structure.groups}
+        self.structure, self.costs, self.judge, self.on_step = structure, costs, judge, on_step
+        self.granularity, self.minimum = granularity, minimum
+        self._branches = structure.branches if branches else ()
+        self._order = {g.id: np.argsort(ranks[g.id], kind="stable") for g in structure.groups}
+        self._widths = self._allowed(granularity)
+        self._path = [_State(structure, costs)]
+        self._step_saving = self._path[0].total / STEPS
+        self._losses: dict[tuple[object, ...], float] = {}
+        self._rises: dict[_Move, float] = {}
 
-    def lost(self, group: str, width: int) -> float:
-        """Score lost when a group keeps `width` units."""
-        return float(self._lost[group][self.sizes[group] - width])
+    def within(self, budget: float, *, granularity: int | None = None) -> Choice:
+        """The choice for a budget; units are put back at a finer granularity where one is given.
 
+        Raises:
+            TargetError: even the smallest model allowed costs more than the budget.
+        """
+        while self._path[-1].total > budget:
+            self._path.append(self._step(budget))
+            if self.on_step is not None:
+                self.on_step(self._path[-1].total)
+        state = next(state for state in self._path if state.total <= budget)
+        return self._choice(self._refilled(state, budget, self._allowed(granularity or self.granularity)))
 
-@dataclass(frozen=True)
-class _Move:
-    price: float  # score lost per cost saved
-    name: str
-    width: int | None  # None: the branch of that name goes
+    def smallest(self) -> Choice:
+        """Every group at its least width, and every branch gone that may go."""
+        state = self._path[0]
+        for branch in self._branches:
+            state = state.after(_Move(branch.id, None))
+        for name, widths in self._widths.items():
+            if not state.is_dropped(name):
+                state = state.after(_Move(name, widths[-1]))
+        return self._choice(state)
 
+    def _allowed(self, granularity: int) -> dict[str, tuple[int, ...]]:
+        groups = self.structure.groups
+        return {g.id: allowed_widths(g, granularity=granularity, minimum=self.minimum) for g in groups}
 
-def _cheapest_width(state: _State, name: str, problem: _Problem) -> _Move | None:
-    here = state.kept[name]
-    best: _Move | None = None
-    for width in problem.widths[name]:
-        if width < here and (saved := state.saving(name, width)) > 0:
-            price = (problem.lost(name, width) - problem.lost(name, here)) / saved
-            if best is None or price < best.price:
-                best = _Move(price, name, width)
-    return best
+    def _step(self, budget: float) -> _State:
+        """The next state of the path: the cheapest move, judged against its nearest rivals."""
+        here = self._path[-1]
+        moves = dict(self._moves(here))
+        if not moves:
+            raise TargetError(
+                f"the budget {budget:.6g} cannot be reached: the smallest model allowed costs {here.total:.6g}",
+                hint="raise the target, or lower prune.minimum_width or prune.granularity",
+            )
+        loss = self._loss(here)
+        fresh = {move for move in moves if move not in self._rises}
+        for move in fresh:
+            self._rises[move] = self._loss(here.after(move)) - loss
 
+        def price(move: _Move) -> float:
+            return max(self._rises[move], LEAST) / moves[move]
 
-def _branch_moves(state: _State, problem: _Problem) -> Iterator[_Move]:
-    """What is lost already by narrowing a branch's own groups is not lost again when the branch goes."""
-    for name, score in problem.branch_scores.items():
-        if name not in state.dropped and (saved := state.branch_saving(name)) > 0:
-            already = sum(problem.lost(group, state.kept[group]) for group in state.branches[name].groups)
-            yield _Move(max(0.0, score - already) / saved, name, None)
+        while True:
+            ranked = sorted(moves, key=price)
+            stale = next((move for move in ranked[:RIVALS] if move not in fresh), None)
+            if stale is None:
+                return here.after(ranked[0])
+            fresh.add(stale)
+            self._rises[stale] = self._loss(here.after(stale)) - loss
 
-
-def _refill(state: _State, problem: _Problem, budget: float) -> None:
-    """Put back units whose cost still fits, the most score first (the last move usually overshoots)."""
-    while True:
-        room = budget - state.total
-        best: tuple[float, str, int] | None = None
-        for name, widths in problem.widths.items():
-            here = state.kept[name]
-            if state.is_dropped(name):
+    def _moves(self, here: _State) -> Iterator[tuple[_Move, float]]:
+        """The moves from a state, with the cost each saves: for a group the least cut that is worth a step."""
+        for name, widths in self._widths.items():
+            if here.is_dropped(name):
                 continue
-            for width in widths:
-                if width <= here or -state.saving(name, width) > room:
-                    continue
-                gain = problem.lost(name, here) - problem.lost(name, width)
-                if best is None or gain > best[0]:
-                    best = (gain, name, width)
-        if best is None:
-            return
-        state.narrow(best[1], best[2])
+            narrower = [_Move(name, width) for width in widths if width < here.kept[name]]
+            savings = [(move, saved) for move in narrower if (saved := here.saving(move)) > 0]
+            if savings:
+                yield next((pair for pair in savings if pair[1] >= self._step_saving), savings[-1])
+        for branch in self._branches:
+            move = _Move(branch.id, None)
+            if branch.id not in here.dropped and (saved := here.saving(move)) > 0:
+                yield move, saved
 
+    def _refilled(self, state: _State, budget: float, widths: Mapping[str, tuple[int, ...]]) -> _State:
+        """Put back units that still fit, the greatest fall of the loss first (the last move usually overshoots)."""
+        while True:
+            room = budget - state.total
+            wider = [_Move(name, w) for name in widths for w in widths[name] if w > state.kept[name]]
+            fitting = [state.after(move) for move in wider if -state.saving(move) <= room]
+            if not fitting:
+                return state
+            state = min(fitting, key=lambda s: (self._loss(s), s.total))
 
-def _choice(state: _State, problem: _Problem) -> Choice:
-    sizes, scores = problem.sizes, problem.scores
-    kept = {name: sizes[name] if state.is_dropped(name) else width for name, width in state.kept.items()}
-    removed = {
-        name: tuple(sorted(int(i) for i in np.argsort(scores[name], kind="stable")[: sizes[name] - width]))
-        for name, width in kept.items()
-        if width < sizes[name]
-    }
-    lost = sum(problem.lost(name, width) for name, width in kept.items())
-    lost += sum(problem.branch_scores[name] for name in state.dropped)
-    branches = tuple(name for name in state.branches if name in state.dropped)
-    return Choice(kept, removed, branches, state.total, lost)
+    def _loss(self, state: _State) -> float:
+        if state.key not in self._losses:
+            self._losses[state.key] = self.judge(self._removed(state), state.dropped)
+        return self._losses[state.key]
+
+    def _removed(self, state: _State) -> dict[str, tuple[int, ...]]:
+        gone = {name: state.sizes[name] - width for name, width in state.kept.items()}
+        return {name: tuple(sorted(int(i) for i in self._order[name][:n])) for name, n in gone.items() if n}
+
+    def _choice(self, state: _State) -> Choice:
+        branches = tuple(name for name in state.branches if name in state.dropped)
+        return Choice(state.kept, self._removed(state), branches, state.total, self._loss(state))

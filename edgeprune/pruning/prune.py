@@ -1,4 +1,4 @@
-"""Prune to a target: score, allocate, and for a latency target measure the result and correct until it holds."""
+"""Prune to a target: rank, allocate, and for a latency target measure the result and correct until it holds."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from edgeprune.artifacts.export import MeasuringExporter
 from edgeprune.data.split import Split
@@ -18,23 +17,23 @@ from edgeprune.latency.cost import CostModel, total
 from edgeprune.latency.measurement import Ratio
 from edgeprune.latency.protocol import measure_ratio
 from edgeprune.models.spec import Model
-from edgeprune.pruning.allocate import Choice, allocate, minimal_widths
+from edgeprune.pruning.allocate import Allocator, Choice, Scores
 from edgeprune.pruning.baseline import Baseline
+from edgeprune.pruning.judge import AdaptedLoss
 from edgeprune.pruning.magnitude import score_magnitude
-from edgeprune.pruning.sensitivity import Sensitivity, measure_sensitivity
 from edgeprune.pruning.target import counted_cost, latency_share
 from edgeprune.pruning.taylor import score_taylor
-from edgeprune.recipe import PruneSection, Runtime, Target
+from edgeprune.recipe import PruneSection, Runtime, Target, TuneSection
 from edgeprune.reparam.merge import merge
 from edgeprune.structure.plan import Plan
 from edgeprune.structure.surgery import make_plan, remove_branches, remove_units
-from edgeprune.structure.units import Branch, Structure
+from edgeprune.structure.units import Structure
 
 MICRO_BATCHES = 8  # of which `prune.scoring_batches` counts one batch
 SCORING_BATCH = 16  # Taylor's square is taken per micro-batch: small ones keep the gradient's variance in the score
-SENSITIVITY_BATCHES = 4  # of 128 images: differences on the same images, so few tell enough
+JUDGING_BATCH = 128
 NOISY_RETRIES = 3
-PLATEAU = 1e-6  # two choices with the same predicted cost are the same model
+PLATEAU = 1e-6  # two measured shares that are one and the same
 
 
 @dataclass(frozen=True)
@@ -59,46 +58,74 @@ class Pruned:
     best: Attempt | None = None  # the attempt that was chosen; None for a counted target
 
 
-def score(
-    model: Model,
+def rank(model: Model, structure: Structure, settings: PruneSection, images: Split, *, seed: int = 0) -> Scores:
+    """Rank the units of every group by the method of the recipe."""
+    if settings.method == "magnitude":
+        return score_magnitude(model.module, structure)
+    batches = itertools.islice(images.batches(SCORING_BATCH, seed=seed), settings.scoring_batches * MICRO_BATCHES)
+    return score_taylor(model.module, structure, list(batches))
+
+
+def judge_of(
+    model: Model, structure: Structure, settings: PruneSection, tuning: TuneSection, images: Split, *, seed: int = 0
+) -> AdaptedLoss:
+    """A judge on images that are augmented as re-training's: the model has seen the plain ones too often."""
+    count = min(settings.judging_images, len(images))
+    batches = images.batches(min(JUDGING_BATCH, count), seed=seed, augment=tuning.augment)
+    judged = itertools.islice(batches, max(1, count // JUDGING_BATCH))
+    return AdaptedLoss(model.module, structure, judged, precision=tuning.precision)
+
+
+def allocator_of(
     structure: Structure,
+    ranks: Scores,
+    judge: AdaptedLoss,
+    costs: CostModel,
     settings: PruneSection,
-    images: Split,
     *,
-    seed: int = 0,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> Sensitivity:
-    """Rank every unit by the method of the recipe, then measure what the ranks are worth."""
-    count = settings.scoring_batches
-    batches = list(itertools.islice(images.batches(SCORING_BATCH, seed=seed), count * MICRO_BATCHES))
-    ranks = (
-        score_magnitude(model.module, structure)
-        if settings.method == "magnitude"
-        else score_taylor(model.module, structure, batches)
+    multiple: int,
+    on_step: Callable[[float], None] | None = None,
+) -> Allocator:
+    """The allocator that the recipe asks for. `multiple`: of the kept widths."""
+    return Allocator(
+        structure,
+        ranks,
+        costs,
+        judge,
+        branches=bool(settings.branches),
+        granularity=multiple,
+        minimum=settings.minimum_width,
+        on_step=on_step,
     )
-    judged = _joined(batches)[:SENSITIVITY_BATCHES]
-    return measure_sensitivity(model.module, structure, ranks, judged, on_progress=on_progress)
-
-
-def _joined(batches: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
-    """Small batches joined by eight, which run faster."""
-    parts = [batches[start : start + MICRO_BATCHES] for start in range(0, len(batches), MICRO_BATCHES)]
-    images = (torch.cat([x for x, _ in part]).contiguous(memory_format=torch.channels_last) for part in parts)
-    return list(zip(images, (torch.cat([y for _, y in part]) for part in parts), strict=True))
 
 
 def prune_counted(
-    model: Model, structure: Structure, worth: Sensitivity, settings: PruneSection, *, multiple: int
+    model: Model,
+    structure: Structure,
+    ranks: Scores,
+    judge: AdaptedLoss,
+    settings: PruneSection,
+    *,
+    multiple: int,
+    on_progress: Callable[[float], None] | None = None,
 ) -> Pruned:
-    """Prune to MACs, parameters or bytes: these are counted, so the first choice is the answer."""
+    """Prune to MACs, parameters or bytes: these are counted, so the first choice is the answer.
+
+    `on_progress` is told the share of the cost that is left as the allocator goes on.
+    """
     costs, budget = counted_cost(Target.parse(settings.target))
     now = total(structure.layers, structure.sizes, costs)
     if budget >= now:
         raise TargetError(
             f"the target {settings.target} is not below the model's {now:.4g}", hint="choose a target below that"
         )
-    choice = _allocate(structure, worth, costs, budget, settings, multiple)
-    return _pruned(model, structure, choice)
+
+    def step(cost: float) -> None:
+        if on_progress is not None:
+            on_progress(cost / now)
+
+    allocator = allocator_of(structure, ranks, judge, costs, settings, multiple=multiple, on_step=step)
+    return _pruned(model, structure, allocator.within(budget))
 
 
 class LatencyLoop:
@@ -108,7 +135,8 @@ class LatencyLoop:
         self,
         model: Model,
         baseline: Baseline,
-        worth: Sensitivity,
+        ranks: Scores,
+        judge: AdaptedLoss,
         settings: PruneSection,
         *,
         device: Device,
@@ -117,11 +145,12 @@ class LatencyLoop:
         protocol: str,
         multiple: int,
         folder: Path,
-        on_progress: Callable[[str], None],
+        on_progress: Callable[[float], None],
+        on_message: Callable[[str], None],
     ) -> None:
-        self.model, self.baseline, self.worth, self.settings = model, baseline, worth, settings
+        self.model, self.baseline, self.settings = model, baseline, settings
         self.device, self.runtime, self.threads, self.protocol = device, runtime, threads, protocol
-        self.multiple, self.folder, self.say = multiple, folder, on_progress
+        self.multiple, self.folder, self.say = multiple, folder, on_message
         self.structure, self.costs = baseline.structure, baseline.costs
         # What the table does not hold (copies, pads, the runtime's own overhead) is taken as constant: it is what
         # the whole model takes beyond the sum of its layers.
@@ -129,6 +158,15 @@ class LatencyLoop:
         self.remainder_s = self.original_s - total(self.structure.layers, self.structure.sizes, self.costs)
         self.target = Target.parse(settings.target)
         self.goal = latency_share(self.target, self.original_s)
+        self.allocator = allocator_of(
+            self.structure,
+            ranks,
+            judge,
+            self.costs,
+            settings,
+            multiple=multiple,
+            on_step=lambda cost: on_progress(self._share(cost)),
+        )
 
     def run(self) -> Pruned:
         """Returns the pruned model whose measured latency is nearest the target.
@@ -139,13 +177,13 @@ class LatencyLoop:
             DeviceError: the device is too noisy to tell.
         """
         with MeasuringExporter(self.runtime) as exporter:
-            floor = self._floor()
+            floor = self._share(self.allocator.smallest().cost)
             tried: list[tuple[Choice, Attempt]] = []
             granularity, share = self.multiple, self.goal
             while len(tried) <= self.settings.corrections:
                 if share < floor:
                     return self._at_the_floor(exporter, tried)
-                choice = self._choose(share, granularity)
+                choice = self.allocator.within(share * self.original_s - self.remainder_s, granularity=granularity)
                 if any((choice.kept, choice.branches) == (e.kept, e.branches) for e, _ in tried):
                     if granularity == 1:
                         break
@@ -158,23 +196,9 @@ class LatencyLoop:
                 share = self._next_share([a for _, a in tried])
         return self._best(tried)
 
-    def _choose(self, share: float, granularity: int) -> Choice:
-        budget = share * self.original_s - self.remainder_s
-        return _allocate(self.structure, self.worth, self.costs, budget, self.settings, granularity)
-
-    def _floor(self) -> float:
-        """Predicted share of the smallest allowed model."""
-        gone = {name for b in self._droppable() for name in b.layers}
-        stays = [layer for layer in self.structure.layers if layer.name not in gone]
-        widths = minimal_widths(self.structure, granularity=self.multiple, minimum=self.settings.minimum_width)
-        return self._share(total(stays, widths, self.costs))
-
     def _share(self, cost: float) -> float:
         """Predicted latency of a plan whose layers cost so much, as a share of the original's."""
         return (cost + self.remainder_s) / self.original_s
-
-    def _droppable(self) -> list[Branch]:
-        return [branch for branch in self.structure.branches if self.settings.branches]
 
     def _measure(self, exporter: MeasuringExporter, choice: Choice, number: int) -> Attempt:
         pruned = _apply(self.model.module, self.structure, choice)
@@ -222,7 +246,7 @@ class LatencyLoop:
 
     def _at_the_floor(self, exporter: MeasuringExporter, tried: list[tuple[Choice, Attempt]]) -> Pruned:
         """The target asks for less than the smallest widths are predicted to cost: measure them and say."""
-        choice = self._choose(self._floor() * (1 + PLATEAU), self.multiple)
+        choice = self.allocator.smallest()
         attempt = self._measure(exporter, choice, len(tried) + 1)
         reached = attempt.measured
         if attempt.reached_share > self.goal * (1 + self.settings.tolerance):
@@ -262,22 +286,3 @@ def _pruned(
 
 def _apply(module: nn.Module, structure: Structure, choice: Choice) -> nn.Module:
     return remove_branches(remove_units(module, structure, choice.removed), structure, choice.branches)
-
-
-def _allocate(
-    structure: Structure,
-    worth: Sensitivity,
-    costs: CostModel,
-    budget: float,
-    settings: PruneSection,
-    granularity: int,
-) -> Choice:
-    return allocate(
-        structure,
-        worth.scores,
-        costs,
-        budget,
-        branch_scores=worth.branch_scores if settings.branches else {},
-        granularity=granularity,
-        minimum=settings.minimum_width,
-    )

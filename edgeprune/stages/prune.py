@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ from pydantic import BaseModel, ConfigDict
 from edgeprune.latency.cost import MacsCost, total
 from edgeprune.latency.measurement import Ratio
 from edgeprune.models.checkpoint import save_state
+from edgeprune.pruning.allocate import Scores
 from edgeprune.pruning.baseline import Baseline
-from edgeprune.pruning.prune import Attempt, LatencyLoop, Pruned, prune_counted, score
-from edgeprune.pruning.sensitivity import Sensitivity
+from edgeprune.pruning.judge import AdaptedLoss
+from edgeprune.pruning.prune import Attempt, LatencyLoop, Pruned, judge_of, prune_counted, rank
 from edgeprune.pruning.target import counted_cost, latency_share
 from edgeprune.recipe import PruneSection, Target
 from edgeprune.report.data import Attempt as AttemptRow
@@ -40,7 +41,7 @@ class PruneRecord(BaseModel):
     macs_after: float
     counted_before: float | None  # of a counted target, in its own unit
     counted_after: float | None
-    score_lost: float
+    loss: float  # cross entropy of the pruned model on the judged images, batch norms adapted, before re-training
 
 
 def prune_stage(context: Context, folder: Path) -> dict[str, Any]:
@@ -50,21 +51,22 @@ def prune_stage(context: Context, folder: Path) -> dict[str, Any]:
         latency_share(target, baseline.measurement.median_s)  # a target slower than the model is told before the work
         baseline = with_all_costs(context, baseline)
     settings = _settings(context)
-    text = f"scoring units by {recipe.prune.method}"
-    context.progress.update(text, 0, 1)
-    worth = score(
-        model,
-        baseline.structure,
-        settings,
-        context.splits.train,
-        seed=recipe.seed,
-        on_progress=lambda done, steps: context.progress.update(text, done, steps),
-    )
+    context.progress.update(f"ranking units by {recipe.prune.method}", 0, 1)
+    structure, train = baseline.structure, context.splits.train
+    ranks = rank(model, structure, settings, train, seed=recipe.seed)
+    judge = judge_of(model, structure, settings, recipe.tune, train, seed=recipe.seed)
     if target.is_latency:
-        pruned = _to_latency(context, baseline, worth, settings)
+        pruned = _to_latency(context, baseline, ranks, judge, settings)
     else:
-        multiple = channel_multiple(context)
-        pruned = prune_counted(model, baseline.structure, worth, settings, multiple=multiple)
+        pruned = prune_counted(
+            model,
+            structure,
+            ranks,
+            judge,
+            settings,
+            multiple=channel_multiple(context),
+            on_progress=_steps(context),
+        )
     record = _record(context, baseline, pruned)
     write_atomic(folder / "plan.json", pruned.plan.model_dump_json(indent=1).encode())
     write_atomic(folder / "prune.json", record.model_dump_json(indent=1).encode())
@@ -88,13 +90,21 @@ def _settings(context: Context) -> PruneSection:
     return settings
 
 
-def _to_latency(context: Context, baseline: Baseline, worth: Sensitivity, settings: PruneSection) -> Pruned:
+def _steps(context: Context) -> Callable[[float], None]:
+    """Shows how far the allocator has come: the share of the cost that it has taken away so far."""
+    return lambda left: context.progress.update(f"choosing what goes: {left:.2f}x so far", round((1 - left) * 100), 100)
+
+
+def _to_latency(
+    context: Context, baseline: Baseline, ranks: Scores, judge: AdaptedLoss, settings: PruneSection
+) -> Pruned:
     recipe = context.recipe
     with context.device.lease(), tempfile.TemporaryDirectory() as scratch:
         loop = LatencyLoop(
             context.model("load"),
             baseline,
-            worth,
+            ranks,
+            judge,
             settings,
             device=context.device,
             runtime=recipe.device.runtime,
@@ -102,7 +112,8 @@ def _to_latency(context: Context, baseline: Baseline, worth: Sensitivity, settin
             protocol=recipe.device.protocol,
             multiple=channel_multiple(context),
             folder=Path(scratch),
-            on_progress=context.progress.say,
+            on_progress=_steps(context),
+            on_message=context.progress.say,
         )
         return loop.run()
 
@@ -127,7 +138,7 @@ def _record(context: Context, baseline: Baseline, pruned: Pruned) -> PruneRecord
         macs_before=total(structure.layers, structure.sizes, MacsCost()),
         branches=pruned.choice.branches,
         macs_after=total(stays, kept, MacsCost()),
-        score_lost=pruned.choice.score_lost,
+        loss=pruned.choice.loss,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import pytest
@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from edgeprune.errors import TargetError
 from edgeprune.latency.cost import MacsCost, total
-from edgeprune.pruning.allocate import allocate, allowed_widths, minimal_widths
+from edgeprune.pruning.allocate import Allocator, Removed, allowed_widths
 from edgeprune.structure.operations import OpSignature
-from edgeprune.structure.units import Layer, Structure, UnitGroup, Width
+from edgeprune.structure.units import Branch, Layer, Structure, UnitGroup, Width
 
 
 def group(name: str, size: int, multiple: int = 1) -> UnitGroup:
@@ -36,6 +36,18 @@ def scores_of(structure: Structure, seed: int) -> dict[str, np.ndarray]:
     return {g.id: generator.exponential(size=g.size) for g in structure.groups}
 
 
+class Additive:
+    """Judges a model by the sum of the scores that are gone: what is lost together is the sum of its parts."""
+
+    def __init__(self, scores: Mapping[str, np.ndarray], branches: Mapping[str, float] | None = None) -> None:
+        self.scores, self.branches, self.asked = scores, branches or {}, 0
+
+    def __call__(self, removed: Removed, branches: Collection[str]) -> float:
+        self.asked += 1
+        units = sum(float(self.scores[name][list(units)].sum()) for name, units in removed.items())
+        return units + sum(self.branches[name] for name in branches)
+
+
 @given(
     sizes=st.lists(st.integers(4, 24), min_size=1, max_size=4),
     share=st.floats(0.2, 0.95),
@@ -49,12 +61,12 @@ def test_choice_is_in_budget_lowest_scores_go_and_nothing_more_fits(
     structure = chain({f"g{i}": size for i, size in enumerate(sizes)})
     costs, scores = MacsCost(), scores_of(structure, seed)
     budget = share * total(structure.layers, structure.sizes, costs)
-    floor = minimal_widths(structure, granularity=granularity, minimum=2)
-    if total(structure.layers, floor, costs) > budget:
+    allocator = Allocator(structure, scores, costs, Additive(scores), granularity=granularity, minimum=2)
+    if allocator.smallest().cost > budget:
         with pytest.raises(TargetError, match="cannot be reached"):
-            allocate(structure, scores, costs, budget, granularity=granularity, minimum=2)
+            allocator.within(budget)
         return
-    choice = allocate(structure, scores, costs, budget, granularity=granularity, minimum=2)
+    choice = allocator.within(budget)
     assert choice.cost == pytest.approx(total(structure.layers, choice.kept, costs))
     assert choice.cost <= budget
     lost = 0.0
@@ -69,7 +81,7 @@ def test_choice_is_in_budget_lowest_scores_go_and_nothing_more_fits(
         wider = [w for w in widths if w > choice.kept[g.id]]
         if wider:
             assert total(structure.layers, {**choice.kept, g.id: min(wider)}, costs) > budget
-    assert choice.score_lost == pytest.approx(lost)
+    assert choice.loss == pytest.approx(lost)
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -82,9 +94,9 @@ def test_close_to_brute_force_on_small_problems(seed: int) -> None:
         for widths in itertools.product(*(range(1, g.size + 1) for g in structure.groups))
         if total(structure.layers, dict(zip(structure.sizes, widths, strict=True)), costs) <= budget
     )
-    choice = allocate(structure, scores, costs, budget, granularity=1, minimum=1)
-    assert best <= choice.score_lost + 1e-12
-    assert choice.score_lost <= 1.6 * best  # greedy: near, not exact
+    choice = Allocator(structure, scores, costs, Additive(scores), granularity=1, minimum=1).within(budget)
+    assert best <= choice.loss + 1e-12
+    assert choice.loss <= 1.6 * best  # greedy: near, not exact
 
 
 class Staircase:
@@ -97,7 +109,7 @@ class Staircase:
 def test_steps_over_plateaus() -> None:
     structure = chain({"a": 64})
     scores = {"a": np.arange(64.0)}
-    choice = allocate(structure, scores, Staircase(), 4, granularity=4, minimum=4)
+    choice = Allocator(structure, scores, Staircase(), Additive(scores), granularity=4, minimum=4).within(4)
     assert choice.kept["a"] == 32  # 36 costs what 48 does: it is passed over
     assert choice.removed["a"] == tuple(range(32))
 
@@ -106,3 +118,68 @@ def test_grouped_convolutions_keep_their_multiple() -> None:
     assert allowed_widths(group("g", 36, multiple=12), granularity=8, minimum=8) == (36, 24)
     assert allowed_widths(group("g", 7), granularity=8, minimum=8) == (7,)
     assert allowed_widths(group("g", 20), granularity=8, minimum=8) == (20, 16, 8)
+
+
+class Redundant:
+    """Two groups that say the same: either may go for nothing, both together cost all."""
+
+    def __call__(self, removed: Removed, branches: Collection[str]) -> float:
+        return 10.0 if {"a", "b"} <= set(removed) else 0.01 * len(removed.get("c", ()))
+
+
+def test_cuts_are_judged_together_with_what_is_gone_already() -> None:
+    structure = chain({"a": 8, "b": 8, "c": 8})
+    ranks = {name: np.arange(8.0) for name in "abc"}
+    costs = MacsCost()
+    full = total(structure.layers, structure.sizes, costs)
+    choice = Allocator(structure, ranks, costs, Redundant(), granularity=4, minimum=4).within(0.5 * full)
+    assert set(choice.removed) in ({"a", "c"}, {"b", "c"})
+    assert choice.loss == pytest.approx(0.04)
+
+
+def with_branch(structure: Structure) -> Structure:
+    """The chain whose middle layer is a residual branch of its own."""
+    branch = Branch(id="conv1:branch", output="conv1", modules=(), layers=("conv1",), groups=("g1",))
+    return Structure(structure.groups, structure.layers, structure.frozen, (branch,))
+
+
+def test_branches_go_when_they_are_cheapest_and_only_when_they_may() -> None:
+    structure = with_branch(chain({"g0": 16, "g1": 16}))
+    scores = {name: np.ones(16) for name in ("g0", "g1")}
+    costs = MacsCost()
+    full = total(structure.layers, structure.sizes, costs)
+    judge = Additive(scores, {"conv1:branch": 0.1})
+    choice = Allocator(structure, scores, costs, judge, granularity=8).within(0.6 * full)
+    assert choice.branches == ("conv1:branch",)
+    assert choice.kept["g1"] == 16  # goes with its branch: listed at its full size
+    kept = Allocator(structure, scores, costs, judge, branches=False, granularity=8).within(0.6 * full)
+    assert kept.branches == ()
+    assert kept.removed
+
+
+def test_the_path_is_walked_once_and_grows_with_the_budgets() -> None:
+    structure = chain({"a": 24, "b": 24, "c": 24})
+    scores = scores_of(structure, 0)
+    costs, judge, seen = MacsCost(), Additive(scores), []
+    full = total(structure.layers, structure.sizes, costs)
+    allocator = Allocator(structure, scores, costs, judge, granularity=2, minimum=2, on_step=seen.append)
+    small = allocator.within(0.3 * full)
+    asked, steps = judge.asked, len(seen)
+    assert seen == sorted(seen, reverse=True)
+    assert seen[-1] <= 0.3 * full < seen[-2]
+    assert allocator.within(0.3 * full) == small
+    assert judge.asked == asked  # no model is judged twice
+    large = allocator.within(0.6 * full)
+    assert len(seen) == steps
+    assert small.cost < large.cost <= 0.6 * full
+
+
+def test_a_finer_granularity_fills_the_room_that_is_left() -> None:
+    structure = chain({"a": 24, "b": 24})
+    scores = scores_of(structure, 1)
+    costs = MacsCost()
+    budget = 0.5 * total(structure.layers, structure.sizes, costs)
+    allocator = Allocator(structure, scores, costs, Additive(scores), granularity=8)
+    coarse, fine = allocator.within(budget), allocator.within(budget, granularity=1)
+    assert coarse.cost <= fine.cost <= budget
+    assert any(width % 8 for width in fine.kept.values())
