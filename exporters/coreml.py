@@ -13,6 +13,8 @@ from edgeprune.artifacts.jobs import Converted, Output
 from edgeprune.artifacts.manifest import TensorSpec
 from edgeprune.recipe import Precision
 
+ROUNDING_IMAGES = 32
+
 
 class CoreMLExporter:
     """float16, and float16 with int8 weights; float32 input and output, NCHW; iOS 17, macOS 14 and later."""
@@ -31,11 +33,15 @@ class CoreMLExporter:
         self,
         program: ExportedProgram,
         outputs: Sequence[Output],
-        calibration: torch.Tensor | None,  # noqa: ARG002 - activations are not quantized
+        calibration: torch.Tensor | None,
     ) -> Iterator[Converted]:
-        """See `edgeprune.artifacts.plugins.Exporter`."""
+        """See `edgeprune.artifacts.plugins.Exporter`. Calibration images, where there are some, guide the rounding
+        of the weights to fp16; activations are not quantized."""
         from edgeprune.quantization.coreml import quantize_weights
+        from edgeprune.quantization.half import round_to_half
 
+        if calibration is not None:
+            round_to_half(program, calibration[:ROUNDING_IMAGES])
         model = None
         for output in outputs:
             model = model or _lower(program)
