@@ -74,7 +74,7 @@ def _half(group: UnitGroup) -> int:
 
 def kept_elements(module: nn.Module, structure: Structure, removed: dict[str, list[int]]) -> Kept:
     """What stays of each parameter that loses something (see `coverage_property`)."""
-    kept = {}
+    kept: dict[str, torch.Tensor] = {}
     parameters = dict(module.named_parameters())
     for (name, dim), gone in gone_indices(module, structure, removed).items():
         if name in parameters:

@@ -35,9 +35,8 @@ def build(family: Family) -> tuple[nn.Module, Tensor]:
     """The family's model in eval mode, alive (`enliven`), and an example input of one image."""
     torch.manual_seed(SEED)
     module = import_timm().create_model(family.model, pretrained=False).eval()
-    example = random_input(family, 1)
-    enliven(module, example)
-    return module, example
+    enliven(module, torch.cat([random_input(family, seed) for seed in range(100, 104)]))
+    return module, random_input(family, 0)
 
 
 def random_input(family: Family, seed: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -45,14 +44,14 @@ def random_input(family: Family, seed: int, dtype: torch.dtype = torch.float32) 
     return torch.randn(1, *family.input, generator=generator).to(dtype)
 
 
-def enliven(module: nn.Module, example: Tensor) -> None:
+def enliven(module: nn.Module, images: Tensor) -> None:
     """Give a freshly initialised model gains, biases and statistics that are neither zero nor all alike.
 
     timm starts residual branches at a gain of 0 or 1e-6 and biases at 0: a model in which most of the network counts
     for nothing would prove nothing. Norms get gains of 0.5..1.5 and biases of 0.2 N(0, 1); parameters that are
     constant get gains around their value (around 1 where it is next to 0) or, where they are added, 0.2 N(0, 1).
-    Statistics of batch norms are those of one image, shifted by a tenth of their deviation and scaled by 0.5..1.5, so
-    that signals neither vanish nor explode on their way.
+    Statistics of batch norms are those of these images, shifted by a tenth of their deviation and scaled by 0.5..1.5,
+    so that signals neither vanish nor explode on their way.
     """
     generator = torch.Generator().manual_seed(SEED)
     norms = {name for name, part in module.named_modules() if "norm" in type(part).__name__.lower()}
@@ -60,7 +59,7 @@ def enliven(module: nn.Module, example: Tensor) -> None:
         for name, parameter in module.named_parameters():
             owner, _, last = name.rpartition(".")
             _enliven_parameter(parameter, last, owner in norms, generator)
-        _random_statistics(module, example, generator)
+        _random_statistics(module, images, generator)
 
 
 def _enliven_parameter(parameter: Tensor, last: str, of_norm: bool, generator: torch.Generator) -> None:
@@ -88,7 +87,7 @@ def _enliven_parameter(parameter: Tensor, last: str, of_norm: bool, generator: t
         parameter.copy_(0.2 * normal())
 
 
-def _random_statistics(module: nn.Module, example: Tensor, generator: torch.Generator) -> None:
+def _random_statistics(module: nn.Module, images: Tensor, generator: torch.Generator) -> None:
     def take(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         assert isinstance(norm, _BatchNorm)
         assert norm.running_mean is not None
@@ -106,6 +105,7 @@ def _random_statistics(module: nn.Module, example: Tensor, generator: torch.Gene
         for part in module.modules()
         if isinstance(part, _BatchNorm) and part.running_mean is not None
     ]
-    module(example)
+    if hooks:
+        module(images)
     for hook in hooks:
         hook.remove()

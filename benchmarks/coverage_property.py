@@ -31,7 +31,6 @@ class Judgement:
     """Errors are relative to the largest output (gradients: to the parameter's largest gradient)."""
 
     holds: bool
-    runs: bool
     finite: bool
     float32: float | None = None
     float64: float | None = None
@@ -133,8 +132,8 @@ def judge(pruned: nn.Module, masked: nn.Module, kept: Kept, random_input: Input)
             error32 = max(error32, relative_error(pruned(x), masked(x)))
     if not math.isfinite(error32):
         shapes = [[tuple(t.shape) for t in tensors(value)] for value in (got, want)]
-        why = f"outputs of shape {shapes[0]} instead of {shapes[1]}" if shapes[0] != shapes[1] else "not finite"
-        return Judgement(False, True, finite, why=why)
+        other = f"outputs of shape {shapes[0]} instead of {shapes[1]}"
+        return Judgement(False, finite, why=other if shapes[0] != shapes[1] else "not finite")
     pruned.double()
     masked.double()
     x = random_input(1, torch.float64)
@@ -149,17 +148,18 @@ def judge(pruned: nn.Module, masked: nn.Module, kept: Kept, random_input: Input)
         masked.float()
         gradients, worst = gradient_error(pruned, masked, kept, random_input(1, torch.float32))
         why = _why(("float32", error32, LIMIT_FLOAT32), ("gradients", gradients, LIMIT_GRADIENTS_FLOAT32))
-        return Judgement(why is None, True, finite, error32, None, gradients, worst, why=why, note=note)
+        return Judgement(why is None, finite, error32, None, gradients, worst, why=why, note=note)
     rounding = relative_error(pytree.tree_map(_double, want), want64)
     gradients, worst = gradient_error(pruned, masked, kept, x)
-    note, limit64, limit_gradients = None, LIMIT_FLOAT64, LIMIT_GRADIENTS
-    if seen.operators:
-        note = f"the model itself computes in float32 ({seen.operators[0]}): asked at float32's limits"
-        limit64, limit_gradients = LIMIT_FLOAT32, LIMIT_GRADIENTS_FLOAT32
-    why = _why(
-        ("float32", error32, LIMIT_FLOAT32), ("float64", error64, limit64), ("gradients", gradients, limit_gradients)
-    )
-    return Judgement(why is None, True, finite, error32, error64, gradients, worst, rounding, why, note)
+    limits, note = [LIMIT_FLOAT32, LIMIT_FLOAT64, LIMIT_GRADIENTS], None
+    if LIMIT_FLOAT32 < error32 <= 2 * rounding:
+        limits[0], note = 2 * rounding, f"float32 rounds this model's output by {rounding:.1e}: asked at twice that"
+    if seen.operators and (error64 > LIMIT_FLOAT64 or gradients > LIMIT_GRADIENTS):
+        limits[1:] = [LIMIT_FLOAT32, LIMIT_GRADIENTS_FLOAT32]
+        note = f"the model itself computes in float32 ({seen.operators[0]}): asked at its limits"
+    errors = zip(("float32", "float64", "gradients"), (error32, error64, gradients), limits, strict=True)
+    why = _why(*errors)
+    return Judgement(why is None, finite, error32, error64, gradients, worst, rounding, why, note)
 
 
 def gradient_error(pruned: nn.Module, masked: nn.Module, kept: Kept, x: Tensor) -> tuple[float, str]:

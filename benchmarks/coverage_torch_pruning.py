@@ -127,7 +127,7 @@ def _judge(family: Family, pruned: nn.Module, masked: nn.Module, kept: Kept) -> 
         judgement = judge(pruned, masked, kept, lambda seed, dtype: random_input(family, seed, dtype))
     except ERRORS as error:  # the reference cannot be built: in doubt for the other side
         nature = nature or f"no reference: {type(error).__name__}: {str(error)[:200]}"
-        judgement = Judgement(False, True, True, why="no reference")
+        judgement = Judgement(False, True, why="no reference")
     return judgement, None if judgement.holds else nature
 
 
@@ -171,9 +171,9 @@ def _prune(module: nn.Module, example: Tensor, attempt: Attempt, result: dict[st
 def attention_projections(module: nn.Module) -> dict[nn.Module, int]:
     """The query, key and value projections of attention modules -> number of heads."""
     return {
-        projection: int(part.num_heads)
+        projection: count
         for part in module.modules()
-        if isinstance(getattr(part, "num_heads", None), int)
+        if isinstance(count := getattr(part, "num_heads", None), int)
         for name in PROJECTIONS
         if isinstance(projection := getattr(part, name, None), nn.Linear | nn.Conv2d)
     }
@@ -187,13 +187,13 @@ def update_attention(module: nn.Module, heads: dict[nn.Module, int]) -> None:
             continue
         projection = getattr(part, names[0])
         width = projection.weight.shape[0] // PROJECTIONS[names[0]]
-        before = int(part.num_heads) * int(part.head_dim) if isinstance(getattr(part, "head_dim", None), int) else None
-        part.num_heads = heads[projection]
-        if before is not None:
-            part.head_dim = width // heads[projection]
-            for name in WIDTHS:
-                if getattr(part, name, None) == before:
-                    setattr(part, name, width)
+        count, head_dim = (getattr(part, name, None) for name in ("num_heads", "head_dim"))
+        told: dict[str, int] = {"num_heads": heads[projection]}
+        if isinstance(count, int) and isinstance(head_dim, int):
+            told["head_dim"] = width // heads[projection]
+            told |= {name: width for name in WIDTHS if getattr(part, name, None) == count * head_dim}
+        for name, value in told.items():
+            setattr(part, name, value)
 
 
 def classifiers(module: nn.Module, example: Tensor) -> list[nn.Module]:
