@@ -66,7 +66,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--cache", type=Path, required=True, help="where finished families lie (made)")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="families; no result file is written")
     parser.add_argument("--side", choices=SIDES)
-    parser.add_argument("--timeout", type=float, default=900, help="seconds for one family and side")
+    parser.add_argument("--timeout", type=float, default=900, help="seconds of processor time for one family and side")
     parser.add_argument("--memory", type=float, default=16, help="GB that one process may take")
     parser.add_argument("--stop-after", type=float, help="start no new family after so many minutes")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
@@ -109,16 +109,14 @@ def _measure(family: Family, side: str, arguments: argparse.Namespace) -> None:
     with log.open("w") as output:
         child = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
         try:
-            code: int | None = child.wait(arguments.timeout)
-        except subprocess.TimeoutExpired:
-            code = None
+            code = _wait(child, arguments.timeout)
         finally:
             if child.poll() is None:
                 child.kill()
                 child.wait()
     record = json.loads(part.read_text()) if part.exists() else {}
     if code is None and not record.get("outcome"):
-        record |= {"outcome": "timeout", "why": f"not done after {arguments.timeout:.0f} s"}
+        record |= {"outcome": "timeout", "why": f"not done after {arguments.timeout:.0f} s of processor time"}
     elif code is None:
         record["note"] = f"stopped after {arguments.timeout:.0f} s, before all settings were tried"
     elif code != 0 and not record.get("outcome"):
@@ -134,6 +132,23 @@ def _measure(family: Family, side: str, arguments: argparse.Namespace) -> None:
         f"{record['wall_s']:6.1f} s  {(record.get('why') or '').splitlines()[0][:110] if record.get('why') else ''}",
         flush=True,
     )
+
+
+def _wait(child: subprocess.Popen[bytes], timeout: float) -> int | None:
+    """The child's exit code; None when it has used so much processor time (or ten times that on the clock)."""
+    begin = time.monotonic()
+    while True:
+        try:
+            return child.wait(1.0)
+        except subprocess.TimeoutExpired:
+            if processor_seconds(child.pid) > timeout or time.monotonic() - begin > 10 * timeout:
+                return None
+
+
+def processor_seconds(pid: int) -> float:
+    """Processor time that a running process has used (Linux)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _child(family: Family, arguments: argparse.Namespace) -> None:
@@ -181,7 +196,7 @@ def collect(families: list[Family], cache: Path) -> dict[str, Any]:
             else:
                 missing[side].append(family.name)
         found[family.name] = entry
-    return {"counts": counts(found), "missing": missing, "families": found}
+    return {"counts": counts(found), "missing": missing, "frozen_by": frozen_by(found), "families": found}
 
 
 def counts(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -197,6 +212,25 @@ def counts(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return result
 
 
+def frozen_by(found: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Why EdgePrune leaves what it leaves: reason and operator -> families, those below ok first.
+
+    A family's share is that of its parameters in layers whose output channels are frozen for this reason.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    for name, entry in found.items():
+        record = entry.get("edgeprune", {})
+        for frozen in record.get("frozen", []):
+            reason, _, place = frozen["reason"].partition(" at ")
+            row = rows.setdefault(reason, {"reason": reason, "below_ok": {}, "ok": {}, "example": None})
+            shares = row["ok" if record.get("outcome") == "ok" else "below_ok"]
+            share = shares.get(name, 0.0) + frozen["parameters"] / entry["parameters"]
+            shares[name] = round(share, 4)
+            if row["example"] is None or share > row["example"]["share"]:
+                row["example"] = {"model": entry["model"], "layer": frozen["example"], "share": share, "place": place}
+    return sorted(rows.values(), key=lambda row: (-len(row["below_ok"]), -sum(row["below_ok"].values())))
+
+
 def table(figures: dict[str, Any]) -> str:
     lines = [f"{'family':26} {'M param.':>8}  {'EdgePrune':24} Torch-Pruning"]
     for name, entry in figures["families"].items():
@@ -205,6 +239,10 @@ def table(figures: dict[str, Any]) -> str:
             lines.append(f"{name:26} {entry['parameters'] / 1e6:8.1f}  {cells[0]:24} {cells[1]}")
     for side in SIDES:
         lines.append(f"{side}: {json.dumps(figures['counts'][side])}; missing {len(figures['missing'][side])}")
+    lines += [
+        f"{len(row['below_ok']):3} families below ok, {len(row['ok']):3} ok: {row['reason']}"
+        for row in figures["frozen_by"]
+    ]
     lines.append(f"time to find units: {json.dumps(figures['counts']['timed_on_both_sides'])}")
     return "\n".join(lines)
 

@@ -1,6 +1,6 @@
 """Torch-Pruning's side of the coverage benchmark: half of the channels of every group, as its examples do it.
 
-MetaPruner with L2 magnitudes, ratio 0.5, the classifier ignored, attention heads told, `TIMM_FUSED_ATTN=0` and the
+MetaPruner with L2 magnitudes, ratio 0.5, the classifier and tables per head ignored, heads told, TIMM_FUSED_ATTN=0, the
 attention modules' attributes set by hand afterwards (examples/timm_models). Where that is not enough, other settings
 are tried (`attempts`), and the best outcome counts.
 
@@ -46,6 +46,8 @@ ERRORS = (
 PROJECTIONS = {"qkv": 3, "qkv_proj": 3, "kv": 2} | dict.fromkeys(
     ("q", "k", "v", "q_proj", "k_proj", "v_proj", "query", "key", "value"), 1
 )
+# parameters that have an element per head or position, none per channel: ignored, as its options allow
+PER_HEAD = ("relative_position", "rel_pos", "attention_bias", "logit_scale", "temperature")
 WIDTHS = ("attn_dim", "all_head_dim", "attention_dim", "dim")
 
 
@@ -136,7 +138,8 @@ def _prune(module: nn.Module, example: Tensor, attempt: Attempt, result: dict[st
 
     heads = attention_projections(module)
     number(module)
-    ignored = classifiers(module, example)
+    ignored: list[Any] = [*classifiers(module, example)]
+    ignored += [p for name, p in module.named_parameters() if any(word in name for word in PER_HEAD)]
     if not attempt.attention:
         ignored += list(heads)
     build_dependency = tp.DependencyGraph.build_dependency

@@ -6,7 +6,9 @@ import copy
 import importlib.util
 import json
 import math
+import os
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -188,12 +190,29 @@ def test_counts_and_missing_families(tmp_path: Path) -> None:
     done = {
         ("a", "edgeprune"): {"outcome": "ok", "find_s": 2.0, "find_cpu_s": 1.0, "share_removed": 0.5},
         ("a", "torch_pruning"): {"outcome": "broken", "find_s": 4.0, "find_cpu_s": 3.0},
-        ("b", "edgeprune"): {"outcome": "timeout"},
+        ("b", "edgeprune"): {
+            "outcome": "little",
+            "frozen": [
+                {"reason": "no rule: roll at x.py:3 `y`", "parameters": 2, "example": "fc:out"},
+                {"reason": "no rule: roll at x.py:9 `z`", "parameters": 3, "example": "fc2:out"},
+                {"reason": "the model's output", "parameters": 1, "example": "head:out"},
+            ],
+        },
     }
     for (family, side), record in done.items():
         (tmp_path / f"{family}.{side}.json").write_text(json.dumps(record))
     figures = benchmark.collect(families, tmp_path)
     assert figures["missing"] == {"edgeprune": ["c"], "torch_pruning": ["b", "c"]}
-    assert figures["counts"]["edgeprune"] == {"done": 2, "ok": 1, "timeout": 1}
+    assert figures["counts"]["edgeprune"] == {"done": 2, "ok": 1, "little": 1}
     assert figures["counts"]["timed_on_both_sides"]["torch_pruning"] == {"find_s": 4.0, "find_cpu_s": 3.0}
+    assert [(row["reason"], row["below_ok"]) for row in figures["frozen_by"]] == [
+        ("no rule: roll", {"b": 0.5}),
+        ("the model's output", {"b": 0.1}),
+    ]
     assert "ok 50% 2.0 s" in benchmark.table(figures)
+
+
+def test_processor_time_of_a_process() -> None:
+    begin = time.process_time()
+    seconds = load_benchmark().processor_seconds(os.getpid())
+    assert begin - 0.02 <= seconds <= time.process_time() + 0.02
