@@ -16,6 +16,7 @@ and unasked (`coverage_torch_pruning`).
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import json
 import os
 import resource
@@ -82,6 +83,7 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
         "timeout_s": arguments.timeout,
         "memory_gb": arguments.memory,
         "limits": {"float32": 1e-5, "float64": 1e-12, "gradients_float64": 1e-9},
+        "torch_pruning": importlib.metadata.version("torch-pruning"),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
         "note": "find_s is wall time and find_cpu_s processor time of one run each; other work may have run beside it",
     }

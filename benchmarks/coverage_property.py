@@ -143,15 +143,16 @@ def judge(pruned: nn.Module, masked: nn.Module, kept: Kept, random_input: Input)
         with torch.no_grad():
             error64 = relative_error(pruned(x), want64)
     except (RuntimeError, TypeError, ValueError) as error:
-        note = f"the model does not run in float64 ({_first_line(error)}): asked in float32 only"
+        only = f"the model does not run in float64 ({_first_line(error)}): asked in float32 only"
         pruned.float()
         masked.float()
         gradients, worst = gradient_error(pruned, masked, kept, random_input(1, torch.float32))
         why = _why(("float32", error32, LIMIT_FLOAT32), ("gradients", gradients, LIMIT_GRADIENTS_FLOAT32))
-        return Judgement(why is None, finite, error32, None, gradients, worst, why=why, note=note)
+        return Judgement(why is None, finite, error32, None, gradients, worst, why=why, note=only)
     rounding = relative_error(pytree.tree_map(_double, want), want64)
     gradients, worst = gradient_error(pruned, masked, kept, x)
-    limits, note = [LIMIT_FLOAT32, LIMIT_FLOAT64, LIMIT_GRADIENTS], None
+    limits = [LIMIT_FLOAT32, LIMIT_FLOAT64, LIMIT_GRADIENTS]
+    note: str | None = None
     if LIMIT_FLOAT32 < error32 <= 2 * rounding:
         limits[0], note = 2 * rounding, f"float32 rounds this model's output by {rounding:.1e}: asked at twice that"
     if seen.operators and (error64 > LIMIT_FLOAT64 or gradients > LIMIT_GRADIENTS):
