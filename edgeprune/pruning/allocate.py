@@ -11,6 +11,7 @@ Costs come from a `CostModel`, so latency, MACs, parameters and size are all the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -56,7 +57,7 @@ class _State:
         self.inside = {b.id: [number_of[name] for name in b.layers] for b in structure.branches}
         self.touching: dict[str, list[int]] = {name: [] for name in self.kept}
         for number, layer in enumerate(self.layers):
-            for name in {name for name, _ in (*layer.in_width.groups, *layer.out_width.groups)}:
+            for name in {*layer.in_width.groups, *layer.out_width.groups}:
                 self.touching[name].append(number)
         self.layer_costs = [costs.cost(layer.signature(self.kept)) for layer in self.layers]
         self.gone: frozenset[int] = frozenset()
@@ -107,9 +108,10 @@ class _Move:
 
 
 def allowed_widths(group: UnitGroup, *, granularity: int, minimum: int) -> tuple[int, ...]:
-    """Widths a group may have, descending from its full size: multiples of the granularity, not under the minimum."""
-    step = int(np.lcm(granularity, group.multiple))
-    floor = min(group.size, max(minimum, step))
+    """Numbers of units a group may keep, descending from all: its channels come in multiples of the granularity,
+    and are not fewer than the minimum."""
+    step = int(np.lcm(granularity // math.gcd(granularity, group.span), group.multiple))
+    floor = min(group.size, max(-(-minimum // group.span), step))
     return (group.size, *(w for w in range((group.size - 1) // step * step, 0, -step) if w >= floor))
 
 

@@ -33,6 +33,16 @@ def remove_units(module: nn.Module, structure: Structure, removed: Removed) -> n
         _cut(pruned, name, dim, indices)
     for path in sorted({name.rpartition(".")[0] for name, _ in gone}):
         _update_attributes(pruned.get_submodule(path), module.get_submodule(path))
+    kept = {
+        **structure.sizes,
+        **{group.id: group.size - len(units) for group, units in chosen_units(structure, removed)},
+    }
+    for attribute in structure.attributes:
+        if any(name in removed for name in attribute.value.groups):
+            setattr(pruned.get_submodule(attribute.module), attribute.name, attribute.value.at(kept))
+    for switch in structure.switches:
+        if any(removed.get(name) for name in switch.groups):
+            setattr(pruned.get_submodule(switch.module), switch.name, switch.value)
     return pruned
 
 
@@ -81,6 +91,16 @@ def tensor_named(module: nn.Module, name: str) -> Tensor:
     return value
 
 
+def narrowed_norm(norm: nn.Module, kept: Tensor) -> nn.Module:
+    """A copy of a norm over channels that has only some of them."""
+    narrow = copy.deepcopy(norm)
+    for name, value in [*norm.named_parameters(recurse=False), *norm.named_buffers(recurse=False)]:
+        chosen = value.detach().index_select(0, kept.to(value.device))
+        setattr(narrow, name, nn.Parameter(chosen) if isinstance(value, nn.Parameter) else chosen)
+    _update_attributes(narrow, norm)
+    return narrow
+
+
 def _check_size(module: nn.Module, group: UnitGroup, member: Member) -> None:
     tensor = tensor_named(module, member.name)
     if member.dim >= tensor.ndim or int(member.indices.max()) >= tensor.shape[member.dim]:
@@ -114,6 +134,9 @@ def _update_attributes(module: nn.Module, before: nn.Module) -> None:
         elif weight.ndim == 1:
             _set_width(module, "num_features", old.shape[0], weight.shape[0])
             _set_width(module, "num_parameters", old.shape[0], weight.shape[0])
+            _set_width(module, "num_channels", old.shape[0], weight.shape[0])
+            if getattr(module, "normalized_shape", None) in ((old.shape[0],), [old.shape[0]]):
+                module.normalized_shape = (weight.shape[0],)  # type: ignore[assignment]
     statistics, old = (getattr(m, "running_mean", None) for m in (module, before))
     if isinstance(statistics, Tensor) and isinstance(old, Tensor):
         _set_width(module, "num_features", old.shape[0], statistics.shape[0])

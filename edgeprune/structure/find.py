@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
-import numpy as np
 from torch import Tensor, fx, nn
 
 from edgeprune.errors import ModelError
+from edgeprune.structure.attributes import couple_attributes, find_attributes
 from edgeprune.structure.branches import find_branches
+from edgeprune.structure.fused import find_switches, unfused
 from edgeprune.structure.graph import trace
 from edgeprune.structure.groups import Grouping, group_units
 from edgeprune.structure.layers import find_layers
@@ -35,12 +36,22 @@ def find_structure(module: nn.Module, example: Tensor, *, keep: Sequence[str] = 
     Raises:
         ModelError: the model cannot be traced, or a pattern of `keep` fits no module.
     """
+    given, module = module, unfused(module)
     flow = propagate(trace(module, example), module)
     for pattern in keep:
         _freeze_kept(flow, module, pattern)
     layers = find_layers(flow)
+    couple_attributes(flow, module)
     while True:
         grouping = group_units(flow, layers)
+        grouping = replace(
+            grouping,
+            structure=replace(
+                grouping.structure,
+                attributes=find_attributes(flow, module, grouping),
+                switches=find_switches(flow, given, grouping),
+            ),
+        )
         misfits = find_misfits(module, example, flow, grouping)
         if not misfits:
             found = grouping.structure
@@ -75,7 +86,8 @@ def _freeze_misfits(flow: Flow, grouping: Grouping, misfits: list[Misfit]) -> No
             for touched in (node, *node.all_input_nodes):
                 groups |= grouping.groups_in(flow.values[touched])
         for number in sorted(groups):
-            flow.atoms.freeze(np.flatnonzero(grouping.group_of == number), misfit.reason)
+            flow.atoms.freeze(grouping.atoms_of(number), misfit.reason)
             progress = True
     if not progress:
-        flow.atoms.freeze(np.flatnonzero(grouping.group_of >= 0), misfits[0].reason)
+        for number in range(len(grouping.structure.groups)):
+            flow.atoms.freeze(grouping.atoms_of(number), misfits[0].reason)

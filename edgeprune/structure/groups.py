@@ -2,45 +2,80 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from edgeprune.structure.labels import Components, Label, Value
 from edgeprune.structure.layers import LabelledLayer
 from edgeprune.structure.propagation import Flow, Slots
-from edgeprune.structure.units import Frozen, Indices, Layer, Member, Structure, UnitGroup, Width
+from edgeprune.structure.units import Frozen, Indices, Layer, Member, Norm, Structure, UnitGroup, Width
 
 
 @dataclass(frozen=True)
 class Grouping:
-    """A structure and, for every atom, the unit it belongs to: (group number, unit number), -1 where frozen."""
+    """A structure, and which components of atoms its units are."""
 
     structure: Structure
-    group_of: Indices
-    unit_of: Indices
+    components: Components
+    units: dict[int, tuple[int, int]]  # component -> (group number, unit number)
 
     def groups_in(self, value: Value) -> set[int]:
-        """The numbers of the groups whose channels a value carries."""
+        """The numbers of the groups whose units take something of a value along."""
         labels = [label for part in (value if isinstance(value, list) else [value]) for label in part]
-        numbers = {int(n) for label in labels if label is not None for n in np.unique(self.group_of[label])}
-        return numbers - {-1}
+        return {number for label in labels if label is not None for number in _owning(self, label)}
+
+    def atoms_of(self, number: int) -> Indices:
+        """The atoms that are the units of a group themselves."""
+        mine = [component for component, (group, _) in self.units.items() if group == number]
+        return np.flatnonzero(np.isin(self.components.of, mine)).astype(np.int64)
 
     def kept(self, removed: dict[str, Indices]) -> Indices:
-        """One bool per atom: whether it stays when these units go."""
-        keep = np.ones(len(self.group_of), dtype=np.int64)
-        for number, group in enumerate(self.structure.groups):
-            gone = removed.get(group.id)
-            if gone is not None:
-                keep[(self.group_of == number) & np.isin(self.unit_of, gone)] = 0
-        return keep
+        """One number per atom, 1 where it stays when these units go, else 0."""
+        gone = np.zeros(int(self.components.of.max(initial=-1)) + 1, dtype=bool)
+        chosen = {number: set(removed.get(group.id, np.empty(0)).tolist()) for number, group in self._numbered()}
+        for component, (group, unit) in self.units.items():
+            gone[component] = unit in chosen[group]
+        for component, owners in self.components.owners.items():
+            gone[component] = any(gone[owner] for owner in owners)
+        return (~gone[self.components.of]).astype(np.int64)
+
+    def width(self, label: Label, channels: int) -> Width:
+        """The size of a dimension as a function of what is kept. `channels`: its size where it has no label."""
+        if label is None:
+            return Width(fixed=channels)
+        counts: dict[tuple[int, ...], int] = defaultdict(int)
+        present, number = np.unique(self.components.of[label], return_counts=True)
+        for component, count in zip(present.tolist(), number.tolist(), strict=True):
+            owners = self.components.owners_of(component)
+            counts[tuple(sorted({self.units[owner][0] for owner in owners if owner in self.units}))] += count
+        fixed = counts.pop((), 0)
+        groups = self.structure.groups
+        return Width(
+            fixed,
+            tuple(
+                (tuple(groups[n].id for n in numbers), count // math.prod(groups[n].size for n in numbers))
+                for numbers, count in counts.items()
+            ),
+        )
+
+    def _numbered(self) -> Iterator[tuple[int, UnitGroup]]:
+        return enumerate(self.structure.groups)
+
+
+def _owning(grouping: Grouping, label: Indices) -> set[int]:
+    present = np.unique(grouping.components.of[label]).tolist()
+    owners = {owner for component in present for owner in grouping.components.owners_of(component)}
+    return {grouping.units[owner][0] for owner in owners if owner in grouping.units}
 
 
 def group_units(flow: Flow, layers: list[LabelledLayer]) -> Grouping:
     """Components of coupled atoms with the same pattern are one group.
 
-    The pattern of a component: how many indices of which dimensions of which tensors it owns, and how many
+    The pattern of a component: how many indices of which dimensions of which tensors it takes along, and how many
     channels of which layers. A pattern with a frozen component is frozen as a whole, so that ids and sizes
     do not depend on what else is kept.
     """
@@ -48,35 +83,31 @@ def group_units(flow: Flow, layers: list[LabelledLayer]) -> Grouping:
     slots = _ordered_slots(flow)
     owned = _owned_indices(components, slots)
     patterns = _patterns(components, slots, owned, layers)
-    group_of = np.full(flow.atoms.count, -1, dtype=np.int64)
-    unit_of = np.full(flow.atoms.count, -1, dtype=np.int64)
     groups: list[UnitGroup] = []
     frozen: list[Frozen] = []
     names: dict[str, int] = defaultdict(int)
-    number_of: dict[int, tuple[int, int]] = {}
+    roles = _noted(flow, components)
+    units: dict[int, tuple[int, int]] = {}
     for members in patterns:
-        name = _name(names, slots, owned, members)
+        name = _name(names, slots, owned, members, _roles(components, slots, owned, members[0], roles))
         reasons = [components.reason[c] for c in members if c in components.reason]
         if reasons:
             frozen.append(Frozen(name, len(members), reasons[0]))
             continue
-        number_of |= {component: (len(groups), unit) for unit, component in enumerate(members)}
+        units |= {component: (len(groups), unit) for unit, component in enumerate(members)}
         groups.append(_group(name, slots, owned, members))
-    for atom, component in enumerate(components.of.tolist()):
-        if component in number_of:
-            group_of[atom], unit_of[atom] = number_of[component]
-    ids = [group.id for group in groups]
-    sizes = [group.size for group in groups]
+    norms = tuple(Norm(path, dim) for path, dim in flow.norms.items())
+    grouping = Grouping(Structure(tuple(groups), (), tuple(frozen), norms=norms), components, units)
     widths = tuple(
         Layer(
             layer.name,
             layer.operation,
-            _width(layer.in_label, layer.operation.in_channels, group_of, ids, sizes),
-            _width(layer.out_label, layer.operation.out_channels, group_of, ids, sizes),
+            grouping.width(layer.in_label, layer.operation.in_channels),
+            grouping.width(layer.out_label, layer.operation.out_channels),
         )
         for layer in layers
     )
-    return Grouping(Structure(tuple(groups), widths, tuple(frozen)), group_of, unit_of)
+    return replace(grouping, structure=replace(grouping.structure, layers=widths))
 
 
 def _ordered_slots(flow: Flow) -> list[Slots]:
@@ -89,16 +120,18 @@ def _ordered_slots(flow: Flow) -> list[Slots]:
 
 
 def _owned_indices(components: Components, slots: list[Slots]) -> dict[int, dict[int, list[int]]]:
-    """component -> slot number -> indices, for the components that a convolution or linear layer produces."""
-    produced = np.zeros(len(components.of), dtype=bool)
+    """component -> slot number -> indices it takes along, for those that a convolution or linear layer produces."""
+    made: set[int] = set()
     for slot in slots:
         if slot.producer:
-            produced[components.of[slot.atoms]] = True
+            for component in np.unique(components.of[slot.atoms]).tolist():
+                made.update(components.owners_of(component))
     owned: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
     for number, slot in enumerate(slots):
-        of = components.of[slot.atoms]
-        for index in np.flatnonzero(produced[of]).tolist():
-            owned[int(of[index])][number].append(index)
+        for index, component in enumerate(components.of[slot.atoms].tolist()):
+            for owner in components.owners_of(component):
+                if owner in made:
+                    owned[owner][number].append(index)
     return owned
 
 
@@ -114,8 +147,12 @@ def _patterns(
     for number, label in enumerate(sides):
         if label is not None:
             present, counts = np.unique(components.of[label], return_counts=True)
+            taken: dict[int, int] = defaultdict(int)
             for component, count in zip(present.tolist(), counts.tolist(), strict=True):
-                widths[component].append((number, count))
+                for owner in components.owners_of(component):
+                    taken[owner] += count
+            for owner, count in taken.items():
+                widths[owner].append((number, count))
     first: dict[int, tuple[int, int]] = {}
     alike: dict[tuple[object, ...], list[int]] = defaultdict(list)
     for component, members in owned.items():
@@ -127,12 +164,45 @@ def _patterns(
     return sorted(patterns, key=lambda members: first[members[0]])
 
 
-def _name(names: dict[str, int], slots: list[Slots], owned: dict[int, dict[int, list[int]]], members: list[int]) -> str:
-    """ "<first producing layer>:out", numbered where a layer's channels fall into several groups."""
+def _name(
+    names: dict[str, int],
+    slots: list[Slots],
+    owned: dict[int, dict[int, list[int]]],
+    members: list[int],
+    roles: Collection[str],
+) -> str:
+    """ "<first producing layer>:out", or by its role in attention "<attention module>:heads"; numbered where a layer's
+    channels fall into several groups."""
     slot = next(number for number in sorted(owned[members[0]]) if slots[number].producer)
     layer = slots[slot].name.removesuffix(".weight")
-    names[layer] += 1
-    return f"{layer}:out" if names[layer] == 1 else f"{layer}:out{names[layer]}"
+    name = f"{layer}:out"
+    if roles:
+        role = "heads" if "heads" in roles else "head_dims" if len(roles) > 1 else next(iter(roles))
+        name = f"{layer.rpartition('.')[0]}:{role}"
+    names[name] += 1
+    return name if names[name] == 1 else f"{name}{names[name]}"
+
+
+def _noted(flow: Flow, components: Components) -> dict[int, set[str]]:
+    """component -> what attention's rules have called it."""
+    noted: dict[int, set[str]] = defaultdict(set)
+    for label, role in flow.atoms.roles:
+        for component in np.unique(components.of[label]).tolist():
+            for owner in components.owners_of(component):
+                noted[owner].add(role)
+    return noted
+
+
+def _roles(
+    components: Components,
+    slots: list[Slots],
+    owned: dict[int, dict[int, list[int]]],
+    component: int,
+    noted: dict[int, set[str]],
+) -> Collection[str]:
+    """The roles of an axis; a layer's own channels are called after the layer."""
+    slot = next(number for number in sorted(owned[component]) if slots[number].producer)
+    return () if component in components.of[slots[slot].atoms] else noted.get(component, ())
 
 
 def _group(name: str, slots: list[Slots], owned: dict[int, dict[int, list[int]]], components: list[int]) -> UnitGroup:
@@ -142,13 +212,11 @@ def _group(name: str, slots: list[Slots], owned: dict[int, dict[int, list[int]]]
         indices = np.array([owned[c][number] for c in components], dtype=np.int64)
         member = Member(slots[number].name, slots[number].dim, indices)
         (consumed if slots[number].consumed else produced).append(member)
-    return UnitGroup(name, len(components), tuple(produced), tuple(consumed))
+    span = min(_run(member.indices[0]) for member in (*produced, *consumed))
+    return UnitGroup(name, len(components), tuple(produced), tuple(consumed), span=span)
 
 
-def _width(label: Label, channels: int, group_of: Indices, ids: list[str], sizes: list[int]) -> Width:
-    if label is None:
-        return Width(fixed=channels)
-    numbers, counts = np.unique(group_of[label], return_counts=True)
-    found = dict(zip(numbers.tolist(), counts.tolist(), strict=True))
-    fixed = found.pop(-1, 0)
-    return Width(fixed, tuple((ids[number], count // sizes[number]) for number, count in found.items()))
+def _run(indices: Indices) -> int:
+    """The length of the first run of consecutive numbers."""
+    breaks = np.flatnonzero(np.diff(indices) != 1)
+    return int(breaks[0]) + 1 if len(breaks) else len(indices)

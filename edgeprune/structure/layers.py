@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, fx
 
-from edgeprune.structure.graph import module_path, operator_name, shape_of
+from edgeprune.structure.graph import describe, module_path, operator_name, shape_of
 from edgeprune.structure.labels import Label
 from edgeprune.structure.operations import Kind, OpSignature
 from edgeprune.structure.propagation import Flow, arguments
@@ -177,6 +177,9 @@ def _mean(flow: Flow, node: fx.Node) -> LabelledLayer | None:
 def _geometry(flow: Flow, node: fx.Node) -> tuple[Label, int, int, int]:
     """(channel label, channels, height, width) of a value: NCHW, or channels last where only those carry labels."""
     shape, labels = shape_of(node), flow.labels(node)
+    if len(shape) == 4 and labels[1] is not None and labels[3] is not None:  # (batch, heads, tokens, dimensions)
+        both = (shape[1], shape[3])
+        return flow.atoms.merge((labels[1], labels[3]), both, describe(node)), math.prod(both), shape[2], 1
     if len(shape) == 4 and (labels[1] is not None or labels[3] is None):
         return labels[1], shape[1], shape[2], shape[3]
     if len(shape) == 4:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from edgeprune.structure.cut import Removed, chosen_units, gone_indices, tensor_named
+from edgeprune.structure.cut import Removed, chosen_units, gone_indices, narrowed_norm, tensor_named
 from edgeprune.structure.units import Structure
 
 
@@ -19,8 +20,10 @@ def mask_units(module: nn.Module, structure: Structure, removed: Removed) -> nn.
     by zero wherever another channel reads it. The produced slices (filters, biases, scale and bias of norms) are
     zero as well, so a removed channel is 0 up to the first function with f(0) != 0 (sigmoid, hardsigmoid), and
     its gradients are those of a channel that is not there. Buffers (running statistics) stay.
+    Norms over channels (layer norm, group norm) take their statistics over the channels that stay, as the pruned
+    model's do: zeros would count in them.
     """
-    gone_indices(module, structure, removed)  # checks that the structure fits
+    gone = gone_indices(module, structure, removed)  # also checks that the structure fits
     masked = copy.deepcopy(module)
     parameters = {name for name, _ in masked.named_parameters(remove_duplicate=False)}
     with torch.no_grad():
@@ -30,4 +33,23 @@ def mask_units(module: nn.Module, structure: Structure, removed: Removed) -> nn.
                     tensor = tensor_named(masked, member.name)
                     index = torch.from_numpy(member.indices[units].reshape(-1)).to(tensor.device)
                     tensor.index_fill_(member.dim, index, 0)
+    for norm in structure.norms:
+        out = gone.get((f"{norm.module}.weight", 0))
+        if out is not None:
+            part = masked.get_submodule(norm.module)
+            kept = torch.from_numpy(np.setdiff1d(np.arange(len(tensor_named(module, f"{norm.module}.weight"))), out))
+            masked.set_submodule(norm.module, KeptNorm(part, kept, norm.dim))
     return masked
+
+
+class KeptNorm(nn.Module):
+    """A norm whose statistics run over some channels only; what it answers for the others is zero."""
+
+    def __init__(self, norm: nn.Module, kept: Tensor, dim: int) -> None:
+        super().__init__()
+        self.norm, self.kept, self.dim = narrowed_norm(norm, kept), kept, dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        kept = self.kept.to(x.device)
+        answer: Tensor = self.norm(x.index_select(self.dim, kept))
+        return torch.zeros_like(x).index_copy(self.dim, kept, answer)

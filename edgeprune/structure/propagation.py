@@ -20,6 +20,7 @@ from torch.export import ExportedProgram
 from edgeprune.structure.graph import describe, operator_name
 from edgeprune.structure.labels import AtomTable, Label, Labels, Value
 from edgeprune.structure.units import Indices
+from edgeprune.structure.zeros import stays_zero
 
 Rule = Callable[["Flow", fx.Node], Value]
 _RULES: dict[str, Rule] = {}
@@ -63,10 +64,13 @@ class Flow:
     """A traced model with the labels of all its values."""
 
     program: ExportedProgram
+    module: nn.Module
     atoms: AtomTable = field(default_factory=AtomTable)
     values: dict[fx.Node, Value] = field(default_factory=dict)
     slots: dict[tuple[str, int], Slots] = field(default_factory=dict)
     parameters: dict[fx.Node, str] = field(default_factory=dict)  # placeholder -> state dict name
+    norms: dict[str, int] = field(default_factory=dict)  # module -> dimension that its statistics run over
+    zero: dict[fx.Node, bool] = field(default_factory=dict)  # whether masked channels are zero in a value
 
     def labels(self, node: fx.Node) -> Labels:
         """The labels of a tensor value."""
@@ -81,13 +85,25 @@ class Flow:
             reason = f"tied to a dimension that carries no channels by {describe(node)}"
             self.atoms.freeze_all((left, right), reason)
 
+    def sum_over(self, left: tuple[fx.Node, Label], right: tuple[fx.Node, Label], node: fx.Node) -> None:
+        """Couple two dimensions that are multiplied and summed over: masked channels must be zero in one of them."""
+        if left[1] is None and right[1] is None:
+            return
+        self.couple(left[1], right[1], node)
+        if not (self.zero.get(left[0]) or self.zero.get(right[0])):
+            self.atoms.freeze_all(
+                (left[1], right[1]), f"a channel that is gone would still count in the sum of {describe(node)}"
+            )
+
     def opaque(self, node: fx.Node, why: str) -> Value:
         """Freeze everything a node reads; its result gets frozen labels of its own."""
         reason = f"{why}: {describe(node)}"
-        for operand in node.all_input_nodes:
-            for labels in _each(self.values.get(operand, ())):
-                self.atoms.freeze_all(labels, reason)
+        carried = [labels for operand in node.all_input_nodes for labels in _each(self.values.get(operand, ()))]
+        for labels in carried:
+            self.atoms.freeze_all(labels, reason)
         result = node.meta.get("val")
+        if all(label is None for labels in carried for label in labels):
+            return _unlabelled(result)
         if isinstance(result, Tensor):
             return self.frozen_labels(result.shape, reason)
         if isinstance(result, list | tuple):
@@ -123,15 +139,22 @@ def propagate(program: ExportedProgram, module: nn.Module) -> Flow:
         program: `module`, traced.
         module: asked for tensors that share memory.
     """
-    from edgeprune.structure import rules_compute, rules_elementwise, rules_shape  # noqa: F401  (registers the rules)
+    from edgeprune.structure import (  # noqa: F401  (registers the rules)
+        rules_attention,
+        rules_compute,
+        rules_elementwise,
+        rules_shape,
+    )
 
-    flow = Flow(program)
+    flow = Flow(program, module)
     for node in program.graph.nodes:
         if node.op == "placeholder":
             flow.values[node] = _placeholder(flow, node)
+            flow.zero[node] = node in flow.parameters
         elif node.op == "call_function":
             apply = rule_for(node)
             flow.values[node] = apply(flow, node) if apply else flow.opaque(node, "no rule for this operator")
+            flow.zero[node] = stays_zero(node, flow)
         elif node.op == "output":
             for operand in node.all_input_nodes:
                 for labels in _each(flow.values[operand]):
@@ -188,6 +211,13 @@ def _getitem(flow: Flow, node: fx.Node) -> Value:
     if isinstance(value, list) and isinstance(index, int):
         return value[index]
     return flow.opaque(node, "no rule for this operator")
+
+
+def _unlabelled(result: Any) -> Value:
+    """Labels of a result that no channels have gone into."""
+    if isinstance(result, list | tuple):
+        return [(None,) * part.ndim if isinstance(part, Tensor) else () for part in result]
+    return (None,) * result.ndim if isinstance(result, Tensor) else ()
 
 
 def _each(value: Value) -> Iterable[Labels]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
 
 from edgeprune.structure.cut import remove_units
 from edgeprune.structure.graph import (
@@ -27,13 +28,16 @@ from edgeprune.structure.graph import (
 )
 from edgeprune.structure.groups import Grouping
 from edgeprune.structure.labels import Labels
+from edgeprune.structure.masks import mask_units
 from edgeprune.structure.propagation import Flow
 from edgeprune.structure.units import Indices, Structure
+
+SAME = 1e-4  # of the largest value: what single precision leaves equal
 
 # Sizes stand in these operators' arguments; what they amount to shows in the shape of the result.
 _SIZED = (
     *("view", "reshape", "_unsafe_view", "expand", "unflatten", "slice", "narrow", "split", "split_with_sizes"),
-    *("chunk", "conv2d", "zeros", "ones", "full", "empty", "arange"),
+    *("chunk", "conv2d", "zeros", "ones", "full", "empty", "arange", "layer_norm", "rms_norm"),
 )
 
 
@@ -44,6 +48,7 @@ class Misfit:
     reason: str
     nodes: tuple[fx.Node, ...] = ()
     groups: tuple[int, ...] = ()  # positions in the structure
+    other_operators: bool = False
 
 
 def find_misfits(module: nn.Module, example: Tensor, flow: Flow, grouping: Grouping) -> list[Misfit]:
@@ -62,7 +67,28 @@ def find_misfits(module: nn.Module, example: Tensor, flow: Flow, grouping: Group
             program = torch.export.export(pruned, (example,), strict=False)
     except TRACE_ERRORS as error:
         return _failed(module, example, flow, grouping, error)
-    return _compare(flow, grouping.kept(removed), program.graph)
+    misfits = _compare(flow, grouping.kept(removed), program.graph)
+    if any(misfit.other_operators for misfit in misfits) and _is_masked(module, grouping.structure, removed, example):
+        return [misfit for misfit in misfits if not misfit.other_operators]
+    return misfits
+
+
+def _is_masked(module: nn.Module, structure: Structure, removed: dict[str, Indices], example: Tensor) -> bool:
+    """Whether the pruned model computes what the masked one does, which says more than the operators it takes for it
+    (a dimension of size one needs others)."""
+    units = {name: chosen.tolist() for name, chosen in removed.items()}
+    x = torch.randn(example.shape, generator=torch.Generator().manual_seed(0)).to(example)
+    pruned, masked = remove_units(module, structure, units), mask_units(module, structure, units)
+    with evaluating(pruned, masked), torch.no_grad():
+        try:
+            pairs = list(zip(_tensors(pruned(x)), _tensors(masked(x)), strict=True))
+        except TRACE_ERRORS:
+            return False
+    return all(a.shape == b.shape and float((a - b).abs().max()) <= SAME * float(b.abs().max()) for a, b in pairs)
+
+
+def _tensors(output: object) -> list[Tensor]:
+    return [value for value in pytree.tree_leaves(output) if isinstance(value, Tensor)]
 
 
 def trial_removal(structure: Structure) -> dict[str, Indices]:
@@ -93,7 +119,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _failed(module: nn.Module, example: Tensor, flow: Flow, grouping: Grouping, error: BaseException) -> list[Misfit]:
-    """The groups without some of whose units the code raises, tried one by one.
+    """The groups without some of whose units the code raises or leaves the prediction, tried one by one.
 
     Only those are tried that meet the line that raised; they all misfit where none does so alone.
     """
@@ -109,7 +135,26 @@ def _failed(module: nn.Module, example: Tensor, flow: Flow, grouping: Grouping, 
                     pruned(example)
             except TRACE_ERRORS as alone:
                 found.append(Misfit(_complaint(alone), groups=(number,)))
+    if not found:
+        found = [misfit for number in suspects for misfit in _alone(module, example, flow, grouping, number)]
     return found or [Misfit(_complaint(error), groups=tuple(suspects))]
+
+
+def _alone(module: nn.Module, example: Tensor, flow: Flow, grouping: Grouping, number: int) -> list[Misfit]:
+    """Where the code leaves the prediction when one group alone is cut."""
+    name = grouping.structure.groups[number].id
+    units = trial_removal(grouping.structure).get(name)
+    if units is None:
+        return []
+    try:
+        with _quiet():
+            pruned = _cut(module, grouping.structure, {name: units})
+            with evaluating(pruned):
+                program = torch.export.export(pruned, (example,), strict=False)
+    except TRACE_ERRORS as error:
+        return [Misfit(_complaint(error), groups=(number,))]
+    misfits = _compare(flow, grouping.kept({name: units}), program.graph)
+    return [Misfit(misfits[0].reason, groups=(number,))] if misfits else []
 
 
 def _suspects(flow: Flow, grouping: Grouping, error: BaseException) -> list[int]:
@@ -137,7 +182,7 @@ def _compare(flow: Flow, kept: Indices, graph: fx.Graph) -> list[Misfit]:
     after = [node for node in graph.nodes if node.op == "call_function"]
     for old, new in zip(before, after, strict=False):
         if str(old.target) != str(new.target):
-            return [*found, Misfit(f"other operators run at another width: {describe(old)}", nodes=(old,))]
+            return [*found, Misfit(f"other operators run at another width: {describe(old)}", (old,), (), True)]
         fits = _shapes(new) == _predicted(flow, old, kept) and _numbers(old) == _numbers(new)
         if not fits:
             if not wrong.intersection(old.all_input_nodes):
@@ -145,7 +190,7 @@ def _compare(flow: Flow, kept: Indices, graph: fx.Graph) -> list[Misfit]:
                 found.append(Misfit(reason, nodes=(old,)))
             wrong.add(old)
     if len(before) != len(after):
-        found.append(Misfit("other operators run at another width"))
+        found.append(Misfit("other operators run at another width", other_operators=True))
     return found
 
 

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 from torch import fx
 
-from edgeprune.structure.graph import describe, shape_of
+from edgeprune.structure.graph import describe, module_path, operator_name, shape_of
 from edgeprune.structure.labels import Label, Labels, Value
 from edgeprune.structure.propagation import Flow, arguments, rule
 
 
-@rule("conv2d")
-def conv2d(flow: Flow, node: fx.Node) -> Value:
-    """weight (O, I/groups, kh, kw). In channels meet weight dimension 1, out channels are weight dimension 0.
+@rule("conv1d", "conv2d", "conv3d")
+def convolution(flow: Flow, node: fx.Node) -> Value:
+    """weight (O, I/groups, *kernel). In channels meet weight dimension 1, out channels are weight dimension 0.
 
     Depthwise: out channels i*m..i*m+m-1 stay with in channel i. Other grouped convolutions: index j of every
     group goes together, so that all groups stay equally wide.
@@ -24,8 +24,9 @@ def conv2d(flow: Flow, node: fx.Node) -> Value:
     if weight not in flow.parameters or not _plain(flow, args["bias"]):
         return flow.opaque(node, "the weight is computed, not a parameter")
     labels = flow.labels(source)
-    if len(labels) != 4:
+    if len(labels) != len(shape_of(weight)):
         return flow.opaque(node, "an input without a batch dimension")
+    flow.atoms.freeze_all(labels[2:], f"channels lie in the spatial dimensions of {describe(node)}")
     out, inner = flow.labels(weight)[:2]
     groups, channels = int(args["groups"]), shape_of(source)[1]
     if groups == 1:
@@ -112,12 +113,21 @@ def batch_norm(flow: Flow, node: fx.Node) -> Labels:
     return labels
 
 
-@rule("layer_norm")
+@rule("layer_norm", "rms_norm")
 def layer_norm(flow: Flow, node: fx.Node) -> Labels:
-    """The statistics run over the last dimensions: a channel less there changes all the others."""
+    """The statistics run over the last dimension: a channel less there changes all the others.
+
+    So what a pruned model computes is the norm over the channels that stay. It can be followed where the norm is a
+    module's own (`normalized_shape` and the scale shrink with it); any other is frozen.
+    """
     args = arguments(node)
-    count = len(args["normalized_shape"])
     labels = flow.labels(args["input"])
+    count = len(args["normalized_shape"])
+    if count == 1 and labels[-1] is not None and _is_own(flow, node, args["weight"], "normalized_shape"):
+        _couple_affine(flow, args, labels[-1], node)
+        inside = args["input"].op == "call_function" and module_path(args["input"]) == module_path(node)
+        flow.norms[module_path(node)] = 1 if inside and operator_name(args["input"]) == "permute" else -1
+        return labels
     reason = f"its statistics run over the channels: {describe(node)}"
     flow.atoms.freeze_all(labels[-count:], reason)
     _freeze_affine(flow, args, reason)
@@ -126,23 +136,45 @@ def layer_norm(flow: Flow, node: fx.Node) -> Labels:
 
 @rule("group_norm")
 def group_norm(flow: Flow, node: fx.Node) -> Labels:
+    """As `layer_norm`, over each group of channels (dimension 1); index j of every group goes together."""
     args = arguments(node)
     labels = flow.labels(args["input"])
+    groups = int(args["num_groups"])
+    flow.atoms.freeze_all(labels[2:], f"channels lie in the spatial dimensions of {describe(node)}")
+    if labels[1] is not None and _is_own(flow, node, args["weight"], "num_channels"):
+        _couple_affine(flow, args, labels[1], node)
+        if groups > 1:
+            _couple_parts(flow, labels[1], groups)
+        flow.norms[module_path(node)] = 1
+        return labels
     reason = f"its statistics run over the channels: {describe(node)}"
     flow.atoms.freeze_all(labels[1:], reason)
     _freeze_affine(flow, args, reason)
     return labels
 
 
+def _is_own(flow: Flow, node: fx.Node, weight: Any, attribute: str) -> bool:
+    """Whether a norm is computed by a module that keeps its width and its scale."""
+    path = module_path(node)
+    return flow.parameters.get(weight) == f"{path}.weight" and hasattr(flow.module.get_submodule(path), attribute)
+
+
+def _couple_affine(flow: Flow, args: dict[str, Any], label: Label, node: fx.Node) -> None:
+    for name in ("weight", "bias"):
+        if isinstance(args.get(name), fx.Node):
+            flow.couple(label, flow.labels(args[name])[0], node)
+
+
 def _freeze_affine(flow: Flow, args: dict[str, Any], reason: str) -> None:
     for name in ("weight", "bias"):
-        if isinstance(args[name], fx.Node):
+        if isinstance(args.get(name), fx.Node):
             flow.atoms.freeze_all(flow.labels(args[name]), reason)
 
 
 @rule(
     *("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d"),
-    *("upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d"),
+    *("upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d", "_upsample_nearest_exact2d"),
+    *("_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa"),
 )
 def spatial(flow: Flow, node: fx.Node) -> Labels:
     """Channels (dimension 1) pass; height and width change."""
@@ -152,9 +184,12 @@ def spatial(flow: Flow, node: fx.Node) -> Labels:
     return (*labels[:-2], None, None)
 
 
+_ZEROS_DONT_COUNT = ("sum", "linalg_vector_norm")
+
+
 @rule("mean", "sum", "amax", "amin", "var", "std", "linalg_vector_norm", "norm", "prod")
 def reduction(flow: Flow, node: fx.Node) -> Value:
-    """Reduced dimensions must carry no channels; the others pass."""
+    """Reduced dimensions must carry no channels, unless zeros don't count in the result; the others pass."""
     args = arguments(node)
     if not isinstance(args.get("dim"), int | list | tuple | None) or "val" not in node.meta:
         return flow.opaque(node, "no rule for this form of the operator")
@@ -162,7 +197,8 @@ def reduction(flow: Flow, node: fx.Node) -> Value:
     dims = args.get("dim")
     chosen = range(len(labels)) if dims is None or dims == [] else [dims] if isinstance(dims, int) else dims
     reduced = {int(dim) % len(labels) for dim in chosen} if labels else set()
-    flow.atoms.freeze_all((labels[dim] for dim in reduced), f"all channels are reduced to one by {describe(node)}")
+    if not (operator_name(node) in _ZEROS_DONT_COUNT and flow.zero.get(args["self"])):
+        flow.atoms.freeze_all((labels[dim] for dim in reduced), f"all channels are reduced to one by {describe(node)}")
     if args.get("keepdim"):
         return tuple(None if dim in reduced else label for dim, label in enumerate(labels))
     return tuple(label for dim, label in enumerate(labels) if dim not in reduced)

@@ -104,10 +104,10 @@ def unsqueeze(flow: Flow, node: fx.Node) -> Labels:
 
 @rule("squeeze", "view", "reshape", "_unsafe_view", "flatten", "unflatten", "view_as", "reshape_as")
 def reshape(flow: Flow, node: fx.Node) -> Value:
-    """Dimensions that stay whole keep their labels; several that become one repeat theirs.
+    """Dimensions that stay whole keep their labels; those that are split or flattened are laid out over axes.
 
-    Feature f of a flattened (C, H, W) is of channel f // (H * W). A dimension of channels that is split, or two
-    of them merged, cannot be followed: frozen.
+    Feature f of a flattened (C, H, W), of which only C carries channels, is of channel f // (H * W): it keeps that
+    channel's label. Dimensions that are regrouped in any other way cannot be followed: frozen.
     """
     source = node.all_input_nodes[0]
     old, new = shape_of(source), shape_of(node)
@@ -119,14 +119,23 @@ def reshape(flow: Flow, node: fx.Node) -> Value:
         carrying = [dim for dim in ins if labels[dim] is not None]
         if not carrying:
             continue
-        if len(outs) == 1 and len(carrying) == 1:
-            result[outs[0]] = _merged(labels, [old[dim] for dim in ins], ins)
+        if len(outs) == 1:
+            result[outs[0]] = _flattened(flow, node, labels, old, ins)
             continue
-        reason = f"channels are mixed by {describe(node)}"
-        flow.atoms.freeze_all((labels[dim] for dim in carrying), reason)
-        for dim, label in zip(outs, flow.frozen_labels([new[d] for d in outs], reason), strict=True):
+        whole = labels[ins[0]] if len(ins) == 1 else _flattened(flow, node, labels, old, ins)
+        assert whole is not None
+        axes = flow.atoms.split(whole, tuple(new[dim] for dim in outs), describe(node))
+        for dim, label in zip(outs, axes, strict=True):
             result[dim] = label
     return tuple(result)
+
+
+def _flattened(flow: Flow, node: fx.Node, labels: Labels, old: Sequence[int], ins: Sequence[int]) -> Label:
+    """The label of several dimensions in one."""
+    sizes = tuple(old[dim] for dim in ins)
+    if sum(labels[dim] is not None for dim in ins) == 1:
+        return _merged(labels, sizes, ins)
+    return flow.atoms.merge(tuple(labels[dim] for dim in ins), sizes, describe(node))
 
 
 def _factor(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[int]]]:
@@ -164,42 +173,50 @@ def _merged(labels: Labels, sizes: Sequence[int], dims: Sequence[int]) -> Label:
 
 @rule("expand", "expand_as", "broadcast_to")
 def expand(flow: Flow, node: fx.Node) -> Labels:
-    """A dimension of size one that is repeated carries no channels."""
+    """A dimension of size one that is repeated has whatever channels it meets: it gets atoms of its own for them.
+
+    The first dimension is the batch: tokens are repeated over it, and it carries no channels.
+    """
     source = node.all_input_nodes[0]
-    labels = flow.labels(source)
-    return (None,) * (len(shape_of(node)) - len(labels)) + labels
+    sizes, shape = shape_of(source), shape_of(node)
+    labels = (None,) * (len(shape) - len(sizes)) + flow.labels(source)
+    sizes = (1,) * (len(shape) - len(sizes)) + sizes
+    sides = enumerate(zip(sizes, shape, labels, strict=True))
+    return tuple(flow.atoms.fresh(new) if dim and old == 1 < new else label for dim, (old, new, label) in sides)
 
 
 @rule("slice", "narrow")
 def cut(flow: Flow, node: fx.Node) -> Value:
-    """A part of a dimension. Channels: followed where the part is one of equal parts, else frozen."""
+    """A part of a dimension. One of several equal parts shrinks with the others; any other must stay as it is."""
     args = arguments(node)
     labels = list(flow.labels(args["self"]))
     dim = int(args["dim"]) % len(labels)
     label = labels[dim]
     if label is None or shape_of(node)[dim] == len(label):
         return tuple(labels)
-    size, begin = shape_of(node)[dim], int(args["start"] or 0)
+    size, begin, step = shape_of(node)[dim], int(args["start"] or 0), int(args.get("step") or 1)
     begin = begin + len(label) if begin < 0 else begin
-    if args.get("step", 1) == 1 and size > 1 and len(label) % size == 0 and begin % size == 0:
+    if step == 1 and size > 1 and len(label) % size == 0 and begin % size == 0:
         _couple_parts(flow, label, size)
-        labels[dim] = label[begin : begin + size]
-        return tuple(labels)
-    return flow.opaque(node, "an unequal part of the channels is taken")
+    else:
+        flow.atoms.freeze(label, f"an unequal part of the channels is taken: {describe(node)}")
+    labels[dim] = label[begin : begin + size * step : step]
+    return tuple(labels)
 
 
 @rule("chunk", "split", "split_with_sizes", "tensor_split")
 def split(flow: Flow, node: fx.Node) -> Value:
-    """Equal parts of the channels shrink together (index by index); unequal parts are frozen."""
+    """Equal parts of the channels shrink together (index by index); unequal ones each for itself, if the code can."""
     args = arguments(node)
     labels = flow.labels(args["self"])
     dim = int(args["dim"]) % len(labels)
     label, sizes = labels[dim], [int(part.shape[dim]) for part in node.meta["val"]]
     if label is None:
         return [labels for _ in sizes]
-    if len(set(sizes)) > 1 or sizes[0] == 1:
-        return flow.opaque(node, "the channels are split into unequal or single parts")
-    _couple_parts(flow, label, sizes[0])
+    if len(set(sizes)) == 1 and sizes[0] > 1:
+        _couple_parts(flow, label, sizes[0])
+    elif 1 in sizes:
+        flow.atoms.freeze(label, f"single channels are split off: {describe(node)}")
     ends = np.cumsum(sizes).tolist()
     return [(*labels[:dim], label[end - size : end], *labels[dim + 1 :]) for end, size in zip(ends, sizes, strict=True)]
 
@@ -214,19 +231,115 @@ def _couple_parts(flow: Flow, label: Label, size: int) -> None:
 
 @rule("select")
 def select(flow: Flow, node: fx.Node) -> Value:
+    """One index of a dimension: it must stay where it is, so its dimension is frozen; the others pass."""
     args = arguments(node)
     labels = flow.labels(args["self"])
     dim = int(args["dim"]) % len(labels)
-    if labels[dim] is not None:
-        return flow.opaque(node, "a fixed channel is taken")
+    flow.atoms.freeze_all((labels[dim],), f"a fixed channel is taken: {describe(node)}")
     return (*labels[:dim], *labels[dim + 1 :])
 
 
 @rule("unbind")
 def unbind(flow: Flow, node: fx.Node) -> Value:
+    """All indices of a dimension, each for itself: as `select`."""
     args = arguments(node)
     labels = flow.labels(args["self"])
     dim = int(args["dim"]) % len(labels)
-    if labels[dim] is not None:
-        return flow.opaque(node, "fixed channels are taken")
+    flow.atoms.freeze_all((labels[dim],), f"fixed channels are taken: {describe(node)}")
     return [(*labels[:dim], *labels[dim + 1 :]) for _ in node.meta["val"]]
+
+
+@rule("index")
+def index(flow: Flow, node: fx.Node) -> Value:
+    """Dimensions that are indexed by tensors side by side give way to those of the indices; the others pass."""
+    args = arguments(node)
+    labels, chosen = flow.labels(args["self"]), list(args["indices"])
+    places = [dim for dim, indices in enumerate(chosen) if indices is not None]
+    if not places or places != list(range(places[0], places[-1] + 1)):
+        return flow.opaque(node, "no rule for this form of the operator")
+    flow.atoms.freeze_all((labels[dim] for dim in places), f"channels are picked by {describe(node)}")
+    new = len(shape_of(node)) - (len(labels) - len(places))
+    return (*labels[: places[0]], *(None,) * new, *labels[places[-1] + 1 :])
+
+
+@rule("index_select", "gather", "take_along_dim", "unfold")
+def picked(flow: Flow, node: fx.Node) -> Value:
+    """The dimension that is picked from must stay whole; the others pass (`unfold` puts its windows last)."""
+    args = arguments(node)
+    labels = list(flow.labels(args["self"]))
+    dim = int(args["dim" if "dim" in args else "dimension"]) % len(labels)
+    flow.atoms.freeze_all((labels[dim],), f"channels are picked by {describe(node)}")
+    labels[dim] = None
+    return (*labels, *(None,) * (len(shape_of(node)) - len(labels)))
+
+
+@rule("roll", "flip", "tril", "triu")
+def moved(flow: Flow, node: fx.Node) -> Value:
+    """Dimensions along which elements change places must stay; the others pass."""
+    args = arguments(node)
+    labels = flow.labels(args["self"])
+    dims = [int(dim) % len(labels) for dim in args["dims"]] if "dims" in args else [-2, -1]
+    chosen = [labels[dim] for dim in dims] if dims else list(labels)
+    flow.atoms.freeze_all(chosen, f"channels change places in {describe(node)}")
+    return labels
+
+
+@rule("repeat")
+def repeat(flow: Flow, node: fx.Node) -> Value:
+    """Copies end to end are of the same channels."""
+    args = arguments(node)
+    times = [int(count) for count in args["repeats"]]
+    labels = flow.labels(args["self"])
+    labels = (*(None,) * (len(times) - len(labels)), *labels)
+    return tuple(None if label is None else np.tile(label, n) for label, n in zip(labels, times, strict=True))
+
+
+@rule("repeat_interleave")
+def repeat_interleave(flow: Flow, node: fx.Node) -> Value:
+    """Copies side by side are of the same channels."""
+    args = arguments(node)
+    if not isinstance(args.get("repeats"), int) or args.get("dim") is None:
+        return flow.opaque(node, "no rule for this form of the operator")
+    labels = list(flow.labels(args["self"]))
+    dim = int(args["dim"]) % len(labels)
+    label = labels[dim]
+    labels[dim] = None if label is None else np.repeat(label, args["repeats"])
+    return tuple(labels)
+
+
+@rule("glu")
+def glu(flow: Flow, node: fx.Node) -> Value:
+    """The halves of a dimension are multiplied: they go together, index by index."""
+    args = arguments(node)
+    labels = list(flow.labels(args["self"]))
+    dim = int(args["dim"]) % len(labels)
+    label = labels[dim]
+    if label is not None:
+        _couple_parts(flow, label, len(label) // 2)
+        labels[dim] = label[: len(label) // 2]
+    return tuple(labels)
+
+
+@rule("pixel_shuffle")
+def pixel_shuffle(flow: Flow, node: fx.Node) -> Value:
+    """Channel c of the result is made of channels c * r^2 ... of the input, which become pixels."""
+    args = arguments(node)
+    labels = flow.labels(args["self"])
+    if labels[-3] is None:
+        return labels
+    r = int(args["upscale_factor"])
+    channels, *pixels = flow.atoms.split(labels[-3], (len(labels[-3]) // r**2, r, r), describe(node))
+    flow.atoms.freeze_all(pixels, f"channels become pixels in {describe(node)}")
+    return (*labels[:-3], channels, None, None)
+
+
+@rule("pixel_unshuffle", "im2col")
+def pixels_to_channels(flow: Flow, node: fx.Node) -> Value:
+    """Each channel becomes several, side by side: one for each pixel of a block or window."""
+    source = node.all_input_nodes[0]
+    labels = flow.labels(source)
+    flow.atoms.freeze_all(labels[-2:], f"channels lie in the spatial dimensions of {describe(node)}")
+    label = labels[-3]
+    dim = len(labels) - 3
+    wide = None if label is None else np.repeat(label, shape_of(node)[dim] // len(label))
+    return (*labels[:-3], wide, *(None,) * (len(shape_of(node)) - dim - 1))

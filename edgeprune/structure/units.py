@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -37,17 +38,35 @@ class UnitGroup:
     produced: tuple[Member, ...]  # parameters whose slices compute the unit (conv out channels, bn, bias)
     consumed: tuple[Member, ...]  # parameters whose slices read it (next conv's in channels)
     multiple: int = 1  # only multiples of this many units may stay (grouped convolutions)
+    span: int = 1  # adjacent channels that a unit is at least: a head of 64 dimensions is 64
 
 
 @dataclass(frozen=True)
 class Width:
-    """A channel count as a function of what is kept: fixed + sum(multiplicity * kept units of the group)."""
+    """A channel count as a function of what is kept: fixed + sum(multiplicity * product of the kept units).
+
+    A term has one group, or several where channels are laid out over axes: 3 * heads * head dimensions.
+    """
 
     fixed: int
-    groups: tuple[tuple[str, int], ...] = ()  # (group id, multiplicity)
+    terms: tuple[tuple[tuple[str, ...], int], ...] = ()  # (group ids, multiplicity)
 
     def at(self, kept: Mapping[str, int]) -> int:
-        return self.fixed + sum(count * kept[name] for name, count in self.groups)
+        return self.fixed + sum(count * math.prod(kept[name] for name in names) for names, count in self.terms)
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The groups that the width depends on."""
+        return tuple(dict.fromkeys(name for names, _ in self.terms for name in names))
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """A number that a module keeps and its code reads (`num_heads`), as a function of what is kept."""
+
+    module: str
+    name: str
+    value: Width
 
 
 @dataclass(frozen=True)
@@ -74,6 +93,24 @@ class Frozen:
 
 
 @dataclass(frozen=True)
+class Norm:
+    """A module that normalises over channels (dimension `dim`): pruned, it does so over those that stay."""
+
+    module: str
+    dim: int
+
+
+@dataclass(frozen=True)
+class Switch:
+    """A flag that a module's code reads, and what it has to be once a unit of these groups is gone."""
+
+    module: str
+    name: str
+    value: bool
+    groups: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Branch:
     """A residual branch that can be removed as one: y = skip + branch(skip) becomes y = skip.
 
@@ -96,6 +133,9 @@ class Structure:
     layers: tuple[Layer, ...]
     frozen: tuple[Frozen, ...]
     branches: tuple[Branch, ...] = ()
+    attributes: tuple[Attribute, ...] = ()
+    switches: tuple[Switch, ...] = ()
+    norms: tuple[Norm, ...] = ()
 
     @property
     def sizes(self) -> dict[str, int]:

@@ -23,7 +23,7 @@ def group(name: str, size: int, multiple: int = 1) -> UnitGroup:
 
 def chain(widths: Mapping[str, int], pixels: int = 8) -> Structure:
     """A chain of 1x1 convolutions: 3 channels in, one group between any two, 10 out."""
-    sides = [Width(3), *(Width(0, ((name, 1),)) for name in widths), Width(10)]
+    sides = [Width(3), *(Width(0, (((name,), 1),)) for name in widths), Width(10)]
     layers = []
     for number, (left, right) in enumerate(itertools.pairwise(sides)):
         operation = OpSignature("conv2d", left.at(widths), right.at(widths), height=pixels, width=pixels)

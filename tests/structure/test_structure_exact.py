@@ -7,6 +7,7 @@ import functools
 import numpy as np
 import pytest
 import torch
+from attention_zoo import ATTENTION
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from structure_zoo import ZOO, image, randomized
@@ -18,10 +19,12 @@ from edgeprune.structure.masks import mask_units
 from edgeprune.structure.surgery import remove_units
 from edgeprune.structure.units import Structure
 
+MODELS = {**ZOO, **ATTENTION}
+
 
 @functools.cache
 def found(name: str) -> tuple[nn.Module, Structure]:
-    module = randomized(ZOO[name]())
+    module = randomized(MODELS[name]())
     return module, find_structure(module, image())
 
 
@@ -40,7 +43,7 @@ def distance(given: Tensor, expected: Tensor) -> float:
     return float((given - expected).abs().max() / expected.abs().max())
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", MODELS)
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_pruned_is_masked(name: str, seed: int) -> None:
@@ -53,7 +56,7 @@ def test_pruned_is_masked(name: str, seed: int) -> None:
     assert distance(pruned, masked) < 1e-12
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", MODELS)
 def test_masking_changes_the_output(name: str) -> None:
     """Guards the property: with nothing to see, pruned == masked would say nothing."""
     module, structure = found(name)
@@ -63,7 +66,7 @@ def test_masking_changes_the_output(name: str) -> None:
             assert distance(masked, module(image())) > 1e-6
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", MODELS)
 def test_pruned_model_trains_and_is_pruned_again(name: str) -> None:
     module, structure = found(name)
     removed = some_units(structure, 3, share=0.4)

@@ -76,10 +76,26 @@ def test_concatenation_and_parts() -> None:
     assert structure_of(Parts()).sizes == {"conv.0:out": 4, "right.0:out": 6, "mix.0:out": 6}
 
 
-def test_layer_norm_freezes_the_stream_only() -> None:
+def test_a_modules_own_layer_norm_shrinks_with_the_stream() -> None:
     structure = structure_of(Tokens())
-    assert structure.sizes == {"fc1:out": 10}
-    assert "layer_norm at " in frozen_reason(structure, "embed:out")
+    assert structure.sizes == {"embed:out": 6, "fc1:out": 10}
+    assert [norm.dim for norm in structure.norms] == [-1]
+
+
+class BareNorm(nn.Module):
+    """Normalises by hand: nothing says that its statistics may run over fewer channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.fc = nn.Conv2d(3, 8, 3), nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(x).mean((2, 3))
+        return self.fc(F.layer_norm(x, (8,)))
+
+
+def test_a_bare_layer_norm_is_frozen() -> None:
+    assert "layer_norm at " in frozen_reason(structure_of(BareNorm()), "a:out")
 
 
 class Two(nn.Module):
@@ -179,8 +195,7 @@ class Written(Two):
         (HardView, "x.view(x.shape[0], 8, 8, 8)"),
         (HardSplit, "torch.split(x, [4, 4], dim=1)"),
         (HardSlice, "slice"),
-        (UnequalSplit, "unequal"),
-        (Shuffle, "mixed"),
+        (UnequalSplit, "split_with_sizes expects"),
         (WidthInNumber, "mul at "),
         (WidthInControl, "relu at "),
         (WidthRefused, "eight channels, please"),
@@ -199,6 +214,13 @@ def test_what_cannot_follow_is_frozen_with_its_reason(cls: type[Two], word: str)
 
 def test_what_follows_the_width_is_not_frozen() -> None:
     assert structure_of(SoftView()).sizes == {"a:out": 8, "b:out": 8}
+
+
+def test_shuffled_channels_go_in_pairs_of_their_halves() -> None:
+    structure = structure_of(Shuffle())
+    (pairs,) = (group for group in structure.groups if group.id.startswith("a:"))
+    assert pairs.size == 4
+    assert pairs.produced[0].indices.tolist() == [[0, 4], [1, 5], [2, 6], [3, 7]]
 
 
 def test_one_frozen_part_leaves_the_rest() -> None:

@@ -1,0 +1,66 @@
+"""Heads, query-key dimensions, value dimensions and the embedding are units of their own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from attention_zoo import ATTENTION, HEADS, FusedAttention
+from structure_zoo import image, randomized
+
+from edgeprune.structure.find import find_structure
+from edgeprune.structure.surgery import remove_units
+
+
+def sizes(name: str) -> dict[str, int]:
+    return find_structure(randomized(ATTENTION[name]()), image()).sizes
+
+
+def test_fused_attention_has_heads_and_head_dims() -> None:
+    assert sizes("fused attention") == {"patches:out": 12, "attn:heads": 3, "attn:head_dims": 4, "fc1:out": 10}
+
+
+@pytest.mark.parametrize("name", ["separate attention", "linear attention", "cosine attention"])
+def test_query_key_and_value_dims_go_apart(name: str) -> None:
+    assert sizes(name) == {"patches:out": 12, "attn:heads": 3, "attn:qk": 6, "attn:v": 8, "fc1:out": 10}
+
+
+def test_a_sum_that_masked_channels_count_in_is_frozen() -> None:
+    structure = find_structure(randomized(ATTENTION["kernel attention"]()), image())
+    assert "attn:qk" not in structure.sizes
+    (frozen,) = (entry for entry in structure.frozen if entry.name == "attn:qk")
+    assert "would still count in the sum of matmul" in frozen.reason
+
+
+def test_attributes_and_the_fused_flag_follow() -> None:
+    module = randomized(ATTENTION["fused attention"]())
+    structure = find_structure(module, image())
+    heads = remove_units(module, structure, {"attn:heads": [1]})
+    assert isinstance(heads.attn, FusedAttention)
+    assert (heads.attn.num_heads, heads.attn.head_dim, heads.attn.attn_dim) == (HEADS - 1, 4, 8)
+    assert heads.attn.fused_attn  # the scale stays right: heads are as wide as before
+    dims = remove_units(module, structure, {"attn:head_dims": [0, 3]})
+    assert (dims.attn.num_heads, dims.attn.head_dim, dims.attn.attn_dim) == (HEADS, 2, 6)
+    assert not dims.attn.fused_attn
+    assert dims.attn.scale == module.attn.scale
+    assert module.attn.fused_attn
+    assert module.attn.num_heads == HEADS
+
+
+def test_the_embedding_goes_from_every_layer_on_the_residual_stream() -> None:
+    module = randomized(ATTENTION["fused attention"]())
+    structure = find_structure(module, image())
+    pruned = remove_units(module, structure, {"patches:out": [0, 5, 7]})
+    assert pruned.positions.shape == (1, 5, 9)
+    assert pruned.token.shape == (1, 1, 9)
+    assert pruned.norm1.normalized_shape == (9,)
+    assert pruned.attn.qkv.weight.shape == (36, 9)
+    assert pruned.head.in_features == 9
+    torch.jit.script(pruned.norm1)
+
+
+def test_group_norm_loses_channels_of_every_group() -> None:
+    module = randomized(ATTENTION["group norms"]())
+    structure = find_structure(module, image())
+    assert structure.sizes == {"conv1:out": 3, "conv2:out": 8, "conv3:out": 4}
+    pruned = remove_units(module, structure, {"conv1:out": [1]})
+    assert (pruned.norm1.num_channels, pruned.norm1.num_groups) == (8, 4)
