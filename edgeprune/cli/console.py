@@ -14,6 +14,21 @@ if TYPE_CHECKING:
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 DeviceOption = Annotated[str | None, typer.Option("--device", help="Device id, see `edgeprune devices`.")]
+InputSizeOption = Annotated[str | None, typer.Option(help="Channels,height,width, e.g. 3,224,224.")]
+
+
+def read_input_size(text: str | None) -> tuple[int, ...] | None:
+    """The numbers of --input-size.
+
+    Raises:
+        UsageError: it is not written like 3,224,224.
+    """
+    from edgeprune.errors import UsageError
+
+    try:
+        return tuple(int(n) for n in text.split(",")) if text else None
+    except ValueError as error:
+        raise UsageError(f"cannot read --input-size {text}", hint="write it like 3,224,224") from error
 
 
 class RichProgress:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgeprune.cli.console import DeviceOption, JsonOption, RichProgress, show_result
+from edgeprune.cli.console import DeviceOption, InputSizeOption, JsonOption, RichProgress, read_input_size, show_result
 
 
 def prune(
@@ -21,7 +21,7 @@ def prune(
     pretrained: Annotated[bool, typer.Option("--pretrained", help="Let timm load its published weights.")] = False,
     checkpoint: Annotated[Path | None, typer.Option(help="Weights: safetensors, or a weights-only .pt.")] = None,
     num_classes: Annotated[int | None, typer.Option(help="Classes of the classifier.")] = None,
-    input_size: Annotated[str | None, typer.Option(help="Channels,height,width, e.g. 3,224,224.")] = None,
+    input_size: InputSizeOption = None,
     keep: Annotated[list[str] | None, typer.Option(help="Module name pattern whose width must stay.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     as_json: JsonOption = False,
@@ -30,12 +30,7 @@ def prune(
     from rich.pretty import Pretty
 
     from edgeprune.api import prune as prune_model
-    from edgeprune.errors import UsageError
 
-    try:
-        size = tuple(int(n) for n in input_size.split(",")) if input_size else None
-    except ValueError as error:
-        raise UsageError(f"cannot read --input-size {input_size}", hint="write it like 3,224,224") from error
     with RichProgress().shown() as progress:
         run = prune_model(
             model,
@@ -49,7 +44,7 @@ def prune(
             pretrained=pretrained,
             checkpoint=checkpoint.resolve() if checkpoint else None,
             num_classes=num_classes,
-            input_size=size,
+            input_size=read_input_size(input_size),
             keep=tuple(keep) if keep else None,
             seed=seed,
         )

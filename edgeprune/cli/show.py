@@ -1,4 +1,4 @@
-"""`edgeprune show`: a run, a plan or an exported file, in words."""
+"""`edgeprune show`: a run, a plan, an exported file or the units of a model, in words."""
 
 from __future__ import annotations
 
@@ -8,28 +8,64 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgeprune.cli.console import JsonOption, show_result
+from edgeprune.cli.console import InputSizeOption, JsonOption, read_input_size, show_result
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
 def show(
-    what: Annotated[Path, typer.Argument(help="A run folder, a plan.json, or an exported file.")],
+    what: Annotated[Path, typer.Argument(help="A run folder, a plan.json, an exported file, or the word `units`.")],
+    model: Annotated[str | None, typer.Argument(help="With `units`: a timm name or a factory.")] = None,
+    input_size: InputSizeOption = None,
+    keep: Annotated[list[str] | None, typer.Option(help="With `units`: module name pattern whose width stays.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what a run has done, what a plan removes, or what an exported file is."""
+    """Show what a run has done, what a plan removes, what an exported file is, or (`show units MODEL`) what can go
+    from a model and what cannot, and why."""
     from edgeprune.errors import UsageError
 
-    if not what.exists():
-        raise UsageError("no such file or folder", where=str(what), hint="name a run folder, a plan.json or a file")
-    if what.is_dir() and what.suffix != ".mlpackage":
+    if model is not None and str(what) != "units":
+        raise UsageError(f"one thing at a time: {what} {model}", hint="for a model: edgeprune show units MODEL")
+    if model is not None:
+        result, shown = _units(model, input_size, keep or [])
+    elif not what.exists():
+        hint = "name a run folder, a plan.json or a file; or: edgeprune show units MODEL"
+        raise UsageError("no such file or folder", where=str(what), hint=hint)
+    elif what.is_dir() and what.suffix != ".mlpackage":
         result, shown = _run(what)
     elif what.name.endswith("plan.json"):
         result, shown = _plan(what)
     else:
         result, shown = _file(what)
     show_result(result, shown, as_json=as_json)
+
+
+def _units(model: str, input_size: str | None, keep: list[str]) -> tuple[dict[str, Any], RenderableType]:
+    from dataclasses import asdict
+
+    from rich.console import Group
+    from rich.table import Column, Table
+
+    from edgeprune.api import load
+    from edgeprune.structure.find import find_structure
+    from edgeprune.structure.listing import list_units
+
+    found = load(model, input_size=read_input_size(input_size)) if input_size else load(model)
+    listing = list_units(found.module, find_structure(found.module, found.example_input(), keep=keep))
+    units = Table(
+        Column("can go", overflow="fold"),
+        *(Column(name, justify="right") for name in ("units", "parameters per unit", "MMACs per unit")),
+        title=f"{model}: {listing.parameters / 1e6:.2f} M parameters, {listing.macs / 1e6:.1f} MMACs",
+    )
+    for group in listing.groups:
+        units.add_row(group.id, str(group.units), str(group.parameters_per_unit), f"{group.macs_per_unit / 1e6:.3f}")
+    for branch in listing.branches:
+        units.add_row(branch.id, "whole", str(branch.parameters), f"{branch.macs / 1e6:.3f}")
+    frozen = Table(Column("stays", overflow="fold"), Column("units", justify="right"), Column("why", overflow="fold"))
+    for entry in listing.frozen:
+        frozen.add_row(entry["name"], str(entry["units"]), entry["reason"])
+    return asdict(listing), Group(units, frozen) if listing.frozen else units
 
 
 def _run(folder: Path) -> tuple[dict[str, Any], RenderableType]:

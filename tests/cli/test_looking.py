@@ -130,3 +130,34 @@ def test_report_of_a_run_without_one(copied: Path, tmp_path: Path) -> None:
     shutil.rmtree(copied / "verify")
     done = inside("report", copied, "--out", tmp_path / "page.html")
     done.refused("`report` needs the stage `verify`", f"edgeprune verify {copied}")
+
+
+SMALL = "resnet10t"
+
+
+def test_show_units_of_a_model() -> None:
+    done = inside("show", "units", SMALL, "--input-size", "3,64,64", "--json").json
+    groups = {row["id"]: row for row in done["groups"]}
+    module = edgeprune.load(SMALL, input_size=(3, 64, 64)).module
+    assert done["parameters"] == sum(p.numel() for p in module.parameters())
+    inner = groups["layer1.0.conv1:out"]
+    assert inner["units"] == module.layer1[0].conv1.out_channels
+    # 3x3 filters in and out of one channel, and the scale and shift of its batch norm
+    reads, writes = module.layer1[0].conv1.in_channels, module.layer1[0].conv2.out_channels
+    assert inner["parameters_per_unit"] == 9 * (reads + writes) + 2
+    assert inner["macs_per_unit"] == 9 * (reads + writes) * 16 * 16
+    assert any(row["id"].endswith(":branch") for row in done["branches"])
+    assert {row["name"]: row["reason"] for row in done["frozen"]}["fc:out"] == "the model's output"
+    shown = inside("show", "units", SMALL, "--input-size", "3,64,64", "--keep", "layer1*")
+    assert shown.code == 0, shown.err
+    assert "kept as asked" in words(shown.out)
+
+
+def test_show_units_needs_a_model_and_only_one_thing(tmp_path: Path) -> None:
+    both = inside("show", tmp_path, SMALL)
+    assert both.code == 2
+    assert "one thing at a time" in words(both.err)
+    alone = inside("show", "units")
+    assert alone.code == 2
+    assert "edgeprune show units MODEL" in words(alone.err)
+    assert inside("show", "units", SMALL, "--input-size", "big").code == 2
