@@ -10,6 +10,7 @@ been tried: emptied, the model must compute what it computes with the branch's o
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
@@ -28,10 +29,17 @@ _MODULE = __name__
 
 
 class Zeros(nn.Module):
-    """Stands where a removed branch ended: answers zeros of its input's shape."""
+    """Stands where a removed branch ended: answers zeros of its input's shape, whatever else it is called with."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *_: object, **__: object) -> Tensor:
         return torch.zeros_like(x)
+
+
+class Through(nn.Module):
+    """Stands for a module of a removed branch: hands its input on, whatever else it is called with."""
+
+    def forward(self, x: Tensor, *_: object, **__: object) -> Tensor:
+        return x
 
 
 def find_branches(
@@ -50,30 +58,39 @@ def find_branches(
         example: an input, shape (batch, ...), that the branches are tried with.
         keep: patterns of module names; a branch that holds such a module is not offered.
     """
-    owners = _owners(flow)
     trial = copy.deepcopy(module)
+    regions = [
+        (roots, output)
+        for roots, output in _removable(flow)
+        if not any(fnmatchcase(name, pattern) for name in roots for pattern in keep)
+    ]
+    blocks = Counter(_common_parent(roots) for roots, _ in regions)
     found: list[Branch] = []
-    names: set[str] = set()
+    for roots, output in regions:
+        block = _common_parent(roots)
+        branch = Branch(
+            id=f"{block if block and blocks[block] == 1 else output}:branch",
+            output=output,
+            modules=tuple(root for root in roots if root != output),
+            layers=tuple(layer.name for layer in layers if any(_inside(layer.name, root) for root in roots)),
+            groups=tuple(group.id for group in groups if _lives_inside(group, roots)),
+        )
+        known = {other.id for other in found}
+        if branch.layers and branch.id not in known and _works(trial, branch, example):
+            found.append(branch)
+    return tuple(found)
+
+
+def _removable(flow: Flow) -> Iterator[tuple[list[str], str]]:
+    """The modules of each residual branch, with the one whose output is added."""
+    owners = _owners(flow)
     for node in flow.program.graph.nodes:
         for skip, end in _additions(node):
             region = _region(flow, skip, end, node)
             roots = _roots(region, owners) if region else []
-            if not roots or any(fnmatchcase(name, pattern) for name in roots for pattern in keep):
-                continue
             output = next((root for root in roots if _inside(module_path(end), root)), None)
-            if output is None or (name := _name(roots)) in names:
-                continue
-            branch = Branch(
-                id=name,
-                output=output,
-                modules=tuple(root for root in roots if root != output),
-                layers=tuple(layer.name for layer in layers if any(_inside(layer.name, root) for root in roots)),
-                groups=tuple(group.id for group in groups if _lives_inside(group, roots)),
-            )
-            if branch.layers and _works(trial, branch, example):
-                names.add(name)
-                found.append(branch)
-    return tuple(found)
+            if output is not None:
+                yield roots, output
 
 
 def remove_branches(module: nn.Module, structure: Structure, removed: Iterable[str]) -> nn.Module:
@@ -184,16 +201,16 @@ def _lives_inside(group: UnitGroup, roots: Sequence[str]) -> bool:
     return all(any(_inside(m.name, root) for root in roots) for m in (*group.produced, *group.consumed))
 
 
-def _name(roots: Sequence[str]) -> str:
-    """ "layer1.0:branch": the common parent of the emptied modules, or the module itself where it is one."""
-    parts = [root.split(".") for root in roots]
-    common = parts[0] if len(parts) == 1 else []
-    if len(parts) > 1:
-        for level in zip(*parts, strict=False):
-            if len(set(level)) > 1:
-                break
-            common = [*common, level[0]]
-    return f"{'.'.join(common)}:branch"
+def _common_parent(roots: Sequence[str]) -> str:
+    """ "layer1.0" for the parts of that block; a branch that is one module is its own."""
+    if len(roots) == 1:
+        return roots[0]
+    common: list[str] = []
+    for level in zip(*(root.split(".") for root in roots), strict=False):
+        if len(set(level)) > 1:
+            break
+        common.append(level[0])
+    return ".".join(common)
 
 
 def _works(trial: nn.Module, branch: Branch, example: Tensor) -> bool:
@@ -220,5 +237,5 @@ def _works(trial: nn.Module, branch: Branch, example: Tensor) -> bool:
 
 def _empty(module: nn.Module, branch: Branch) -> None:
     for name in branch.modules:
-        module.set_submodule(name, nn.Identity())
+        module.set_submodule(name, Through())
     module.set_submodule(branch.output, Zeros())

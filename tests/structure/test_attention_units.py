@@ -7,6 +7,7 @@ import torch
 from attention_zoo import ATTENTION, HEADS, FusedAttention
 from structure_zoo import image, randomized
 
+from edgeprune.models.timm_import import import_timm
 from edgeprune.structure.find import find_structure
 from edgeprune.structure.surgery import remove_units
 
@@ -64,3 +65,14 @@ def test_group_norm_loses_channels_of_every_group() -> None:
     assert structure.sizes == {"conv1:out": 3, "conv2:out": 8, "conv3:out": 4}
     pruned = remove_units(module, structure, {"conv1:out": [1]})
     assert (pruned.norm1.num_channels, pruned.norm1.num_groups) == (8, 4)
+
+
+def test_attention_and_mlp_are_branches_of_their_block() -> None:
+    module = import_timm().create_model("vit_tiny_patch16_224", img_size=32, depth=2)
+    structure = find_structure(randomized(module), image(32))
+    assert [branch.id for branch in structure.branches] == [
+        *("blocks.0.attn:branch", "blocks.0.mlp:branch", "blocks.1.attn:branch", "blocks.1.mlp:branch"),
+    ]
+    attention = structure.branches[0]
+    assert attention.modules == ("blocks.0.norm1",)
+    assert set(attention.groups) == {"blocks.0.attn:heads", "blocks.0.attn:head_dims"}
