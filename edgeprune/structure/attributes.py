@@ -61,9 +61,9 @@ def _named_sizes(flow: Flow, module: nn.Module) -> Iterator[tuple[str, str, Indi
 
 
 def _named_in(node: fx.Node, flow: Flow, statement: _Statement, owner: nn.Module) -> Iterator[tuple[str, Indices]]:
-    numbers = {name: value for name in statement.names if (value := _number(owner, name)) is not None}
+    numbers = {name: value for name in statement.names if (value := number_of(owner, name)) is not None}
     elsewhere = {
-        name: value for name in _sizes_in(_sources(type(owner))) if (value := _number(owner, name)) is not None
+        name: value for name in _sizes_in(_sources(type(owner))) if (value := number_of(owner, name)) is not None
     }
     for part, (shape, labels) in enumerate(_results(node, flow)):
         placed = statement.places.get(len(shape), {})
@@ -77,7 +77,7 @@ def _named_in(node: fx.Node, flow: Flow, statement: _Statement, owner: nn.Module
                 fitting = [n for n, value in numbers.items() if value == size]
                 fitting = fitting or [n for n, value in elsewhere.items() if value == size]
                 name = fitting[0] if len(fitting) == 1 else None
-            if name is not None and _number(owner, name) == size:
+            if name is not None and number_of(owner, name) == size:
                 yield name, label
 
 
@@ -90,7 +90,7 @@ def _results(node: fx.Node, flow: Flow) -> Iterator[tuple[tuple[int, ...], Label
         yield shape_of(node), value
 
 
-def _number(owner: nn.Module, name: str) -> int | None:
+def number_of(owner: nn.Module, name: str) -> int | None:
     value = getattr(owner, name, None)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
@@ -112,7 +112,7 @@ def _sizes_in(sources: tuple[str, ...]) -> tuple[str, ...]:
     found: dict[str, None] = {}
     for call in (part for source in sources for part in ast.walk(ast.parse(source))):
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr in _CALLS:
-            found |= {name: None for part in ast.walk(call) if (name := _attribute(part)) is not None}
+            found |= {name: None for part in ast.walk(call) if (name := attribute_named(part)) is not None}
     return tuple(found)
 
 
@@ -144,7 +144,7 @@ def _read(file: str, line: int) -> _Statement | None:
     if not simple:
         return None
     parts = [part for statement in simple for part in ast.walk(statement)]
-    names = tuple(dict.fromkeys(name for part in parts if (name := _attribute(part)) is not None))
+    names = tuple(dict.fromkeys(name for part in parts if (name := attribute_named(part)) is not None))
     places: dict[int, dict[int, str]] = {}
     divided: dict[int, str] = {}
     for call in parts:
@@ -152,7 +152,7 @@ def _read(file: str, line: int) -> _Statement | None:
             continue
         first = call.args[0]
         sizes = first.elts if isinstance(first, ast.Tuple | ast.List) else call.args
-        named = {place: name for place, part in enumerate(sizes) if (name := _attribute(part)) is not None}
+        named = {place: name for place, part in enumerate(sizes) if (name := attribute_named(part)) is not None}
         if call.func.attr in _CALLS and len(sizes) > 1:
             places.setdefault(len(sizes), {}).update(named)
         elif call.func.attr == "split":
@@ -160,7 +160,7 @@ def _read(file: str, line: int) -> _Statement | None:
     return _Statement(names, places, divided)
 
 
-def _attribute(part: ast.AST) -> str | None:
+def attribute_named(part: ast.AST) -> str | None:
     """NAME of `self.NAME`, whatever the module calls itself."""
     return part.attr if isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name) else None
 

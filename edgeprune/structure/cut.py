@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeprune.errors import ModelError
+from edgeprune.structure.mends import apply_mends
 from edgeprune.structure.units import Indices, Member, Structure, UnitGroup
 
 Removed = Mapping[str, Sequence[int]]
@@ -40,6 +41,8 @@ def remove_units(module: nn.Module, structure: Structure, removed: Removed) -> n
     for attribute in structure.attributes:
         if any(name in removed for name in attribute.value.groups):
             setattr(pruned.get_submodule(attribute.module), attribute.name, attribute.value.at(kept))
+    if gone:
+        apply_mends(pruned, structure.mends)
     for switch in structure.switches:
         if any(removed.get(name) for name in switch.groups):
             setattr(pruned.get_submodule(switch.module), switch.name, switch.value)

@@ -16,6 +16,7 @@ from edgeprune.structure.fused import find_switches, unfused
 from edgeprune.structure.graph import trace
 from edgeprune.structure.groups import Grouping, group_units
 from edgeprune.structure.layers import find_layers
+from edgeprune.structure.mends import find_mends, mended
 from edgeprune.structure.propagation import Flow, propagate
 from edgeprune.structure.recheck import Misfit, find_misfits
 from edgeprune.structure.units import Structure
@@ -38,6 +39,8 @@ def find_structure(module: nn.Module, example: Tensor, *, keep: Sequence[str] = 
     """
     given, module = module, unfused(module)
     flow = propagate(trace(module, example), module)
+    mends = find_mends(flow, module)
+    module = mended(module, mends)
     for pattern in keep:
         _freeze_kept(flow, module, pattern)
     layers = find_layers(flow)
@@ -50,6 +53,7 @@ def find_structure(module: nn.Module, example: Tensor, *, keep: Sequence[str] = 
                 grouping.structure,
                 attributes=find_attributes(flow, module, grouping),
                 switches=find_switches(flow, given, grouping),
+                mends=mends,
             ),
         )
         misfits = find_misfits(module, example, flow, grouping)

@@ -101,6 +101,16 @@ class Norm:
 
 
 @dataclass(frozen=True)
+class Mend:
+    """A size in a module's code that is left to torch (-1): where the call ends, and which of its sizes."""
+
+    module: str
+    line: int
+    column: int
+    place: int
+
+
+@dataclass(frozen=True)
 class Switch:
     """A flag that a module's code reads, and what it has to be once a unit of these groups is gone."""
 
@@ -135,6 +145,7 @@ class Structure:
     branches: tuple[Branch, ...] = ()
     attributes: tuple[Attribute, ...] = ()
     switches: tuple[Switch, ...] = ()
+    mends: tuple[Mend, ...] = ()
     norms: tuple[Norm, ...] = ()
 
     @property

@@ -28,6 +28,17 @@ class FusedAttention(nn.Module):
         return self.proj(x.transpose(1, 2).reshape(b, n, self.attn_dim))
 
 
+class ComputedAttention(FusedAttention):
+    """As many models write it: sizes worked out from the embedding's, which only hold while nothing is pruned."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, n, c = x.shape
+        qkv = self.qkv(x).reshape(b, n, 3, self.num_heads, c // self.num_heads).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.unbind(0)
+        x = (q * self.scale @ k.transpose(-2, -1)).softmax(-1) @ v
+        return self.proj(x.transpose(1, 2).reshape(b, n, c))
+
+
 class SeparateAttention(nn.Module):
     """Keys and values of different widths, a bias of relative positions for each head, talking heads."""
 
@@ -114,6 +125,7 @@ class GroupNorms(nn.Module):
 
 ATTENTION = {
     "fused attention": lambda: Transformer(FusedAttention),
+    "computed attention": lambda: Transformer(ComputedAttention),
     "separate attention": lambda: Transformer(SeparateAttention),
     "linear attention": lambda: Transformer(LinearAttention),
     "kernel attention": lambda: Transformer(KernelAttention),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from attention_zoo import ATTENTION, HEADS, FusedAttention
+from attention_zoo import ATTENTION, HEADS, ComputedAttention, FusedAttention
 from structure_zoo import image, randomized
 
 from edgeprune.models.timm_import import import_timm
@@ -16,8 +16,9 @@ def sizes(name: str) -> dict[str, int]:
     return find_structure(randomized(ATTENTION[name]()), image()).sizes
 
 
-def test_fused_attention_has_heads_and_head_dims() -> None:
-    assert sizes("fused attention") == {"patches:out": 12, "attn:heads": 3, "attn:head_dims": 4, "fc1:out": 10}
+@pytest.mark.parametrize("name", ["fused attention", "computed attention"])
+def test_one_layer_for_all_has_heads_and_head_dims(name: str) -> None:
+    assert sizes(name) == {"patches:out": 12, "attn:heads": 3, "attn:head_dims": 4, "fc1:out": 10}
 
 
 @pytest.mark.parametrize("name", ["separate attention", "linear attention", "cosine attention"])
@@ -76,3 +77,17 @@ def test_attention_and_mlp_are_branches_of_their_block() -> None:
     attention = structure.branches[0]
     assert attention.modules == ("blocks.0.norm1",)
     assert set(attention.groups) == {"blocks.0.attn:heads", "blocks.0.attn:head_dims"}
+
+
+def test_a_size_that_the_code_works_out_is_left_to_torch() -> None:
+    module = randomized(ATTENTION["computed attention"]())
+    structure = find_structure(module, image())
+    assert [mend.place for mend in structure.mends] == [4, 2]  # c // self.num_heads, and c
+    pruned = remove_units(module, structure, {"attn:heads": [0], "patches:out": [1, 2]})
+    assert type(pruned.attn) is not ComputedAttention
+    assert isinstance(pruned.attn, ComputedAttention)
+    assert type(module.attn) is ComputedAttention
+    assert pruned(image()).shape == (2, 5)
+    again = remove_units(pruned, find_structure(pruned, image()), {"attn:heads": [0]})
+    assert type(again.attn) is type(pruned.attn)  # mended once
+    assert type(remove_units(module, structure, {}).attn) is ComputedAttention
