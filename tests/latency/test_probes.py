@@ -13,7 +13,7 @@ from edgeprune.latency.table import LatencyTable, Setting
 from edgeprune.structure.operations import OpSignature
 from edgeprune.structure.units import Layer, Width
 
-G, H = Width(0, (("g", 1),)), Width(0, (("h", 1),))
+G, H = Width(0, ((("g",), 1),)), Width(0, ((("h",), 1),))
 CONV = OpSignature("conv2d", 32, 64, 8, 8, (3, 3), padding=(1, 1), function="relu")
 LAYERS = [
     Layer("stem", OpSignature("conv2d", 3, 32, 16, 16, (3, 3), (2, 2), (1, 1)), Width(3), G),
@@ -31,11 +31,11 @@ SIZES = {"g": 32, "h": 64}
     ("width", "granularity", "step", "expected"),
     [
         (Width(10), 8, 8, [10]),
-        (Width(0, (("a", 1),)), 8, 8, [8, 40, 64, 96]),
-        (Width(0, (("a", 1),)), 8, 32, [8, 32, 64, 96]),
-        (Width(5, (("a", 1), ("b", 2))), 8, 8, [25, 56, 80, 113]),  # 5 + 8 + 2 * 6 to 5 + 96 + 2 * 6
-        (Width(0, (("b", 1),)), 8, 8, [6]),
-        (Width(0, (("a", 49),)), 8, 8, [392, 1832, 3264, 4704]),
+        (Width(0, ((("a",), 1),)), 8, 8, [8, 40, 64, 96]),
+        (Width(0, ((("a",), 1),)), 8, 32, [8, 32, 64, 96]),
+        (Width(5, ((("a",), 1), (("b",), 2))), 8, 8, [25, 56, 80, 113]),  # 5 + 8 + 2 * 6 to 5 + 96 + 2 * 6
+        (Width(0, ((("b",), 1),)), 8, 8, [6]),
+        (Width(0, ((("a",), 49),)), 8, 8, [392, 1832, 3264, 4704]),
     ],
 )
 def test_widths_span_from_the_smallest_to_the_full(
@@ -58,7 +58,7 @@ def test_the_grid_has_each_operation_once_and_fixed_sides_stay() -> None:
 
 
 def test_grouped_convolutions_stay_divisible() -> None:
-    layer = Layer("g", OpSignature("conv2d", 96, 96, 8, 8, (3, 3), groups=3), Width(0, (("a", 1),)), Width(96))
+    layer = Layer("g", OpSignature("conv2d", 96, 96, 8, 8, (3, 3), groups=3), Width(0, ((("a",), 1),)), Width(96))
     operations = grid([layer], {"a": 96}, 8, {})
     assert operations
     assert all(o.in_channels % 3 == 0 for o in operations)

@@ -150,8 +150,8 @@ def test_layer_rows_follow_the_structure() -> None:
     structure = Structure(
         groups=(group,),
         layers=(
-            Layer("conv1", convolution, Width(3), Width(0, (("conv1:out", 1),))),
-            Layer("fc", OpSignature("linear", 16, 10), Width(0, (("conv1:out", 1),)), Width(10)),
+            Layer("conv1", convolution, Width(3), Width(0, ((("conv1:out",), 1),))),
+            Layer("fc", OpSignature("linear", 16, 10), Width(0, ((("conv1:out",), 1),)), Width(10)),
         ),
         frozen=(),
     )
