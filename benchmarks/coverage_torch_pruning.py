@@ -28,20 +28,10 @@ from coverage_models import Family, build, random_input
 from coverage_property import Judgement, Kept, changed_statistics, judge, relative_error, tensors, zero_removed
 from torch import Tensor, nn
 
+from edgeprune.structure.graph import TRACE_ERRORS
 from edgeprune.structure.surgery import count_parameters
 
 RANK = ("ok", "unasked", "little", "wrong", "broken")
-ERRORS = (
-    RuntimeError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    AssertionError,
-    ArithmeticError,
-    RecursionError,
-    NotImplementedError,
-)
 # names of projections inside attention modules -> how many of q, k, v they hold
 PROJECTIONS = {"qkv": 3, "qkv_proj": 3, "kv": 2} | dict.fromkeys(
     ("q", "k", "v", "q_proj", "k_proj", "v_proj", "query", "key", "value"), 1
@@ -96,7 +86,7 @@ def _try(family: Family, module: nn.Module, example: Tensor, attempt: Attempt) -
         stage = "the pruned model"
         with torch.no_grad():
             output = tensors(pruned(random_input(family, 1)))
-    except ERRORS as error:
+    except TRACE_ERRORS as error:
         return result | {"outcome": "broken", "why": f"{stage}: {type(error).__name__}: {str(error)[:300]}"}
     kept = kept_elements(pruned)
     for parameter in pruned.parameters():
@@ -127,7 +117,7 @@ def _judge(family: Family, pruned: nn.Module, masked: nn.Module, kept: Kept) -> 
     try:
         nature = changed_statistics(pruned, masked, random_input(family, 1))
         judgement = judge(pruned, masked, kept, lambda seed, dtype: random_input(family, seed, dtype))
-    except ERRORS as error:  # the reference cannot be built: in doubt for the other side
+    except TRACE_ERRORS as error:  # the reference cannot be built: in doubt for the other side
         nature = nature or f"no reference: {type(error).__name__}: {str(error)[:200]}"
         judgement = Judgement(False, True, why="no reference")
     return judgement, None if judgement.holds else nature

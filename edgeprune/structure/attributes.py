@@ -150,14 +150,19 @@ def _read(file: str, line: int) -> _Statement | None:
     for call in parts:
         if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.args):
             continue
-        first = call.args[0]
-        sizes = first.elts if isinstance(first, ast.Tuple | ast.List) else call.args
+        sizes = sizes_of(call)
         named = {place: name for place, part in enumerate(sizes) if (name := attribute_named(part)) is not None}
         if call.func.attr in _CALLS and len(sizes) > 1:
             places.setdefault(len(sizes), {}).update(named)
         elif call.func.attr == "split":
             divided.update(named)
     return _Statement(names, places, divided)
+
+
+def sizes_of(call: ast.Call) -> list[ast.expr]:
+    """The sizes in a call, written one by one or as a tuple or list."""
+    first = call.args[0] if call.args else None
+    return first.elts if isinstance(first, ast.Tuple | ast.List) else call.args
 
 
 def attribute_named(part: ast.AST) -> str | None:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from torch import fx, nn
 
-from edgeprune.structure.attributes import attribute_named, number_of
+from edgeprune.structure.attributes import attribute_named, number_of, sizes_of
 from edgeprune.structure.graph import module_path, node_frames, operator_name, shape_of
 from edgeprune.structure.labels import Label
 from edgeprune.structure.propagation import Flow
@@ -72,7 +72,7 @@ def _mends_of(node: fx.Node, labels: Sequence[Label], path: str, owner: nn.Modul
         return
     line, shape = frames[-1][1], shape_of(node)
     for call in _reshapes(forward):
-        sizes = _sizes_of(call)
+        sizes = sizes_of(call)
         if not call.lineno <= line <= (call.end_lineno or call.lineno) or len(sizes) != len(shape):
             continue
         if any(_is_left(size) for size in sizes):
@@ -99,11 +99,6 @@ def _is_kept(size: ast.expr, owner: nn.Module, value: int) -> bool:
     """Whether an attribute of the module holds the size: then that one follows."""
     name = attribute_named(size)
     return name is not None and number_of(owner, name) == value
-
-
-def _sizes_of(call: ast.Call) -> list[ast.expr]:
-    only = call.args[0] if len(call.args) == 1 else None
-    return only.elts if isinstance(only, ast.Tuple | ast.List) else call.args
 
 
 def _original(cls: type[nn.Module]) -> type[nn.Module]:
@@ -149,7 +144,7 @@ def _mended(cls: type[nn.Module], edits: frozenset[tuple[int, int, int]]) -> typ
         if isinstance(part, ast.Call):
             for line, column, place in edits:
                 if _end_of(part) == (line, column):
-                    sizes = _sizes_of(part)
+                    sizes = sizes_of(part)
                     sizes[place] = ast.copy_location(ast.UnaryOp(ast.USub(), ast.Constant(1)), sizes[place])
     ast.fix_missing_locations(tree)
     made: dict[str, Any] = {}

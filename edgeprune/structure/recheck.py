@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
-from torch.utils import _pytree as pytree
 
 from edgeprune.structure.cut import remove_units
 from edgeprune.structure.graph import (
@@ -24,6 +23,7 @@ from edgeprune.structure.graph import (
     evaluating,
     node_frames,
     operator_name,
+    tensors_in,
     user_frames,
 )
 from edgeprune.structure.groups import Grouping
@@ -81,14 +81,10 @@ def _is_masked(module: nn.Module, structure: Structure, removed: dict[str, Indic
     pruned, masked = remove_units(module, structure, units), mask_units(module, structure, units)
     with evaluating(pruned, masked), torch.no_grad():
         try:
-            pairs = list(zip(_tensors(pruned(x)), _tensors(masked(x)), strict=True))
+            pairs = list(zip(tensors_in(pruned(x)), tensors_in(masked(x)), strict=True))
         except TRACE_ERRORS:
             return False
     return all(a.shape == b.shape and float((a - b).abs().max()) <= SAME * float(b.abs().max()) for a, b in pairs)
-
-
-def _tensors(output: object) -> list[Tensor]:
-    return [value for value in pytree.tree_leaves(output) if isinstance(value, Tensor)]
 
 
 def trial_removal(structure: Structure) -> dict[str, Indices]:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from edgeprune.errors import ModelError
 from edgeprune.structure.branches import branches_masked, remove_branches
 from edgeprune.structure.cut import chosen_units, remove_units
 from edgeprune.structure.find import find_structure
-from edgeprune.structure.graph import TRACE_ERRORS, evaluating
+from edgeprune.structure.graph import TRACE_ERRORS, evaluating, tensors_in
 from edgeprune.structure.masks import mask_units
 from edgeprune.structure.plan import Plan, RemoveBranch, RemoveUnits
 from edgeprune.structure.units import Structure
@@ -109,9 +107,9 @@ def _removed_units(plan: Plan, structure: Structure) -> dict[str, list[int]]:
 
 def _check_forward(pruned: nn.Module, masked: nn.Module, example: Tensor, base: str) -> None:
     with evaluating(pruned, masked), torch.no_grad():
-        expected = _tensors(masked(example))
+        expected = tensors_in(masked(example))
         try:
-            given = _tensors(pruned(example))
+            given = tensors_in(pruned(example))
         except TRACE_ERRORS as error:
             raise ModelError(f"the pruned model does not run: {error}", where=base) from error
     if [t.shape for t in given] != [t.shape for t in expected]:
@@ -128,7 +126,3 @@ def _check_forward(pruned: nn.Module, masked: nn.Module, example: Tensor, base: 
                 where=base,
                 hint="this is a defect in EdgePrune: please report the model; keep the layers it is in (recipe: keep)",
             )
-
-
-def _tensors(output: Any) -> list[Tensor]:
-    return [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
