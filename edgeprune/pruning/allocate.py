@@ -218,11 +218,18 @@ class Allocator:
                 yield move, saved
 
     def _refilled(self, state: _State, budget: float, widths: Mapping[str, tuple[int, ...]]) -> _State:
-        """Put back units that still fit, the greatest fall of the loss first (the last move usually overshoots)."""
+        """Put back units that still fit, the greatest fall of the loss first (the last move usually overshoots).
+
+        Of each group only the most that fits is judged: more units never raise the loss by more than noise.
+        """
         while True:
             room = budget - state.total
-            wider = [_Move(name, w) for name in widths for w in widths[name] if w > state.kept[name]]
-            fitting = [state.after(move) for move in wider if -state.saving(move) <= room]
+            wider = (
+                [move for w in widths[name] if w > kept and -state.saving(move := _Move(name, w)) <= room]
+                for name, kept in state.kept.items()
+                if not state.is_dropped(name)
+            )
+            fitting = [state.after(moves[0]) for moves in wider if moves]
             if not fitting:
                 return state
             state = min(fitting, key=lambda s: (self._loss(s), s.total))

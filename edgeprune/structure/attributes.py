@@ -62,9 +62,7 @@ def _named_sizes(flow: Flow, module: nn.Module) -> Iterator[tuple[str, str, Indi
 
 def _named_in(node: fx.Node, flow: Flow, statement: _Statement, owner: nn.Module) -> Iterator[tuple[str, Indices]]:
     numbers = {name: value for name in statement.names if (value := number_of(owner, name)) is not None}
-    elsewhere = {
-        name: value for name in _sizes_in(_sources(type(owner))) if (value := number_of(owner, name)) is not None
-    }
+    elsewhere = {name: value for name in _sizes_in(type(owner)) if (value := number_of(owner, name)) is not None}
     for part, (shape, labels) in enumerate(_results(node, flow)):
         placed = statement.places.get(len(shape), {})
         if operator_name(node) == "split_with_sizes" and part in statement.parts:
@@ -95,25 +93,23 @@ def number_of(owner: nn.Module, name: str) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _sources(cls: type[nn.Module]) -> tuple[str, ...]:
-    """The code of a module's class and of those it is made of, where there is a file with it."""
-    found = []
-    for base in cls.__mro__[: cls.__mro__.index(nn.Module)]:
-        try:
-            found.append(textwrap.dedent(inspect.getsource(base)))
-        except (OSError, TypeError):
-            continue
-    return tuple(found)
-
-
 @lru_cache(maxsize=1024)
-def _sizes_in(sources: tuple[str, ...]) -> tuple[str, ...]:
+def _sizes_in(cls: type[nn.Module]) -> tuple[str, ...]:
     """Attributes that stand for a size anywhere in a class: a trace knows the line in `forward`, not in its helpers."""
     found: dict[str, None] = {}
-    for call in (part for source in sources for part in ast.walk(ast.parse(source))):
+    for call in (part for source in _sources(cls) for part in ast.walk(ast.parse(source))):
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr in _CALLS:
             found |= {name: None for part in ast.walk(call) if (name := attribute_named(part)) is not None}
     return tuple(found)
+
+
+def _sources(cls: type[nn.Module]) -> Iterator[str]:
+    """The code of a module's class and of those it is made of, where there is a file with it."""
+    for base in cls.__mro__[: cls.__mro__.index(nn.Module)]:
+        try:
+            yield textwrap.dedent(inspect.getsource(base))
+        except (OSError, TypeError):
+            continue
 
 
 @dataclass(frozen=True)
@@ -136,11 +132,7 @@ def _statement_of(node: fx.Node) -> _Statement | None:
 
 @lru_cache(maxsize=4096)
 def _read(file: str, line: int) -> _Statement | None:
-    tree = _parse(file)
-    if tree is None:
-        return None
-    around = [n for n in ast.walk(tree) if isinstance(n, ast.stmt) and n.lineno <= line <= (n.end_lineno or n.lineno)]
-    simple = [n for n in around if not hasattr(n, "body")]
+    simple = [statement for statement in _statements(file) if statement.lineno <= line <= (statement.end_lineno or 0)]
     if not simple:
         return None
     parts = [part for statement in simple for part in ast.walk(statement)]
@@ -160,9 +152,15 @@ def _read(file: str, line: int) -> _Statement | None:
 
 
 def sizes_of(call: ast.Call) -> list[ast.expr]:
-    """The sizes in a call, written one by one or as a tuple or list."""
-    first = call.args[0] if call.args else None
-    return first.elts if isinstance(first, ast.Tuple | ast.List) else call.args
+    """The sizes in a call, written one by one or as a tuple or list; `x.view(...)` or `torch.reshape(x, ...)`."""
+    assert isinstance(call.func, ast.Attribute)
+    owner = call.func.value
+    arguments = call.args
+    if isinstance(owner, ast.Name) and owner.id == "torch":
+        arguments = arguments[1:]
+    if len(arguments) == 1 and isinstance(arguments[0], ast.Tuple | ast.List):
+        return arguments[0].elts
+    return arguments
 
 
 def attribute_named(part: ast.AST) -> str | None:
@@ -171,9 +169,10 @@ def attribute_named(part: ast.AST) -> str | None:
 
 
 @lru_cache(maxsize=256)
-def _parse(file: str) -> ast.Module | None:
-    text = "".join(linecache.getlines(str(Path(file))))
+def _statements(file: str) -> tuple[ast.stmt, ...]:
+    """The statements of a file that hold no others."""
     try:
-        return ast.parse(text) if text else None
+        tree = ast.parse("".join(linecache.getlines(str(Path(file)))))
     except SyntaxError:
-        return None
+        return ()
+    return tuple(part for part in ast.walk(tree) if isinstance(part, ast.stmt) and not hasattr(part, "body"))

@@ -20,9 +20,10 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
 from edgeprune.errors import ModelError
-from edgeprune.structure.graph import TRACE_ERRORS, evaluating, module_path, operator_name, shape_of
+from edgeprune.structure.graph import TRACE_ERRORS, module_path, operator_name, shape_of
 from edgeprune.structure.layers import LabelledLayer
 from edgeprune.structure.propagation import Flow
+from edgeprune.structure.trial import SAME, answers, difference, noise
 from edgeprune.structure.units import Branch, Structure, UnitGroup
 
 _MODULE = __name__
@@ -44,7 +45,7 @@ class Through(nn.Module):
 
 def find_branches(
     flow: Flow,
-    module: nn.Module,
+    trial: nn.Module,
     example: Tensor,
     layers: Sequence[LabelledLayer],
     groups: Sequence[UnitGroup],
@@ -54,18 +55,18 @@ def find_branches(
     """The residual branches of a traced model that can be removed, in the order of the graph.
 
     Args:
-        flow: `module`, traced.
+        flow: the model, traced.
+        trial: the model with weights that all count (`lively`); as before afterwards.
         example: an input, shape (batch, ...), that the branches are tried with.
         keep: patterns of module names; a branch that holds such a module is not offered.
     """
-    trial = copy.deepcopy(module)
     regions = [
         (roots, output)
         for roots, output in _removable(flow)
         if not any(fnmatchcase(name, pattern) for name in roots for pattern in keep)
     ]
     blocks = Counter(_common_parent(roots) for roots, _ in regions)
-    found: list[Branch] = []
+    candidates = []
     for roots, output in regions:
         block = _common_parent(roots)
         branch = Branch(
@@ -75,10 +76,44 @@ def find_branches(
             layers=tuple(layer.name for layer in layers if any(_inside(layer.name, root) for root in roots)),
             groups=tuple(group.id for group in groups if _lives_inside(group, roots)),
         )
-        known = {other.id for other in found}
-        if branch.layers and branch.id not in known and _works(trial, branch, example):
-            found.append(branch)
-    return tuple(found)
+        if branch.layers:
+            candidates.append(branch)
+    working = [branch for apart in _apart(candidates) for branch in _working(trial, apart, noise(example))]
+    first = {branch.id: branch for branch in reversed(candidates) if branch in working}
+    return tuple(branch for branch in candidates if branch is first.get(branch.id))
+
+
+def _apart(branches: Iterable[Branch]) -> list[list[Branch]]:
+    """Branches in sets that share no module: a trial of an outer branch would hide what is within."""
+    sets: list[list[Branch]] = []
+    for branch in branches:
+        mine = (*branch.modules, branch.output)
+        free = (
+            apart
+            for apart in sets
+            if not any(
+                _inside(one, other) or _inside(other, one)
+                for taken in apart
+                for other in (*taken.modules, taken.output)
+                for one in mine
+            )
+        )
+        home = next(free, None)
+        if home is None:
+            sets.append([branch])
+        else:
+            home.append(branch)
+    return sets
+
+
+def _working(trial: nn.Module, branches: list[Branch], x: Tensor) -> list[Branch]:
+    """Those branches without which the model computes what the masked one does: tried together, then by halves."""
+    if _works(trial, branches, x):
+        return branches
+    if len(branches) == 1:
+        return []
+    middle = len(branches) // 2
+    return _working(trial, branches[:middle], x) + _working(trial, branches[middle:], x)
 
 
 def _removable(flow: Flow) -> Iterator[tuple[list[str], str]]:
@@ -213,26 +248,21 @@ def _common_parent(roots: Sequence[str]) -> str:
     return ".".join(common)
 
 
-def _works(trial: nn.Module, branch: Branch, example: Tensor) -> bool:
+def _works(trial: nn.Module, branches: Sequence[Branch], x: Tensor) -> bool:
     """Whether the emptied model runs and computes what the masked one does; `trial` is as before afterwards."""
-    before = {name: trial.get_submodule(name) for name in (*branch.modules, branch.output)}
-    with evaluating(trial), torch.no_grad():
-        try:
-            with branches_masked(trial, Structure((), (), (), (branch,)), [branch.id]):
-                expected = trial(example)
+    names = [name for branch in branches for name in (*branch.modules, branch.output)]
+    before = {name: trial.get_submodule(name) for name in names}
+    try:
+        with branches_masked(trial, Structure((), (), (), tuple(branches)), [branch.id for branch in branches]):
+            expected = answers(trial, x)
+        for branch in branches:
             _empty(trial, branch)
-            given = trial(example)
-        except TRACE_ERRORS:
-            return False
-        finally:
-            for name, part in before.items():
-                trial.set_submodule(name, part)
-    return (
-        isinstance(given, Tensor)
-        and isinstance(expected, Tensor)
-        and given.shape == expected.shape
-        and torch.allclose(given, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
-    )
+        return difference(answers(trial, x), expected) <= SAME
+    except TRACE_ERRORS:
+        return False
+    finally:
+        for name, part in before.items():
+            trial.set_submodule(name, part)
 
 
 def _empty(module: nn.Module, branch: Branch) -> None:

@@ -41,8 +41,8 @@ def remove_units(module: nn.Module, structure: Structure, removed: Removed) -> n
     for attribute in structure.attributes:
         if any(name in removed for name in attribute.value.groups):
             setattr(pruned.get_submodule(attribute.module), attribute.name, attribute.value.at(kept))
-    if gone:
-        apply_mends(pruned, structure.mends)
+    if gone:  # all: a size worked out from another attribute changes with that one
+        apply_mends(pruned, structure.mends, kept)
     for switch in structure.switches:
         if any(removed.get(name) for name in switch.groups):
             setattr(pruned.get_submodule(switch.module), switch.name, switch.value)

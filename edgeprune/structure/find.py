@@ -16,9 +16,10 @@ from edgeprune.structure.fused import find_switches, unfused
 from edgeprune.structure.graph import trace
 from edgeprune.structure.groups import Grouping, group_units
 from edgeprune.structure.layers import find_layers
-from edgeprune.structure.mends import find_mends, mended
+from edgeprune.structure.mends import find_sizes, mends_for
 from edgeprune.structure.propagation import Flow, propagate
 from edgeprune.structure.recheck import Misfit, find_misfits
+from edgeprune.structure.trial import lively
 from edgeprune.structure.units import Structure
 
 
@@ -26,8 +27,8 @@ def find_structure(module: nn.Module, example: Tensor, *, keep: Sequence[str] = 
     """Find the units of a model: the channels that can be removed together without changing the others, and the
     residual branches that can go as a whole.
 
-    The model is traced, labels are propagated, and the result is tried: the model is pruned, traced again and
-    compared with the prediction. What the code does not follow is frozen, until the prediction holds.
+    The model is traced, labels are propagated, and the result is tried: pruned, the model must compute what it
+    computes with the units masked. What the code does not follow is frozen, until that holds.
 
     Args:
         module: unchanged (traced in eval mode).
@@ -39,12 +40,12 @@ def find_structure(module: nn.Module, example: Tensor, *, keep: Sequence[str] = 
     """
     given, module = module, unfused(module)
     flow = propagate(trace(module, example), module)
-    mends = find_mends(flow, module)
-    module = mended(module, mends)
     for pattern in keep:
         _freeze_kept(flow, module, pattern)
     layers = find_layers(flow)
     couple_attributes(flow, module)
+    sizes = find_sizes(flow, module)
+    trial = lively(module)
     while True:
         grouping = group_units(flow, layers)
         grouping = replace(
@@ -53,13 +54,13 @@ def find_structure(module: nn.Module, example: Tensor, *, keep: Sequence[str] = 
                 grouping.structure,
                 attributes=find_attributes(flow, module, grouping),
                 switches=find_switches(flow, given, grouping),
-                mends=mends,
+                mends=mends_for(sizes, grouping),
             ),
         )
-        misfits = find_misfits(module, example, flow, grouping)
+        misfits = find_misfits(trial, example, flow, grouping)
         if not misfits:
             found = grouping.structure
-            return replace(found, branches=find_branches(flow, module, example, layers, found.groups, keep=keep))
+            return replace(found, branches=find_branches(flow, trial, example, layers, found.groups, keep=keep))
         _freeze_misfits(flow, grouping, misfits)
 
 

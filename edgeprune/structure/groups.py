@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from edgeprune.structure.labels import Components, Label, Value
 from edgeprune.structure.layers import LabelledLayer
 from edgeprune.structure.propagation import Flow, Slots
 from edgeprune.structure.units import Frozen, Indices, Layer, Member, Norm, Structure, UnitGroup, Width
+
+Owned = dict[int, dict[int, Indices]]  # component -> slot number -> the indices that go with it; both ascending
 
 
 @dataclass(frozen=True)
@@ -48,10 +51,16 @@ class Grouping:
         if label is None:
             return Width(fixed=channels)
         counts: dict[tuple[int, ...], int] = defaultdict(int)
-        present, number = np.unique(self.components.of[label], return_counts=True)
-        for component, count in zip(present.tolist(), number.tolist(), strict=True):
-            owners = self.components.owners_of(component)
-            counts[tuple(sorted({self.units[owner][0] for owner in owners if owner in self.units}))] += count
+        components = self.components.of[label]
+        position, owner = self.components.owners_in(components)
+        group = self._group_of[owner]
+        alone = np.bincount(position, minlength=len(components)) == 1
+        numbers, times = np.unique(group[alone[position]], return_counts=True)
+        for number, count in zip(numbers.tolist(), times.tolist(), strict=True):
+            counts[() if number < 0 else (number,)] += count
+        for component in components[~alone].tolist():
+            owners = self._group_of[list(self.components.owners_of(component))]
+            counts[tuple(sorted(set(owners[owners >= 0].tolist())))] += 1
         fixed = counts.pop((), 0)
         groups = self.structure.groups
         return Width(
@@ -61,6 +70,14 @@ class Grouping:
                 for numbers, count in counts.items()
             ),
         )
+
+    @cached_property
+    def _group_of(self) -> Indices:
+        """component -> number of the group whose unit it is, or -1."""
+        numbers = np.full(int(self.components.of.max(initial=-1)) + 1, -1, dtype=np.int64)
+        for component, (group, _) in self.units.items():
+            numbers[component] = group
+        return numbers
 
     def _numbered(self) -> Iterator[tuple[int, UnitGroup]]:
         return enumerate(self.structure.groups)
@@ -119,46 +136,39 @@ def _ordered_slots(flow: Flow) -> list[Slots]:
     return sorted(flow.slots.values(), key=lambda slot: first_use[slot.name])
 
 
-def _owned_indices(components: Components, slots: list[Slots]) -> dict[int, dict[int, list[int]]]:
-    """component -> slot number -> indices it takes along, for those that a convolution or linear layer produces."""
-    made: set[int] = set()
-    for slot in slots:
-        if slot.producer:
-            for component in np.unique(components.of[slot.atoms]).tolist():
-                made.update(components.owners_of(component))
-    owned: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
+def _owned_indices(components: Components, slots: list[Slots]) -> Owned:
+    """What goes with each component that a convolution or linear layer produces something of."""
+    made = np.zeros(int(components.of.max(initial=-1)) + 1, dtype=bool)
+    rows: list[Indices] = []
     for number, slot in enumerate(slots):
-        for index, component in enumerate(components.of[slot.atoms].tolist()):
-            for owner in components.owners_of(component):
-                if owner in made:
-                    owned[owner][number].append(index)
+        index, owner = components.owners_in(components.of[slot.atoms])
+        made[owner] |= slot.producer
+        rows.append(np.stack([owner, np.full_like(owner, number), index]))
+    table = np.concatenate(rows, axis=1) if rows else np.empty((3, 0), dtype=np.int64)
+    table = table[:, made[table[0]]]
+    table = table[:, np.lexsort(table[::-1])]
+    begins = np.flatnonzero(np.diff(table[:2], axis=1, prepend=-1).any(axis=0))
+    owned: Owned = defaultdict(dict)
+    for place, indices in zip(begins.tolist(), np.split(table[2], begins[1:]), strict=False):
+        owned[int(table[0, place])][int(table[1, place])] = indices
     return owned
 
 
-def _patterns(
-    components: Components,
-    slots: list[Slots],
-    owned: dict[int, dict[int, list[int]]],
-    layers: list[LabelledLayer],
-) -> list[list[int]]:
+def _patterns(components: Components, slots: list[Slots], owned: Owned, layers: list[LabelledLayer]) -> list[list[int]]:
     """Components by pattern: patterns by their first producer, units by their first produced index."""
     widths: dict[int, list[tuple[int, int]]] = defaultdict(list)
     sides = [label for layer in layers for label in (layer.in_label, layer.out_label)]
     for number, label in enumerate(sides):
         if label is not None:
-            present, counts = np.unique(components.of[label], return_counts=True)
-            taken: dict[int, int] = defaultdict(int)
-            for component, count in zip(present.tolist(), counts.tolist(), strict=True):
-                for owner in components.owners_of(component):
-                    taken[owner] += count
-            for owner, count in taken.items():
+            _, owners = components.owners_in(components.of[label])
+            for owner, count in zip(*(part.tolist() for part in np.unique(owners, return_counts=True)), strict=True):
                 widths[owner].append((number, count))
     first: dict[int, tuple[int, int]] = {}
     alike: dict[tuple[object, ...], list[int]] = defaultdict(list)
     for component, members in owned.items():
-        slot = next(number for number in sorted(members) if slots[number].producer)
-        first[component] = (slot, members[slot][0])
-        pattern = tuple((number, len(indices)) for number, indices in sorted(members.items()))
+        slot = next(number for number in members if slots[number].producer)
+        first[component] = (slot, int(members[slot][0]))
+        pattern = tuple((number, len(indices)) for number, indices in members.items())
         alike[pattern, tuple(widths[component])].append(component)
     patterns = [sorted(members, key=first.__getitem__) for members in alike.values()]
     return sorted(patterns, key=lambda members: first[members[0]])
@@ -167,13 +177,13 @@ def _patterns(
 def _name(
     names: dict[str, int],
     slots: list[Slots],
-    owned: dict[int, dict[int, list[int]]],
+    owned: Owned,
     members: list[int],
     roles: Collection[str],
 ) -> str:
     """ "<first producing layer>:out", or by its role in attention "<attention module>:heads"; numbered where a layer's
     channels fall into several groups."""
-    slot = next(number for number in sorted(owned[members[0]]) if slots[number].producer)
+    slot = next(number for number in owned[members[0]] if slots[number].producer)
     layer = slots[slot].name.removesuffix(".weight")
     name = f"{layer}:out"
     if roles:
@@ -196,19 +206,19 @@ def _noted(flow: Flow, components: Components) -> dict[int, set[str]]:
 def _roles(
     components: Components,
     slots: list[Slots],
-    owned: dict[int, dict[int, list[int]]],
+    owned: Owned,
     component: int,
     noted: dict[int, set[str]],
 ) -> Collection[str]:
     """The roles of an axis; a layer's own channels are called after the layer."""
-    slot = next(number for number in sorted(owned[component]) if slots[number].producer)
+    slot = next(number for number in owned[component] if slots[number].producer)
     return () if component in components.of[slots[slot].atoms] else noted.get(component, ())
 
 
-def _group(name: str, slots: list[Slots], owned: dict[int, dict[int, list[int]]], components: list[int]) -> UnitGroup:
+def _group(name: str, slots: list[Slots], owned: Owned, components: list[int]) -> UnitGroup:
     produced: list[Member] = []
     consumed: list[Member] = []
-    for number in sorted(owned[components[0]]):
+    for number in owned[components[0]]:
         indices = np.array([owned[c][number] for c in components], dtype=np.int64)
         member = Member(slots[number].name, slots[number].dim, indices)
         (consumed if slots[number].consumed else produced).append(member)

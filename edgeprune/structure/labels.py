@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
@@ -52,6 +53,26 @@ class Components:
 
     def owners_of(self, component: int) -> tuple[int, ...]:
         return self.owners.get(component, (component,))
+
+    def owners_in(self, components: Indices) -> tuple[Indices, Indices]:
+        """(position, owner) of every owner of every component in a row of them."""
+        start, flat = self._owner_table
+        counts = start[components + 1] - start[components]
+        position = np.repeat(np.arange(len(components)), counts)
+        within = np.arange(len(position)) - np.repeat(np.cumsum(counts) - counts, counts)
+        return position, flat[np.repeat(start[components], counts) + within]
+
+    @cached_property
+    def _owner_table(self) -> tuple[Indices, Indices]:
+        """All components' owners in a row, and where those of each component begin."""
+        counts = np.ones(int(self.of.max(initial=-1)) + 1, dtype=np.int64)
+        for component, owners in self.owners.items():
+            counts[component] = len(owners)
+        start = np.concatenate([[0], np.cumsum(counts)])
+        flat = np.repeat(np.arange(len(counts)), counts)
+        for component, owners in self.owners.items():
+            flat[start[component] : start[component + 1]] = owners
+        return start, flat
 
 
 class AtomTable:

@@ -1,8 +1,8 @@
-"""Sizes that the code works out and that would not follow: `x.reshape(b, n, self.num_heads, c // self.num_heads)`.
+"""Sizes in the code that would not follow: `x.reshape(b, n, self.num_heads, c // self.num_heads)`, `x.view(b, 64, -1)`.
 
-One size of a reshape can always be left to torch (-1): the result is the same. Where a dimension with channels has a
-size that is neither an attribute nor -1, that size is replaced, and the dimension follows whatever is kept. The module
-keeps its weights, its attributes and its code but for that number; its class becomes a subclass with the new `forward`.
+Where a dimension with channels has a size that is neither an attribute nor left to torch (-1), the module is given an
+attribute with what the size has to be, and its class becomes a subclass whose method reads that. The module keeps its
+weights, its other attributes and its code but for that number.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import ast
 import copy
 import inspect
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -20,114 +21,135 @@ from torch import fx, nn
 
 from edgeprune.structure.attributes import attribute_named, number_of, sizes_of
 from edgeprune.structure.graph import module_path, node_frames, operator_name, shape_of
+from edgeprune.structure.groups import Grouping
 from edgeprune.structure.labels import Label
 from edgeprune.structure.propagation import Flow
-from edgeprune.structure.units import Mend
+from edgeprune.structure.units import Indices, Mend
 
-_CALLS = ("reshape", "view")
-_BASE = "_edgeprune_mends"  # of a mended class: the class it was made from
+_CALLS = ("reshape", "view", "expand")
+_BASE, _EDITS = "_edgeprune_base", "_edgeprune_edits"  # of a mended class: what it was made from, and how
+
+# Of a size: line and column of the end of its call (chained calls begin alike), dimension, and whether the call takes
+# its sizes from a tuple that is made elsewhere.
+Place = tuple[int, int, int, bool]
 
 
-def find_mends(flow: Flow, module: nn.Module) -> tuple[Mend, ...]:
-    """The sizes to be replaced, each once, in the order of the graph."""
+@dataclass(frozen=True, eq=False)
+class Size:
+    """A size that would not follow."""
+
+    module: str
+    place: Place
+    label: Indices
+
+
+def find_sizes(flow: Flow, module: nn.Module) -> tuple[Size, ...]:
+    """The sizes to be replaced, each once, in the order of the graph; what one size stands for is coupled."""
     components = flow.atoms.components()
 
     def can_go(label: Label) -> bool:
         return label is not None and any(c not in components.reason for c in np.unique(components.of[label]).tolist())
 
-    found: dict[Mend, None] = {}
+    found: dict[tuple[str, Place], Size] = {}
     for node in flow.program.graph.nodes:
         if node.op == "call_function" and operator_name(node) in (*_CALLS, "_unsafe_view"):
             path = module_path(node)
             labels = [label if can_go(label) else None for label in flow.labels(node)]
-            found |= dict.fromkeys(_mends_of(node, labels, path, module.get_submodule(path)))
-    return tuple(found)
+            for place, label in _sizes_at(node, labels, module.get_submodule(path)):
+                known = found.setdefault((path, place), Size(path, place, label)).label
+                if len(known) == len(label):
+                    flow.atoms.couple(known, label)
+                else:
+                    flow.atoms.freeze_all((known, label), "one size in the code stands for several widths")
+    return tuple(found.values())
 
 
-def apply_mends(module: nn.Module, mends: Iterable[Mend]) -> None:
-    """Give the modules their mended classes, in place."""
-    edits: dict[str, set[tuple[int, int, int]]] = {}
+def mends_for(sizes: Iterable[Size], grouping: Grouping) -> tuple[Mend, ...]:
+    """What each size has to be, of those that something can take away from."""
+    mends = (Mend(size.module, *size.place, grouping.width(size.label, len(size.label))) for size in sizes)
+    return tuple(mend for mend in mends if mend.value.groups)
+
+
+def apply_mends(module: nn.Module, mends: Iterable[Mend], kept: Mapping[str, int]) -> None:
+    """Give the modules their mended classes and the sizes at these widths, in place."""
+    chosen: dict[str, dict[Place, int]] = {}
     for mend in mends:
-        edits.setdefault(mend.module, set()).add((mend.line, mend.column, mend.place))
-    for path, places in edits.items():
+        chosen.setdefault(mend.module, {})[mend.line, mend.column, mend.dim, mend.spliced] = mend.value.at(kept)
+    for path, sizes in chosen.items():
         part = module.get_submodule(path)
-        original: Any = _original(type(part))
-        part.__class__ = _mended(original, frozenset(places))
+        cls = type(part)
+        part.__class__ = _mended(getattr(cls, _BASE, cls), getattr(cls, _EDITS, frozenset()).union(sizes))
+        for place, size in sizes.items():
+            setattr(part, _attribute(place), size)
 
 
-def mended(module: nn.Module, mends: Iterable[Mend]) -> nn.Module:
-    """A mended copy, or the module itself where there is nothing to mend."""
-    chosen = tuple(mends)
-    if not chosen:
-        return module
-    result = copy.deepcopy(module)
-    apply_mends(result, chosen)
-    return result
-
-
-def _mends_of(node: fx.Node, labels: Sequence[Label], path: str, owner: nn.Module) -> Iterator[Mend]:
+def _sizes_at(node: fx.Node, labels: Sequence[Label], owner: nn.Module) -> Iterator[tuple[Place, Indices]]:
     frames = node_frames(node)
-    forward = _forward_of(_original(type(owner)))
-    if not frames or forward is None or forward.__code__.co_filename != frames[-1][0]:
+    method = _method_at(_unmended(type(owner)), *frames[-1][:2]) if frames else None
+    if method is None:
         return
     line, shape = frames[-1][1], shape_of(node)
-    for call in _reshapes(forward):
-        sizes = sizes_of(call)
-        if not call.lineno <= line <= (call.end_lineno or call.lineno) or len(sizes) != len(shape):
-            continue
-        if any(_is_left(size) for size in sizes):
-            continue
-        worked_out = [
-            dim
-            for dim, (size, label) in enumerate(zip(sizes, labels, strict=True))
-            if label is not None and not isinstance(size, ast.Constant) and not _is_kept(size, owner, shape[dim])
-        ]
-        if len(worked_out) == 1:
-            yield Mend(path, *_end_of(call), worked_out[0])
+    calls = [call for call in _reshapes(method) if call.lineno <= line <= (call.end_lineno or call.lineno)]
+    written = [call for call in calls if len(sizes_of(call)) == len(shape) and not _is_spliced(call, len(shape))]
+    for call in written or [call for call in calls if _is_spliced(call, len(shape))]:
+        sizes: Sequence[ast.expr | None] = sizes_of(call) if written else [None] * len(shape)
+        for dim, (size, label) in enumerate(zip(sizes, labels, strict=True)):
+            if label is not None and not _follows(size, owner, shape[dim]):
+                yield (call.end_lineno or call.lineno, call.end_col_offset or 0, dim, not written), label
 
 
-def _end_of(call: ast.Call) -> tuple[int, int]:
-    """Where a call ends: chained calls begin at the same place."""
-    return call.end_lineno or call.lineno, call.end_col_offset or 0
+def _is_spliced(call: ast.Call, dims: int) -> bool:
+    """Whether the sizes are in a tuple that is made elsewhere: `x.view(self.shape)`, `x.view(*shape)`."""
+    sizes = sizes_of(call)
+    if len(sizes) != 1:
+        return False
+    plain = isinstance(sizes[0], ast.Name | ast.Attribute) and dims > 1
+    return plain or isinstance(sizes[0], ast.Starred)
 
 
-def _is_left(size: ast.expr) -> bool:
-    return isinstance(size, ast.UnaryOp) and isinstance(size.op, ast.USub)
-
-
-def _is_kept(size: ast.expr, owner: nn.Module, value: int) -> bool:
-    """Whether an attribute of the module holds the size: then that one follows."""
-    name = attribute_named(size)
+def _follows(size: ast.expr | None, owner: nn.Module, value: int) -> bool:
+    """Whether a size is left to torch, or an attribute of the module holds it, which is set."""
+    if isinstance(size, ast.UnaryOp) and isinstance(size.op, ast.USub):
+        return True
+    name = attribute_named(size) if size is not None else None
     return name is not None and number_of(owner, name) == value
 
 
-def _original(cls: type[nn.Module]) -> type[nn.Module]:
+def _unmended(cls: type[nn.Module]) -> type[nn.Module]:
     return getattr(cls, _BASE, cls)
 
 
-def _forward_of(cls: type[nn.Module]) -> Callable[..., Any] | None:
-    """The class's forward, if it is plain code that can be compiled again."""
-    forward = cls.forward
-    if not inspect.isfunction(forward) or forward.__code__.co_freevars or _tree_of(forward) is None:
-        return None
-    return forward
+def _method_at(cls: type[nn.Module], file: str, line: int) -> Callable[..., Any] | None:
+    """The method that a line is in, if it is plain code that can be compiled again."""
+    for name in dict.fromkeys(name for base in cls.__mro__[: cls.__mro__.index(nn.Module)] for name in vars(base)):
+        method = getattr(cls, name)
+        if not inspect.isfunction(method) or method.__code__.co_filename != file or method.__code__.co_freevars:
+            continue
+        tree = _tree_of(method)
+        if tree is not None and method.__name__ == name and tree.body[0].lineno <= line <= _last_line(tree):
+            return method
+    return None
 
 
-@lru_cache(maxsize=1024)
-def _tree_of(forward: Callable[..., Any]) -> ast.Module | None:
+def _last_line(tree: ast.Module) -> int:
+    return tree.body[0].end_lineno or tree.body[0].lineno
+
+
+@lru_cache(maxsize=4096)
+def _tree_of(method: Callable[..., Any]) -> ast.Module | None:
     """The function as a tree with the file's own line numbers; columns are those of the dedented code."""
     try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(forward)))
+        tree = ast.parse(textwrap.dedent(inspect.getsource(method)))
     except (OSError, TypeError, SyntaxError):
         return None
     definition = tree.body[0]
-    if not isinstance(definition, ast.FunctionDef) or definition.decorator_list:
+    if not isinstance(definition, ast.FunctionDef) or definition.decorator_list or not definition.args.args:
         return None
-    return ast.increment_lineno(tree, forward.__code__.co_firstlineno - 1)
+    return ast.increment_lineno(tree, method.__code__.co_firstlineno - 1)
 
 
-def _reshapes(forward: Callable[..., Any]) -> Iterator[ast.Call]:
-    tree = _tree_of(forward)
+def _reshapes(method: Callable[..., Any]) -> Iterator[ast.Call]:
+    tree = _tree_of(method)
     assert tree is not None
     for part in ast.walk(tree):
         if isinstance(part, ast.Call) and isinstance(part.func, ast.Attribute) and part.func.attr in _CALLS:
@@ -135,19 +157,75 @@ def _reshapes(forward: Callable[..., Any]) -> Iterator[ast.Call]:
 
 
 @lru_cache(maxsize=1024)
-def _mended(cls: type[nn.Module], edits: frozenset[tuple[int, int, int]]) -> type[nn.Module]:
-    """A subclass whose forward leaves these sizes to torch. edits: (line, column, place among the sizes)."""
-    forward = cls.forward
-    tree = copy.deepcopy(_tree_of(forward))
+def _mended(cls: type[nn.Module], edits: frozenset[Place]) -> type[nn.Module]:
+    """A subclass whose methods take these sizes from attributes."""
+    members: dict[str, Any] = {
+        _BASE: cls,
+        _EDITS: edits,
+        "__module__": cls.__module__,
+        "__qualname__": cls.__qualname__,
+    }
+    methods = {_method_at(cls, file, line) for line, *_ in edits for file in _files_of(cls)} - {None}
+    for method in methods:
+        assert method is not None
+        members[method.__name__] = _rewritten(method, edits)
+    return type(cls.__name__, (cls,), members)
+
+
+def _files_of(cls: type[nn.Module]) -> set[str]:
+    bases = cls.__mro__[: cls.__mro__.index(nn.Module)]
+    return {m.__code__.co_filename for base in bases for m in vars(base).values() if inspect.isfunction(m)}
+
+
+def _rewritten(method: Callable[..., Any], edits: frozenset[Place]) -> Callable[..., Any]:
+    tree = copy.deepcopy(_tree_of(method))
     assert tree is not None
+    definition = tree.body[0]
+    assert isinstance(definition, ast.FunctionDef)
+    this = definition.args.args[0].arg
     for part in ast.walk(tree):
         if isinstance(part, ast.Call):
-            for line, column, place in edits:
-                if _end_of(part) == (line, column):
-                    sizes = sizes_of(part)
-                    sizes[place] = ast.copy_location(ast.UnaryOp(ast.USub(), ast.Constant(1)), sizes[place])
+            for edit in sorted(edits):
+                if (part.end_lineno or part.lineno, part.end_col_offset or 0) == edit[:2]:
+                    _put(part, edit, f"{this}.{_attribute(edit)}")
+    _strip(definition)
     ast.fix_missing_locations(tree)
     made: dict[str, Any] = {}
-    exec(compile(tree, forward.__code__.co_filename, "exec"), forward.__globals__, made)
-    members = {"forward": made[forward.__name__], _BASE: cls, "__module__": cls.__module__}
-    return type(cls.__name__, (cls,), members)
+    exec(compile(tree, method.__code__.co_filename, "exec"), method.__globals__, made)
+    result = made[definition.name]
+    result.__defaults__, result.__kwdefaults__ = method.__defaults__, method.__kwdefaults__  # type: ignore[attr-defined]
+    return result  # type: ignore[no-any-return]
+
+
+def _put(call: ast.Call, place: Place, attribute: str) -> None:
+    """Let a call take the size of a dimension from an attribute."""
+    _, _, dim, spliced = place
+    if not spliced:
+        sizes = sizes_of(call)
+        sizes[dim] = ast.copy_location(_expression(attribute), sizes[dim])
+        return
+    last = call.args[-1]
+    text = ast.unparse(last.value if isinstance(last, ast.Starred) else last)
+    size = _expression(f"(*({text})[:{dim}], {attribute}, *({text})[{dim + 1} :])")
+    call.args[-1] = ast.copy_location(ast.Starred(size, ast.Load()) if isinstance(last, ast.Starred) else size, last)
+
+
+def _expression(text: str) -> ast.expr:
+    return ast.parse(text, mode="eval").body
+
+
+def _strip(definition: ast.FunctionDef) -> None:
+    """Without annotations and the values of defaults: they are the class's business, and are put back."""
+    arguments = definition.args
+    every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]
+    for argument in every:
+        if argument is not None:
+            argument.annotation = None
+    arguments.defaults = [ast.Constant(None) for _ in arguments.defaults]
+    arguments.kw_defaults = [default and ast.Constant(None) for default in arguments.kw_defaults]
+    definition.returns = None
+
+
+def _attribute(place: Place) -> str:
+    line, column, dim, _ = place
+    return f"_size_{line}_{column}_{dim}"

@@ -1,7 +1,8 @@
-"""Does the traced code follow its widths? A model is pruned on trial, traced again and compared.
+"""Does the traced code follow its widths? A model is pruned on trial and compared.
 
-A trace cannot tell `x.view(b, 64, -1)` from `x.view(b, x.shape[1], -1)`. After a trial cut it can: every value
-must have the shape that the labels predict, and every number in the graph must be what it was.
+A trace cannot tell `x.view(b, 64, -1)` from `x.view(b, x.shape[1], -1)`; a trial cut can. Where the pruned model does
+not compute what the masked one does, it is traced as well, which tells where: every value must have the shape that the
+labels predict, and every number in the graph must be what it was.
 """
 
 from __future__ import annotations
@@ -23,16 +24,14 @@ from edgeprune.structure.graph import (
     evaluating,
     node_frames,
     operator_name,
-    tensors_in,
     user_frames,
 )
 from edgeprune.structure.groups import Grouping
 from edgeprune.structure.labels import Labels
 from edgeprune.structure.masks import mask_units
 from edgeprune.structure.propagation import Flow
+from edgeprune.structure.trial import agree, noise
 from edgeprune.structure.units import Indices, Structure
-
-SAME = 1e-4  # of the largest value: what single precision leaves equal
 
 # Sizes stand in these operators' arguments; what they amount to shows in the shape of the result.
 _SIZED = (
@@ -48,43 +47,52 @@ class Misfit:
     reason: str
     nodes: tuple[fx.Node, ...] = ()
     groups: tuple[int, ...] = ()  # positions in the structure
-    other_operators: bool = False
 
 
-def find_misfits(module: nn.Module, example: Tensor, flow: Flow, grouping: Grouping) -> list[Misfit]:
-    """Cut units on trial, trace, and compare with what the labels predict.
+def find_misfits(trial: nn.Module, example: Tensor, flow: Flow, grouping: Grouping) -> list[Misfit]:
+    """Cut units on trial, and look at what the code makes of it.
+
+    Where the pruned model computes what the masked one computes, all is well. Where it does not, it is traced, and
+    compared with what the labels predict.
+
+    Args:
+        trial: the traced model, with weights that all count (`lively`).
 
     Returns:
         One misfit per node at which the code first leaves the prediction, or per group that the code cannot run
         without; empty when all is as predicted.
     """
     removed = trial_removal(grouping.structure)
-    if not removed:
+    if not removed or _computes_as_masked(trial, grouping.structure, removed, example):
         return []
-    pruned = _cut(module, grouping.structure, removed)
+    pruned = _cut(trial, grouping.structure, removed)
     try:
         with evaluating(pruned), _quiet():
             program = torch.export.export(pruned, (example,), strict=False)
     except TRACE_ERRORS as error:
-        return _failed(module, example, flow, grouping, error)
-    misfits = _compare(flow, grouping.kept(removed), program.graph)
-    if any(misfit.other_operators for misfit in misfits) and _is_masked(module, grouping.structure, removed, example):
-        return [misfit for misfit in misfits if not misfit.other_operators]
-    return misfits
+        return _failed(trial, example, flow, grouping, error)
+    return _compare(flow, grouping.kept(removed), program.graph) or _disagreeing(trial, example, grouping, removed)
 
 
-def _is_masked(module: nn.Module, structure: Structure, removed: dict[str, Indices], example: Tensor) -> bool:
-    """Whether the pruned model computes what the masked one does, which says more than the operators it takes for it
-    (a dimension of size one needs others)."""
+def _computes_as_masked(trial: nn.Module, structure: Structure, removed: dict[str, Indices], example: Tensor) -> bool:
     units = {name: chosen.tolist() for name, chosen in removed.items()}
-    x = torch.randn(example.shape, generator=torch.Generator().manual_seed(0)).to(example)
-    pruned, masked = remove_units(module, structure, units), mask_units(module, structure, units)
-    with evaluating(pruned, masked), torch.no_grad():
-        try:
-            pairs = list(zip(tensors_in(pruned(x)), tensors_in(masked(x)), strict=True))
-        except TRACE_ERRORS:
-            return False
-    return all(a.shape == b.shape and float((a - b).abs().max()) <= SAME * float(b.abs().max()) for a, b in pairs)
+    pruned, masked = remove_units(trial, structure, units), mask_units(trial, structure, units)
+    x = noise(example)
+    if agree(pruned, masked, x):
+        return True
+    return agree(pruned.double(), masked.double(), x.double())  # deep nets blow single precision's rounding up
+
+
+def _disagreeing(trial: nn.Module, example: Tensor, grouping: Grouping, removed: dict[str, Indices]) -> list[Misfit]:
+    """The groups without some of whose units the model computes something else; all of them where none does alone."""
+    reason = "the pruned model computes something else than the masked one"
+    numbers = {group.id: number for number, group in enumerate(grouping.structure.groups)}
+    alone = [
+        numbers[name]
+        for name, units in removed.items()
+        if not _computes_as_masked(trial, grouping.structure, {name: units}, example)
+    ]
+    return [Misfit(reason, groups=tuple(alone or (numbers[name] for name in removed)))]
 
 
 def trial_removal(structure: Structure) -> dict[str, Indices]:
@@ -114,7 +122,7 @@ def _quiet() -> Iterator[None]:
         logger.disabled = was
 
 
-def _failed(module: nn.Module, example: Tensor, flow: Flow, grouping: Grouping, error: BaseException) -> list[Misfit]:
+def _failed(trial: nn.Module, example: Tensor, flow: Flow, grouping: Grouping, error: BaseException) -> list[Misfit]:
     """The groups without some of whose units the code raises or leaves the prediction, tried one by one.
 
     Only those are tried that meet the line that raised; they all misfit where none does so alone.
@@ -125,18 +133,18 @@ def _failed(module: nn.Module, example: Tensor, flow: Flow, grouping: Grouping, 
     for number in suspects:
         name = grouping.structure.groups[number].id
         if name in removed:
-            pruned = _cut(module, grouping.structure, {name: removed[name]})
+            pruned = _cut(trial, grouping.structure, {name: removed[name]})
             try:
                 with evaluating(pruned), torch.no_grad():
                     pruned(example)
             except TRACE_ERRORS as alone:
                 found.append(Misfit(_complaint(alone), groups=(number,)))
     if not found:
-        found = [misfit for number in suspects for misfit in _alone(module, example, flow, grouping, number)]
+        found = [misfit for number in suspects for misfit in _alone(trial, example, flow, grouping, number)]
     return found or [Misfit(_complaint(error), groups=tuple(suspects))]
 
 
-def _alone(module: nn.Module, example: Tensor, flow: Flow, grouping: Grouping, number: int) -> list[Misfit]:
+def _alone(trial: nn.Module, example: Tensor, flow: Flow, grouping: Grouping, number: int) -> list[Misfit]:
     """Where the code leaves the prediction when one group alone is cut."""
     name = grouping.structure.groups[number].id
     units = trial_removal(grouping.structure).get(name)
@@ -144,7 +152,7 @@ def _alone(module: nn.Module, example: Tensor, flow: Flow, grouping: Grouping, n
         return []
     try:
         with _quiet():
-            pruned = _cut(module, grouping.structure, {name: units})
+            pruned = _cut(trial, grouping.structure, {name: units})
             with evaluating(pruned):
                 program = torch.export.export(pruned, (example,), strict=False)
     except TRACE_ERRORS as error:
@@ -178,7 +186,7 @@ def _compare(flow: Flow, kept: Indices, graph: fx.Graph) -> list[Misfit]:
     after = [node for node in graph.nodes if node.op == "call_function"]
     for old, new in zip(before, after, strict=False):
         if str(old.target) != str(new.target):
-            return [*found, Misfit(f"other operators run at another width: {describe(old)}", (old,), (), True)]
+            return [*found, Misfit(f"other operators run at another width: {describe(old)}", (old,))]
         fits = _shapes(new) == _predicted(flow, old, kept) and _numbers(old) == _numbers(new)
         if not fits:
             if not wrong.intersection(old.all_input_nodes):
@@ -186,7 +194,7 @@ def _compare(flow: Flow, kept: Indices, graph: fx.Graph) -> list[Misfit]:
                 found.append(Misfit(reason, nodes=(old,)))
             wrong.add(old)
     if len(before) != len(after):
-        found.append(Misfit("other operators run at another width", other_operators=True))
+        found.append(Misfit("other operators run at another width"))
     return found
 
 

@@ -102,12 +102,15 @@ class Norm:
 
 @dataclass(frozen=True)
 class Mend:
-    """A size in a module's code that is left to torch (-1): where the call ends, and which of its sizes."""
+    """A size in a module's code that does not follow: where its call ends, which dimension it is the size of, whether
+    the call's sizes are in a tuple made elsewhere, and what it has to be."""
 
     module: str
     line: int
     column: int
-    place: int
+    dim: int
+    spliced: bool
+    value: Width
 
 
 @dataclass(frozen=True)

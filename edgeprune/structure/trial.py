@@ -1,0 +1,67 @@
+"""Trials: does a pruned model compute what the masked one computes?
+
+The models are tried with weights that all count: a new network's zero gains and a layer scale of 1e-6 would hide
+whatever is wrong behind them.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from edgeprune.structure.graph import TRACE_ERRORS, evaluating, tensors_in
+
+SAME = 1e-4  # of the largest value: what single precision leaves equal
+NOTHING = 1e-3  # parameters that are all smaller than this hide what they multiply
+
+
+def lively(module: nn.Module) -> nn.Module:
+    """A copy of a module in eval mode whose tiny parameters (zero gains, layer scales) are drawn anew, always alike."""
+    copied = copy.deepcopy(module).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in copied.named_parameters():
+            if parameter.is_floating_point() and parameter.numel() and float(parameter.abs().max()) < NOTHING:
+                drawn = torch.randn(parameter.shape, generator=generator)
+                if "bias" in name.rpartition(".")[2]:
+                    drawn *= 0.1
+                elif parameter.ndim > 1:
+                    drawn *= parameter[0].numel() ** -0.5
+                else:  # a gain
+                    drawn = 1 + drawn.tanh() / 2
+                parameter.copy_(drawn)
+    return copied
+
+
+def noise(example: Tensor) -> Tensor:
+    """Random numbers in the place of an input, always the same."""
+    return torch.randn(example.shape, generator=torch.Generator().manual_seed(0)).to(example)
+
+
+def agree(pruned: nn.Module, masked: nn.Module, x: Tensor) -> bool:
+    """Whether a pruned model runs and answers what the masked one does."""
+    try:
+        return difference(answers(pruned, x), answers(masked, x)) <= SAME
+    except TRACE_ERRORS:
+        return False
+
+
+def answers(module: nn.Module, x: Tensor) -> list[Tensor]:
+    """What a module answers in eval mode."""
+    with evaluating(module), torch.no_grad():
+        return tensors_in(module(x))
+
+
+def difference(given: list[Tensor], wanted: list[Tensor]) -> float:
+    """The largest difference between answers, relative to the largest value of each; infinite where shapes differ or a
+    value is not finite in one of them only."""
+    if [t.shape for t in given] != [t.shape for t in wanted]:
+        return float("inf")
+    worst = 0.0
+    for got, want in zip(given, wanted, strict=True):
+        if got.is_floating_point() and got.numel() and not torch.equal(got, want):
+            gap = torch.where((got == want) | (got.isnan() & want.isnan()), 0, (got - want).abs())
+            worst = max(worst, float(gap.nan_to_num(nan=float("inf")).max()) / (float(want.abs().max()) or 1.0))
+    return worst
