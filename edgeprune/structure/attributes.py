@@ -95,7 +95,7 @@ def number_of(owner: nn.Module, name: str) -> int | None:
 
 @lru_cache(maxsize=1024)
 def _sizes_in(cls: type[nn.Module]) -> tuple[str, ...]:
-    """Attributes that stand for a size anywhere in a class: a trace knows the line in `forward`, not in its helpers."""
+    """Attributes that stand for a size anywhere in a class: what a helper is told as an argument may be one."""
     found: dict[str, None] = {}
     for call in (part for source in _sources(cls) for part in ast.walk(ast.parse(source))):
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr in _CALLS:

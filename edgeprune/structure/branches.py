@@ -27,6 +27,7 @@ from edgeprune.structure.trial import SAME, answers, difference, noise
 from edgeprune.structure.units import Branch, Structure, UnitGroup
 
 _MODULE = __name__
+_SCALING = ("mul", "permute", "transpose", "view", "reshape", "contiguous", "clone", "dropout")
 
 
 class Zeros(nn.Module):
@@ -123,7 +124,7 @@ def _removable(flow: Flow) -> Iterator[tuple[list[str], str]]:
         for skip, end in _additions(node):
             region = _region(flow, skip, end, node)
             roots = _roots(region, owners) if region else []
-            output = next((root for root in roots if _inside(module_path(end), root)), None)
+            output = _output(skip, end, region, roots)
             if output is not None:
                 yield roots, output
 
@@ -175,10 +176,14 @@ def fold_zeros(program: ExportedProgram) -> None:
 
 
 def _is_removed_branch(node: fx.Node) -> bool:
-    """Whether a value is what a `Zeros` module answers (zeros in the user's own code are the user's own)."""
+    """Whether a value is what a `Zeros` module answers, scaled or not (zeros in the user's own code are their own)."""
+    if node.op != "call_function":
+        return False
+    if operator_name(node) in _SCALING:
+        return any(_is_removed_branch(operand) for operand in node.all_input_nodes)
     stack = node.meta.get("nn_module_stack") or {}
     owner = str(list(stack.values())[-1][1]) if stack else ""
-    return node.op == "call_function" and operator_name(node) == "zeros_like" and owner.endswith(f"{_MODULE}.Zeros")
+    return operator_name(node) == "zeros_like" and owner.endswith(f"{_MODULE}.Zeros")
 
 
 def _additions(node: fx.Node) -> Iterator[tuple[fx.Node, fx.Node]]:
@@ -209,6 +214,22 @@ def _region(flow: Flow, skip: fx.Node, end: fx.Node, addition: fx.Node) -> set[f
     return region if entered and not leaks else set()
 
 
+def _output(skip: fx.Node, end: fx.Node, region: set[fx.Node], roots: Sequence[str]) -> str | None:
+    """The root whose output is added, perhaps scaled and laid out anew (layer scale): zeros of it add nothing."""
+    computed, waiting = {skip}, [skip]  # the region's nodes that are not of parameters alone
+    while waiting:
+        reached = [user for user in waiting.pop().users if user in region and user not in computed]
+        computed.update(reached)
+        waiting += reached
+    node = end
+    while True:
+        root = next((root for root in roots if _inside(module_path(node), root)), None)
+        before = [operand for operand in node.all_input_nodes if operand in computed]
+        if root is not None or len(before) != 1 or operator_name(node) not in _SCALING:
+            return root
+        node = before[0]
+
+
 def _owners(flow: Flow) -> dict[str, set[fx.Node]]:
     """The nodes that each module (those inside it included) computes."""
     owners: dict[str, set[fx.Node]] = {}
@@ -229,6 +250,7 @@ def _roots(region: set[fx.Node], owners: dict[str, set[fx.Node]]) -> list[str]:
 
 
 def _inside(name: str, root: str) -> bool:
+    name = name.partition("@")[0]  # NAME@1: the second use of a layer
     return name == root or name.startswith(f"{root}.")
 
 

@@ -8,10 +8,12 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
 import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
+from torch.fx.proxy import TracerBase
 from torch.utils import _pytree as pytree
 
 from edgeprune.errors import ModelError
@@ -54,7 +56,7 @@ def trace(module: nn.Module, example: Tensor) -> ExportedProgram:
     Raises:
         ModelError: torch.export cannot trace the model (names the line of the user's code).
     """
-    with evaluating(module):
+    with evaluating(module), _every_frame():
         try:
             return torch.export.export(module, (example,), strict=False)
         except TRACE_ERRORS as error:
@@ -65,6 +67,18 @@ def trace(module: nn.Module, example: Tensor) -> ExportedProgram:
                 hint="make the forward free of data-dependent Python control flow; "
                 f"it must accept an input of shape {tuple(example.shape)}",
             ) from error
+
+
+@contextmanager
+def _every_frame() -> Iterator[None]:
+    """torch.export notes lines of functions called `forward` only; what a helper does is to be told by its own line."""
+
+    def since_forward(_: TracerBase, summary: traceback.StackSummary) -> traceback.StackSummary:
+        first = next((number for number, frame in enumerate(summary) if frame.name == "forward"), len(summary))
+        return traceback.StackSummary.from_list(f for f in summary[first:] if not f.filename.startswith(_TORCH))
+
+    with mock.patch.object(TracerBase, "_filter_traceback_frames", since_forward):
+        yield
 
 
 def user_frames(error: BaseException) -> list[tuple[str, int]]:

@@ -38,7 +38,9 @@ def mask_units(module: nn.Module, structure: Structure, removed: Removed) -> nn.
         if out is not None:
             part = masked.get_submodule(norm.module)
             kept = torch.from_numpy(np.setdiff1d(np.arange(len(tensor_named(module, f"{norm.module}.weight"))), out))
-            masked.set_submodule(norm.module, KeptNorm(part, kept, norm.dim))
+            narrowed = KeptNorm(part, kept, norm.dim)
+            for path in [path for path, other in masked.named_modules(remove_duplicate=False) if other is part]:
+                masked.set_submodule(path, narrowed)
     return masked
 
 

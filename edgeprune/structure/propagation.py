@@ -188,20 +188,18 @@ def _placeholder(flow: Flow, node: fx.Node) -> Labels:
 
 
 def _freeze_shared(flow: Flow, module: nn.Module) -> None:
-    """Freeze tensors that are used by more than one operation or stored under more than one name."""
-    storages = Counter(t.untyped_storage().data_ptr() for _, t in _tensors(module))
-    shared = {name for name, t in _tensors(module) if (p := t.untyped_storage().data_ptr()) != 0 and storages[p] > 1}
+    """Freeze tensors that several modules hold: cutting one would part them. (One module in several places is fine.)"""
+    storages = Counter(t.untyped_storage().data_ptr() for part in module.modules() for t in _tensors(part))
     for node, name in flow.parameters.items():
-        if len(node.users) > 1:
-            users = " and ".join(describe(user) for user in list(node.users)[:2])
-            flow.atoms.freeze_all(flow.labels(node), f"{name} is used more than once: {users}")
-        elif name in shared:
+        path, _, last = name.rpartition(".")
+        where = getattr(module.get_submodule(path), last).untyped_storage().data_ptr()
+        if where != 0 and storages[where] > 1:
             flow.atoms.freeze_all(flow.labels(node), f"{name} shares its memory with another parameter")
 
 
-def _tensors(module: nn.Module) -> Iterable[tuple[str, Tensor]]:
-    yield from module.named_parameters(remove_duplicate=False)
-    yield from module.named_buffers(remove_duplicate=False)
+def _tensors(part: nn.Module) -> Iterable[Tensor]:
+    yield from part.parameters(recurse=False)
+    yield from part.buffers(recurse=False)
 
 
 def _getitem(flow: Flow, node: fx.Node) -> Value:

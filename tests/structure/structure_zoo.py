@@ -175,6 +175,24 @@ class Tokens(nn.Module):
         return self.head(x.mean(1))
 
 
+class Pyramid(nn.Module):
+    """A detector's neck: levels added top-down, one head for both, classes and boxes of each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stage1, self.stage2 = conv_bn(3, 6), conv_bn(6, 8, stride=2)
+        self.lateral1, self.lateral2 = nn.Conv2d(6, 10, 1), nn.Conv2d(8, 10, 1)
+        self.tower, self.classes, self.boxes = conv_bn(10, 10), nn.Conv2d(10, 3, 1), nn.Conv2d(10, 4, 1)
+
+    def forward(self, x: Tensor) -> dict[str, list[Tensor]]:
+        fine = F.relu(self.stage1(x))
+        coarse = self.stage2(fine)
+        top = self.lateral2(F.relu(coarse))
+        levels = [self.lateral1(fine) + F.interpolate(top, size=fine.shape[-2:], mode="nearest"), top]
+        towers = [F.relu(self.tower(level)) for level in levels]
+        return {"classes": [self.classes(t) for t in towers], "boxes": [self.boxes(t) for t in towers]}
+
+
 ZOO: dict[str, type[nn.Module]] = {
     cls.__name__: cls
     for cls in (Plain, ResNet, OptionA, InvertedResidual, SqueezeExcite, Dense, Parts, Grouped, Tokens)

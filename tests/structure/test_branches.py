@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from edgeprune.errors import ModelError
+from edgeprune.models.timm_import import import_timm
 from edgeprune.structure.branches import Zeros, branches_masked, fold_zeros, remove_branches
 from edgeprune.structure.find import find_structure
 from edgeprune.structure.graph import operator_name, trace
@@ -171,3 +172,19 @@ def test_the_users_own_zeros_are_left_alone() -> None:
     program = trace(module, x)
     fold_zeros(program)
     assert torch.equal(program.module()(x), module(x))
+
+
+def test_a_branch_with_a_layer_scale_goes() -> None:
+    module = import_timm().create_model("convnext_atto", depths=(1, 1, 1, 1)).double().eval()
+    x = torch.randn(1, 3, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    structure = find_structure(module, x)
+    assert [branch.id for branch in structure.branches] == [f"stages.{n}.blocks.0:branch" for n in range(4)]
+    with torch.no_grad():
+        for number in range(4):
+            module.stages[number].blocks[0].gamma.fill_(0.5)
+        pruned = remove_branches(module, structure, ["stages.2.blocks.0:branch"])
+        module.stages[2].blocks[0].gamma.fill_(0)
+        torch.testing.assert_close(pruned(x), module(x), rtol=1e-12, atol=1e-12)
+    program = trace(pruned, x)
+    fold_zeros(program)
+    assert "zeros_like" not in {operator_name(node) for node in program.graph.nodes if node.op == "call_function"}

@@ -6,13 +6,28 @@ import copy
 
 import pytest
 import torch
-from structure_zoo import Dense, Grouped, InvertedResidual, OptionA, Parts, Plain, ResNet, Tokens, image, randomized
+from structure_zoo import (
+    Dense,
+    Grouped,
+    InvertedResidual,
+    OptionA,
+    Parts,
+    Plain,
+    Pyramid,
+    ResNet,
+    Tokens,
+    image,
+    randomized,
+)
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgeprune.errors import ModelError
 from edgeprune.models.timm_import import import_timm
 from edgeprune.structure.find import find_structure
+from edgeprune.structure.masks import mask_units
+from edgeprune.structure.surgery import remove_units
+from edgeprune.structure.trial import answers, difference
 from edgeprune.structure.units import Structure
 
 
@@ -192,7 +207,6 @@ class Written(Two):
 @pytest.mark.parametrize(
     ("cls", "word"),
     [
-        (HardView, "x.view(x.shape[0], 8, 8, 8)"),
         (HardSplit, "torch.split(x, [4, 4], dim=1)"),
         (HardSlice, "slice"),
         (UnequalSplit, "split_with_sizes expects"),
@@ -212,29 +226,38 @@ def test_what_cannot_follow_is_frozen_with_its_reason(cls: type[Two], word: str)
     assert word in frozen_reason(structure, "a:out")
 
 
-def test_what_follows_the_width_is_not_frozen() -> None:
-    assert structure_of(SoftView()).sizes == {"a:out": 8, "b:out": 8}
+@pytest.mark.parametrize("cls", [SoftView, HardView])
+def test_what_follows_the_width_or_is_put_right_is_not_frozen(cls: type[Two]) -> None:
+    module = randomized(cls())
+    structure = find_structure(module, image())
+    assert structure.sizes == {"a:out": 8, "b:out": 8}
+    pruned = remove_units(module, structure, {"a:out": [0, 5]})
+    again = find_structure(pruned, image())
+    assert again.sizes == {"a:out": 6, "b:out": 8}
+    removed = {"a:out": [1], "b:out": [3]}
+    twice, masked = remove_units(pruned, again, removed), mask_units(pruned, again, removed)
+    assert difference(answers(twice, image()), answers(masked, image())) < 1e-12
 
 
-def test_shuffled_channels_go_in_pairs_of_their_halves() -> None:
+def test_shuffled_channels_go_in_halves_and_in_pairs_of_their_halves() -> None:
     structure = structure_of(Shuffle())
-    (pairs,) = (group for group in structure.groups if group.id.startswith("a:"))
-    assert pairs.size == 4
+    halves, pairs = (group for group in structure.groups if group.id.startswith("a:"))
+    assert halves.produced[0].indices.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
     assert pairs.produced[0].indices.tolist() == [[0, 4], [1, 5], [2, 6], [3, 7]]
 
 
 def test_one_frozen_part_leaves_the_rest() -> None:
-    assert structure_of(HardView()).sizes == {"b:out": 8}
+    assert structure_of(HardSlice()).sizes == {"b:out": 8}
 
 
-def test_a_module_called_twice_is_frozen() -> None:
+def test_a_module_called_twice_couples_what_it_reads_and_makes() -> None:
     class Twice(Two):
         def between(self, x: Tensor) -> Tensor:
             return self.b(x)
 
     structure = structure_of(Twice())
-    assert structure.sizes == {}
-    assert "b.weight is used more than once" in frozen_reason(structure, "a:out")
+    assert structure.sizes == {"a:out": 8}
+    assert [layer.name for layer in structure.layers if layer.name.startswith("b")] == ["b", "b@1"]
 
 
 def test_tied_weights_are_frozen() -> None:
@@ -316,3 +339,15 @@ def test_macs_are_the_fields(name: str, macs: float) -> None:
     structure = find_structure(module, torch.randn(1, 3, 224, 224))
     assert sum(layer.operation.macs for layer in structure.layers) == pytest.approx(macs, rel=1e-3)
     assert [entry.reason for entry in structure.frozen] == ["the model's output"]
+
+
+def test_a_detector_with_several_outputs_and_a_shared_head() -> None:
+    module = randomized(Pyramid())
+    structure = find_structure(module, image())
+    sizes = {"stage1.0:out": 6, "stage2.0:out": 8, "lateral2:out": 10, "tower.0:out": 10}
+    assert structure.sizes == sizes
+    assert {entry.name for entry in structure.frozen} == {"classes:out", "boxes:out"}
+    removed = {"stage1.0:out": [1, 4], "stage2.0:out": [0], "lateral2:out": [2, 3, 9], "tower.0:out": [7]}
+    given = answers(remove_units(module, structure, removed), image())
+    assert difference(given, answers(mask_units(module, structure, removed), image())) < 1e-12
+    assert [tuple(t.shape) for t in given] == [(2, 3, 8, 8), (2, 3, 4, 4), (2, 4, 8, 8), (2, 4, 4, 4)]
