@@ -152,15 +152,9 @@ def _read(file: str, line: int) -> _Statement | None:
 
 
 def sizes_of(call: ast.Call) -> list[ast.expr]:
-    """The sizes in a call, written one by one or as a tuple or list; `x.view(...)` or `torch.reshape(x, ...)`."""
-    assert isinstance(call.func, ast.Attribute)
-    owner = call.func.value
-    arguments = call.args
-    if isinstance(owner, ast.Name) and owner.id == "torch":
-        arguments = arguments[1:]
-    if len(arguments) == 1 and isinstance(arguments[0], ast.Tuple | ast.List):
-        return arguments[0].elts
-    return arguments
+    """The sizes in a call, written one by one or as a tuple or list."""
+    first = call.args[0] if call.args else None
+    return first.elts if isinstance(first, ast.Tuple | ast.List) else call.args
 
 
 def attribute_named(part: ast.AST) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from torch import fx
+from torch import Tensor, fx
 
 from edgeprune.structure.graph import describe, module_path, operator_name, shape_of
 from edgeprune.structure.labels import Label, Labels, Value
@@ -26,7 +26,9 @@ def convolution(flow: Flow, node: fx.Node) -> Value:
     labels = flow.labels(source)
     if len(labels) != len(shape_of(weight)):
         return flow.opaque(node, "an input without a batch dimension")
-    flow.atoms.freeze_all(labels[2:], f"channels lie in the spatial dimensions of {describe(node)}")
+    passing = tuple(label if alone else None for label, alone in zip(labels[2:], _pointwise(node), strict=True))
+    wide = [label for label, passed in zip(labels[2:], passing, strict=True) if passed is None]
+    flow.atoms.freeze_all(wide, f"channels lie in the spatial dimensions of {describe(node)}")
     out, inner = flow.labels(weight)[:2]
     groups, channels = int(args["groups"]), shape_of(source)[1]
     if groups == 1:
@@ -39,7 +41,20 @@ def convolution(flow: Flow, node: fx.Node) -> Value:
         _couple_parts(flow, out, groups)
         _consumes(flow, weight, 1)
     _produces(flow, weight, args["bias"], node)
-    return (labels[0], out, *(None for _ in labels[2:]))
+    return (labels[0], out, *passing)
+
+
+def _pointwise(node: fx.Node) -> list[bool]:
+    """The spatial dimensions along which a convolution looks at one place for each it answers."""
+    args = arguments(node)
+    kernel = shape_of(args["weight"])[2:]
+    stride, padding = (_each(args[name], len(kernel)) for name in ("stride", "padding"))
+    return [k == 1 and s == 1 and p in (0, "same", "valid") for k, s, p in zip(kernel, stride, padding, strict=True)]
+
+
+def _each(value: Any, count: int) -> list[Any]:
+    values = list(value) if isinstance(value, list | tuple) else [value]
+    return values * count if len(values) == 1 else values
 
 
 def _couple_depthwise(flow: Flow, node: fx.Node, source: Label, out: Label, channels: int) -> None:
@@ -197,11 +212,30 @@ def reduction(flow: Flow, node: fx.Node) -> Value:
     dims = args.get("dim")
     chosen = range(len(labels)) if dims is None or dims == [] else [dims] if isinstance(dims, int) else dims
     reduced = {int(dim) % len(labels) for dim in chosen} if labels else set()
-    if not (operator_name(node) in _ZEROS_DONT_COUNT and flow.zero.get(args["self"])):
+    if _is_norm(flow, node, [labels[dim] for dim in reduced]):
+        (dim,) = (dim for dim in reduced if labels[dim] is not None)
+        flow.norms[module_path(node)] = dim if dim < len(labels) - 1 else -1
+    elif not (operator_name(node) in _ZEROS_DONT_COUNT and flow.zero.get(args["self"])):
         flow.atoms.freeze_all((labels[dim] for dim in reduced), f"all channels are reduced to one by {describe(node)}")
     if args.get("keepdim"):
         return tuple(None if dim in reduced else label for dim, label in enumerate(labels))
     return tuple(label for dim, label in enumerate(labels) if dim not in reduced)
+
+
+def _is_norm(flow: Flow, node: fx.Node, reduced: list[Label]) -> bool:
+    """Whether a statistic over channels is taken in a norm written by hand, as in timm's GlobalResponseNorm: a module
+    that holds a scale of the channels' number and other such vectors at most. It is one as `layer_norm` is."""
+    path = module_path(node)
+    owner = flow.module.get_submodule(path) if path else flow.module
+    widths = {p.shape for p in owner.parameters()}
+    channels = [label for label in reduced if label is not None]
+    plain = not list(owner.children()) and isinstance(getattr(owner, "weight", None), Tensor)
+    return (
+        plain
+        and len(channels) == 1
+        and widths == {(len(channels[0]),)}
+        and operator_name(node) in ("mean", "var", "std")
+    )
 
 
 @rule("softmax", "log_softmax", "_softmax", "cumsum")

@@ -102,13 +102,13 @@ class Norm:
 
 @dataclass(frozen=True)
 class Mend:
-    """A size in a module's code that does not follow: where its call ends, which dimension it is the size of, whether
-    the call's sizes are in a tuple made elsewhere, and what it has to be."""
+    """A size in a module's code that does not follow: where its call ends, which of its sizes it is, whether they are
+    in a tuple that is made elsewhere, and what it has to be."""
 
     module: str
     line: int
     column: int
-    dim: int
+    number: int
     spliced: bool
     value: Width
 

@@ -49,9 +49,11 @@ def stays_zero(node: fx.Node, flow: Flow) -> bool:
 
 
 def _made(node: fx.Node, flow: Flow) -> bool:
-    """A layer with weights makes the channel: its filter and bias are zero."""
-    del node, flow
-    return True
+    """A layer with weights makes the channel: its filter and bias are zero. One that lies in a spatial dimension (of a
+    pointwise layer) only passes, and meets the bias."""
+    if all(label is None for label in flow.labels(node)[2:]) or operator_name(node) == "linear":
+        return True
+    return (len(node.args) < 3 or node.args[2] is None) and _all(node, flow)
 
 
 def _all(node: fx.Node, flow: Flow) -> bool:
