@@ -140,6 +140,8 @@ def _update_attributes(module: nn.Module, before: nn.Module) -> None:
             _set_width(module, "num_channels", old.shape[0], weight.shape[0])
             if getattr(module, "normalized_shape", None) in ((old.shape[0],), [old.shape[0]]):
                 module.normalized_shape = (weight.shape[0],)  # type: ignore[assignment]
+    if isinstance(module, nn.RNNBase):
+        module.hidden_size, module.input_size = module.weight_hh_l0.shape[1], module.weight_ih_l0.shape[1]
     statistics, old = (getattr(m, "running_mean", None) for m in (module, before))
     if isinstance(statistics, Tensor) and isinstance(old, Tensor):
         _set_width(module, "num_features", old.shape[0], statistics.shape[0])

@@ -114,8 +114,9 @@ def _places(node: fx.Node, told: Sequence[tuple[Label, int]], owner: nn.Module) 
     exact = [call for call in written if kind is SPLITS or len(call.sizes) == len(told)]
     for call in exact or [call for call in calls if _stands_for(call, len(told))]:
         for number, (label, size) in enumerate(told):
-            expression = None if call.spliced else call.sizes[number]
-            if label is not None and not _follows(expression, owner, size):
+            expression = call.sizes[0 if call.spliced else number]
+            follows = _is_left(expression, owner, number) if call.spliced else _follows(expression, owner, size)
+            if label is not None and not follows:
                 yield call.place(number), label
 
 
@@ -124,11 +125,17 @@ def _stands_for(call: SizedCall, count: int) -> bool:
     return call.spliced and (count > 1 or isinstance(call.sizes[0], ast.Starred))
 
 
-def _follows(size: ast.expr | None, owner: nn.Module, value: int) -> bool:
+def _is_left(sizes: ast.expr, owner: nn.Module, number: int) -> bool:
+    """Whether a tuple that the module keeps leaves one of its sizes to torch."""
+    kept = getattr(owner, attribute_named(sizes.value if isinstance(sizes, ast.Starred) else sizes) or "", None)
+    return isinstance(kept, tuple | list) and number < len(kept) and kept[number] == -1
+
+
+def _follows(size: ast.expr, owner: nn.Module, value: int) -> bool:
     """Whether a size is left to torch, or an attribute of the module holds it, which is set."""
     if isinstance(size, ast.UnaryOp) and isinstance(size.op, ast.USub):
         return True
-    name = attribute_named(size) if size is not None else None
+    name = attribute_named(size)
     return name is not None and number_of(owner, name) == value
 
 

@@ -143,6 +143,7 @@ def propagate(program: ExportedProgram, module: nn.Module) -> Flow:
         rules_attention,
         rules_compute,
         rules_elementwise,
+        rules_recurrent,
         rules_shape,
     )
 

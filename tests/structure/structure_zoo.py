@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edgeprune.models.timm_import import import_timm
+
 
 def randomized(module: nn.Module, seed: int = 0) -> nn.Module:
     """Float64, eval mode, every bias, scale and statistic non-trivial."""
@@ -193,7 +195,48 @@ class Pyramid(nn.Module):
         return {"classes": [self.classes(t) for t in towers], "boxes": [self.boxes(t) for t in towers]}
 
 
+class Recurrent(nn.Module):
+    """Rows of an image as steps, both ways, two layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.norm = nn.Conv2d(3, 6, (1, 8)), nn.LayerNorm(6)
+        self.rnn = nn.LSTM(6, 5, num_layers=2, batch_first=True, bidirectional=True)
+        self.head = nn.Linear(10, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        steps, _ = self.rnn(self.norm(self.embed(x).flatten(2).transpose(1, 2)))
+        return self.head(steps.mean(1))
+
+
+class ResponseNorm(nn.Module):
+    """A norm over channels written by hand, and a pointwise layer over tokens, whose channels it leaves alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.fc1, self.fc2 = nn.Conv2d(3, 6, 4, 4), nn.Linear(6, 12), nn.Linear(12, 6)
+        self.norm = import_timm().layers.grn.GlobalResponseNorm(12)
+        self.mix, self.head = nn.Conv1d(4, 1, 1), nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x).permute(0, 2, 3, 1)
+        x = x + self.fc2(self.norm(F.gelu(self.fc1(x))))
+        return self.head(self.mix(x.flatten(1, 2)).squeeze(1))
+
+
 ZOO: dict[str, type[nn.Module]] = {
     cls.__name__: cls
-    for cls in (Plain, ResNet, OptionA, InvertedResidual, SqueezeExcite, Dense, Parts, Grouped, Tokens)
+    for cls in (
+        Plain,
+        ResNet,
+        OptionA,
+        InvertedResidual,
+        SqueezeExcite,
+        Dense,
+        Parts,
+        Grouped,
+        Tokens,
+        Recurrent,
+        ResponseNorm,
+    )
 }
