@@ -29,13 +29,14 @@ _SIZED = ("view", "reshape", "_unsafe_view", "expand", "unflatten", "split", "sp
 _CALLS = ("view", "reshape", "expand", "unflatten")
 
 
-def couple_attributes(flow: Flow, module: nn.Module) -> None:
-    """Dimensions that one attribute stands for have one size: they lose the same indices."""
+def couple_attributes(flow: Flow, module: nn.Module) -> list[Indices]:
+    """Dimensions that one attribute stands for have one size: they lose the same indices. Answers their labels."""
     first: dict[tuple[str, str], tuple[Indices, fx.Node]] = {}
     for path, name, label, node in _named_sizes(flow, module):
         known = first.setdefault((path, name), (label, node))[0]
         if len(known) == len(label):
             flow.atoms.couple(known, label)
+    return [label for label, _ in first.values()]
 
 
 def find_attributes(flow: Flow, module: nn.Module, grouping: Grouping) -> tuple[Attribute, ...]:

@@ -43,11 +43,12 @@ def find_structure(module: nn.Module, example: Tensor, *, keep: Sequence[str] = 
     for pattern in keep:
         _freeze_kept(flow, module, pattern)
     layers = find_layers(flow)
-    couple_attributes(flow, module)
+    named = couple_attributes(flow, module)
     sizes = find_sizes(flow, module)
+    told = [*named, *(size.label for size in sizes)]
     trial = lively(module)
     while True:
-        grouping = group_units(flow, layers)
+        grouping = group_units(flow, layers, told)
         grouping = replace(
             grouping,
             structure=replace(

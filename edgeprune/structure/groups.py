@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -89,17 +89,19 @@ def _owning(grouping: Grouping, label: Indices) -> set[int]:
     return {grouping.units[owner][0] for owner in owners if owner in grouping.units}
 
 
-def group_units(flow: Flow, layers: list[LabelledLayer]) -> Grouping:
+def group_units(flow: Flow, layers: list[LabelledLayer], told: Sequence[Indices] = ()) -> Grouping:
     """Components of coupled atoms with the same pattern are one group.
 
-    The pattern of a component: how many indices of which dimensions of which tensors it takes along, and how many
-    channels of which layers. A pattern with a frozen component is frozen as a whole, so that ids and sizes
+    The pattern of a component: how many indices of which dimensions of which tensors it takes along, how many
+    channels of which layers, and how many of which sizes that the code is told (`told`, their labels).
+    A pattern with a frozen component is frozen as a whole, so that ids and sizes
     do not depend on what else is kept.
     """
     components = flow.atoms.components()
     slots = _ordered_slots(flow)
     owned = _owned_indices(components, slots)
-    patterns = _patterns(components, slots, owned, layers)
+    sides = [label for layer in layers for label in (layer.in_label, layer.out_label)]
+    patterns = _patterns(components, slots, owned, [*sides, *told])
     groups: list[UnitGroup] = []
     frozen: list[Frozen] = []
     names: dict[str, int] = defaultdict(int)
@@ -154,10 +156,9 @@ def _owned_indices(components: Components, slots: list[Slots]) -> Owned:
     return owned
 
 
-def _patterns(components: Components, slots: list[Slots], owned: Owned, layers: list[LabelledLayer]) -> list[list[int]]:
+def _patterns(components: Components, slots: list[Slots], owned: Owned, sides: Sequence[Label]) -> list[list[int]]:
     """Components by pattern: patterns by their first producer, units by their first produced index."""
     widths: dict[int, list[tuple[int, int]]] = defaultdict(list)
-    sides = [label for layer in layers for label in (layer.in_label, layer.out_label)]
     for number, label in enumerate(sides):
         if label is not None:
             _, owners = components.owners_in(components.of[label])
