@@ -109,7 +109,8 @@ def _filter_inputs(node: fx.Node, args: tuple[Any, ...]) -> Tensor:
     if node.target == _LINEAR:
         columns = values.reshape(1, -1, values.shape[-1]).transpose(1, 2)
     else:
-        stride, padding, dilation, groups = (*args[3:], *(1, 0, 1, 1)[max(0, len(args) - 3) :])
+        defaults: list[Any] = [1, 0, 1, 1]
+        stride, padding, dilation, groups = [*args[3:], *defaults[max(0, len(args) - 3) :]]
         if node.target == _CONV1D:
             values, weight = values.unsqueeze(2), weight.unsqueeze(2)
             stride, padding, dilation = (1, *_pair(stride)[:1]), (0, *_pair(padding)[:1]), (1, *_pair(dilation)[:1])

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, fx, nn
 
@@ -63,7 +64,8 @@ def _named_sizes(flow: Flow, module: nn.Module) -> Iterator[tuple[str, str, Indi
 
 def _named_in(node: fx.Node, flow: Flow, statement: _Statement, owner: nn.Module) -> Iterator[tuple[str, Indices]]:
     numbers = {name: value for name in statement.names if (value := number_of(owner, name)) is not None}
-    elsewhere = {name: value for name in _sizes_in(type(owner)) if (value := number_of(owner, name)) is not None}
+    cls: Any = type(owner)
+    elsewhere = {name: value for name in _sizes_in(cls) if (value := number_of(owner, name)) is not None}
     for part, (shape, labels) in enumerate(_results(node, flow)):
         placed = statement.places.get(len(shape), {})
         if operator_name(node) == "split_with_sizes" and part in statement.parts:

@@ -141,7 +141,8 @@ def _update_attributes(module: nn.Module, before: nn.Module) -> None:
             if getattr(module, "normalized_shape", None) in ((old.shape[0],), [old.shape[0]]):
                 module.normalized_shape = (weight.shape[0],)  # type: ignore[assignment]
     if isinstance(module, nn.RNNBase):
-        module.hidden_size, module.input_size = module.weight_hh_l0.shape[1], module.weight_ih_l0.shape[1]
+        module.hidden_size = tensor_named(module, "weight_hh_l0").shape[1]
+        module.input_size = tensor_named(module, "weight_ih_l0").shape[1]
     statistics, old = (getattr(m, "running_mean", None) for m in (module, before))
     if isinstance(statistics, Tensor) and isinstance(old, Tensor):
         _set_width(module, "num_features", old.shape[0], statistics.shape[0])

@@ -82,7 +82,7 @@ def apply_mends(module: nn.Module, mends: Iterable[Mend], kept: Mapping[str, int
         chosen.setdefault(mend.module, {})[mend.line, mend.column, mend.number, mend.spliced] = mend.value.at(kept)
     for path, sizes in chosen.items():
         part = module.get_submodule(path)
-        cls = type(part)
+        cls: Any = type(part)
         part.__class__ = _mended(getattr(cls, _BASE, cls), getattr(cls, _EDITS, frozenset()).union(sizes))
         for place, size in sizes.items():
             setattr(part, attribute_for(place), size)

@@ -138,8 +138,8 @@ def _compiled(method: Callable[..., Any], places: frozenset[Place]) -> Callable[
     made: dict[str, Any] = {}
     exec(compile(tree, method.__code__.co_filename, "exec"), method.__globals__, made)
     result = made[definition.name]
-    result.__defaults__, result.__kwdefaults__ = method.__defaults__, method.__kwdefaults__  # type: ignore[attr-defined]
-    return result  # type: ignore[no-any-return]
+    result.__defaults__, result.__kwdefaults__ = method.__defaults__, method.__kwdefaults__
+    return result
 
 
 def _strip(definition: ast.FunctionDef) -> None:

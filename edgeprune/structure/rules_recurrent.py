@@ -19,7 +19,7 @@ def lstm(flow: Flow, node: fx.Node) -> Value:
     unit j of every layer and direction goes together. A masked unit is zero at every step: its candidate is tanh(0).
     """
     args = arguments(node)
-    source, parameters = args.get("input"), args.get("params")
+    parameters = args.get("params")
     directions = 2 if args.get("bidirectional") else 1
     each = 4 if args.get("has_biases") else 2
     if (
@@ -30,7 +30,7 @@ def lstm(flow: Flow, node: fx.Node) -> Value:
         or any(user.users for user in node.users if user.args[1] != 0)
     ):
         return flow.opaque(node, "no rule for this form of the operator")
-    labels = flow.labels(source)
+    labels = flow.labels(args["input"])
     inner, first = labels[-1], None
     for begin in range(0, len(parameters), each * directions):
         outs: list[Indices] = []
