@@ -13,7 +13,7 @@ from coverage_property import Kept, judge, relative_error
 from torch import nn
 
 from edgeprune.errors import EdgePruneError
-from edgeprune.structure.cut import gone_indices
+from edgeprune.structure.cut import gone_indices, tensor_named
 from edgeprune.structure.find import find_structure
 from edgeprune.structure.masks import mask_units
 from edgeprune.structure.surgery import apply_plan, count_parameters, make_plan
@@ -75,10 +75,11 @@ def _half(group: UnitGroup) -> int:
 def kept_elements(module: nn.Module, structure: Structure, removed: dict[str, list[int]]) -> Kept:
     """What stays of each parameter that loses something (see `coverage_property`)."""
     kept: dict[str, torch.Tensor] = {}
-    parameters = dict(module.named_parameters())
-    for (name, dim), gone in gone_indices(module, structure, removed).items():
-        if name in parameters:
-            parameter = parameters[name]
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    for (alias, dim), gone in gone_indices(module, structure, removed).items():
+        parameter = tensor_named(module, alias)
+        if id(parameter) in names:
+            name = names[id(parameter)]  # a module that stands in several places has several names
             flat = kept.get(name)
             if flat is None:
                 flat = torch.arange(parameter.numel()).view(parameter.shape)
