@@ -47,32 +47,45 @@ class Size:
 
 
 def find_sizes(flow: Flow, module: nn.Module) -> tuple[Size, ...]:
-    """The sizes to be replaced, each once, in the order of the graph; what one size stands for is coupled."""
+    """The sizes to be replaced, each once, in the order of the graph; what one size stands for is coupled.
+
+    Those of frozen channels are replaced, too, unless they are spelt out: the code may work them out from others. What
+    no layer makes (positions in an image) is the code's own business.
+    """
     components = flow.atoms.components()
+    made = np.zeros(int(components.of.max(initial=-1)) + 1, dtype=bool)
+    for slot in flow.slots.values():
+        if slot.producer:
+            made[components.owners_in(components.of[slot.atoms])[1]] = True
+
+    def is_made(label: Label) -> bool:
+        return label is not None and bool(made[components.owners_in(components.of[label])[1]].any())
 
     def can_go(label: Label) -> bool:
         return label is not None and any(c not in components.reason for c in np.unique(components.of[label]).tolist())
 
     found: dict[tuple[str, Place], Size] = {}
+    several: set[tuple[str, Place]] = set()
     for node in flow.program.graph.nodes:
         told = _told(flow, node) if node.op == "call_function" else []
-        if not any(can_go(label) for label, _ in told):
+        if all(label is None for label, _ in told):
             continue
         path = module_path(node)
-        for place, label in _places(node, told, module.get_submodule(path)):
-            if can_go(label):
-                known = found.setdefault((path, place), Size(path, place, label)).label
-                if len(known) == len(label):
-                    flow.atoms.couple(known, label)
-                else:
-                    flow.atoms.freeze_all((known, label), "one size in the code stands for several widths")
-    return tuple(found.values())
+        for place, label, spelt in _places(node, told, module.get_submodule(path)):
+            if not is_made(label) or (spelt and not can_go(label)):
+                continue
+            known = found.setdefault((path, place), Size(path, place, label)).label
+            if len(known) == len(label):
+                flow.atoms.couple(known, label)
+            else:
+                flow.atoms.freeze_all((known, label), "one size in the code stands for several widths")
+                several.add((path, place))
+    return tuple(size for key, size in found.items() if key not in several)
 
 
 def mends_for(sizes: Iterable[Size], grouping: Grouping) -> tuple[Mend, ...]:
-    """What each size has to be, of those that something can take away from."""
-    mends = (Mend(size.module, *size.place, grouping.width(size.label, len(size.label))) for size in sizes)
-    return tuple(mend for mend in mends if mend.value.groups)
+    """What each size has to be."""
+    return tuple(Mend(size.module, *size.place, grouping.width(size.label, len(size.label))) for size in sizes)
 
 
 def apply_mends(module: nn.Module, mends: Iterable[Mend], kept: Mapping[str, int]) -> None:
@@ -101,8 +114,11 @@ def _told(flow: Flow, node: fx.Node) -> list[tuple[Label, int]]:
     return []
 
 
-def _places(node: fx.Node, told: Sequence[tuple[Label, int]], owner: nn.Module) -> Iterator[tuple[Place, Indices]]:
-    """The sizes in the code that a node was told, of those with channels that do not follow by themselves."""
+def _places(
+    node: fx.Node, told: Sequence[tuple[Label, int]], owner: nn.Module
+) -> Iterator[tuple[Place, Indices, bool]]:
+    """The sizes in the code that a node was told, of those with channels that do not follow by themselves, and whether
+    they are spelt out as a number."""
     frames = node_frames(node)
     method = method_at(_unmended(type(owner)), *frames[-1][:2]) if frames else None
     tree = tree_of(method) if method is not None else None
@@ -117,7 +133,7 @@ def _places(node: fx.Node, told: Sequence[tuple[Label, int]], owner: nn.Module) 
             expression = call.sizes[0 if call.spliced else number]
             follows = _is_left(expression, owner, number) if call.spliced else _follows(expression, owner, size)
             if label is not None and not follows:
-                yield call.place(number), label
+                yield call.place(number), label, isinstance(expression, ast.Constant)
 
 
 def _stands_for(call: SizedCall, count: int) -> bool:

@@ -21,7 +21,7 @@ def convolution(flow: Flow, node: fx.Node) -> Value:
     """
     args = arguments(node)
     weight, source = args["weight"], args["input"]
-    if weight not in flow.parameters or not _plain(flow, args["bias"]):
+    if weight not in flow.parameters:
         return flow.opaque(node, "the weight is computed, not a parameter")
     labels = flow.labels(source)
     if len(labels) != len(shape_of(weight)):
@@ -89,7 +89,7 @@ def linear(flow: Flow, node: fx.Node) -> Value:
     """weight (O, I): in features meet dimension 1, out features are dimension 0."""
     args = arguments(node)
     weight = args["weight"]
-    if weight not in flow.parameters or not _plain(flow, args["bias"]):
+    if weight not in flow.parameters:
         return flow.opaque(node, "the weight is computed, not a parameter")
     labels = flow.labels(args["input"])
     out, inner = flow.labels(weight)
@@ -97,10 +97,6 @@ def linear(flow: Flow, node: fx.Node) -> Value:
     _consumes(flow, weight, 1)
     _produces(flow, weight, args["bias"], node)
     return (*labels[:-1], out)
-
-
-def _plain(flow: Flow, bias: Any) -> bool:
-    return bias is None or bias in flow.parameters
 
 
 def _consumes(flow: Flow, weight: fx.Node, dim: int) -> None:

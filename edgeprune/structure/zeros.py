@@ -51,9 +51,11 @@ def stays_zero(node: fx.Node, flow: Flow) -> bool:
 def _made(node: fx.Node, flow: Flow) -> bool:
     """A layer with weights makes the channel: its filter and bias are zero. One that lies in a spatial dimension (of a
     pointwise layer) only passes, and meets the bias."""
-    if all(label is None for label in flow.labels(node)[2:]) or operator_name(node) == "linear":
-        return True
-    return (len(node.args) < 3 or node.args[2] is None) and _all(node, flow)
+    bias = node.args[2] if len(node.args) > 2 else None
+    if isinstance(bias, fx.Node) and not flow.zero.get(bias, False):
+        return False  # it is computed, and nobody knows from what
+    spatial = () if operator_name(node) == "linear" else flow.labels(node)[2:]
+    return all(label is None for label in spatial) or (bias is None and _all(node, flow))
 
 
 def _all(node: fx.Node, flow: Flow) -> bool:
