@@ -34,6 +34,8 @@ def remove_units(module: nn.Module, structure: Structure, removed: Removed) -> n
         _cut(pruned, name, dim, indices)
     for path in sorted({name.rpartition(".")[0] for name, _ in gone}):
         _update_attributes(pruned.get_submodule(path), module.get_submodule(path))
+    for (path, _), channels in gone_statistics(structure, removed).items():
+        _shrink_plain_norm(pruned.get_submodule(path), len(channels))
     kept = {
         **structure.sizes,
         **{group.id: group.size - len(units) for group, units in chosen_units(structure, removed)},
@@ -94,14 +96,30 @@ def tensor_named(module: nn.Module, name: str) -> Tensor:
     return value
 
 
-def narrowed_norm(norm: nn.Module, kept: Tensor) -> nn.Module:
-    """A copy of a norm over channels that has only some of them."""
+def gone_statistics(structure: Structure, removed: Removed) -> dict[tuple[str, int], Indices]:
+    """(norm, dimension) -> sorted channels that go out of its statistics; see `remove_units` for the errors."""
+    gone: dict[tuple[str, int], list[Indices]] = defaultdict(list)
+    for group, units in chosen_units(structure, removed):
+        for member in group.normalized:
+            gone[member.name, member.dim].append(member.indices[units].reshape(-1))
+    return {key: np.unique(np.concatenate(parts)) for key, parts in gone.items()}
+
+
+def narrowed_norm(norm: nn.Module, gone: Indices) -> nn.Module:
+    """A copy of a norm over channels without some of them."""
     narrow = copy.deepcopy(norm)
-    for name, value in [*norm.named_parameters(recurse=False), *norm.named_buffers(recurse=False)]:
-        chosen = value.detach().index_select(0, kept.to(value.device))
-        setattr(narrow, name, nn.Parameter(chosen) if isinstance(value, nn.Parameter) else chosen)
+    for name in [name for name, _ in (*norm.named_parameters(recurse=False), *norm.named_buffers(recurse=False))]:
+        _cut(narrow, name, 0, gone)
     _update_attributes(narrow, norm)
+    _shrink_plain_norm(narrow, len(gone))
     return narrow
+
+
+def _shrink_plain_norm(norm: nn.Module, gone: int) -> None:
+    """Set the width of a norm that has no scale to tell it."""
+    shape = getattr(norm, "normalized_shape", None)
+    if getattr(norm, "weight", None) is None and isinstance(shape, tuple | list) and len(shape) == 1:
+        norm.normalized_shape = (int(shape[0]) - gone,)  # type: ignore[assignment]
 
 
 def _check_size(module: nn.Module, group: UnitGroup, member: Member) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from edgeprune.structure.labels import Components, Label, Value
 from edgeprune.structure.layers import LabelledLayer
 from edgeprune.structure.propagation import Flow, Slots
-from edgeprune.structure.units import Frozen, Indices, Layer, Member, Norm, Structure, UnitGroup, Width
+from edgeprune.structure.units import Frozen, Indices, Layer, Member, Structure, UnitGroup, Width
 
 Owned = dict[int, dict[int, Indices]]  # component -> slot number -> the indices that go with it; both ascending
 
@@ -98,7 +98,7 @@ def group_units(flow: Flow, layers: list[LabelledLayer], told: Sequence[Indices]
     do not depend on what else is kept.
     """
     components = flow.atoms.components()
-    slots = _ordered_slots(flow)
+    slots = [*_ordered_slots(flow), *flow.norms.values()]
     owned = _owned_indices(components, slots)
     sides = [label for layer in layers for label in (layer.in_label, layer.out_label)]
     patterns = _patterns(components, slots, owned, [*sides, *told])
@@ -115,8 +115,7 @@ def group_units(flow: Flow, layers: list[LabelledLayer], told: Sequence[Indices]
             continue
         units |= {component: (len(groups), unit) for unit, component in enumerate(members)}
         groups.append(_group(name, slots, owned, members))
-    norms = tuple(Norm(path, dim) for path, dim in flow.norms.items())
-    grouping = Grouping(Structure(tuple(groups), (), tuple(frozen), norms=norms), components, units)
+    grouping = Grouping(Structure(tuple(groups), (), tuple(frozen)), components, units)
     widths = tuple(
         Layer(
             layer.name,
@@ -219,12 +218,14 @@ def _roles(
 def _group(name: str, slots: list[Slots], owned: Owned, components: list[int]) -> UnitGroup:
     produced: list[Member] = []
     consumed: list[Member] = []
+    normalized: list[Member] = []
     for number in owned[components[0]]:
         indices = np.array([owned[c][number] for c in components], dtype=np.int64)
         member = Member(slots[number].name, slots[number].dim, indices)
-        (consumed if slots[number].consumed else produced).append(member)
+        kind = normalized if slots[number].statistics else consumed if slots[number].consumed else produced
+        kind.append(member)
     span = min(_run(member.indices[0]) for member in (*produced, *consumed))
-    return UnitGroup(name, len(components), tuple(produced), tuple(consumed), span=span)
+    return UnitGroup(name, len(components), tuple(produced), tuple(consumed), tuple(normalized), span=span)
 
 
 def _run(indices: Indices) -> int:

@@ -8,8 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgeprune.structure.cut import Removed, chosen_units, gone_indices, narrowed_norm, tensor_named
-from edgeprune.structure.units import Structure
+from edgeprune.structure.cut import (
+    Removed,
+    chosen_units,
+    gone_indices,
+    gone_statistics,
+    narrowed_norm,
+    tensor_named,
+)
+from edgeprune.structure.units import Indices, Structure
 
 
 def mask_units(module: nn.Module, structure: Structure, removed: Removed) -> nn.Module:
@@ -23,7 +30,7 @@ def mask_units(module: nn.Module, structure: Structure, removed: Removed) -> nn.
     Norms over channels (layer norm, group norm) take their statistics over the channels that stay, as the pruned
     model's do: zeros would count in them.
     """
-    gone = gone_indices(module, structure, removed)  # also checks that the structure fits
+    gone_indices(module, structure, removed)  # checks that the structure fits
     masked = copy.deepcopy(module)
     parameters = {name for name, _ in masked.named_parameters(remove_duplicate=False)}
     with torch.no_grad():
@@ -33,25 +40,22 @@ def mask_units(module: nn.Module, structure: Structure, removed: Removed) -> nn.
                     tensor = tensor_named(masked, member.name)
                     index = torch.from_numpy(member.indices[units].reshape(-1)).to(tensor.device)
                     tensor.index_fill_(member.dim, index, 0)
-    for norm in structure.norms:
-        out = gone.get((f"{norm.module}.weight", 0))
-        if out is not None:
-            part = masked.get_submodule(norm.module)
-            kept = torch.from_numpy(np.setdiff1d(np.arange(len(tensor_named(module, f"{norm.module}.weight"))), out))
-            narrowed = KeptNorm(part, kept, norm.dim)
-            for path in [path for path, other in masked.named_modules(remove_duplicate=False) if other is part]:
-                masked.set_submodule(path, narrowed)
+    for (path, dim), gone in gone_statistics(structure, removed).items():
+        part = masked.get_submodule(path)
+        narrowed = KeptNorm(module.get_submodule(path), gone, dim)
+        for place in [place for place, other in masked.named_modules(remove_duplicate=False) if other is part]:
+            masked.set_submodule(place, narrowed)
     return masked
 
 
 class KeptNorm(nn.Module):
     """A norm whose statistics run over some channels only; what it answers for the others is zero."""
 
-    def __init__(self, norm: nn.Module, kept: Tensor, dim: int) -> None:
+    def __init__(self, norm: nn.Module, gone: Indices, dim: int) -> None:
         super().__init__()
-        self.norm, self.kept, self.dim = narrowed_norm(norm, kept), kept, dim
+        self.norm, self.gone, self.dim = narrowed_norm(norm, gone), gone, dim
 
     def forward(self, x: Tensor) -> Tensor:
-        kept = self.kept.to(x.device)
+        kept = torch.from_numpy(np.setdiff1d(np.arange(x.shape[self.dim]), self.gone)).to(x.device)
         answer: Tensor = self.norm(x.index_select(self.dim, kept))
         return torch.zeros_like(x).index_copy(self.dim, kept, answer)

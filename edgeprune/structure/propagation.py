@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
-from edgeprune.structure.graph import describe, operator_name
+from edgeprune.structure.graph import describe, module_path, operator_name
 from edgeprune.structure.labels import AtomTable, Label, Labels, Value
 from edgeprune.structure.units import Indices
 from edgeprune.structure.zeros import stays_zero
@@ -57,6 +57,7 @@ class Slots:
     atoms: Indices
     consumed: bool = False  # read by a contraction (conv and linear in channels); else it computes the unit
     producer: bool = False  # out channels of a convolution or linear layer
+    statistics: bool = False  # no parameter: what a norm of that name runs over
 
 
 @dataclass
@@ -69,7 +70,7 @@ class Flow:
     values: dict[fx.Node, Value] = field(default_factory=dict)
     slots: dict[tuple[str, int], Slots] = field(default_factory=dict)
     parameters: dict[fx.Node, str] = field(default_factory=dict)  # placeholder -> state dict name
-    norms: dict[str, int] = field(default_factory=dict)  # module -> dimension that its statistics run over
+    norms: dict[str, Slots] = field(default_factory=dict)  # module -> the channels that its statistics run over
     zero: dict[fx.Node, bool] = field(default_factory=dict)  # whether masked channels are zero in a value
 
     def labels(self, node: fx.Node) -> Labels:
@@ -94,6 +95,15 @@ class Flow:
             self.atoms.freeze_all(
                 (left[1], right[1]), f"a channel that is gone would still count in the sum of {describe(node)}"
             )
+
+    def normalize(self, label: Indices, dim: int, node: fx.Node) -> None:
+        """Note that a module takes statistics over a dimension: what goes there, goes out of them."""
+        path = module_path(node)
+        known = self.norms.setdefault(path, Slots(path, dim, label, statistics=True)).atoms
+        if len(known) == len(label):
+            self.atoms.couple(known, label)
+        else:
+            self.atoms.freeze_all((known, label), f"one norm runs over several widths: {describe(node)}")
 
     def opaque(self, node: fx.Node, why: str) -> Value:
         """Freeze everything a node reads; its result gets frozen labels of its own."""

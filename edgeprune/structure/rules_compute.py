@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from torch import Tensor, fx
+from torch import fx
 
 from edgeprune.structure.graph import describe, module_path, operator_name, shape_of
 from edgeprune.structure.labels import Label, Labels, Value
@@ -137,7 +137,7 @@ def layer_norm(flow: Flow, node: fx.Node) -> Labels:
     if count == 1 and labels[-1] is not None and _is_own(flow, node, args["weight"], "normalized_shape"):
         _couple_affine(flow, args, labels[-1], node)
         inside = args["input"].op == "call_function" and module_path(args["input"]) == module_path(node)
-        flow.norms[module_path(node)] = 1 if inside and operator_name(args["input"]) == "permute" else -1
+        flow.normalize(labels[-1], 1 if inside and operator_name(args["input"]) == "permute" else -1, node)
         return labels
     reason = f"its statistics run over the channels: {describe(node)}"
     flow.atoms.freeze_all(labels[-count:], reason)
@@ -156,7 +156,7 @@ def group_norm(flow: Flow, node: fx.Node) -> Labels:
         _couple_affine(flow, args, labels[1], node)
         if groups > 1:
             _couple_parts(flow, labels[1], groups)
-        flow.norms[module_path(node)] = 1
+        flow.normalize(labels[1], 1, node)
         return labels
     reason = f"its statistics run over the channels: {describe(node)}"
     flow.atoms.freeze_all(labels[1:], reason)
@@ -165,9 +165,11 @@ def group_norm(flow: Flow, node: fx.Node) -> Labels:
 
 
 def _is_own(flow: Flow, node: fx.Node, weight: Any, attribute: str) -> bool:
-    """Whether a norm is computed by a module that keeps its width and its scale."""
+    """Whether a norm is computed by a module that keeps its width and its scale, if it has one."""
     path = module_path(node)
-    return flow.parameters.get(weight) == f"{path}.weight" and hasattr(flow.module.get_submodule(path), attribute)
+    owner = flow.module.get_submodule(path)
+    scale = f"{path}.weight" if getattr(owner, "weight", None) is not None else None
+    return flow.parameters.get(weight) == scale and hasattr(owner, attribute)
 
 
 def _couple_affine(flow: Flow, args: dict[str, Any], label: Label, node: fx.Node) -> None:
@@ -210,7 +212,9 @@ def reduction(flow: Flow, node: fx.Node) -> Value:
     reduced = {int(dim) % len(labels) for dim in chosen} if labels else set()
     if _is_norm(flow, node, [labels[dim] for dim in reduced]):
         (dim,) = (dim for dim in reduced if labels[dim] is not None)
-        flow.norms[module_path(node)] = dim if dim < len(labels) - 1 else -1
+        label = labels[dim]
+        assert label is not None
+        flow.normalize(label, dim if dim < len(labels) - 1 else -1, node)
     elif not (operator_name(node) in _ZEROS_DONT_COUNT and flow.zero.get(args["self"])):
         flow.atoms.freeze_all((labels[dim] for dim in reduced), f"all channels are reduced to one by {describe(node)}")
     if args.get("keepdim"):
@@ -220,18 +224,14 @@ def reduction(flow: Flow, node: fx.Node) -> Value:
 
 def _is_norm(flow: Flow, node: fx.Node, reduced: list[Label]) -> bool:
     """Whether a statistic over channels is taken in a norm written by hand, as in timm's GlobalResponseNorm: a module
-    that holds a scale of the channels' number and other such vectors at most. It is one as `layer_norm` is."""
+    that holds vectors of the channels' number at most. It is one as `layer_norm` is."""
     path = module_path(node)
     owner = flow.module.get_submodule(path) if path else flow.module
     widths = {p.shape for p in owner.parameters()}
     channels = [label for label in reduced if label is not None]
-    plain = not list(owner.children()) and isinstance(getattr(owner, "weight", None), Tensor)
-    return (
-        plain
-        and len(channels) == 1
-        and widths == {(len(channels[0]),)}
-        and operator_name(node) in ("mean", "var", "std")
-    )
+    known = operator_name(node) in ("mean", "var", "std") and not list(owner.children())
+    named = bool(widths) or "norm" in type(owner).__name__.lower()
+    return known and named and len(channels) == 1 and widths <= {(len(channels[0]),)}
 
 
 @rule("softmax", "log_softmax", "_softmax", "cumsum")

@@ -37,6 +37,7 @@ class UnitGroup:
     size: int
     produced: tuple[Member, ...]  # parameters whose slices compute the unit (conv out channels, bn, bias)
     consumed: tuple[Member, ...]  # parameters whose slices read it (next conv's in channels)
+    normalized: tuple[Member, ...] = ()  # modules whose statistics run over it: pruned, over the channels that stay
     multiple: int = 1  # only multiples of this many units may stay (grouped convolutions)
     span: int = 1  # adjacent channels that a unit is at least: a head of 64 dimensions is 64
 
@@ -93,14 +94,6 @@ class Frozen:
 
 
 @dataclass(frozen=True)
-class Norm:
-    """A module that normalises over channels (dimension `dim`): pruned, it does so over those that stay."""
-
-    module: str
-    dim: int
-
-
-@dataclass(frozen=True)
 class Mend:
     """A size in a module's code that does not follow: where its call ends, which of its sizes it is, whether they are
     in a tuple that is made elsewhere, and what it has to be."""
@@ -149,7 +142,6 @@ class Structure:
     attributes: tuple[Attribute, ...] = ()
     switches: tuple[Switch, ...] = ()
     mends: tuple[Mend, ...] = ()
-    norms: tuple[Norm, ...] = ()
 
     @property
     def sizes(self) -> dict[str, int]:

@@ -94,7 +94,7 @@ def test_concatenation_and_parts() -> None:
 def test_a_modules_own_layer_norm_shrinks_with_the_stream() -> None:
     structure = structure_of(Tokens())
     assert structure.sizes == {"embed:out": 6, "fc1:out": 10}
-    assert [norm.dim for norm in structure.norms] == [-1]
+    assert [(m.name, m.dim) for group in structure.groups for m in group.normalized] == [("norm", -1)]
 
 
 class BareNorm(nn.Module):
