@@ -23,7 +23,7 @@ from edgeprune.errors import ModelError
 from edgeprune.structure.graph import TRACE_ERRORS, module_path, operator_name, shape_of
 from edgeprune.structure.layers import LabelledLayer
 from edgeprune.structure.propagation import Flow
-from edgeprune.structure.trial import SAME, answers, difference, noise
+from edgeprune.structure.trial import SAME, answers, difference
 from edgeprune.structure.units import Branch, Structure, UnitGroup
 
 _MODULE = __name__
@@ -47,7 +47,7 @@ class Through(nn.Module):
 def find_branches(
     flow: Flow,
     trial: nn.Module,
-    example: Tensor,
+    x: Tensor,
     layers: Sequence[LabelledLayer],
     groups: Sequence[UnitGroup],
     *,
@@ -58,7 +58,7 @@ def find_branches(
     Args:
         flow: the model, traced.
         trial: the model with weights that all count (`lively`); as before afterwards.
-        example: an input, shape (batch, ...), that the branches are tried with.
+        x: what the branches are tried with (`trial_input`).
         keep: patterns of module names; a branch that holds such a module is not offered.
     """
     regions = [
@@ -79,7 +79,7 @@ def find_branches(
         )
         if branch.layers:
             candidates.append(branch)
-    working = [branch for apart in _apart(candidates) for branch in _working(trial, apart, noise(example))]
+    working = [branch for apart in _apart(candidates) for branch in _working(trial, apart, x)]
     first = {branch.id: branch for branch in reversed(candidates) if branch in working}
     return tuple(branch for branch in candidates if branch is first.get(branch.id))
 

@@ -16,10 +16,10 @@ from edgeprune.structure.fused import find_switches, unfused
 from edgeprune.structure.graph import trace
 from edgeprune.structure.groups import Grouping, group_units
 from edgeprune.structure.layers import find_layers
-from edgeprune.structure.mends import find_sizes, mends_for
+from edgeprune.structure.mends import find_sizes, mends_for, steady_sizes
 from edgeprune.structure.propagation import Flow, propagate
 from edgeprune.structure.recheck import Misfit, find_misfits
-from edgeprune.structure.trial import lively
+from edgeprune.structure.trial import lively, trial_input
 from edgeprune.structure.units import Structure
 
 
@@ -47,6 +47,7 @@ def find_structure(module: nn.Module, example: Tensor, *, keep: Sequence[str] = 
     sizes = find_sizes(flow, module)
     told = [*named, *(size.label for size in sizes)]
     trial = lively(module)
+    x = trial_input(trial, example)
     while True:
         grouping = group_units(flow, layers, told)
         grouping = replace(
@@ -58,10 +59,14 @@ def find_structure(module: nn.Module, example: Tensor, *, keep: Sequence[str] = 
                 mends=mends_for(sizes, grouping),
             ),
         )
-        misfits = find_misfits(trial, example, flow, grouping)
+        misfits = find_misfits(trial, x, example, flow, grouping)
+        if any(misfit.batch for misfit in misfits):
+            steady = steady_sizes(sizes, module, x)
+            sizes = steady if len(steady) < len(sizes) else ()
+            continue
         if not misfits:
             found = grouping.structure
-            return replace(found, branches=find_branches(flow, trial, example, layers, found.groups, keep=keep))
+            return replace(found, branches=find_branches(flow, trial, x, layers, found.groups, keep=keep))
         _freeze_misfits(flow, grouping, misfits)
 
 

@@ -14,13 +14,13 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from edgeprune.structure.attributes import attribute_named, number_of
-from edgeprune.structure.graph import module_path, node_frames, operator_name, shape_of
+from edgeprune.structure.graph import module_path, node_frames, operator_name, shape_of, trace
 from edgeprune.structure.groups import Grouping
 from edgeprune.structure.labels import Label
-from edgeprune.structure.propagation import Flow, arguments
+from edgeprune.structure.propagation import Flow, arguments, propagate
 from edgeprune.structure.rewriting import (
     RESHAPES,
     SPLITS,
@@ -81,6 +81,14 @@ def find_sizes(flow: Flow, module: nn.Module) -> tuple[Size, ...]:
                 flow.atoms.freeze_all((known, label), "one size in the code stands for several widths")
                 several.add((path, place))
     return tuple(size for key, size in found.items() if key not in several)
+
+
+def steady_sizes(sizes: Iterable[Size], module: nn.Module, x: Tensor) -> tuple[Size, ...]:
+    """Those sizes that are the same for these images as for the one that was traced: no multiples of the batch."""
+    there = {
+        (size.module, size.place): len(size.label) for size in find_sizes(propagate(trace(module, x), module), module)
+    }
+    return tuple(size for size in sizes if there.get((size.module, size.place)) == len(size.label))
 
 
 def mends_for(sizes: Iterable[Size], grouping: Grouping) -> tuple[Mend, ...]:
@@ -148,9 +156,12 @@ def _is_left(sizes: ast.expr, owner: nn.Module, number: int) -> bool:
 
 
 def _follows(size: ast.expr, owner: nn.Module, value: int) -> bool:
-    """Whether a size is left to torch, or an attribute of the module holds it, which is set."""
+    """Whether a size is left to torch, or an attribute of the module holds it, which is set (perhaps times the batch,
+    which was 1: `b * self.num_heads`)."""
     if isinstance(size, ast.UnaryOp) and isinstance(size.op, ast.USub):
         return True
+    if isinstance(size, ast.BinOp) and isinstance(size.op, ast.Mult):
+        return _follows(size.left, owner, value) or _follows(size.right, owner, value)
     name = attribute_named(size)
     return name is not None and number_of(owner, name) == value
 

@@ -30,7 +30,7 @@ from edgeprune.structure.groups import Grouping
 from edgeprune.structure.labels import Labels
 from edgeprune.structure.masks import mask_units
 from edgeprune.structure.propagation import Flow
-from edgeprune.structure.trial import agree, noise
+from edgeprune.structure.trial import agree
 from edgeprune.structure.units import Indices, Structure
 
 # Sizes stand in these operators' arguments; what they amount to shows in the shape of the result.
@@ -47,9 +47,10 @@ class Misfit:
     reason: str
     nodes: tuple[fx.Node, ...] = ()
     groups: tuple[int, ...] = ()  # positions in the structure
+    batch: bool = False  # all is well with one image, and not with two
 
 
-def find_misfits(trial: nn.Module, example: Tensor, flow: Flow, grouping: Grouping) -> list[Misfit]:
+def find_misfits(trial: nn.Module, x: Tensor, example: Tensor, flow: Flow, grouping: Grouping) -> list[Misfit]:
     """Cut units on trial, and look at what the code makes of it.
 
     Where the pruned model computes what the masked one computes, all is well. Where it does not, it is traced, and
@@ -57,40 +58,43 @@ def find_misfits(trial: nn.Module, example: Tensor, flow: Flow, grouping: Groupi
 
     Args:
         trial: the traced model, with weights that all count (`lively`).
+        x: what it is tried with (`trial_input`).
+        example: what it was traced with.
 
     Returns:
         One misfit per node at which the code first leaves the prediction, or per group that the code cannot run
         without; empty when all is as predicted.
     """
     removed = trial_removal(grouping.structure)
-    if not removed or _computes_as_masked(trial, grouping.structure, removed, example):
+    if not removed or _computes_as_masked(trial, grouping.structure, removed, x):
         return []
+    if len(x) > 1 and grouping.structure.mends and _computes_as_masked(trial, grouping.structure, removed, x[:1]):
+        return [Misfit("a size in the code depends on the batch", batch=True)]
     pruned = _cut(trial, grouping.structure, removed)
     try:
         with evaluating(pruned), _quiet():
             program = torch.export.export(pruned, (example,), strict=False)
     except TRACE_ERRORS as error:
         return _failed(trial, example, flow, grouping, error)
-    return _compare(flow, grouping.kept(removed), program.graph) or _disagreeing(trial, example, grouping, removed)
+    return _compare(flow, grouping.kept(removed), program.graph) or _disagreeing(trial, x, grouping, removed)
 
 
-def _computes_as_masked(trial: nn.Module, structure: Structure, removed: dict[str, Indices], example: Tensor) -> bool:
+def _computes_as_masked(trial: nn.Module, structure: Structure, removed: dict[str, Indices], x: Tensor) -> bool:
     units = {name: chosen.tolist() for name, chosen in removed.items()}
     pruned, masked = remove_units(trial, structure, units), mask_units(trial, structure, units)
-    x = noise(example)
     if agree(pruned, masked, x):
         return True
     return agree(pruned.double(), masked.double(), x.double())  # deep nets blow single precision's rounding up
 
 
-def _disagreeing(trial: nn.Module, example: Tensor, grouping: Grouping, removed: dict[str, Indices]) -> list[Misfit]:
+def _disagreeing(trial: nn.Module, x: Tensor, grouping: Grouping, removed: dict[str, Indices]) -> list[Misfit]:
     """The groups without some of whose units the model computes something else; all of them where none does alone."""
     reason = "the pruned model computes something else than the masked one"
     numbers = {group.id: number for number, group in enumerate(grouping.structure.groups)}
     alone = [
         numbers[name]
         for name, units in removed.items()
-        if not _computes_as_masked(trial, grouping.structure, {name: units}, example)
+        if not _computes_as_masked(trial, grouping.structure, {name: units}, x)
     ]
     return [Misfit(reason, groups=tuple(alone or (numbers[name] for name in removed)))]
 

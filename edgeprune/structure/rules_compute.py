@@ -229,7 +229,7 @@ def _is_norm(flow: Flow, node: fx.Node, reduced: list[Label]) -> bool:
     owner = flow.module.get_submodule(path) if path else flow.module
     widths = {p.shape for p in owner.parameters()}
     channels = [label for label in reduced if label is not None]
-    known = operator_name(node) in ("mean", "var", "std") and not list(owner.children())
+    known = operator_name(node) in ("mean", "var", "std")
     named = bool(widths) or "norm" in type(owner).__name__.lower()
     return known and named and len(channels) == 1 and widths <= {(len(channels[0]),)}
 
