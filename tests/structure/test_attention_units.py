@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from attention_zoo import ATTENTION, HEADS, ComputedAttention, FusedAttention
+from attention_zoo import ATTENTION, HEADS, ComputedAttention, FusedAttention, SeparateAttention, Transformer
 from structure_zoo import image, randomized
+from torch import Tensor
 
 from edgeprune.models.timm_import import import_timm
 from edgeprune.structure.find import find_structure
+from edgeprune.structure.masks import mask_units
 from edgeprune.structure.surgery import remove_units
+from edgeprune.structure.trial import answers, difference
 
 
 def sizes(name: str) -> dict[str, int]:
@@ -91,3 +94,24 @@ def test_a_size_that_the_code_works_out_is_put_right() -> None:
     again = remove_units(pruned, find_structure(pruned, image()), {"attn:heads": [0]})
     assert type(again.attn) is type(pruned.attn)  # mended once
     assert type(remove_units(module, structure, {}).attn) is ComputedAttention
+
+
+class Folded(SeparateAttention):
+    """Heads folded into the batch: of one image, the sizes of that look like heads."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, n = x.shape[:2]
+        q, k, v = (self.heads(f(x)).reshape(b * self.num_heads, n, -1) for f in (self.q, self.k, self.v))
+        count = q.shape[0]
+        q = q.reshape(count, n, q.shape[2])
+        x = (q * self.scale @ k.transpose(-2, -1)).softmax(-1) @ v
+        return self.proj(x.reshape(b, self.num_heads, n, -1).transpose(1, 2).flatten(2))
+
+
+def test_a_size_that_depends_on_the_batch_is_left_alone() -> None:
+    module = randomized(Transformer(Folded))
+    structure = find_structure(module, image(batch=1))
+    removed = {group.id: [0] for group in structure.groups}
+    assert "attn:heads" in removed
+    pruned, masked = remove_units(module, structure, removed), mask_units(module, structure, removed)
+    assert difference(answers(pruned, image(batch=3)), answers(masked, image(batch=3))) < 1e-12
