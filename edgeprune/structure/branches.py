@@ -108,13 +108,29 @@ def _apart(branches: Iterable[Branch]) -> list[list[Branch]]:
 
 
 def _working(trial: nn.Module, branches: list[Branch], x: Tensor) -> list[Branch]:
-    """Those branches without which the model computes what the masked one does: tried together, then by halves."""
-    if _works(trial, branches, x):
+    """Those branches without which the model computes what the masked one does.
+
+    They are tried together; where that fails those of each kind of block, and where one of a kind fails alone, the
+    others are not tried: what fails is the way the block is written.
+    """
+    if not branches or _works(trial, branches, x):
         return branches
-    if len(branches) == 1:
+    kinds: dict[tuple[object, ...], list[Branch]] = {}
+    for branch in branches:
+        kinds.setdefault(_kind(trial, branch), []).append(branch)
+    if len(kinds) > 1:
+        return [branch for alike in kinds.values() for branch in _working(trial, alike, x)]
+    if len(branches) == 1 or not _works(trial, branches[:1], x):
         return []
-    middle = len(branches) // 2
+    middle = -(-len(branches) // 2)
     return _working(trial, branches[:middle], x) + _working(trial, branches[middle:], x)
+
+
+def _kind(trial: nn.Module, branch: Branch) -> tuple[object, ...]:
+    """The class of the block, and the names of what goes with the branch in it."""
+    names = (*branch.modules, branch.output)
+    block = _common_parent(names)
+    return type(trial.get_submodule(block)), *(name.removeprefix(block) for name in names)
 
 
 def _removable(flow: Flow) -> Iterator[tuple[list[str], str]]:
