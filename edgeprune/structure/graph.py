@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import linecache
 import re
 import traceback
@@ -54,8 +55,16 @@ def trace(module: nn.Module, example: Tensor) -> ExportedProgram:
         example: an input, shape (batch, ...), on the module's device and of its dtype.
 
     Raises:
-        ModelError: torch.export cannot trace the model (names the line of the user's code).
+        ModelError: the model takes several inputs, or torch.export cannot trace it (names the line of the user's code).
     """
+    try:
+        inspect.signature(module.forward).bind(example)
+    except TypeError as error:
+        raise ModelError(
+            f"the model does not take one input: {error}",
+            where=type(module).__name__,
+            hint="wrap it in a module whose forward takes the images alone",
+        ) from error
     with evaluating(module), _every_frame():
         try:
             return torch.export.export(module, (example,), strict=False)

@@ -48,6 +48,7 @@ class Plan(BaseModel):
     version: Literal[1] = 1
     base: str  # the model spec's source
     base_parameters: int  # parameters of the base model, a cheap check that the plan fits
+    made_with: dict[str, str] = {}  # package -> version; said where the plan does not fit
     edits: tuple[Edit, ...]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.metadata
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -46,7 +47,7 @@ def make_plan(
         if group.id in chosen
     )
     edits = (*units, *(RemoveBranch(branch=name) for name in branches))
-    return Plan(base=source, base_parameters=count_parameters(module), edits=edits)
+    return Plan(base=source, base_parameters=count_parameters(module), made_with=_packages(), edits=edits)
 
 
 def apply_plan(module: nn.Module, plan: Plan, example: Tensor) -> nn.Module:
@@ -69,7 +70,7 @@ def apply_plan(module: nn.Module, plan: Plan, example: Tensor) -> nn.Module:
         raise ModelError(
             f"the plan was made for a model with {plan.base_parameters} parameters, this one has {count}",
             where=plan.base,
-            hint="build the model as the plan's base says, unpruned",
+            hint=f"build the model as the plan's base says, unpruned{_changed_packages(plan)}",
         )
     if not plan.edits:
         return remove_units(module, Structure((), (), ()), {})
@@ -96,15 +97,34 @@ def _removed_units(plan: Plan, structure: Structure) -> dict[str, list[int]]:
     for edit in (edit for edit in plan.edits if isinstance(edit, RemoveUnits)):
         if edit.group not in sizes:
             why = f"is frozen: {reasons[edit.group]}" if edit.group in reasons else "is not in this model"
-            raise ModelError(f"the plan's group {edit.group} {why}", where=plan.base)
+            raise ModelError(f"the plan's group {edit.group} {why}", where=plan.base, hint=_does_not_fit(plan))
         alive = left.setdefault(edit.group, list(range(sizes[edit.group])))
         if len(alive) != edit.size:
             raise ModelError(
-                f"the plan says group {edit.group} has {edit.size} units, here it has {len(alive)}", where=plan.base
+                f"the plan says group {edit.group} has {edit.size} units, here it has {len(alive)}",
+                where=plan.base,
+                hint=_does_not_fit(plan),
             )
         gone = set(edit.removed)
         left[edit.group] = [unit for position, unit in enumerate(alive) if position not in gone]
     return {name: sorted(set(range(sizes[name])) - set(alive)) for name, alive in left.items()}
+
+
+def _does_not_fit(plan: Plan) -> str:
+    return f"make the plan anew from this model{_changed_packages(plan)}"
+
+
+def _changed_packages(plan: Plan) -> str:
+    """ " (timm was 1.0.20, now it is 1.0.31)" where a plan was made with other versions."""
+    now = _packages()
+    changed = [
+        f"{name} was {was}, now it is {now[name]}" for name, was in plan.made_with.items() if now.get(name, was) != was
+    ]
+    return f" ({'; '.join(changed)})" if changed else ""
+
+
+def _packages() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in ("edgeprune", "timm", "torch")}
 
 
 def _check_forward(pruned: nn.Module, masked: nn.Module, example: Tensor, base: str) -> None:

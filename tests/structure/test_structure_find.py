@@ -311,6 +311,15 @@ def test_untraceable_model_names_the_line() -> None:
         find_structure(Branching().double(), image())
 
 
+def test_a_model_of_two_inputs_is_refused() -> None:
+    class Pair(Two):
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            return super().forward(x + y)
+
+    with pytest.raises(ModelError, match="does not take one input: missing a required argument: 'y'"):
+        find_structure(Pair(), image())
+
+
 def test_wrong_input_is_an_error_with_the_shape() -> None:
     with pytest.raises(ModelError, match="cannot trace"):
         find_structure(Plain().double(), image(10))

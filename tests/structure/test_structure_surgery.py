@@ -14,7 +14,7 @@ from edgeprune.errors import ModelError
 from edgeprune.structure import surgery
 from edgeprune.structure.find import find_structure
 from edgeprune.structure.masks import mask_units
-from edgeprune.structure.plan import Plan, RemoveUnits, read_plan
+from edgeprune.structure.plan import Plan, RemoveBranch, RemoveUnits, read_plan
 from edgeprune.structure.surgery import apply_plan, make_plan, remove_units
 
 
@@ -87,6 +87,19 @@ def test_plan_that_does_not_fit_is_refused(change: dict[str, object], message: s
     plan = make_plan("here:ResNet", module, find_structure(module, image()), {"stem.0:out": [0]})
     with pytest.raises(ModelError, match=message):
         apply_plan(module, plan.model_copy(update=change), image())
+
+
+def test_a_plan_of_another_timm_says_so() -> None:
+    module = randomized(ResNet())
+    plan = make_plan("here:ResNet", module, find_structure(module, image()), {"stem.0:out": [0]})
+    assert set(plan.made_with) == {"edgeprune", "timm", "torch"}
+    other = plan.model_copy(
+        update={"made_with": {**plan.made_with, "timm": "0.9.2"}, "edits": (RemoveBranch(branch="blocks.9:branch"),)}
+    )
+    with pytest.raises(ModelError, match=r"timm was 0\.9\.2, now it is"):
+        apply_plan(module, other.model_copy(update={"base_parameters": 7}), image())
+    with pytest.raises(ModelError, match=r"no branch blocks\.9:branch"):
+        apply_plan(module, other, image())
 
 
 def test_forward_check_refuses_a_wrong_model(monkeypatch: pytest.MonkeyPatch) -> None:
