@@ -115,7 +115,8 @@ def group_units(flow: Flow, layers: list[LabelledLayer], told: Sequence[Indices]
             continue
         units |= {component: (len(groups), unit) for unit, component in enumerate(members)}
         groups.append(_group(name, slots, owned, members))
-    grouping = Grouping(Structure(tuple(groups), (), tuple(frozen)), components, units)
+    structure = Structure(tuple(groups), (), tuple(frozen), standardized=tuple(flow.standardized))
+    grouping = Grouping(structure, components, units)
     widths = tuple(
         Layer(
             layer.name,

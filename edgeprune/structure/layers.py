@@ -35,12 +35,17 @@ def find_layers(flow: Flow) -> list[LabelledLayer]:
 
     Batch norm after a convolution or linear layer is folded; on its own it is one `mul` and one `add` with a
     broadcast operand. relu and relu6 are fused into the convolution, linear layer or addition before them when
-    nobody else reads its result. Reshapes, joins and padding are not layers.
+    nobody else reads its result. Reshapes, joins and padding are not layers, nor is what is computed from parameters
+    alone: that is done once, at export.
     """
+    images = set(flow.program.graph_signature.user_inputs)
+    live: set[fx.Node] = set()
     found: list[LabelledLayer] = []
     tails: dict[fx.Node, int] = {}  # node -> the layer whose result it is, while fusing into it is possible
     for node in flow.program.graph.nodes:
-        if node.op != "call_function" or not isinstance(node.meta.get("val"), Tensor):
+        if node.name in images or live.intersection(node.all_input_nodes):
+            live.add(node)
+        if node not in live or node.op != "call_function" or not isinstance(node.meta.get("val"), Tensor):
             continue
         name = operator_name(node)
         if name in PASSING:

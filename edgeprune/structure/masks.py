@@ -14,9 +14,12 @@ from edgeprune.structure.cut import (
     gone_indices,
     gone_statistics,
     narrowed_norm,
+    remove_units,
     tensor_named,
 )
 from edgeprune.structure.units import Indices, Structure
+
+_NONE: Indices = np.empty(0, dtype=np.int64)
 
 
 def mask_units(module: nn.Module, structure: Structure, removed: Removed) -> nn.Module:
@@ -28,9 +31,9 @@ def mask_units(module: nn.Module, structure: Structure, removed: Removed) -> nn.
     zero as well, so a removed channel is 0 up to the first function with f(0) != 0 (sigmoid, hardsigmoid), and
     its gradients are those of a channel that is not there. Buffers (running statistics) stay.
     Norms over channels (layer norm, group norm) take their statistics over the channels that stay, as the pruned
-    model's do: zeros would count in them.
+    model's do: zeros would count in them. So do convolutions that standardize their weight, over a filter's inputs.
     """
-    gone_indices(module, structure, removed)  # checks that the structure fits
+    indices = gone_indices(module, structure, removed)  # also checks that the structure fits
     masked = copy.deepcopy(module)
     parameters = {name for name, _ in masked.named_parameters(remove_duplicate=False)}
     with torch.no_grad():
@@ -45,7 +48,33 @@ def mask_units(module: nn.Module, structure: Structure, removed: Removed) -> nn.
         narrowed = KeptNorm(module.get_submodule(path), gone, dim)
         for place in [place for place, other in masked.named_modules(remove_duplicate=False) if other is part]:
             masked.set_submodule(place, narrowed)
+    if any((f"{path}.weight", dim) in indices for path in structure.standardized for dim in (0, 1)):
+        pruned = remove_units(module, structure, removed)
+        for path in structure.standardized:
+            outs, inner = (indices.get((f"{path}.weight", dim), _NONE) for dim in (0, 1))
+            masked.set_submodule(path, KeptConv(pruned.get_submodule(path), module.get_submodule(path), outs, inner))
     return masked
+
+
+class KeptConv(nn.Module):
+    """A convolution that computes its weight, of some channels only; what it answers for the others is zero."""
+
+    def __init__(self, norm: nn.Module, whole: nn.Module, outs: Indices, inner: Indices) -> None:
+        super().__init__()
+        weight = tensor_named(whole, "weight")
+        self.norm, self.channels, groups = norm, weight.shape[0], int(whole.groups)  # type: ignore[arg-type]
+        self.outs = np.setdiff1d(np.arange(self.channels), outs)
+        per_group = np.setdiff1d(np.arange(weight.shape[1]), inner)
+        if weight.shape[1] == 1 and groups > 1:  # depthwise: in channel i makes outs i*m..i*m+m-1
+            self.inner = np.unique(self.outs // (self.channels // groups))
+        else:
+            self.inner = (np.arange(groups)[:, None] * weight.shape[1] + per_group).reshape(-1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner, outs = (torch.from_numpy(indices).to(x.device) for indices in (self.inner, self.outs))
+        answer: Tensor = self.norm(x.index_select(1, inner))
+        whole = answer.new_zeros(answer.shape[0], self.channels, *answer.shape[2:])
+        return whole.index_copy(1, outs, answer)
 
 
 class KeptNorm(nn.Module):

@@ -71,6 +71,7 @@ class Flow:
     slots: dict[tuple[str, int], Slots] = field(default_factory=dict)
     parameters: dict[fx.Node, str] = field(default_factory=dict)  # placeholder -> state dict name
     norms: dict[str, Slots] = field(default_factory=dict)  # module -> the channels that its statistics run over
+    standardized: list[str] = field(default_factory=list)  # convolutions that compute their weight from it
     zero: dict[fx.Node, bool] = field(default_factory=dict)  # whether masked channels are zero in a value
 
     def labels(self, node: fx.Node) -> Labels:

@@ -20,8 +20,9 @@ def convolution(flow: Flow, node: fx.Node) -> Value:
     group goes together, so that all groups stay equally wide.
     """
     args = arguments(node)
-    weight, source = args["weight"], args["input"]
-    if weight not in flow.parameters:
+    source = args["input"]
+    weight = args["weight"] if args["weight"] in flow.parameters else _made_from(flow, node, args["weight"])
+    if weight is None:
         return flow.opaque(node, "the weight is computed, not a parameter")
     labels = flow.labels(source)
     if len(labels) != len(shape_of(weight)):
@@ -42,6 +43,28 @@ def convolution(flow: Flow, node: fx.Node) -> Value:
         _consumes(flow, weight, 1)
     _produces(flow, weight, args["bias"], node)
     return (labels[0], out, *passing)
+
+
+def _made_from(flow: Flow, node: fx.Node, computed: fx.Node) -> fx.Node | None:
+    """The parameter that a convolution's weight is computed from, if its module does so from its own parameters alone.
+
+    Weight standardization is such a thing: the statistics of a filter run over its inputs, so what a pruned model
+    computes is the standardization over those that stay (as with norms).
+    """
+    path = module_path(node)
+    own = {name: parameter for parameter, name in flow.parameters.items() if name.rpartition(".")[0] == path}
+    source = own.get(f"{path}.weight")
+    if source is None or shape_of(source) != shape_of(computed):
+        return None
+    waiting = [computed]
+    while waiting:
+        value = waiting.pop()
+        if value.op == "placeholder" and flow.parameters.get(value) not in own:
+            return None
+        waiting += value.all_input_nodes
+    if path not in flow.standardized:
+        flow.standardized.append(path)
+    return source
 
 
 def _pointwise(node: fx.Node) -> list[bool]:

@@ -142,6 +142,7 @@ class Structure:
     attributes: tuple[Attribute, ...] = ()
     switches: tuple[Switch, ...] = ()
     mends: tuple[Mend, ...] = ()
+    standardized: tuple[str, ...] = ()  # convolutions whose weight is computed from it, over a filter's inputs
 
     @property
     def sizes(self) -> dict[str, int]:

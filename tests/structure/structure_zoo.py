@@ -209,6 +209,21 @@ class Recurrent(nn.Module):
         return self.head(steps.mean(1))
 
 
+class Standardized(nn.Module):
+    """Convolutions with scaled weight standardization, as in NFNets: plain, grouped, depthwise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        conv = import_timm().layers.std_conv.ScaledStdConv2d
+        self.conv1, self.conv2 = conv(3, 8, 3), conv(8, 12, 3, groups=4)
+        self.conv3, self.conv4 = conv(12, 12, 3, groups=12), conv(12, 6, 1)
+        self.fc = nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv3(F.gelu(self.conv2(F.gelu(self.conv1(x)))))
+        return self.fc(F.gelu(self.conv4(x)).mean((2, 3)))
+
+
 class ResponseNorm(nn.Module):
     """A norm over channels written by hand, and a pointwise layer over tokens, whose channels it leaves alone."""
 
@@ -238,5 +253,6 @@ ZOO: dict[str, type[nn.Module]] = {
         Tokens,
         Recurrent,
         ResponseNorm,
+        Standardized,
     )
 }
