@@ -98,12 +98,12 @@ class Killer:
                 second = inside("run", self.recipe, "--out", self.run, "--resume") if meanwhile else None
                 count = len(psutil.Process(process.pid).children(recursive=True))
                 process.send_signal(by)
-                code = process.wait(timeout=60)
+                code = process.wait(timeout=300)
             finally:
                 process.kill()
                 process.wait()
         after = stamps(self.run)
-        _, alive = psutil.wait_procs(family(mark), timeout=20)
+        _, alive = psutil.wait_procs(family(mark), timeout=60)
         return Kill(
             stage, code, self.log.read_text(), before, after, count, [" ".join(p.cmdline()) for p in alive], second
         )
