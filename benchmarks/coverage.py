@@ -6,7 +6,7 @@ One model of each family with random weights (`coverage_models`) loses half of i
 runs, whether 30 % of the parameters are gone, and whether it computes what the masked model computes
 (`coverage_property`). Each family and side runs in a process of its own: a crash, a hang or too little memory is an
 outcome. Everything resumes: what is in --cache is not done again (delete its file to do it again).
-Writes benchmarks/results/coverage.json and prints a table.
+Writes benchmarks/results/coverage.json and docs/coverage.md, and prints a table.
 
 Outcomes: ok (the property holds, enough is gone), little (it holds, less is gone), refused (EdgePrune says why),
 wrong (the property does not hold), crash, timeout; of Torch-Pruning also broken (it raises, or the pruned model does)
@@ -31,6 +31,7 @@ from typing import Any
 
 from coverage_models import Family, read_families
 
+TABLE = Path(__file__).resolve().parent.parent / "docs" / "coverage.md"
 SIDES = ("edgeprune", "torch_pruning")
 OUTCOMES = ("ok", "unasked", "little", "refused", "broken", "wrong", "crash", "timeout")
 
@@ -58,6 +59,7 @@ def main() -> None:
         figures = {"settings": _settings(arguments), **figures}
         path = write_result("coverage", figures)
         print(f"wrote {path}")
+        arguments.table.write_text(markdown(figures))
     print(table(figures))
 
 
@@ -69,6 +71,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--side", choices=SIDES)
     parser.add_argument("--timeout", type=float, default=900, help="seconds of processor time for one family and side")
     parser.add_argument("--memory", type=float, default=16, help="GB that one process may take")
+    parser.add_argument("--table", type=Path, default=TABLE, help="where the families' table is written")
     parser.add_argument("--stop-after", type=float, help="start no new family after so many minutes")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     parsed = parser.parse_args()
@@ -249,12 +252,38 @@ def table(figures: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _cell(record: dict[str, Any] | None) -> str:
+def markdown(figures: dict[str, Any]) -> str:
+    """The families' table for docs/: outcome, share of the parameters removed, processor time to find units."""
+    lines = [
+        "# Coverage of timm's families",
+        "",
+        "Written by `benchmarks/coverage.py` (what is asked, and what the outcomes mean, stands there); see",
+        "[results](results.md) for the sums and the goals. Shares are of the parameters, removed with half of the",
+        "units; seconds are processor time to find the units. `-` is not measured.",
+        "",
+        "| family | model | M parameters | EdgePrune | Torch-Pruning 1.6.1 |",
+        "|---|---|---|---|---|",
+    ]
+    for name, entry in figures["families"].items():
+        cells = [_marked(entry.get(side)) for side in SIDES]
+        lines.append(f"| {name} | {entry['model']} | {entry['parameters'] / 1e6:.1f} | {cells[0]} | {cells[1]} |")
+    return "\n".join(lines) + "\n"
+
+
+def _marked(record: dict[str, Any] | None) -> str:
     if record is None:
         return "-"
-    share, seconds = record.get("share_removed"), record.get("find_s")
+    return ", ".join(_parts(record, "find_cpu_s"))
+
+
+def _cell(record: dict[str, Any] | None) -> str:
+    return "-" if record is None else " ".join(_parts(record, "find_s"))
+
+
+def _parts(record: dict[str, Any], time_key: str) -> list[str]:
+    share, seconds = record.get("share_removed"), record.get(time_key)
     parts = [record["outcome"], "" if share is None else f"{share:.0%}", "" if seconds is None else f"{seconds:.1f} s"]
-    return " ".join(part for part in parts if part)
+    return [part for part in parts if part]
 
 
 if __name__ == "__main__":
