@@ -203,9 +203,9 @@ def gradient_error(pruned: nn.Module, masked: nn.Module, kept: Kept, x: Tensor) 
 
 def _kept_gradient(want: Mapping[str, Tensor | None], kept: Kept, name: str) -> Tensor | None:
     gradient = want.get(name)
-    if name not in want:  # a norm over the kept channels stands in for it
+    if name not in want:  # a module over the kept channels stands in for it
         path, _, last = name.rpartition(".")
-        return want.get(f"{path}.norm.{last}")
+        return want.get(f"{path}.narrow.{last}")
     return gradient if gradient is None or name not in kept else gradient.reshape(-1)[kept[name]]
 
 

@@ -227,14 +227,14 @@ class NormOverKept(nn.Module):
 
     def __init__(self, norm: nn.Module, stay: Tensor, width: int) -> None:
         super().__init__()
-        self.norm, self.stay, self.width = norm, stay, width
+        self.narrow, self.stay, self.width = norm, stay, width
         self.dim = 1 if "2d" in type(norm).__name__.lower() or hasattr(norm, "num_groups") else -1
 
     def forward(self, x: Tensor) -> Tensor:
         dim = self.dim % x.ndim
         if x.shape[dim] != self.width:
             raise ValueError(f"dimension {dim} of {tuple(x.shape)} has not {self.width} channels")
-        y: Tensor = self.norm(x.index_select(dim, self.stay))
+        y: Tensor = self.narrow(x.index_select(dim, self.stay))
         return torch.zeros_like(x).index_copy(dim, self.stay, y)
 
 

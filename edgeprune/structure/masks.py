@@ -44,25 +44,30 @@ def mask_units(module: nn.Module, structure: Structure, removed: Removed) -> nn.
                     index = torch.from_numpy(member.indices[units].reshape(-1)).to(tensor.device)
                     tensor.index_fill_(member.dim, index, 0)
     for (path, dim), gone in gone_statistics(structure, removed).items():
-        part = masked.get_submodule(path)
-        narrowed = KeptNorm(module.get_submodule(path), gone, dim)
-        for place in [place for place, other in masked.named_modules(remove_duplicate=False) if other is part]:
-            masked.set_submodule(place, narrowed)
+        _replace(masked, path, KeptNorm(module.get_submodule(path), gone, dim))
     if any((f"{path}.weight", dim) in indices for path in structure.standardized for dim in (0, 1)):
         pruned = remove_units(module, structure, removed)
         for path in structure.standardized:
             outs, inner = (indices.get((f"{path}.weight", dim), _NONE) for dim in (0, 1))
-            masked.set_submodule(path, KeptConv(pruned.get_submodule(path), module.get_submodule(path), outs, inner))
+            _replace(masked, path, KeptConv(pruned.get_submodule(path), module.get_submodule(path), outs, inner))
     return masked
+
+
+def _replace(masked: nn.Module, path: str, new: nn.Module) -> None:
+    """Put a module in the place of another, wherever that one stands."""
+    old = masked.get_submodule(path)
+    for place in [place for place, other in masked.named_modules(remove_duplicate=False) if other is old]:
+        masked.set_submodule(place, new)
 
 
 class KeptConv(nn.Module):
     """A convolution that computes its weight, of some channels only; what it answers for the others is zero."""
 
-    def __init__(self, norm: nn.Module, whole: nn.Module, outs: Indices, inner: Indices) -> None:
+    def __init__(self, narrow: nn.Module, whole: nn.Module, outs: Indices, inner: Indices) -> None:
         super().__init__()
-        weight = tensor_named(whole, "weight")
-        self.norm, self.channels, groups = norm, weight.shape[0], int(whole.groups)  # type: ignore[arg-type]
+        assert isinstance(whole, nn.Conv1d | nn.Conv2d | nn.Conv3d)  # others are frozen
+        weight = whole.weight
+        self.narrow, self.channels, groups = narrow, weight.shape[0], whole.groups
         self.outs = np.setdiff1d(np.arange(self.channels), outs)
         per_group = np.setdiff1d(np.arange(weight.shape[1]), inner)
         if weight.shape[1] == 1 and groups > 1:  # depthwise: in channel i makes outs i*m..i*m+m-1
@@ -72,7 +77,7 @@ class KeptConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         inner, outs = (torch.from_numpy(indices).to(x.device) for indices in (self.inner, self.outs))
-        answer: Tensor = self.norm(x.index_select(1, inner))
+        answer: Tensor = self.narrow(x.index_select(1, inner))
         whole = answer.new_zeros(answer.shape[0], self.channels, *answer.shape[2:])
         return whole.index_copy(1, outs, answer)
 
@@ -82,9 +87,9 @@ class KeptNorm(nn.Module):
 
     def __init__(self, norm: nn.Module, gone: Indices, dim: int) -> None:
         super().__init__()
-        self.norm, self.gone, self.dim = narrowed_norm(norm, gone), gone, dim
+        self.narrow, self.gone, self.dim = narrowed_norm(norm, gone), gone, dim
 
     def forward(self, x: Tensor) -> Tensor:
         kept = torch.from_numpy(np.setdiff1d(np.arange(x.shape[self.dim]), self.gone)).to(x.device)
-        answer: Tensor = self.norm(x.index_select(self.dim, kept))
+        answer: Tensor = self.narrow(x.index_select(self.dim, kept))
         return torch.zeros_like(x).index_copy(self.dim, kept, answer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from torch import fx
+from torch import fx, nn
 
 from edgeprune.structure.graph import describe, module_path, operator_name, shape_of
 from edgeprune.structure.labels import Label, Labels, Value
@@ -52,6 +52,8 @@ def _made_from(flow: Flow, node: fx.Node, computed: fx.Node) -> fx.Node | None:
     computes is the standardization over those that stay (as with norms).
     """
     path = module_path(node)
+    if not isinstance(flow.module.get_submodule(path), nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        return None
     own = {name: parameter for parameter, name in flow.parameters.items() if name.rpartition(".")[0] == path}
     source = own.get(f"{path}.weight")
     if source is None or shape_of(source) != shape_of(computed):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import importlib.metadata
 from collections.abc import Mapping, Sequence
 
@@ -16,7 +15,7 @@ from edgeprune.structure.find import find_structure
 from edgeprune.structure.graph import TRACE_ERRORS
 from edgeprune.structure.masks import mask_units
 from edgeprune.structure.plan import Plan, RemoveBranch, RemoveUnits
-from edgeprune.structure.trial import answers, difference
+from edgeprune.structure.trial import answers, difference, difference_in_double
 from edgeprune.structure.units import Structure
 
 __all__ = ["apply_plan", "make_plan", "remove_branches", "remove_units"]
@@ -139,18 +138,10 @@ def _check_forward(pruned: nn.Module, masked: nn.Module, example: Tensor, base: 
     tolerance = max((torch.finfo(t.dtype).eps ** 0.5 for t in expected if t.is_floating_point()), default=0.0)
     gap = difference(given, expected)
     if not gap <= tolerance:  # deep nets blow single precision's rounding up
-        gap = _difference_in_double(pruned, masked, example)
+        gap = difference_in_double(pruned, masked, example)
     if not gap <= tolerance:
         raise ModelError(
             f"the pruned model differs from the masked one by {gap:.3g} of its output (allowed {tolerance:.3g})",
             where=base,
             hint="this is a defect in EdgePrune: please report the model; keep the layers it is in (recipe: keep)",
         )
-
-
-def _difference_in_double(pruned: nn.Module, masked: nn.Module, example: Tensor) -> float:
-    left, right = (copy.deepcopy(module).double() for module in (pruned, masked))
-    try:
-        return difference(answers(left, example.double()), answers(right, example.double()))
-    except TRACE_ERRORS:  # it computes in single precision only
-        return float("inf")

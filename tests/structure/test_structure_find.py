@@ -187,6 +187,17 @@ class ChannelMean(Two):
         return x - x.mean(1, keepdim=True)
 
 
+class ComputedWeight(Two):
+    """No convolution module: nobody knows what its own numbers are to its weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(8, 8, 1, 1))
+
+    def between(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight * 2)
+
+
 class Unknown(Two):
     def between(self, x: Tensor) -> Tensor:
         return torch.flip(x, (1,))
@@ -214,6 +225,7 @@ class Written(Two):
         (ChannelSoftmax, "softmax at "),
         (ChannelMean, "mean at "),
         (Unknown, "flip at "),
+        (ComputedWeight, "the weight is computed, not a parameter"),
         (OneChannel, "slice at "),
         (Written, "copy"),
     ],
