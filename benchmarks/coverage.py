@@ -29,7 +29,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from coverage_models import Family, read_families
+from coverage_models import FINDING, Family, read_families
 
 TABLE = Path(__file__).resolve().parent.parent / "docs" / "coverage.md"
 SIDES = ("edgeprune", "torch_pruning")
@@ -121,7 +121,8 @@ def _measure(family: Family, side: str, arguments: argparse.Namespace) -> None:
                 child.wait()
     record = json.loads(part.read_text()) if part.exists() else {}
     if code is None and not record.get("outcome"):
-        record |= {"outcome": "timeout", "why": f"not done after {arguments.timeout:.0f} s of processor time"}
+        why = f"not done after {arguments.timeout:.0f} s of processor time: {record.get('at', 'starting')}"
+        record |= {"outcome": "timeout", "why": why, "limit_s": arguments.timeout}
     elif code is None:
         record["note"] = f"stopped after {arguments.timeout:.0f} s, before all settings were tried"
     elif code != 0 and not record.get("outcome"):
@@ -213,6 +214,16 @@ def counts(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
     timed = [e for e in found.values() if all(e.get(side, {}).get("find_cpu_s") is not None for side in SIDES)]
     result["timed_on_both_sides"] = {"families": len(timed)} | {
         side: {key: round(sum(e[side][key] for e in timed), 1) for key in ("find_s", "find_cpu_s")} for side in SIDES
+    }
+    endless = {
+        name: entry["torch_pruning"]["limit_s"]
+        for name, entry in found.items()
+        if entry.get("torch_pruning", {}).get("at") == FINDING and "edgeprune" in entry
+    }
+    result["torch_pruning_stopped_while_finding"] = {
+        "families": len(endless),
+        "torch_pruning": {"more_than_s": sum(endless.values())},
+        "edgeprune": {"find_cpu_s": round(sum(found[name]["edgeprune"].get("find_cpu_s") or 0 for name in endless), 1)},
     }
     return result
 

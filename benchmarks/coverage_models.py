@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from edgeprune.models.timm_import import import_timm
 
 SEED = 0
+FINDING = "finding units"  # what a side was at when it was stopped
 _GAINS = ("gain", "gamma", "alpha", "scale", "ls")
 
 

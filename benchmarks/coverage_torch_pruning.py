@@ -24,7 +24,7 @@ from unittest import mock
 
 import torch
 from coverage_edgeprune import ENOUGH
-from coverage_models import Family, build, random_input
+from coverage_models import FINDING, Family, build, random_input
 from coverage_property import Judgement, Kept, changed_statistics, judge, relative_error, tensors, zero_removed
 from torch import Tensor, nn
 
@@ -64,24 +64,32 @@ def measure(family: Family, record: dict[str, Any], save: Callable[[], None]) ->
     record["parameters"] = count_parameters(module)
     heads = attention_projections(module)
     record["attempts"] = []
+
+    def at(stage: str) -> None:  # what a time-out ends
+        record["at"] = stage
+        save()
+
     for attempt in attempts(bool(heads)):
-        result = _try(family, module, example, attempt)
+        result = _try(family, module, example, attempt, at)
         record["attempts"].append(result)
         best = min(record["attempts"], key=lambda r: RANK.index(r["outcome"]))
         record |= {key: value for key, value in best.items() if key not in ("name", "find_s", "find_cpu_s", "graph_s")}
         for key in ("find_s", "find_cpu_s", "graph_s"):  # the first attempt that built it
             record[key] = next((r[key] for r in record["attempts"] if key in r), None)
+        record.pop("at", None)
         save()
         if record["outcome"] == "ok":
             return
 
 
-def _try(family: Family, module: nn.Module, example: Tensor, attempt: Attempt) -> dict[str, Any]:
+def _try(
+    family: Family, module: nn.Module, example: Tensor, attempt: Attempt, at: Callable[[str], None]
+) -> dict[str, Any]:
     result: dict[str, Any] = {"name": attempt.name}
     pruned = copy.deepcopy(module)
     stage = "pruning"
     try:
-        _prune(pruned, example, attempt, result)
+        _prune(pruned, example, attempt, result, at)
         result["share_removed"] = 1 - count_parameters(pruned) / count_parameters(module)
         stage = "the pruned model"
         with torch.no_grad():
@@ -123,7 +131,9 @@ def _judge(family: Family, pruned: nn.Module, masked: nn.Module, kept: Kept) -> 
     return judgement, None if judgement.holds else nature
 
 
-def _prune(module: nn.Module, example: Tensor, attempt: Attempt, result: dict[str, Any]) -> None:
+def _prune(
+    module: nn.Module, example: Tensor, attempt: Attempt, result: dict[str, Any], at: Callable[[str], None]
+) -> None:
     import torch_pruning as tp
 
     heads = attention_projections(module)
@@ -142,6 +152,7 @@ def _prune(module: nn.Module, example: Tensor, attempt: Attempt, result: dict[st
 
     with warnings.catch_warnings(), mock.patch.object(tp.DependencyGraph, "build_dependency", timed):
         warnings.simplefilter("ignore")
+        at(FINDING)
         wall, cpu = time.perf_counter(), time.process_time()
         pruner = tp.pruner.MetaPruner(
             module,
@@ -155,6 +166,7 @@ def _prune(module: nn.Module, example: Tensor, attempt: Attempt, result: dict[st
             **attempt.settings,
         )
         result["find_s"], result["find_cpu_s"] = time.perf_counter() - wall, time.process_time() - cpu
+        at("pruning")
         pruner.step()
     result["prune_s"] = time.perf_counter() - wall - result["find_s"]
     if attempt.attention:

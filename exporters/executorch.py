@@ -14,6 +14,7 @@ from edgeprune.artifacts.jobs import Converted, Output
 from edgeprune.artifacts.manifest import Delegation, TensorSpec
 from edgeprune.recipe import Precision
 from edgeprune.structure.operations import OpSignature
+from exporters.softmax import softmax_over_rows
 
 
 class ExecuTorchExporter:
@@ -34,6 +35,7 @@ class ExecuTorchExporter:
         self, program: ExportedProgram, outputs: Sequence[Output], calibration: torch.Tensor | None
     ) -> Iterator[Converted]:
         """See `edgeprune.artifacts.plugins.Exporter`."""
+        softmax_over_rows(program)
         for output in outputs:
             source = program
             if output.precision == "int8":

@@ -9,13 +9,9 @@ follows (`recheck.py`).
 from __future__ import annotations
 
 import ast
-import inspect
-import linecache
-import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -24,6 +20,7 @@ from edgeprune.structure.graph import module_path, node_frames, operator_name, s
 from edgeprune.structure.groups import Grouping
 from edgeprune.structure.labels import Labels
 from edgeprune.structure.propagation import Flow, arguments
+from edgeprune.structure.rewriting import block_at, blocks_of, file_at
 from edgeprune.structure.units import Attribute, Indices
 
 _SIZED = ("view", "reshape", "_unsafe_view", "expand", "unflatten", "split", "split_with_sizes", "chunk", "flatten")
@@ -52,7 +49,7 @@ def find_attributes(flow: Flow, module: nn.Module, grouping: Grouping) -> tuple[
 
 def _named_sizes(flow: Flow, module: nn.Module) -> Iterator[tuple[str, str, Indices, fx.Node]]:
     """(module, attribute, label, node) of every dimension with channels whose size the code takes from an attribute."""
-    for node in flow.program.graph.nodes:
+    for node in flow.trace.graph.nodes:
         if node.op != "call_function" or operator_name(node) not in _SIZED:
             continue
         path = module_path(node)
@@ -100,19 +97,16 @@ def number_of(owner: nn.Module, name: str) -> int | None:
 def _sizes_in(cls: type[nn.Module]) -> tuple[str, ...]:
     """Attributes that stand for a size anywhere in a class: what a helper is told as an argument may be one."""
     found: dict[str, None] = {}
-    for call in (part for source in _sources(cls) for part in ast.walk(ast.parse(source))):
+    for call in (part for block in blocks_of(cls) for part in ast.walk(block)):
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr in _CALLS:
             found |= {name: None for part in ast.walk(call) if (name := attribute_named(part)) is not None}
     return tuple(found)
 
 
-def _sources(cls: type[nn.Module]) -> Iterator[str]:
-    """The code of a module's class and of those it is made of, where there is a file with it."""
-    for base in cls.__mro__[: cls.__mro__.index(nn.Module)]:
-        try:
-            yield textwrap.dedent(inspect.getsource(base))
-        except (OSError, TypeError):
-            continue
+def names_each_part(node: fx.Node, count: int) -> bool:
+    """Whether a split is told the size of each of its parts by an attribute of its own."""
+    statement = _statement_of(node)
+    return statement is not None and len(set(statement.parts.values())) == len(statement.parts) == count
 
 
 @dataclass(frozen=True)
@@ -129,13 +123,13 @@ def _statement_of(node: fx.Node) -> _Statement | None:
     frames = node_frames(node)
     if not frames:
         return None
-    file, line, _ = frames[-1]
-    return _read(file, line)
+    return _read(*frames[-1])
 
 
 @lru_cache(maxsize=4096)
-def _read(file: str, line: int) -> _Statement | None:
-    simple = [statement for statement in _statements(file) if statement.lineno <= line <= (statement.end_lineno or 0)]
+def _read(file: str, line: int, function: int) -> _Statement | None:
+    # A generator's or a lambda's first line begins no block: then the statement is looked for in the whole file.
+    simple = _statements_at(block_at(file, function), line) or _statements_at(file_at(file), line)
     if not simple:
         return None
     parts = [part for statement in simple for part in ast.walk(statement)]
@@ -154,6 +148,15 @@ def _read(file: str, line: int) -> _Statement | None:
     return _Statement(names, places, divided)
 
 
+def _statements_at(tree: ast.AST, line: int) -> list[ast.stmt]:
+    """The statements that hold no others and cover a line."""
+    return [
+        part
+        for part in ast.walk(tree)
+        if isinstance(part, ast.stmt) and not hasattr(part, "body") and part.lineno <= line <= (part.end_lineno or 0)
+    ]
+
+
 def sizes_of(call: ast.Call) -> list[ast.expr]:
     """The sizes in a call, written one by one or as a tuple or list."""
     first = call.args[0] if call.args else None
@@ -163,13 +166,3 @@ def sizes_of(call: ast.Call) -> list[ast.expr]:
 def attribute_named(part: ast.AST) -> str | None:
     """NAME of `self.NAME`, whatever the module calls itself."""
     return part.attr if isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name) else None
-
-
-@lru_cache(maxsize=256)
-def _statements(file: str) -> tuple[ast.stmt, ...]:
-    """The statements of a file that hold no others."""
-    try:
-        tree = ast.parse("".join(linecache.getlines(str(Path(file)))))
-    except SyntaxError:
-        return ()
-    return tuple(part for part in ast.walk(tree) if isinstance(part, ast.stmt) and not hasattr(part, "body"))

@@ -136,7 +136,7 @@ def _kind(trial: nn.Module, branch: Branch) -> tuple[object, ...]:
 def _removable(flow: Flow) -> Iterator[tuple[list[str], str]]:
     """The modules of each residual branch, with the one whose output is added."""
     owners = _owners(flow)
-    for node in flow.program.graph.nodes:
+    for node in flow.trace.graph.nodes:
         for skip, end in _additions(node):
             region = _region(flow, skip, end, node)
             roots = _roots(region, owners) if region else []
@@ -249,7 +249,7 @@ def _output(skip: fx.Node, end: fx.Node, region: set[fx.Node], roots: Sequence[s
 def _owners(flow: Flow) -> dict[str, set[fx.Node]]:
     """The nodes that each module (those inside it included) computes."""
     owners: dict[str, set[fx.Node]] = {}
-    for node in flow.program.graph.nodes:
+    for node in flow.trace.graph.nodes:
         if node.op != "call_function":
             continue
         path = module_path(node)

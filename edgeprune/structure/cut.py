@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from edgeprune.errors import ModelError
+from edgeprune.structure.apart import apply_recast
 from edgeprune.structure.mends import apply_mends
+from edgeprune.structure.sharing import copy_sharing
 from edgeprune.structure.units import Indices, Member, Structure, UnitGroup
 
 Removed = Mapping[str, Sequence[int]]
@@ -29,7 +31,7 @@ def remove_units(module: nn.Module, structure: Structure, removed: Removed) -> n
             that is not as wide as the structure says.
     """
     gone = gone_indices(module, structure, removed)
-    pruned = copy.deepcopy(module)
+    pruned = copy_sharing(module, (tensor_named(module, name) for name, _ in gone))  # those are replaced just below
     for (name, dim), indices in gone.items():
         _cut(pruned, name, dim, indices)
     for path in sorted({name.rpartition(".")[0] for name, _ in gone}):
@@ -40,6 +42,9 @@ def remove_units(module: nn.Module, structure: Structure, removed: Removed) -> n
         **structure.sizes,
         **{group.id: group.size - len(units) for group, units in chosen_units(structure, removed)},
     }
+    for recast in structure.recasts:
+        if any(removed.get(name) for name in recast.groups):
+            apply_recast(pruned.get_submodule(recast.module))
     for attribute in structure.attributes:
         if any(name in removed for name in attribute.value.groups):
             setattr(pruned.get_submodule(attribute.module), attribute.name, attribute.value.at(kept))

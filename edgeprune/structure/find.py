@@ -10,15 +10,17 @@ from fnmatch import fnmatchcase
 from torch import Tensor, fx, nn
 
 from edgeprune.errors import ModelError
+from edgeprune.structure.apart import apart, find_recasts
 from edgeprune.structure.attributes import couple_attributes, find_attributes
 from edgeprune.structure.branches import find_branches
 from edgeprune.structure.fused import find_switches, unfused
-from edgeprune.structure.graph import trace
+from edgeprune.structure.graph import STACK
 from edgeprune.structure.groups import Grouping, group_units
 from edgeprune.structure.layers import find_layers
 from edgeprune.structure.mends import find_sizes, mends_for, steady_sizes
 from edgeprune.structure.propagation import Flow, propagate
 from edgeprune.structure.recheck import Misfit, find_misfits
+from edgeprune.structure.record import record
 from edgeprune.structure.trial import lively, trial_input
 from edgeprune.structure.units import Structure
 
@@ -38,8 +40,8 @@ def find_structure(module: nn.Module, example: Tensor, *, keep: Sequence[str] = 
     Raises:
         ModelError: the model cannot be traced, or a pattern of `keep` fits no module.
     """
-    given, module = module, unfused(module)
-    flow = propagate(trace(module, example), module)
+    given, module = module, apart(unfused(module))
+    flow = propagate(record(module, example), module)
     for pattern in keep:
         _freeze_kept(flow, module, pattern)
     layers = find_layers(flow)
@@ -57,6 +59,7 @@ def find_structure(module: nn.Module, example: Tensor, *, keep: Sequence[str] = 
                 attributes=find_attributes(flow, module, grouping),
                 switches=find_switches(flow, given, grouping),
                 mends=mends_for(sizes, grouping),
+                recasts=find_recasts(given, grouping.structure),
             ),
         )
         misfits = find_misfits(trial, x, example, flow, grouping)
@@ -79,9 +82,8 @@ def _freeze_kept(flow: Flow, module: nn.Module, pattern: str) -> None:
         hint = f"did you mean {' or '.join(near)}?" if near else f"modules: {', '.join(names[:8])}, ..."
         raise ModelError(f"no module is named {pattern!r}", where="keep", hint=hint)
     last: dict[str, fx.Node] = {}
-    for node in flow.program.graph.nodes:
-        stack = node.meta.get("nn_module_stack") or {}
-        last |= {path: node for path, _ in stack.values() if path in matched}
+    for node in flow.trace.graph.nodes:
+        last |= {path: node for path, _ in node.meta.get(STACK, ()) if path in matched}
     for name, node in last.items():
         value = flow.values[node]
         for labels in value if isinstance(value, list) else (value,):

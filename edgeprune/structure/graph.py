@@ -1,20 +1,21 @@
-"""Tracing a model into torch.export's ATen graph, and telling where in the user's code a node comes from."""
+"""Tracing a model into torch.export's ATen graph, and telling where in the user's code a node comes from.
+
+What is to run (an exported file) is traced with torch.export (`trace`); what is looked at alone is recorded
+(`record.py`): the same operators, sooner.
+"""
 
 from __future__ import annotations
 
 import inspect
 import linecache
-import re
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from unittest import mock
 
 import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
-from torch.fx.proxy import TracerBase
 from torch.utils import _pytree as pytree
 
 from edgeprune.errors import ModelError
@@ -30,8 +31,11 @@ TRACE_ERRORS = (
     ArithmeticError,
 )
 
+Frame = tuple[str, int, int]  # file, line, first line of the function
+FRAMES = "edgeprune_frames"  # in a recorded node's meta: the places that made it, outermost first
+STACK = "edgeprune_modules"  # in a recorded node's meta: (name, class) of the modules at work, outermost first
+
 _TORCH = f"{Path(torch.__file__).parent}/"
-_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in [^\n]*(?:\n\s+(?P<code>[^\n]+))?')
 
 
 @contextmanager
@@ -57,6 +61,27 @@ def trace(module: nn.Module, example: Tensor) -> ExportedProgram:
     Raises:
         ModelError: the model takes several inputs, or torch.export cannot trace it (names the line of the user's code).
     """
+    check_one_input(module, example)
+    with evaluating(module):
+        try:
+            return torch.export.export(module, (example,), strict=False)
+        except TRACE_ERRORS as error:
+            raise untraceable(error, example) from error
+
+
+def untraceable(error: BaseException, example: Tensor) -> ModelError:
+    """What a model's own code, or torch, raised while the model was traced or recorded, as an error for its author."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return ModelError(
+        f"the model cannot be traced: {lines[0]}",
+        where=describe_error(error),
+        hint="make the forward free of data-dependent Python control flow; "
+        f"it must accept an input of shape {tuple(example.shape)}",
+    )
+
+
+def check_one_input(module: nn.Module, example: Tensor) -> None:
+    """Raises ModelError where a module's forward cannot be called with one tensor."""
     try:
         inspect.signature(module.forward).bind(example)
     except TypeError as error:
@@ -65,29 +90,6 @@ def trace(module: nn.Module, example: Tensor) -> ExportedProgram:
             where=type(module).__name__,
             hint="wrap it in a module whose forward takes the images alone",
         ) from error
-    with evaluating(module), _every_frame():
-        try:
-            return torch.export.export(module, (example,), strict=False)
-        except TRACE_ERRORS as error:
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            raise ModelError(
-                f"torch.export cannot trace the model: {lines[0]}",
-                where=describe_error(error),
-                hint="make the forward free of data-dependent Python control flow; "
-                f"it must accept an input of shape {tuple(example.shape)}",
-            ) from error
-
-
-@contextmanager
-def _every_frame() -> Iterator[None]:
-    """torch.export notes lines of functions called `forward` only; what a helper does is to be told by its own line."""
-
-    def since_forward(_: TracerBase, summary: traceback.StackSummary) -> traceback.StackSummary:
-        first = next((number for number, frame in enumerate(summary) if frame.name == "forward"), len(summary))
-        return traceback.StackSummary.from_list(f for f in summary[first:] if not f.filename.startswith(_TORCH))
-
-    with mock.patch.object(TracerBase, "_filter_traceback_frames", since_forward):
-        yield
 
 
 def user_frames(error: BaseException) -> list[tuple[str, int]]:
@@ -103,11 +105,9 @@ def user_frames(error: BaseException) -> list[tuple[str, int]]:
     return found
 
 
-def node_frames(node: fx.Node) -> list[tuple[str, int, str]]:
-    """(file, line, code) of the frames outside torch that made a node, outermost first."""
-    text = node.meta.get("stack_trace") or ""
-    frames = [(m["file"], int(m["line"]), (m["code"] or "").strip()) for m in _FRAME.finditer(text)]
-    return [frame for frame in frames if not frame[0].startswith(_TORCH)]
+def node_frames(node: fx.Node) -> list[Frame]:
+    """The places outside torch that made a recorded node, outermost first."""
+    return list(node.meta.get(FRAMES, ()))
 
 
 def describe(node: fx.Node) -> str:
@@ -116,7 +116,8 @@ def describe(node: fx.Node) -> str:
     name = operator_name(node)
     if not frames:
         return f"{name} ({node.name})"
-    file, line, code = frames[-1]
+    file, line, _ = frames[-1]
+    code = linecache.getline(file, line).strip()
     return f"{name} at {_shorten(file)}:{line}" + (f" `{code}`" if code else "")
 
 
@@ -144,9 +145,9 @@ def operator_name(node: fx.Node) -> str:
 
 
 def module_path(node: fx.Node) -> str:
-    """The dotted name of the innermost module that a node belongs to ("" for the model itself)."""
-    stack = node.meta.get("nn_module_stack") or {}
-    return str(list(stack.values())[-1][0]) if stack else ""
+    """The dotted name of the innermost module that a recorded node belongs to ("" for the model itself)."""
+    stack = node.meta.get(STACK)
+    return str(stack[-1][0]) if stack else ""
 
 
 def shape_of(node: fx.Node) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 
@@ -38,49 +39,50 @@ class Grouping:
 
     def kept(self, removed: dict[str, Indices]) -> Indices:
         """One number per atom, 1 where it stays when these units go, else 0."""
-        gone = np.zeros(int(self.components.of.max(initial=-1)) + 1, dtype=bool)
+        gone = np.zeros(self.components.count, dtype=bool)
         chosen = {number: set(removed.get(group.id, np.empty(0)).tolist()) for number, group in self._numbered()}
         for component, (group, unit) in self.units.items():
             gone[component] = unit in chosen[group]
-        for component, owners in self.components.owners.items():
-            gone[component] = any(gone[owner] for owner in owners)
-        return (~gone[self.components.of]).astype(np.int64)
+        position, owner = self.components.owners_in(np.arange(len(gone)))
+        owned = np.zeros_like(gone)
+        owned[position[gone[owner]]] = True
+        return (~owned[self.components.of]).astype(np.int64)
 
     def width(self, label: Label, channels: int) -> Width:
         """The size of a dimension as a function of what is kept. `channels`: its size where it has no label."""
         if label is None:
             return Width(fixed=channels)
-        counts: dict[tuple[int, ...], int] = defaultdict(int)
-        components = self.components.of[label]
-        position, owner = self.components.owners_in(components)
+        position, owner = self.components.owners_in(self.components.of[label])
         group = self._group_of[owner]
-        alone = np.bincount(position, minlength=len(components)) == 1
-        numbers, times = np.unique(group[alone[position]], return_counts=True)
-        for number, count in zip(numbers.tolist(), times.tolist(), strict=True):
-            counts[() if number < 0 else (number,)] += count
-        for component in components[~alone].tolist():
-            owners = self._group_of[list(self.components.owners_of(component))]
-            counts[tuple(sorted(set(owners[owners >= 0].tolist())))] += 1
-        fixed = counts.pop((), 0)
         groups = self.structure.groups
-        return Width(
-            fixed,
-            tuple(
-                (tuple(groups[n].id for n in numbers), count // math.prod(groups[n].size for n in numbers))
-                for numbers, count in counts.items()
-            ),
-        )
+        pairs = np.unique((position * len(groups) + group)[group >= 0])  # each group once at a position
+        position, group = np.divmod(pairs, max(1, len(groups)))
+        several = np.bincount(position, minlength=len(label))
+        terms = []
+        for many in np.unique(several[several > 0]).tolist():
+            together = group[several[position] == many].reshape(-1, many)
+            for numbers, count in zip(*_counted(together), strict=True):
+                terms.append(
+                    (tuple(groups[n].id for n in numbers), count // math.prod(groups[n].size for n in numbers))
+                )
+        return Width(int((several == 0).sum()), tuple(terms))
 
     @cached_property
     def _group_of(self) -> Indices:
         """component -> number of the group whose unit it is, or -1."""
-        numbers = np.full(int(self.components.of.max(initial=-1)) + 1, -1, dtype=np.int64)
+        numbers = np.full(self.components.count, -1, dtype=np.int64)
         for component, (group, _) in self.units.items():
             numbers[component] = group
         return numbers
 
     def _numbered(self) -> Iterator[tuple[int, UnitGroup]]:
         return enumerate(self.structure.groups)
+
+
+def _counted(rows: Indices) -> tuple[list[list[int]], list[int]]:
+    """The rows of a table, each once, and how often each is there."""
+    found, times = np.unique(rows, axis=0, return_counts=True)
+    return found.tolist(), times.tolist()
 
 
 def _owning(grouping: Grouping, label: Indices) -> set[int]:
@@ -131,7 +133,7 @@ def group_units(flow: Flow, layers: list[LabelledLayer], told: Sequence[Indices]
 
 def _ordered_slots(flow: Flow) -> list[Slots]:
     """Slots in the order in which the graph uses their tensors."""
-    order = {node: position for position, node in enumerate(flow.program.graph.nodes)}
+    order = {node: position for position, node in enumerate(flow.trace.graph.nodes)}
     first_use = {
         name: min((order[user] for user in node.users), default=len(order)) for node, name in flow.parameters.items()
     }
@@ -140,7 +142,7 @@ def _ordered_slots(flow: Flow) -> list[Slots]:
 
 def _owned_indices(components: Components, slots: list[Slots]) -> Owned:
     """What goes with each component that a convolution or linear layer produces something of."""
-    made = np.zeros(int(components.of.max(initial=-1)) + 1, dtype=bool)
+    made = np.zeros(components.count, dtype=bool)
     rows: list[Indices] = []
     for number, slot in enumerate(slots):
         index, owner = components.owners_in(components.of[slot.atoms])
@@ -151,8 +153,8 @@ def _owned_indices(components: Components, slots: list[Slots]) -> Owned:
     table = table[:, np.lexsort(table[::-1])]
     begins = np.flatnonzero(np.diff(table[:2], axis=1, prepend=-1).any(axis=0))
     owned: Owned = defaultdict(dict)
-    for place, indices in zip(begins.tolist(), np.split(table[2], begins[1:]), strict=False):
-        owned[int(table[0, place])][int(table[1, place])] = indices
+    for place, end in pairwise([*begins.tolist(), table.shape[1]]):
+        owned[int(table[0, place])][int(table[1, place])] = table[2, place:end]
     return owned
 
 

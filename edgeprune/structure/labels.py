@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
@@ -40,39 +39,33 @@ class Product:
     where: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Components:
     """Connected atoms. `of[atom]` is the component's number; `reason` says why a component is frozen.
 
-    `owners[component]`: the components that take it along when they go; those that are not listed go on their own.
+    A component goes when one of its owners goes: itself, or the axes that it is laid out over. Those of component c
+    are `owners[begin[c]:begin[c + 1]]`.
     """
 
     of: Indices
     reason: dict[int, str]
-    owners: dict[int, tuple[int, ...]]
+    begin: Indices
+    owners: Indices
 
-    def owners_of(self, component: int) -> tuple[int, ...]:
-        return self.owners.get(component, (component,))
+    @property
+    def count(self) -> int:
+        return len(self.begin) - 1
+
+    def owners_of(self, component: int) -> list[int]:
+        owners: list[int] = self.owners[self.begin[component] : self.begin[component + 1]].tolist()
+        return owners
 
     def owners_in(self, components: Indices) -> tuple[Indices, Indices]:
         """(position, owner) of every owner of every component in a row of them."""
-        start, flat = self._owner_table
-        counts = start[components + 1] - start[components]
+        counts = self.begin[components + 1] - self.begin[components]
         position = np.repeat(np.arange(len(components)), counts)
         within = np.arange(len(position)) - np.repeat(np.cumsum(counts) - counts, counts)
-        return position, flat[np.repeat(start[components], counts) + within]
-
-    @cached_property
-    def _owner_table(self) -> tuple[Indices, Indices]:
-        """All components' owners in a row, and where those of each component begin."""
-        counts = np.ones(int(self.of.max(initial=-1)) + 1, dtype=np.int64)
-        for component, owners in self.owners.items():
-            counts[component] = len(owners)
-        start = np.concatenate([[0], np.cumsum(counts)])
-        flat = np.repeat(np.arange(len(counts)), counts)
-        for component, owners in self.owners.items():
-            flat[start[component] : start[component + 1]] = owners
-        return start, flat
+        return position, self.owners[np.repeat(self.begin[components], counts) + within]
 
 
 class AtomTable:
@@ -143,7 +136,7 @@ class AtomTable:
         """Connected components of the coupling graph, with what their products imply."""
         while True:
             of = self._connected()
-            owners, conflicts = self._parents(of)
+            parents, conflicts = self._parents(of)
             if not conflicts:
                 break
             for conflict in conflicts:
@@ -152,7 +145,7 @@ class AtomTable:
         for atoms, why in self._frozen:
             for component in np.unique(of[atoms]).tolist():
                 reason.setdefault(component, why)
-        return _resolved(of, reason, owners)
+        return _resolved(of, reason, parents)
 
     def _connected(self) -> Indices:
         empty: list[Indices] = [np.empty(0, dtype=np.int64)]
@@ -162,23 +155,23 @@ class AtomTable:
         _, of = connected_components(graph, directed=False)
         return of.astype(np.int64)
 
-    def _parents(self, of: Indices) -> tuple[dict[int, frozenset[int]], list[_Conflict]]:
-        """child component -> components of its axes, and children that two layouts say different things of."""
-        parents: dict[int, frozenset[int]] = {}
-        first: dict[int, tuple[Product, int]] = {}
-        conflicts: list[_Conflict] = []
-        for product in self._products:
-            rows = [_spread(axis, dim, product.children.shape, of) for dim, axis in enumerate(product.axes)]
-            table = np.stack([row for row in rows if row is not None], axis=1)
-            for place, (child, row) in enumerate(
-                zip(of[product.children.reshape(-1)].tolist(), table.tolist(), strict=True)
-            ):
-                mine = frozenset(row)
-                if child not in parents:
-                    parents[child], first[child] = mine, (product, place)
-                elif parents[child] != mine:
-                    conflicts.append(_Conflict(first[child], (product, place)))
-        return parents, conflicts
+    def _parents(self, of: Indices) -> tuple[_Parents, list[_Conflict]]:
+        """The components of the axes of what is laid out, and what two layouts say different things of."""
+        width = max((product.children.ndim for product in self._products), default=1)
+        tables = [_rows(product, of, width) for product in self._products]
+        sizes = [len(table) for table in tables]
+        rows = np.concatenate(tables) if tables else np.empty((0, width), dtype=np.int64)
+        children = np.concatenate([of[p.children.reshape(-1)] for p in self._products] or [np.empty(0, dtype=np.int64)])
+        child, first, which = np.unique(children, return_index=True, return_inverse=True)
+        begin = np.cumsum([0, *sizes])
+
+        def place(row: int) -> tuple[Product, int]:
+            number = int(np.searchsorted(begin, row, side="right")) - 1
+            return self._products[number], row - int(begin[number])
+
+        apart = np.flatnonzero((rows != rows[first[which]]).any(axis=1)).tolist()
+        conflicts = [_Conflict(place(int(first[which[row]])), place(row)) for row in apart]
+        return _Parents(child, rows[first]), conflicts
 
     def _settle(self, conflict: _Conflict) -> None:
         """Two places of one channel: layouts of one shape shrink together, others cannot be followed."""
@@ -186,14 +179,13 @@ class AtomTable:
         if left not in self._products or right not in self._products:
             return  # settled with another place of theirs
         shape = left.children.shape
-        if shape == right.children.shape:
+        alike = [axis is None for axis in left.axes] == [axis is None for axis in right.axes]
+        if shape == right.children.shape and alike:
             for one, other, i, j in zip(
                 left.axes, right.axes, np.unravel_index(a, shape), np.unravel_index(b, shape), strict=True
             ):
                 if one is not None and other is not None:
                     self.couple(one[i : i + 1], other[j : j + 1])
-                else:
-                    self.freeze_all((one, other), f"laid out in two ways: {left.where}, {right.where}")
             return
         reason = f"laid out in two ways: {left.where}, {right.where}"
         for product in (left, right):
@@ -208,34 +200,77 @@ class _Conflict:
     right: tuple[Product, int]
 
 
-def _spread(axis: Label, dim: int, shape: tuple[int, ...], of: Indices) -> Indices | None:
-    """The components of an axis at every place of a product, flat; None for an axis that never loses an index."""
-    if axis is None:
-        return None
-    along = [1] * len(shape)
-    along[dim] = shape[dim]
-    return np.broadcast_to(of[axis].reshape(along), shape).reshape(-1)
+@dataclass(frozen=True, eq=False)
+class _Parents:
+    """What components are laid out over: `rows[i]` holds those of `child[i]`, each once, ascending, -1 in front."""
+
+    child: Indices  # ascending
+    rows: Indices
 
 
-def _resolved(of: Indices, reason: dict[int, str], parents: dict[int, frozenset[int]]) -> Components:
+def _rows(product: Product, of: Indices, width: int) -> Indices:
+    """The components of the axes at every place of a product, flat: (places, width), each row as in `_Parents`."""
+    shape = product.children.shape
+    rows = np.full((product.children.size, width), -1, dtype=np.int64)
+    for dim, axis in enumerate(product.axes):
+        if axis is not None:  # else it never loses an index
+            along = [1] * len(shape)
+            along[dim] = shape[dim]
+            rows[:, dim] = np.broadcast_to(of[axis].reshape(along), shape).reshape(-1)
+    rows.sort(axis=1)
+    rows[:, 1:][rows[:, 1:] == rows[:, :-1]] = -1
+    rows.sort(axis=1)
+    return rows
+
+
+def _resolved(of: Indices, reason: dict[int, str], parents: _Parents) -> Components:
     """A frozen channel freezes its axes; what is left is owned by the axes at the top."""
-    waiting = [child for child in parents if child in reason]
+    count = int(of.max(initial=-1)) + 1
+    child, parent = np.repeat(parents.child, (parents.rows >= 0).sum(axis=1)), parents.rows[parents.rows >= 0]
+    circular = _circular(parents.child, child, parent, count)
+    for component in circular.tolist():
+        reason.setdefault(component, "laid out over itself")
+    begin = np.searchsorted(child, np.arange(count + 1))
+    waiting = [component for component in reason if begin[component] < begin[component + 1]]
     while waiting:
-        child = waiting.pop()
-        for parent in parents.get(child, ()):
-            if parent not in reason:
-                reason[parent] = reason[child]
-                waiting.append(parent)
-    owners: dict[int, tuple[int, ...]] = {}
+        frozen = waiting.pop()
+        for above in parent[begin[frozen] : begin[frozen + 1]].tolist():
+            if above not in reason:
+                reason[above] = reason[frozen]
+                waiting.append(above)
+    laid_out = np.zeros(count, dtype=bool)
+    laid_out[parents.child] = True
+    laid_out[circular] = False  # they are frozen: nobody takes them along
+    child, parent = child[laid_out[child]], parent[laid_out[child]]
+    while laid_out[parent].any():
+        child, parent = _lifted(child, parent, laid_out)
+    alone = np.flatnonzero(~laid_out)
+    child, parent = np.append(child, alone), np.append(parent, alone)
+    order = np.lexsort((parent, child))
+    return Components(of, reason, np.searchsorted(child[order], np.arange(count + 1)), parent[order])
 
-    def tops(component: int, below: frozenset[int]) -> frozenset[int]:
-        if component in below:
-            reason.setdefault(component, "laid out over itself")
-            return frozenset()
-        if component not in parents:
-            return frozenset((component,))
-        return frozenset().union(*(tops(parent, below | {component}) for parent in parents[component]))
 
-    for child in parents:
-        owners[child] = tuple(sorted(tops(child, frozenset())))
-    return Components(of, reason, owners)
+def _circular(children: Indices, child: Indices, parent: Indices, count: int) -> Indices:
+    """The children that are laid out, however indirectly, over a child that is laid out over itself."""
+    open_ = np.zeros(count, dtype=bool)
+    open_[children] = True
+    while True:
+        child, parent = child[open_[parent]], parent[open_[parent]]
+        still = np.zeros(count, dtype=bool)
+        still[child] = True
+        if (still == open_).all():
+            return np.flatnonzero(open_)
+        open_ &= still
+
+
+def _lifted(child: Indices, parent: Indices, laid_out: npt.NDArray[np.bool_]) -> tuple[Indices, Indices]:
+    """(child, parent) with what a parent is laid out over in its place; each pair once, children ascending."""
+    begin = np.searchsorted(child, np.arange(len(laid_out) + 1))
+    times = np.where(laid_out[parent], begin[parent + 1] - begin[parent], 1)
+    pair = np.repeat(np.arange(len(parent)), times)
+    within = np.arange(len(pair)) - np.repeat(np.cumsum(times) - times, times)
+    above = parent[pair]
+    lifted = laid_out[above]
+    above[lifted] = parent[begin[above[lifted]] + within[lifted]]
+    pairs = np.unique(child[pair] * len(laid_out) + above)
+    return pairs // len(laid_out), pairs % len(laid_out)

@@ -38,12 +38,11 @@ def find_layers(flow: Flow) -> list[LabelledLayer]:
     nobody else reads its result. Reshapes, joins and padding are not layers, nor is what is computed from parameters
     alone: that is done once, at export.
     """
-    images = set(flow.program.graph_signature.user_inputs)
-    live: set[fx.Node] = set()
+    live: set[fx.Node] = set(flow.trace.inputs)
     found: list[LabelledLayer] = []
     tails: dict[fx.Node, int] = {}  # node -> the layer whose result it is, while fusing into it is possible
-    for node in flow.program.graph.nodes:
-        if node.name in images or live.intersection(node.all_input_nodes):
+    for node in flow.trace.graph.nodes:
+        if live.intersection(node.all_input_nodes):
             live.add(node)
         if node not in live or node.op != "call_function" or not isinstance(node.meta.get("val"), Tensor):
             continue

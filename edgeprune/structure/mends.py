@@ -17,10 +17,11 @@ import numpy as np
 from torch import Tensor, fx, nn
 
 from edgeprune.structure.attributes import attribute_named, number_of
-from edgeprune.structure.graph import module_path, node_frames, operator_name, shape_of, trace
+from edgeprune.structure.graph import module_path, node_frames, operator_name, shape_of
 from edgeprune.structure.groups import Grouping
 from edgeprune.structure.labels import Label
 from edgeprune.structure.propagation import Flow, arguments, propagate
+from edgeprune.structure.record import record
 from edgeprune.structure.rewriting import (
     RESHAPES,
     SPLITS,
@@ -53,7 +54,7 @@ def find_sizes(flow: Flow, module: nn.Module) -> tuple[Size, ...]:
     no layer makes (positions in an image) is the code's own business.
     """
     components = flow.atoms.components()
-    made = np.zeros(int(components.of.max(initial=-1)) + 1, dtype=bool)
+    made = np.zeros(components.count, dtype=bool)
     for slot in flow.slots.values():
         if slot.producer:
             made[components.owners_in(components.of[slot.atoms])[1]] = True
@@ -66,7 +67,7 @@ def find_sizes(flow: Flow, module: nn.Module) -> tuple[Size, ...]:
 
     found: dict[tuple[str, Place], Size] = {}
     several: set[tuple[str, Place]] = set()
-    for node in flow.program.graph.nodes:
+    for node in flow.trace.graph.nodes:
         told = _told(flow, node) if node.op == "call_function" else []
         if all(label is None for label, _ in told):
             continue
@@ -86,7 +87,7 @@ def find_sizes(flow: Flow, module: nn.Module) -> tuple[Size, ...]:
 def steady_sizes(sizes: Iterable[Size], module: nn.Module, x: Tensor) -> tuple[Size, ...]:
     """Those sizes that are the same for these images as for the one that was traced: no multiples of the batch."""
     there = {
-        (size.module, size.place): len(size.label) for size in find_sizes(propagate(trace(module, x), module), module)
+        (size.module, size.place): len(size.label) for size in find_sizes(propagate(record(module, x), module), module)
     }
     return tuple(size for size in sizes if there.get((size.module, size.place)) == len(size.label))
 
@@ -166,7 +167,7 @@ def _follows(size: ast.expr, owner: nn.Module, value: int) -> bool:
     return name is not None and number_of(owner, name) == value
 
 
-def _unmended(cls: type[nn.Module]) -> type[nn.Module]:
+def _unmended(cls: Any) -> Any:
     return getattr(cls, _BASE, cls)
 
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.export import ExportedProgram
 
 from edgeprune.structure.graph import describe, module_path, operator_name
 from edgeprune.structure.labels import AtomTable, Label, Labels, Value
+from edgeprune.structure.record import Trace
 from edgeprune.structure.units import Indices
 from edgeprune.structure.zeros import stays_zero
 
@@ -64,7 +64,7 @@ class Slots:
 class Flow:
     """A traced model with the labels of all its values."""
 
-    program: ExportedProgram
+    trace: Trace
     module: nn.Module
     atoms: AtomTable = field(default_factory=AtomTable)
     values: dict[fx.Node, Value] = field(default_factory=dict)
@@ -143,11 +143,11 @@ def arguments(node: fx.Node) -> dict[str, Any]:
     return bound
 
 
-def propagate(program: ExportedProgram, module: nn.Module) -> Flow:
-    """Give every value of a traced graph its labels.
+def propagate(trace: Trace, module: nn.Module) -> Flow:
+    """Give every value of a recorded graph its labels.
 
     Args:
-        program: `module`, traced.
+        trace: `module`, recorded.
         module: asked for tensors that share memory.
     """
     from edgeprune.structure import (  # noqa: F401  (registers the rules)
@@ -158,8 +158,8 @@ def propagate(program: ExportedProgram, module: nn.Module) -> Flow:
         rules_shape,
     )
 
-    flow = Flow(program, module)
-    for node in program.graph.nodes:
+    flow = Flow(trace, module)
+    for node in trace.graph.nodes:
         if node.op == "placeholder":
             flow.values[node] = _placeholder(flow, node)
             flow.zero[node] = node in flow.parameters
@@ -181,13 +181,12 @@ def _placeholder(flow: Flow, node: fx.Node) -> Labels:
     value = node.meta.get("val")
     if not isinstance(value, Tensor):
         return ()
-    signature = flow.program.graph_signature
-    name = signature.inputs_to_parameters.get(node.name) or signature.inputs_to_buffers.get(node.name)
+    name = flow.trace.parameters.get(node)
     if name is None:
-        what = "the model's input" if node.name in signature.user_inputs else f"the constant {node.name}"
+        what = "the model's input" if node in flow.trace.inputs else f"the constant {node.name}"
         labels = flow.fresh_labels(value.shape)
         # Height, width and batch of the input carry no channels; a constant may hold them in any dimension.
-        if node.name in signature.user_inputs:
+        if node in flow.trace.inputs:
             labels = tuple(label if dim == 1 else None for dim, label in enumerate(labels))
         flow.atoms.freeze_all(labels, what)
         return labels

@@ -7,9 +7,6 @@ labels predict, and every number in the graph must be what it was.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +27,7 @@ from edgeprune.structure.groups import Grouping
 from edgeprune.structure.labels import Labels
 from edgeprune.structure.masks import mask_units
 from edgeprune.structure.propagation import Flow
+from edgeprune.structure.record import follow
 from edgeprune.structure.trial import agree
 from edgeprune.structure.units import Indices, Structure
 
@@ -72,11 +70,10 @@ def find_misfits(trial: nn.Module, x: Tensor, example: Tensor, flow: Flow, group
         return [Misfit("a size in the code depends on the batch", batch=True)]
     pruned = _cut(trial, grouping.structure, removed)
     try:
-        with evaluating(pruned), _quiet():
-            program = torch.export.export(pruned, (example,), strict=False)
+        trace = follow(pruned, example)
     except TRACE_ERRORS as error:
         return _failed(trial, example, flow, grouping, error)
-    return _compare(flow, grouping.kept(removed), program.graph) or _disagreeing(trial, x, grouping, removed)
+    return _compare(flow, grouping.kept(removed), trace.graph) or _disagreeing(trial, x, grouping, removed)
 
 
 def _computes_as_masked(trial: nn.Module, structure: Structure, removed: dict[str, Indices], x: Tensor) -> bool:
@@ -113,17 +110,6 @@ def _cut(module: nn.Module, structure: Structure, removed: dict[str, Indices]) -
     return remove_units(module, structure, {name: units.tolist() for name, units in removed.items()})
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """torch logs an error before it raises one; a trial that fails is nothing to alarm anybody with."""
-    logger = logging.getLogger("torch._subclasses.fake_tensor")
-    was, logger.disabled = logger.disabled, True
-    try:
-        yield
-    finally:
-        logger.disabled = was
-
-
 def _failed(trial: nn.Module, example: Tensor, flow: Flow, grouping: Grouping, error: BaseException) -> list[Misfit]:
     """The groups without some of whose units the code raises or leaves the prediction, tried one by one.
 
@@ -153,13 +139,10 @@ def _alone(trial: nn.Module, example: Tensor, flow: Flow, grouping: Grouping, nu
     if units is None:
         return []
     try:
-        with _quiet():
-            pruned = _cut(trial, grouping.structure, {name: units})
-            with evaluating(pruned):
-                program = torch.export.export(pruned, (example,), strict=False)
+        trace = follow(_cut(trial, grouping.structure, {name: units}), example)
     except TRACE_ERRORS as error:
         return [Misfit(_complaint(error), groups=(number,))]
-    misfits = _compare(flow, grouping.kept({name: units}), program.graph)
+    misfits = _compare(flow, grouping.kept({name: units}), trace.graph)
     return [Misfit(misfits[0].reason, groups=(number,))] if misfits else []
 
 
@@ -167,7 +150,7 @@ def _suspects(flow: Flow, grouping: Grouping, error: BaseException) -> list[int]
     """The groups in the operands of the line that raised, or of the nearest line around it that made nodes."""
     for file, line in user_frames(error):
         touched: set[int] = set()
-        for node in flow.program.graph.nodes:
+        for node in flow.trace.graph.nodes:
             if any(frame[:2] == (file, line) for frame in node_frames(node)):
                 for value in (node, *node.all_input_nodes):
                     touched |= grouping.groups_in(flow.values.get(value, ()))
@@ -184,7 +167,7 @@ def _complaint(error: BaseException) -> str:
 def _compare(flow: Flow, kept: Indices, graph: fx.Graph) -> list[Misfit]:
     found: list[Misfit] = []
     wrong: set[fx.Node] = set()
-    before = [node for node in flow.program.graph.nodes if node.op == "call_function"]
+    before = [node for node in flow.trace.graph.nodes if node.op == "call_function"]
     after = [node for node in graph.nodes if node.op == "call_function"]
     for old, new in zip(before, after, strict=False):
         if str(old.target) != str(new.target):

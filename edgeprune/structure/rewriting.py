@@ -5,11 +5,13 @@ from __future__ import annotations
 import ast
 import copy
 import inspect
+import linecache
 import textwrap
+import tokenize
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -74,37 +76,66 @@ def sized_calls(tree: ast.AST) -> Iterator[SizedCall]:
             yield SizedCall(part, name, part.args, first, alone)
 
 
-def method_at(cls: type[nn.Module], file: str, line: int) -> Callable[..., Any] | None:
+@lru_cache(maxsize=4096)
+def method_at(cls: Any, file: str, line: int) -> Callable[..., Any] | None:
     """The method that a line is in, if it is plain code that can be compiled again."""
-    for name in dict.fromkeys(name for base in _bases(cls) for name in vars(base)):
-        method = getattr(cls, name)
-        if not inspect.isfunction(method) or method.__code__.co_filename != file or method.__code__.co_freevars:
-            continue
-        definition = tree_of(method)
+    methods = {name: getattr(cls, name) for base in _bases(cls) for name in vars(base)}
+    above = [
+        (method.__code__.co_firstlineno, name)
+        for name, method in methods.items()
+        if inspect.isfunction(method) and method.__code__.co_filename == file and not method.__code__.co_freevars
+    ]
+    for _, name in sorted(((first, name) for first, name in above if first <= line), reverse=True):
+        definition = tree_of(methods[name])
         if (
             definition is not None
             and definition.name == name
             and definition.lineno <= line <= (definition.end_lineno or 0)
         ):
-            return method
+            return cast("Callable[..., Any]", methods[name])
     return None
 
 
 @lru_cache(maxsize=4096)
-def tree_of(method: Callable[..., Any]) -> ast.FunctionDef | None:
-    """The function as a tree with the file's own line numbers; columns are those of the dedented code."""
+def block_at(file: str, first: int) -> ast.Module:
+    """The function that begins in a line as a tree with the file's own line numbers; columns are those of the dedented
+    code. Empty where there is no such file, or the line begins no statement (a lambda's)."""
+    lines = linecache.getlines(file)[first - 1 :]
     try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(method)))
-    except (OSError, TypeError, SyntaxError):
-        return None
-    definition = tree.body[0]
+        tree = ast.parse(textwrap.dedent("".join(inspect.getblock(lines))))
+    except (SyntaxError, tokenize.TokenError):
+        return ast.Module([], [])
+    ast.increment_lineno(tree, first - 1)
+    return tree
+
+
+@lru_cache(maxsize=256)
+def file_at(file: str) -> ast.Module:
+    """A whole file as a tree; empty where there is none."""
+    try:
+        return ast.parse("".join(linecache.getlines(file)))
+    except SyntaxError:
+        return ast.Module([], [])
+
+
+def blocks_of(cls: type[nn.Module]) -> Iterator[ast.Module]:
+    """The methods of a module's class and of those it is made of, where there is a file with them."""
+    for base in _bases(cls):
+        for method in vars(base).values():
+            if inspect.isfunction(method):
+                yield block_at(method.__code__.co_filename, method.__code__.co_firstlineno)
+
+
+def tree_of(method: Callable[..., Any]) -> ast.FunctionDef | None:
+    """A plain function as a tree (`block_at`)."""
+    body = block_at(method.__code__.co_filename, method.__code__.co_firstlineno).body
+    definition = body[0] if body else None
     if not isinstance(definition, ast.FunctionDef) or definition.decorator_list or not definition.args.args:
         return None
-    ast.increment_lineno(tree, method.__code__.co_firstlineno - 1)
     return definition
 
 
-def rewritten(cls: type[nn.Module], places: frozenset[Place]) -> dict[str, Callable[..., Any]]:
+def rewritten(cls: Any, places: frozenset[Place]) -> dict[str, Callable[..., Any]]:
     """The methods of a class that these sizes are in, compiled anew to read them from attributes."""
     files = {m.__code__.co_filename for base in _bases(cls) for m in vars(base).values() if inspect.isfunction(m)}
     found = (method_at(cls, file, line) for line, *_ in sorted(places) for file in sorted(files))

@@ -206,14 +206,17 @@ def cut(flow: Flow, node: fx.Node) -> Value:
 
 @rule("chunk", "split", "split_with_sizes", "tensor_split")
 def split(flow: Flow, node: fx.Node) -> Value:
-    """Equal parts of the channels shrink together (index by index); unequal ones each for itself, if the code can."""
+    """Equal parts of the channels shrink together (index by index); unequal ones each for itself, if the code can, and
+    so do equal ones of which the code names each size."""
+    from edgeprune.structure.attributes import names_each_part  # it reads what rules have made of other nodes
+
     args = arguments(node)
     labels = flow.labels(args["self"])
     dim = int(args["dim"]) % len(labels)
     label, sizes = labels[dim], [int(part.shape[dim]) for part in node.meta["val"]]
     if label is None:
         return [labels for _ in sizes]
-    if len(set(sizes)) == 1 and sizes[0] > 1:
+    if len(set(sizes)) == 1 and sizes[0] > 1 and not names_each_part(node, len(sizes)):
         _couple_parts(flow, label, sizes[0])
     elif 1 in sizes:
         flow.atoms.freeze(label, f"single channels are split off: {describe(node)}")

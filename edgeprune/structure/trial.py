@@ -12,18 +12,24 @@ import torch
 from torch import Tensor, nn
 
 from edgeprune.structure.graph import TRACE_ERRORS, evaluating, tensors_in
+from edgeprune.structure.sharing import copy_sharing
 
 SAME = 1e-4  # of the largest value: what single precision leaves equal
 NOTHING = 1e-3  # parameters that are all smaller than this hide what they multiply
 
 
 def lively(module: nn.Module) -> nn.Module:
-    """A copy of a module in eval mode whose tiny parameters (zero gains, layer scales) are drawn anew, always alike."""
-    copied = copy.deepcopy(module).eval()
+    """A copy of a module in eval mode whose tiny parameters (zero gains, layer scales) are drawn anew, always alike.
+
+    The other parameters are the module's own: a trial changes none.
+    """
+    tiny = {name for name, parameter in module.named_parameters() if _is_tiny(parameter)}
+    kept = (parameter for name, parameter in module.named_parameters() if name not in tiny)
+    copied = copy_sharing(module, kept).eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in copied.named_parameters():
-            if parameter.is_floating_point() and parameter.numel() and float(parameter.abs().max()) < NOTHING:
+            if name in tiny:
                 drawn = torch.randn(parameter.shape, generator=generator)
                 if "bias" in name.rpartition(".")[2]:
                     drawn *= 0.1
@@ -33,6 +39,13 @@ def lively(module: nn.Module) -> nn.Module:
                     drawn = 1 + drawn.tanh() / 2
                 parameter.copy_(drawn)
     return copied
+
+
+def _is_tiny(parameter: Tensor) -> bool:
+    if not parameter.is_floating_point() or not parameter.numel():
+        return False
+    least, most = torch.aminmax(parameter.detach())
+    return max(-float(least), float(most)) < NOTHING
 
 
 def trial_input(module: nn.Module, example: Tensor) -> Tensor:

@@ -117,6 +117,14 @@ class Switch:
 
 
 @dataclass(frozen=True)
+class Recast:
+    """A module that gets a class in which its widths may differ (`apart.py`), once a unit of these groups is gone."""
+
+    module: str
+    groups: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Branch:
     """A residual branch that can be removed as one: y = skip + branch(skip) becomes y = skip.
 
@@ -142,6 +150,7 @@ class Structure:
     attributes: tuple[Attribute, ...] = ()
     switches: tuple[Switch, ...] = ()
     mends: tuple[Mend, ...] = ()
+    recasts: tuple[Recast, ...] = ()
     standardized: tuple[str, ...] = ()  # convolutions whose weight is computed from it, over a filter's inputs
 
     @property

@@ -148,7 +148,7 @@ def test_relative_errors_of_tuples_shapes_and_nan() -> None:
 
 def pruned_by_them(module: nn.Module) -> tuple[nn.Module, nn.Module, prop.Kept]:
     pruned = copy.deepcopy(module)
-    theirs._prune(pruned, image(0), theirs.attempts(has_attention=False)[0], {})
+    theirs._prune(pruned, image(0), theirs.attempts(has_attention=False)[0], {}, lambda _: None)
     kept = theirs.kept_elements(pruned)
     assert kept is not None
     return pruned, prop.zero_removed(module, kept), kept

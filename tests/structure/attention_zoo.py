@@ -39,6 +39,21 @@ class ComputedAttention(FusedAttention):
         return self.proj(x.transpose(1, 2).reshape(b, n, c))
 
 
+class GeneratedAttention(FusedAttention):
+    """The sizes stand in a generator expression, over several lines."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, n, _ = x.shape
+        q, k, v = (
+            part.reshape(
+                b, n, self.num_heads, self.head_dim
+            ).transpose(1, 2)
+            for part in self.qkv(x).chunk(3, dim=-1)
+        )  # fmt: skip
+        x = (q * self.scale @ k.transpose(-2, -1)).softmax(-1) @ v
+        return self.proj(x.transpose(1, 2).reshape(b, n, self.attn_dim))
+
+
 class SeparateAttention(nn.Module):
     """Keys and values of different widths, a bias of relative positions for each head, talking heads."""
 
@@ -126,6 +141,7 @@ class GroupNorms(nn.Module):
 ATTENTION = {
     "fused attention": lambda: Transformer(FusedAttention),
     "computed attention": lambda: Transformer(ComputedAttention),
+    "generated attention": lambda: Transformer(GeneratedAttention),
     "separate attention": lambda: Transformer(SeparateAttention),
     "linear attention": lambda: Transformer(LinearAttention),
     "kernel attention": lambda: Transformer(KernelAttention),

@@ -19,7 +19,7 @@ def sizes(name: str) -> dict[str, int]:
     return find_structure(randomized(ATTENTION[name]()), image()).sizes
 
 
-@pytest.mark.parametrize("name", ["fused attention", "computed attention"])
+@pytest.mark.parametrize("name", ["fused attention", "computed attention", "generated attention"])
 def test_one_layer_for_all_has_heads_and_head_dims(name: str) -> None:
     assert sizes(name) == {"patches:out": 12, "attn:heads": 3, "attn:head_dims": 4, "fc1:out": 10}
 
@@ -79,7 +79,7 @@ def test_attention_and_mlp_are_branches_of_their_block() -> None:
     ]
     attention = structure.branches[0]
     assert attention.modules == ("blocks.0.norm1",)
-    assert set(attention.groups) == {"blocks.0.attn:heads", "blocks.0.attn:head_dims"}
+    assert set(attention.groups) == {"blocks.0.attn:heads", "blocks.0.attn:qk", "blocks.0.attn:v"}
 
 
 def test_a_size_that_the_code_works_out_is_put_right() -> None:

@@ -319,7 +319,7 @@ def test_untraceable_model_names_the_line() -> None:
         def between(self, x: Tensor) -> Tensor:
             return x if x.sum() > 0 else -x
 
-    with pytest.raises(ModelError, match=r"test_structure_find\.py:\d+ .*: torch\.export cannot trace"):
+    with pytest.raises(ModelError, match=r"test_structure_find\.py:\d+ .*: the model cannot be traced"):
         find_structure(Branching().double(), image())
 
 
@@ -333,7 +333,7 @@ def test_a_model_of_two_inputs_is_refused() -> None:
 
 
 def test_wrong_input_is_an_error_with_the_shape() -> None:
-    with pytest.raises(ModelError, match="cannot trace"):
+    with pytest.raises(ModelError, match="cannot be traced"):
         find_structure(Plain().double(), image(10))
 
 
@@ -382,3 +382,23 @@ def test_a_detector_with_several_outputs_and_a_shared_head() -> None:
     given = answers(remove_units(module, structure, removed), image())
     assert difference(given, answers(mask_units(module, structure, removed), image())) < 1e-12
     assert [tuple(t.shape) for t in given] == [(2, 3, 8, 8), (2, 3, 4, 4), (2, 4, 8, 8), (2, 4, 4, 4)]
+
+
+def test_a_comprehension_over_several_lines_is_read() -> None:
+    class Pools(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(3, 8, 3), nn.Linear(8 * 5, 4)
+            self.pools = nn.ModuleList([nn.AdaptiveAvgPool2d(1), nn.AdaptiveAvgPool2d(2)])
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.conv(x)
+            parts = [
+                pool(x).flatten(
+                    1
+                )
+                for pool in self.pools
+            ]  # fmt: skip
+            return self.fc(torch.cat(parts, dim=1))
+
+    assert find_structure(randomized(Pools()), image()).sizes == {"conv:out": 8}
