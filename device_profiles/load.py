@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
+import platformdirs
 from pydantic import ValidationError
 
 from device_profiles.schema import DeviceProfile, Facts
@@ -12,20 +13,28 @@ from device_profiles.schema import DeviceProfile, Facts
 FOLDER = Path(__file__).parent / "profiles"
 
 
+def user_folder() -> Path:
+    """Where a user's own profiles are: `device_profiles` in edgeprune's configuration folder."""
+    return platformdirs.user_config_path("edgeprune") / "device_profiles"
+
+
 class ProfileError(ValueError):
     """A profile is not valid, or none fits; the message names the file."""
 
 
-def match_profile(facts: Facts, *, folder: Path = FOLDER) -> DeviceProfile:
-    """The most specific profile that fits; names decide between equals.
+def match_profile(facts: Facts, *, folder: Path | None = None) -> DeviceProfile:
+    """The most specific profile that fits: of the user's own if one does, else of those that come along (or of
+    `folder` alone); names decide between equals.
 
     Raises:
         ProfileError: a profile is not valid, or none fits.
     """
-    fitting = [profile for profile in load_profiles(folder) if profile.match.fits(facts)]
-    if not fitting:
-        raise ProfileError(f"no profile in {folder} fits {facts.abi} {facts.os}: add one (see generic.toml)")
-    return min(fitting, key=lambda profile: (-profile.match.weight, profile.name))
+    folders = (user_folder(), FOLDER) if folder is None else (folder,)
+    for place in folders:
+        fitting = [profile for profile in load_profiles(place) if profile.match.fits(facts)]
+        if fitting:
+            return min(fitting, key=lambda profile: (-profile.match.weight, profile.name))
+    raise ProfileError(f"no profile in {folders[-1]} fits {facts.abi} {facts.os}: add one (see generic.toml)")
 
 
 def load_profiles(folder: Path = FOLDER) -> tuple[DeviceProfile, ...]:

@@ -9,8 +9,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgeprune.api import export, load, merge, probe, prune, quantize, run, tune, verify
+    from edgeprune.api import compare, export, load, merge, probe, prune, quantize, run, tune, verify
     from edgeprune.errors import EdgePruneError
+    from edgeprune.latency.compare import Comparison
     from edgeprune.models.spec import Model, ModelSpec
     from edgeprune.pipeline import Outcome
     from edgeprune.recipe import Recipe, read_recipe
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "compare": "api",
+    "Comparison": "api",
     "export": "api",
     "load": "api",
     "merge": "api",
@@ -44,6 +47,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Comparison",
     "EdgePruneError",
     "Model",
     "ModelSpec",
@@ -52,6 +56,7 @@ __all__ = [
     "Recipe",
     "Run",
     "Verdict",
+    "compare",
     "export",
     "load",
     "merge",

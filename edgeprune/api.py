@@ -18,6 +18,8 @@ from typing import Any
 
 from edgeprune.devices.discovery import open_device
 from edgeprune.errors import RunError, UsageError
+from edgeprune.latency.compare import Comparison
+from edgeprune.latency.compare import compare as compare_files
 from edgeprune.models.load import load as load_source
 from edgeprune.models.spec import Model
 from edgeprune.pipeline import Outcome, change_recipe, do_stage, is_finished, prepare_run, require_earlier
@@ -136,6 +138,25 @@ def verify(run: Run | Path | str, *, device: str | None = None, progress: Progre
             )
     _go_on(run, "verify", None, {}, progress)
     return Verdict.model_validate_json((_folder(run) / "verify" / "verdict.json").read_bytes())
+
+
+def compare(
+    a: Path | str,
+    b: Path | str,
+    *,
+    device: str = "local",
+    margin: float = 0.01,
+    budget_s: float = 120.0,
+    threads: int = 1,
+    seed: int = 0,
+) -> Comparison:
+    """Measure two exported files in turn until it is sure whether B is faster, slower, or no different.
+
+    See `edgeprune.latency.compare.compare`.
+    """
+    return compare_files(
+        open_device(device), Path(a), Path(b), margin=margin, budget_s=budget_s, threads=threads, seed=seed
+    )
 
 
 def write_report(run: Run | Path | str, *, progress: Progress | None = None) -> Path:

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 
 from edgeprune.artifacts.plugins import exporter_for, find_exporter, require_toolkit
+from edgeprune.devices.store import file_sha256
 from edgeprune.errors import EdgePruneError, RunError
 from edgeprune.progress import Progress, Silent
 from edgeprune.recipe import Recipe
@@ -137,7 +139,7 @@ def change_recipe(opened: Run, recipe: Recipe) -> Run:
 def is_finished(run: Run, stage: Stage) -> bool:
     """Whether a stage is finished with the recipe as it is now."""
     record = run.record(stage)
-    return record is not None and record.settings == _settings(run.recipe, stage)
+    return record is not None and record.settings == _settings(run, stage)
 
 
 def require_earlier(run: Run, stage: Stage) -> None:
@@ -175,7 +177,7 @@ def do_stage(context: Context, stage: Stage) -> None:
     try:
         result = _FUNCTIONS[stage](context, folder)
         seconds = time.monotonic() - started
-        settings = _settings(context.recipe, stage)
+        settings = _settings(context.run, stage)
         context.run.finish(stage, settings=settings, seconds=seconds, result=result)
         if stage == "tune":
             shutil.rmtree(context.run.folder / SNAPSHOTS, ignore_errors=True)
@@ -191,9 +193,29 @@ def do_stage(context: Context, stage: Stage) -> None:
         raise
 
 
-def _settings(recipe: Recipe, stage: Stage) -> str:
+def _settings(run: Run, stage: Stage) -> str:
+    """What a stage and those before it read: sections of the recipe, and the checkpoint's content."""
     sections = [name for earlier in STAGES[: STAGES.index(stage) + 1] for name in _READS[earlier]]
-    return settings_hash(recipe, tuple(sections))
+    settings = settings_hash(run.recipe, tuple(sections))
+    weights = _checkpoint_sha256(run)
+    return f"{settings}-{weights[:16]}" if weights else settings
+
+
+def _checkpoint_sha256(run: Run) -> str:
+    """Of the checkpoint as it is now; one that was taken away since is the one that was loaded."""
+    path = run.recipe.model.checkpoint
+    if path is None:
+        return ""
+    if path.is_file():
+        state = path.stat()
+        return _sha256(path, state.st_mtime_ns, state.st_size)
+    loaded = run.record("load")
+    return str(loaded.result.get("checkpoint_sha256", "")) if loaded else ""
+
+
+@lru_cache(maxsize=16)
+def _sha256(path: Path, _changed_ns: int, _size: int) -> str:
+    return file_sha256(path)
 
 
 def _seed(seed: int) -> None:

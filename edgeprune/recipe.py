@@ -104,7 +104,7 @@ class DeviceSection(Section):
     id: str = "local"
     runtime: Runtime = "litert"
     threads: int = Field(default=1, ge=1)
-    protocol: Literal["quick", "standard"] = "quick"
+    protocol: Literal["quick", "standard", "mlperf"] = "quick"
 
 
 class PruneSection(Section):
@@ -113,6 +113,7 @@ class PruneSection(Section):
 
     target: str = "0.5x"
     method: Literal["taylor", "magnitude"] = "taylor"
+    allocator: Literal["judged", "additive"] = "judged"
     tolerance: float = Field(default=0.03, gt=0, lt=1)
     corrections: int = Field(default=6, ge=0)
     granularity: int | None = Field(default=None, ge=1)

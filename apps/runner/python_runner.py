@@ -4,21 +4,28 @@
 
 A job:
     version 1; runtime "litert" | "executorch" | "onnxruntime"; threads
-    mode "time" (latency), "infer" (outputs of given inputs) or "memory" (peak memory)
+    mode "time" (latency), "infer" (outputs of given inputs), "memory" (peak memory) or "profile" (of each kernel;
+        "litert" only, and with litert_profile.py beside this file)
     cases [{id, model, inputs?, outputs?, first_round?}]; `inputs` and `outputs` are .npy paths, needed by "infer"
-    "time" only: schedule "interleaved" (A B A B ...), "mirrored" (A B B A ...) or "sequential" (A A B B ...),
-        rounds, keep_loaded (else a model is loaded anew for each round), warm_up_runs and warm_up_s after a load,
-        min_runs, min_s and max_samples for each visit of a case; a case may start at `first_round`
-    "memory" only: runs
+    "time" only: schedule "interleaved" (A B A B ...), "mirrored" (A B B A ...), "shuffled" (each round in an order
+        drawn from `seed`) or "sequential" (A A B B ...), rounds, keep_loaded (else a model is loaded anew for each
+        round), warm_up_runs and warm_up_s after a load and then until `steady`: the medians of the last two quarters
+        agree to this share, or warm_up_most_s are over), min_runs, min_s and max_samples for each visit of a case; a
+        case may start at `first_round`
+    "memory" and "profile": runs; "profile" only: warm_up_runs
+    cores? [numbers]: those to run on; the scheduler's choice without
 
 The lines, each an object with `event`:
-    start   runtime, version, library, sha256, threads, python
-    conditions when ("before" | "after"), time, load_1min, cpu_steal_s, frequency_mhz, temperature_c
+    start   runtime, version, library, sha256, threads, cores, python
+    conditions when ("before" | "during" | "after"), time, clock_s, load_1min, running, cpu_steal_s, cpu_busy_s, cpus,
+            own_s, frequency_mhz, temperature_c; "during" between visits, at most once a second
     begin   case, round                    so that a crash has a name
+    warm    case, runs, seconds, steady    after the warm-up
     samples case, round, seconds [...], runs_per_sample, preempted [indices of seconds], steal_s
     progress case, done                    "infer": inputs done so far
     outputs case, file, count, peak_bytes  "infer": finished
     memory  case, peak_bytes
+    profile case, names [...], times_us [[...] for each run], whole_us [...]
     error   case, kind ("load" | "input" | "run"), message
     end
 
@@ -49,6 +56,7 @@ Array = npt.NDArray[Any]
 Job = dict[str, Any]
 Spec = tuple[tuple[int, ...], np.dtype[Any]]
 VERSION = 1
+WATCH_S = 1.0  # between two looks at the conditions
 CHANNEL = 63  # a descriptor no library takes
 
 
@@ -224,14 +232,32 @@ def steal_s() -> float | None:
     return int(fields[8]) / os.sysconf("SC_CLK_TCK") if len(fields) > 8 else None
 
 
+def busy_s() -> float | None:
+    """Seconds that this machine's cores have worked for anybody (user, nice, system, interrupts)."""
+    fields = (first_line(Path("/proc/stat")) or "").split()
+    if len(fields) <= 7:
+        return None
+    return sum(int(fields[place]) for place in (1, 2, 3, 6, 7)) / os.sysconf("SC_CLK_TCK")
+
+
+def running() -> int | None:
+    """Tasks that run or want to, this one included."""
+    fields = (first_line(Path("/proc/loadavg")) or "").split()
+    return int(fields[3].partition("/")[0]) if len(fields) > 3 else None
+
+
 def read_conditions() -> dict[str, Any]:
-    """Load, steal, clock and temperature, each absent where the machine does not tell."""
+    """Load, steal, clock and temperature, each absent where the machine does not tell.
+
+    The tree of sysfs is looked for where SYSFS_PATH says, as libsysfs does.
+    """
+    sysfs = Path(os.environ.get("SYSFS_PATH", "/sys"))
     frequencies = []
-    for path in sorted(Path("/sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_cur_freq")):
+    for path in sorted(sysfs.glob("devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq")):
         if (text := first_line(path)) and text.isdigit():
             frequencies.append(int(text) / 1e3)
     temperatures = {}
-    for zone in sorted(Path("/sys/class/thermal").glob("thermal_zone*")):
+    for zone in sorted(sysfs.glob("class/thermal/thermal_zone*")):
         text = first_line(zone / "temp")
         if text and text.lstrip("-").isdigit():
             temperatures[f"{zone.name}:{first_line(zone / 'type') or 'unknown'}"] = int(text) / 1e3
@@ -241,8 +267,13 @@ def read_conditions() -> dict[str, Any]:
         load = None
     return {
         "time": time.time(),
+        "clock_s": time.monotonic(),
         "load_1min": load,
+        "running": running(),
         "cpu_steal_s": steal_s(),
+        "cpu_busy_s": busy_s(),
+        "cpus": os.cpu_count(),
+        "own_s": time.process_time(),
         "frequency_mhz": frequencies,
         "temperature_c": temperatures,
     }
@@ -283,21 +314,40 @@ def run_once(model: Loaded) -> None:
         raise CaseError("run", f"{type(error).__name__}: {error}") from error
 
 
-def warm_up(model: Loaded, job: Job) -> float:
-    """Run until both limits are met; returns the median seconds of the later half."""
+def warm_up(model: Loaded, job: Job, case: Job) -> float:
+    """Run until both limits are met and the latency is steady; returns the median seconds of the later half."""
     times: list[int] = []
-    start = time.perf_counter_ns()
-    while len(times) < job["warm_up_runs"] or time.perf_counter_ns() - start < job["warm_up_s"] * 1e9:
-        begin = time.perf_counter_ns()
+    clock = time.perf_counter_ns
+    start, wanted, most = clock(), job.get("steady", 0.0), job.get("warm_up_most_s", 0.0)
+    while True:
+        enough = len(times) >= job["warm_up_runs"] and clock() - start >= job["warm_up_s"] * 1e9
+        if enough and (not wanted or is_steady(times, wanted) or clock() - start >= most * 1e9):
+            break
+        begin = clock()
         model.invoke()
-        times.append(time.perf_counter_ns() - begin)
-    later = sorted(times[len(times) // 2 :]) or [1]
-    return max(later[len(later) // 2], 1) / 1e9
+        times.append(clock() - begin)
+    steady = is_steady(times, wanted) if wanted else None
+    emit("warm", case=case["id"], runs=len(times), seconds=round((clock() - start) / 1e9, 3), steady=steady)
+    return max(middle(times[len(times) // 2 :]), 1) / 1e9
 
 
-def runs_per_sample(model: Loaded, job: Job) -> int:
+def is_steady(times: Sequence[int], share: float) -> bool:
+    """Whether the medians of the last two quarters agree to this share; of fewer than 16 runs nobody can tell."""
+    quarter = len(times) // 4
+    if quarter < 4:
+        return False
+    third, last = middle(times[-2 * quarter : -quarter]), middle(times[-quarter:])
+    return abs(last - third) <= share * third
+
+
+def middle(times: Sequence[int]) -> int:
+    ordered = sorted(times) or [1]
+    return ordered[len(ordered) // 2]
+
+
+def runs_per_sample(model: Loaded, job: Job, case: Job) -> int:
     """More than one only where a run is so short that the limits would give more than `max_samples`."""
-    expected = max(job["min_runs"], job["min_s"] / warm_up(model, job))
+    expected = max(job["min_runs"], job["min_s"] / warm_up(model, job, case))
     return max(1, math.ceil(expected / job["max_samples"]))
 
 
@@ -346,8 +396,11 @@ def visits(job: Job) -> Iterator[tuple[Job, int]]:
     if job["schedule"] == "sequential":
         yield from ((case, number) for case, first in cases for number in range(first, job["rounds"]))
         return
+    random = np.random.default_rng(job.get("seed", 0))
     for number in range(job["rounds"]):
         order = cases[::-1] if job["schedule"] == "mirrored" and number % 2 else cases
+        if job["schedule"] == "shuffled":
+            order = [cases[place] for place in random.permutation(len(cases))]
         yield from ((case, number) for case, first in order if number >= first)
 
 
@@ -355,16 +408,20 @@ def time_cases(job: Job) -> None:
     """Visit the cases; loaded models are kept between rounds, or loaded anew each time (fresh memory layout)."""
     kept: dict[str, tuple[Loaded, int]] = {}
     failed: set[str] = set()
+    watched = time.monotonic()
     for case, number in visits(job):
         if case["id"] in failed:
             continue
+        if time.monotonic() - watched >= WATCH_S:
+            emit("conditions", when="during", **read_conditions())
+            watched = time.monotonic()
         emit("begin", case=case["id"], round=number)
         try:
             if case["id"] in kept:
                 model, batch = kept[case["id"]]
             else:
                 model = prepared(job, case)
-                batch = runs_per_sample(model, job)
+                batch = runs_per_sample(model, job, case)
             if job["keep_loaded"]:
                 kept[case["id"]] = (model, batch)
             result = visit(model, job, batch)
@@ -444,8 +501,21 @@ def memory_case(job: Job, case: Job) -> None:
     emit("memory", case=case["id"], peak_bytes=peak_since(baseline))
 
 
+def profile_case(job: Job, case: Job) -> None:
+    """Time of each kernel in each run; only LiteRT tells."""
+    if job["runtime"] != "litert":
+        raise CaseError("run", f"{job['runtime']} has no profiler that this runner can ask")
+    from litert_profile import profiled  # type: ignore[import-not-found]
+
+    try:
+        found = profiled(case["model"], job["threads"], job["runs"], job["warm_up_runs"])
+    except (RuntimeError, OSError, AttributeError) as error:
+        raise CaseError("run", f"{type(error).__name__}: {error}") from error
+    emit("profile", case=case["id"], **found)
+
+
 def one_by_one(job: Job) -> None:
-    work = infer_case if job["mode"] == "infer" else memory_case
+    work = {"infer": infer_case, "memory": memory_case, "profile": profile_case}[job["mode"]]
     for case in job["cases"]:
         emit("begin", case=case["id"], round=0)
         try:
@@ -460,6 +530,12 @@ def main(arguments: list[str]) -> int:
         print(f"this runner reads jobs of version {VERSION}, not {job.get('version')!r}", file=sys.stderr)
         return 2
     own_stdout()
+    if "cores" in job:  # before the runtime makes its threads: they inherit it
+        try:
+            os.sched_setaffinity(0, job["cores"])
+        except (OSError, AttributeError) as error:
+            print(f"cannot run on the cores {job['cores']}: {error}", file=sys.stderr)
+            return 4
     _, distribution, module, starts = RUNTIMES[job["runtime"]]
     try:
         library = native_library(module, starts)
@@ -474,6 +550,7 @@ def main(arguments: list[str]) -> int:
         library=library.name,
         sha256=file_sha256(library),
         threads=job["threads"],
+        cores=sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [],
         python=platform.python_version(),
     )
     emit("conditions", when="before", **read_conditions())

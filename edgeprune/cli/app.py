@@ -11,7 +11,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from edgeprune.cli import bench, devices, doctor, prune, report, run, show, stage
+from edgeprune.cli import bench, compare, devices, doctor, probe, profile, prune, report, run, show, stage, table
 from edgeprune.errors import EdgePruneError, UsageError
 
 _WRONG_PATH = (FileExistsError, FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
@@ -44,6 +44,10 @@ app.command("quantize")(stage.quantize)
 app.command("export")(stage.export)
 app.command("verify")(stage.verify)
 app.command("bench")(bench.bench)
+app.command("compare")(compare.compare)
+app.command("probe")(probe.probe)
+app.command("profile")(profile.profile)
+app.add_typer(table.table, name="table")
 app.command("devices")(devices.devices)
 app.command("doctor")(doctor.doctor)
 app.command("show")(show.show)

@@ -10,40 +10,29 @@ import typer
 from edgeprune.cli.console import DeviceOption, JsonOption, milliseconds, show_result
 
 if TYPE_CHECKING:
-    from edgeprune.devices.conditions import RuntimeName
     from edgeprune.latency.measurement import Measurement
-
-RUNTIMES: dict[str, RuntimeName] = {".tflite": "litert", ".pte": "executorch", ".onnx": "onnxruntime"}
 
 
 def bench(
     files: Annotated[list[Path], typer.Argument(help="Files to measure: .tflite, .pte, .onnx.")],
     device: DeviceOption = None,
     threads: Annotated[int, typer.Option(help="Threads of the runtime.")] = 1,
-    protocol: Annotated[str, typer.Option(help="quick or standard.")] = "quick",
+    protocol: Annotated[str, typer.Option(help="quick, standard or mlperf.")] = "quick",
     as_json: JsonOption = False,
 ) -> None:
     """Measure FILES on a device, those of one runtime interleaved, with interval and quality."""
     from rich.table import Column, Table
 
     from edgeprune.devices.discovery import open_device
-    from edgeprune.errors import UsageError
+    from edgeprune.devices.runtimes import runtime_of
     from edgeprune.latency.protocol import measure
 
-    for file in files:
-        if not file.is_file():
-            raise UsageError("no such file", where=str(file), hint="name exported files")
-        if file.suffix not in RUNTIMES:
-            raise UsageError(
-                f"no runtime for {file.suffix or 'a file without suffix'}",
-                where=str(file),
-                hint="files that run here: .tflite, .pte, .onnx",
-            )
+    runtimes = {file: runtime_of(file) for file in files}
     opened = open_device(device or "local")
     measured: dict[Path, Measurement] = {}
     with opened.lease():
-        for runtime in dict.fromkeys(RUNTIMES[file.suffix] for file in files):
-            group = [file for file in files if RUNTIMES[file.suffix] == runtime]
+        for runtime in dict.fromkeys(runtimes.values()):
+            group = [file for file in files if runtimes[file] == runtime]
             results = measure(opened, group, runtime=runtime, threads=threads, protocol=protocol)
             measured.update(zip(group, results, strict=True))
     table = Table(Column("file", overflow="fold"), "runtime", "latency", "p90", "samples")

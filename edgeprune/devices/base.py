@@ -10,6 +10,8 @@ from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict
 
+from edgeprune.devices.conditions import Conditions
+
 
 class DeviceFacts(BaseModel):
     """What a device is."""
@@ -18,6 +20,7 @@ class DeviceFacts(BaseModel):
     id: str
     kind: str  # local, ssh, adb, apple
     model: str
+    soc: str = ""
     cpu: str
     abi: str  # x86_64, aarch64, ...
     os: str
@@ -57,6 +60,10 @@ class Device(Protocol):
     def id(self) -> str: ...
 
     def facts(self) -> DeviceFacts: ...
+
+    def conditions(self) -> Conditions:
+        """What it is like now: load, clock, temperature."""
+        ...
 
     def push(self, local: Path, remote: str) -> str:
         """Copy a file there (atomic, skipped when the same content is there); returns its path on the device."""

@@ -14,8 +14,13 @@ class Conditions(BaseModel):
 
     model_config = ConfigDict(frozen=True)
     time: float
+    clock_s: float | None = None  # of a clock that does not jump
     load_1min: float | None = None
+    running: int | None = None  # tasks that run or want to
     cpu_steal_s: float | None = None
+    cpu_busy_s: float | None = None  # worked by all cores for anybody
+    cpus: int | None = None  # of the machine, whose work `cpu_busy_s` and `cpu_steal_s` count
+    own_s: float | None = None  # worked for the measuring process
     frequency_mhz: tuple[float, ...] = ()
     temperature_c: dict[str, float] = {}
 

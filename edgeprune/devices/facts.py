@@ -30,6 +30,7 @@ def local_facts() -> DeviceFacts:
         id="local",
         kind="local",
         model=_machine_model(),
+        soc=_read(Path("/proc/device-tree/compatible")).strip("\0").replace("\0", " "),
         cpu=_cpu_name(cpuinfo),
         abi={"AMD64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.machine()),
         os=_os_name(),

@@ -22,6 +22,7 @@ from edgeprune.devices.store import file_sha256
 from edgeprune.errors import DeviceError, ToolkitMissing, UsageError
 
 Array = npt.NDArray[Any]
+PROFILE_WARM_UP_RUNS = 20
 LEASE_WAIT_S = 900.0  # a job in front of ours is waited for this long
 
 
@@ -38,7 +39,7 @@ class Case:
 class Timing:
     """How cases are visited and timed; the limits hold for each visit. See the runner's head."""
 
-    schedule: Literal["interleaved", "mirrored", "sequential"]
+    schedule: Literal["interleaved", "mirrored", "shuffled", "sequential"]
     rounds: int
     keep_loaded: bool
     warm_up_runs: int
@@ -46,22 +47,30 @@ class Timing:
     min_runs: int
     min_s: float
     max_samples: int
+    seed: int = 0  # of the order of a shuffled schedule
+    steady: float = 0.0  # warm up until the latency changes by no more than this share; 0: for a fixed time
+    warm_up_most_s: float = 0.0
 
 
 @dataclass(frozen=True)
 class Job:
-    """What to run. `timing` makes it a latency job, else cases with inputs are inferred, others' memory measured."""
+    """What to run. `timing` makes it a latency job, `profile_runs` a profile; else cases with inputs are inferred,
+    others' memory measured."""
 
     runtime: RuntimeName
     cases: tuple[Case, ...]
     threads: int = 1
     timing: Timing | None = None
+    cores: tuple[int, ...] = ()  # to run on; the scheduler's choice without
     memory_runs: int = 5
+    profile_runs: int = 0  # more than 0: the time of each kernel is asked for
 
     @property
-    def mode(self) -> Literal["time", "infer", "memory"]:
+    def mode(self) -> Literal["time", "infer", "memory", "profile"]:
         if self.timing is not None:
             return "time"
+        if self.profile_runs:
+            return "profile"
         return "infer" if any(case.inputs is not None for case in self.cases) else "memory"
 
 
@@ -82,6 +91,15 @@ class Visit:
         return tuple(s for i, s in enumerate(self.seconds) if i not in bad)
 
 
+@dataclass(frozen=True)
+class KernelTimes:
+    """Microseconds by run and kernel, (runs, kernels), the kernels in the order in which they ran, and by whole run."""
+
+    names: tuple[str, ...]
+    times_us: tuple[tuple[int, ...], ...]
+    whole_us: tuple[int, ...]
+
+
 @dataclass
 class CaseResult:
     """What came of a case; `failure` says why it has no result."""
@@ -92,17 +110,25 @@ class CaseResult:
     peak_memory_bytes: int | None = None
     failure: str | None = None
     finished: bool = False
+    kernels: KernelTimes | None = None
 
 
 @dataclass
 class JobResult:
-    """What came of a job. `before` and `after` are of the first and the last runner process."""
+    """What came of a job. `before` and `after` are of the first and the last runner process; `during` was seen between
+    visits."""
 
     build: RuntimeBuild
     before: Conditions
     after: Conditions
     cases: dict[str, CaseResult]
     processes: int = 1
+    during: tuple[Conditions, ...] = ()
+
+    @property
+    def watched(self) -> tuple[Conditions, ...]:
+        """The conditions in the order in which they were seen."""
+        return self.before, *self.during, self.after
 
 
 @dataclass(frozen=True)
@@ -192,6 +218,11 @@ def runner_script() -> Path:
     return Path(spec.origin)
 
 
+def profiler_script() -> Path:
+    """What asks LiteRT's profiler, pushed beside the runner."""
+    return runner_script().with_name("litert_profile.py")
+
+
 def _check(device: Device, job: Job) -> None:
     for case in job.cases:
         if not case.model.is_file():
@@ -224,9 +255,12 @@ class _Progress:
         self._build: RuntimeBuild | None = None
         self._before: Conditions | None = None
         self._after: Conditions | None = None
+        self._during: list[Conditions] = []
 
     def run(self) -> JobResult:
         script = self._device.push(runner_script(), "runner/python_runner.py")
+        if self._job.mode == "profile":
+            self._device.push(profiler_script(), "runner/litert_profile.py")
         base = self._pushed()
         processes = 0
         while (remaining := self._remaining(base["cases"])) or processes == 0:
@@ -238,7 +272,8 @@ class _Progress:
                 self._blame(done)
         if self._build is None or self._before is None:
             raise DeviceError("the runner did not say what it runs on", where=self._device.id)
-        return JobResult(self._build, self._before, self._after or self._before, self._results, processes)
+        after, during = self._after or self._before, tuple(self._during)
+        return JobResult(self._build, self._before, after, self._results, processes, during)
 
     def _pushed(self) -> dict[str, Any]:
         """The job as the runner reads it, its files on the device."""
@@ -250,7 +285,10 @@ class _Progress:
                 entry["inputs"] = self._push_array(case.inputs, f"{self._folder}/inputs-{number}.npy")
                 entry["outputs"] = entry["inputs"].replace("inputs-", "outputs-")
             cases.append(entry)
-        head = {"version": 1, "runtime": job.runtime, "threads": job.threads, "mode": job.mode, "runs": job.memory_runs}
+        head: dict[str, Any] = {"version": 1, "runtime": job.runtime, "threads": job.threads, "mode": job.mode}
+        head |= {"runs": job.profile_runs or job.memory_runs, "warm_up_runs": PROFILE_WARM_UP_RUNS}
+        if job.cores:
+            head["cores"] = list(job.cores)
         return {**head, **(vars(job.timing) if job.timing else {}), "cases": cases}
 
     def _push_model(self, model: Path) -> str:
@@ -291,6 +329,8 @@ class _Progress:
             now = Conditions.model_validate({k: v for k, v in event.items() if k not in ("event", "when")})
             if event["when"] == "before":
                 self._before = self._before or now
+            elif event["when"] == "during":
+                self._during.append(now)
             else:
                 self._after = now
         elif kind == "end":
@@ -320,6 +360,10 @@ class _Progress:
             case.peak_memory_bytes, case.finished = event["peak_bytes"], True
         elif kind == "memory":
             case.peak_memory_bytes, case.finished = event["peak_bytes"], True
+        elif kind == "profile":
+            times = tuple(tuple(run) for run in event["times_us"])
+            case.kernels = KernelTimes(tuple(event["names"]), times, tuple(event["whole_us"]))
+            case.finished = True
         elif kind == "error":
             case.failure, case.finished = event["message"], True
         if case.finished or kind == "samples":

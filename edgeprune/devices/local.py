@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 import platformdirs
 
 from edgeprune.devices.base import Completed, DeviceFacts
+from edgeprune.devices.conditions import Conditions
 from edgeprune.devices.facts import local_facts
 from edgeprune.devices.lease import Lease
 from edgeprune.devices.store import Store
@@ -45,6 +46,12 @@ class LocalDevice:
         if self._facts is None:
             self._facts = local_facts()
         return self._facts
+
+    def conditions(self) -> Conditions:
+        """What this machine is like now."""
+        from apps.runner.python_runner import read_conditions
+
+        return Conditions.model_validate(read_conditions())
 
     def push(self, local: Path, remote: str) -> str:
         """Copy a file there (atomic, skipped when the same content is there); returns its path on the device."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from statistics import fmean
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, computed_field
 
 from edgeprune.devices.conditions import Conditions, RuntimeBuild
 
@@ -30,7 +31,22 @@ class Measurement(BaseModel):
     evidence: str  # why that quality, in words
     before: Conditions
     after: Conditions
+    during: tuple[Conditions, ...] = ()
     peak_memory_bytes: int | None = None
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def least_s(self) -> float:
+        """The fastest sample."""
+        return min(self.samples_s)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def trimmed_mean_s(self) -> float:
+        """The mean without the fastest and the slowest tenth."""
+        ordered = sorted(self.samples_s)
+        cut = len(ordered) // 10
+        return fmean(ordered[cut : len(ordered) - cut])
 
 
 class Ratio(BaseModel):

@@ -13,11 +13,13 @@ import numpy as np
 
 from edgeprune.devices.base import Device
 from edgeprune.devices.conditions import RuntimeBuild
-from edgeprune.devices.jobs import Case, CaseResult, Job, JobResult, Visit, run_job, runtime_build
+from edgeprune.devices.jobs import Case, CaseResult, Job, JobResult, Visit, runtime_build
 from edgeprune.errors import DeviceError
+from edgeprune.latency.care import timed_job
 from edgeprune.latency.cost import stair_kind
 from edgeprune.latency.measurement import Measurement
-from edgeprune.latency.protocol import PROTOCOLS, measurement_of
+from edgeprune.latency.presets import PROTOCOLS
+from edgeprune.latency.protocol import measurement_of
 from edgeprune.latency.staircase import SWEEP, fit_staircase
 from edgeprune.latency.table import LatencyTable, Setting
 from edgeprune.latency.tflite_writer import Graph, Unsupported, append, input_shape
@@ -163,7 +165,7 @@ class _Prober:
     def _run(self, files: Mapping[OpSignature, Path], operations: Iterable[OpSignature]) -> JobResult:
         cases = tuple(Case(op.key(), files[op]) for op in (EMPTY, *operations) if op in files)
         timing = PROTOCOLS["probe"].timing
-        result = run_job(
+        result = timed_job(
             self._device, Job(self._runtime, tuple({c.id: c for c in cases}.values()), self._setting.threads, timing)
         )
         if result.build.id != self._setting.build:
@@ -189,8 +191,7 @@ class _Prober:
             device=self._setting.device,
             build=result.build,
             threads=self._setting.threads,
-            before=result.before,
-            after=result.after,
+            watched=[result.watched],
             cores=self._device.facts().cores,
             divide=lambda seconds: max((seconds - overhead) / copies, 1e-9),
         )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,64 +11,13 @@ import numpy as np
 
 from edgeprune.devices.base import Device
 from edgeprune.devices.conditions import Conditions, RuntimeBuild, RuntimeName
-from edgeprune.devices.jobs import Case, CaseResult, Job, JobResult, Timing, Visit, run_job
+from edgeprune.devices.jobs import Case, CaseResult, Job, JobResult, Visit, run_job
 from edgeprune.errors import DeviceError, UsageError
+from edgeprune.latency.care import timed_job
 from edgeprune.latency.measurement import Measurement, Ratio
+from edgeprune.latency.presets import Protocol, find_protocol
 from edgeprune.latency.quality import judge
 from edgeprune.latency.statistics import interval_of_median, interval_over_groups
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """How long and how often. `timing` is for single latencies; ratios go on in processes of `pairs` pairs."""
-
-    name: str
-    timing: Timing
-    pair_timing: Timing
-    least_processes: int
-    most_processes: int
-    half_width: float  # a ratio is precise enough when its 95 % interval is no wider than this on either side
-
-
-def _pairs(count: int) -> Timing:
-    return Timing("mirrored", count, True, warm_up_runs=3, warm_up_s=0.05, min_runs=3, min_s=0.008, max_samples=32)
-
-
-PROTOCOLS: dict[str, Protocol] = {
-    "quick": Protocol(
-        "quick",
-        Timing("interleaved", 6, True, warm_up_runs=3, warm_up_s=0.1, min_runs=6, min_s=0.1, max_samples=100),
-        _pairs(40),
-        least_processes=2,
-        most_processes=6,
-        half_width=0.01,
-    ),
-    "standard": Protocol(
-        "standard",
-        Timing("interleaved", 16, True, warm_up_runs=5, warm_up_s=0.3, min_runs=8, min_s=0.13, max_samples=100),
-        _pairs(60),
-        least_processes=4,
-        most_processes=10,
-        half_width=0.005,
-    ),
-    "probe": Protocol(
-        "probe",
-        Timing("interleaved", 3, False, warm_up_runs=2, warm_up_s=0.002, min_runs=3, min_s=0.006, max_samples=24),
-        _pairs(12),
-        least_processes=1,
-        most_processes=3,
-        half_width=0.02,
-    ),
-}
-
-
-def find_protocol(protocol: str | Protocol) -> Protocol:
-    """A preset by name: quick, standard or probe."""
-    if isinstance(protocol, Protocol):
-        return protocol
-    if protocol not in PROTOCOLS:
-        raise UsageError(f"no protocol is called {protocol!r}", hint=f"known protocols: {', '.join(PROTOCOLS)}")
-    return PROTOCOLS[protocol]
 
 
 def measure(
@@ -80,32 +29,52 @@ def measure(
     protocol: str | Protocol = "quick",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Measurement]:
-    """Latency of each file, all in one runner process, visited in turn (A B A B ...) so that they share conditions.
+    """Latency of each file: all in one runner process, visited in turn (A B A B ...) so that they share conditions,
+    or apart, where the protocol says so. What was throttled is measured again after a pause.
 
     `on_progress` gets (visits done, visits in all).
 
     Raises:
         UsageError: a file is missing or cannot be run; names it.
-        DeviceError: the device is in use or was lost.
+        DeviceError: the device is in use, was lost, or stays too hot.
     """
     settings = find_protocol(protocol)
-    counter = _Counter(len(files) * settings.timing.rounds, on_progress)
-    job = Job(runtime, _cases(files), threads=threads, timing=settings.timing)
-    result = run_job(device, job, on_event=counter)
-    fingerprint, cores = device.facts().fingerprint, device.facts().cores
-    return [
-        measurement_of(
-            succeeded(case, file, runtime).visits,
-            file=file.name,
-            device=fingerprint,
-            build=result.build,
-            threads=threads,
-            before=result.before,
-            after=result.after,
-            cores=cores,
+    groups = [[file] for file in files] if settings.apart else [list(files)]
+    found: list[Measurement] = []
+    for number, group in enumerate(groups):
+        if number:
+            time.sleep(settings.pause_s)
+        counter = _Counter(len(files) * settings.timing.rounds, on_progress, done=len(found) * settings.timing.rounds)
+        found += _measured(device, group, runtime, threads, settings, counter)
+    return found
+
+
+def _measured(
+    device: Device, files: Sequence[Path], runtime: RuntimeName, threads: int, settings: Protocol, counter: _Counter
+) -> list[Measurement]:
+    """Files in one process, again while any is throttled and the protocol allows it."""
+    facts = device.facts()
+    for attempt in range(settings.retries + 1):
+        if attempt:
+            time.sleep(settings.pause_s)
+        result = timed_job(
+            device, Job(runtime, _cases(files), threads=threads, timing=settings.timing), on_event=counter
         )
-        for case, file in zip(result.cases.values(), files, strict=True)
-    ]
+        found = [
+            measurement_of(
+                succeeded(case, file, runtime).visits,
+                file=file.name,
+                device=facts.fingerprint,
+                build=result.build,
+                threads=threads,
+                watched=[result.watched],
+                cores=facts.cores,
+            )
+            for case, file in zip(result.cases.values(), files, strict=True)
+        ]
+        if not any(one.quality == "throttled" for one in found):
+            break
+    return found
 
 
 def measure_ratio(
@@ -134,11 +103,11 @@ def measure_ratio(
     groups: list[list[float]] = []
     while True:
         job = Job(runtime, _cases(files), threads=threads, timing=settings.pair_timing)
-        jobs.append(run_job(device, job, on_event=counter))
+        jobs.append(timed_job(device, job, on_event=counter))
         if jobs[-1].build != jobs[0].build:
             raise DeviceError("the runtime was changed while measuring", where=device.id, hint="measure again")
         pair = [succeeded(c, f, runtime).visits for c, f in zip(jobs[-1].cases.values(), files, strict=True)]
-        groups.append([_latency(a) / _latency(b) for a, b in zip(*pair, strict=True)])
+        groups.append([latency_of(a) / latency_of(b) for a, b in zip(*pair, strict=True)])
         ratios = [r for group in groups for r in group]
         value, (low, high) = float(np.median(ratios)), interval_over_groups(groups)
         visits = [[v for j in jobs for v in j.cases[str(i)].visits] for i in range(2)]
@@ -147,12 +116,11 @@ def measure_ratio(
             low=low,
             high=high,
             series=ratios,
-            latencies=[_latency(v) for v in visits[1]],
-            before=jobs[0].before,
-            after=jobs[-1].after,
+            latencies=[latency_of(v) for v in visits[1]],
+            watched=[job.watched for job in jobs],
             cores=cores,
-            preempted_share=_preempted_share([*visits[0], *visits[1]]),
-            disturbed_share=_disturbed_share([*visits[0], *visits[1]]),
+            preempted_share=preempted_share([*visits[0], *visits[1]]),
+            disturbed_share=disturbed_share([*visits[0], *visits[1]]),
             samples=len(ratios),
         )
         precise = (high - low) / 2 / value <= settings.half_width and quality == "stable"
@@ -165,8 +133,7 @@ def measure_ratio(
             device=fingerprint,
             build=jobs[0].build,
             threads=threads,
-            before=jobs[0].before,
-            after=jobs[-1].after,
+            watched=[job.watched for job in jobs],
             cores=cores,
         )
         for i in range(2)
@@ -198,26 +165,26 @@ def measurement_of(
     device: str,
     build: RuntimeBuild,
     threads: int,
-    before: Conditions,
-    after: Conditions,
+    watched: Sequence[Sequence[Conditions]],
     cores: int,
     divide: Callable[[float], float] = lambda seconds: seconds,
 ) -> Measurement:
-    """A measurement from its visits; `divide` turns a sample's seconds into what is measured (for probes)."""
+    """A measurement from its visits and the conditions of each process that made them; `divide` turns a sample's
+    seconds into what is measured (for probes)."""
     samples = [divide(s) for visit in visits for s in _clean(visit)]
-    rounds = [divide(_latency(visit)) for visit in visits]
+    rounds = [divide(latency_of(visit)) for visit in visits]
     value, (low, high) = float(np.median(samples)), interval_of_median(samples)
+    seen = [conditions for process in watched for conditions in process]
     quality, evidence = judge(
         value=value,
         low=low,
         high=high,
         series=rounds,
         latencies=rounds,
-        before=before,
-        after=after,
+        watched=watched,
         cores=cores,
-        preempted_share=_preempted_share(visits),
-        disturbed_share=_disturbed_share(visits),
+        preempted_share=preempted_share(visits),
+        disturbed_share=disturbed_share(visits),
         samples=len(samples),
     )
     return Measurement(
@@ -232,8 +199,9 @@ def measurement_of(
         high_s=high,
         quality=quality,
         evidence=evidence,
-        before=before,
-        after=after,
+        before=seen[0],
+        after=seen[-1],
+        during=tuple(seen[1:-1]),
     )
 
 
@@ -257,26 +225,29 @@ def _clean(visit: Visit) -> tuple[float, ...]:
     return visit.clean or visit.seconds
 
 
-def _latency(visit: Visit) -> float:
+def latency_of(visit: Visit) -> float:
+    """Seconds of one run in a visit: the median of its samples."""
     return float(np.median(_clean(visit)))
 
 
-def _preempted_share(visits: Sequence[Visit]) -> float:
+def preempted_share(visits: Sequence[Visit]) -> float:
+    """Share of the samples in which the scheduler took the core away."""
     return sum(len(v.preempted) for v in visits) / max(1, sum(len(v.seconds) for v in visits))
 
 
-def _disturbed_share(visits: Sequence[Visit]) -> float:
+def disturbed_share(visits: Sequence[Visit]) -> float:
+    """Share of the visits that have no other samples."""
     return sum(not v.clean for v in visits) / max(1, len(visits))
 
 
 class _Counter:
     """Counts visits for the progress shown to the user."""
 
-    def __init__(self, total: int, on_progress: Callable[[int, int], None] | None) -> None:
-        self._done, self._total, self._on_progress = 0, total, on_progress
+    def __init__(self, total: int, on_progress: Callable[[int, int], None] | None, *, done: int = 0) -> None:
+        self._done, self._total, self._on_progress = done, total, on_progress
 
     def __call__(self, event: dict[str, Any]) -> None:
         if event["event"] == "samples":
-            self._done += 1
+            self._done = min(self._done + 1, self._total)
             if self._on_progress is not None:
                 self._on_progress(self._done, self._total)

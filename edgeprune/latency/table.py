@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import platformdirs
+from pydantic import BaseModel, ConfigDict
 
 from edgeprune.errors import UsageError
 from edgeprune.latency.measurement import Measurement
@@ -32,6 +33,7 @@ CREATE TABLE IF NOT EXISTS staircases (
     device TEXT, build TEXT, threads INTEGER, kind TEXT, staircase TEXT NOT NULL,
     PRIMARY KEY (device, build, threads, kind));
 """
+_NOT_UNSUPPORTED = "DELETE FROM unsupported WHERE device = ? AND build = ? AND threads = ? AND operation = ?"
 
 
 @dataclass(frozen=True)
@@ -43,26 +45,59 @@ class Setting:
     threads: int
 
 
+_KEYS = {"operations": ("operation", "measurement"), "unsupported": ("operation", "reason")}
+_KEYS |= {"models": ("sha256", "measurement"), "staircases": ("kind", "staircase")}
+
+
+class Row(BaseModel):
+    """One row, as it is carried from table to table; `value` as it stands there (JSON, or a reason)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    kind: Literal["operations", "unsupported", "models", "staircases"]
+    device: str
+    build: str
+    threads: int
+    key: str
+    value: str
+
+    @property
+    def setting(self) -> Setting:
+        return Setting(self.device, self.build, self.threads)
+
+    @property
+    def place(self) -> tuple[str, Setting, str]:
+        """What makes it the same row."""
+        return self.kind, self.setting, self.key
+
+
 class LatencyTable:
     """The table. Every write is a transaction of its own, so that an interrupted probe goes on where it was.
 
-    Several processes may read and write at once. The file is in the user's cache unless a path is given.
+    Several processes may read and write at once. The file is in the user's cache unless a path is given. With
+    `read_only` it has to be there, and stays as it is.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(self, path: Path | None = None, *, read_only: bool = False) -> None:
         self.path = path or Path(platformdirs.user_cache_dir("edgeprune")) / "latency.sqlite"
         self._lock = threading.Lock()
+        self._read_only = read_only
+        if read_only and not self.path.is_file():
+            raise UsageError("there is no such latency table", where=str(self.path))
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if not read_only:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
             with self._transaction() as connection:
                 version = connection.execute("PRAGMA user_version").fetchone()[0]
+                if read_only and version == 0:
+                    raise UsageError("this is no latency table", where=str(self.path))
                 if version not in (0, SCHEMA_VERSION):
                     raise UsageError(
                         f"the latency table is of version {version}, this program reads {SCHEMA_VERSION}",
                         where=str(self.path),
                         hint="use the newer program, or move the file away to measure anew",
                     )
-                connection.executescript(SCHEMA + f"PRAGMA user_version = {SCHEMA_VERSION};")
+                if not read_only:
+                    connection.executescript(SCHEMA + f"PRAGMA user_version = {SCHEMA_VERSION};")
         except (OSError, sqlite3.DatabaseError) as error:
             raise UsageError(
                 f"cannot open the latency table: {error}",
@@ -73,9 +108,8 @@ class LatencyTable:
     def put(self, setting: Setting, operation: OpSignature, measurement: Measurement) -> None:
         """Keep an operation's latency (it replaces an older one, or that it was unsupported)."""
         self._put("operations", "operation, measurement", setting, operation.key(), measurement.model_dump_json())
-        statement = "DELETE FROM unsupported WHERE device = ? AND build = ? AND threads = ? AND operation = ?"
         with self._transaction() as connection:
-            connection.execute(statement, (setting.device, setting.build, setting.threads, operation.key()))
+            connection.execute(_NOT_UNSUPPORTED, (setting.device, setting.build, setting.threads, operation.key()))
 
     def get(self, setting: Setting, operation: OpSignature) -> Measurement | None:
         text = self._get("operations", "operation, measurement", setting, operation.key())
@@ -113,6 +147,37 @@ class LatencyTable:
         rows = self._all("staircases", "kind, staircase", setting)
         return {kind: Staircase.model_validate_json(text) for kind, text in rows.items()}
 
+    def rows(self) -> list[Row]:
+        """Every row, by kind."""
+        found = []
+        with self._transaction() as connection:
+            for kind, columns in _KEYS.items():
+                selected = connection.execute(f"SELECT device, build, threads, {', '.join(columns)} FROM {kind}")
+                names = ("device", "build", "threads", "key", "value")
+                found += [Row.model_validate({"kind": kind, **dict(zip(names, row, strict=True))}) for row in selected]
+        return found
+
+    def put_rows(self, rows: Iterable[Row]) -> None:
+        """Put rows, all or none; what was measured is unsupported no longer."""
+        with self._transaction() as connection:
+            for row in rows:
+                values = (row.device, row.build, row.threads, row.key)
+                columns = ", ".join(_KEYS[row.kind])
+                connection.execute(
+                    f"INSERT OR REPLACE INTO {row.kind} (device, build, threads, {columns}) VALUES (?, ?, ?, ?, ?)",
+                    (*values, row.value),
+                )
+                if row.kind == "operations":
+                    connection.execute(_NOT_UNSUPPORTED, values)
+
+    def delete_rows(self, rows: Iterable[Row]) -> None:
+        """Delete rows, all or none."""
+        with self._transaction() as connection:
+            for row in rows:
+                where = f"device = ? AND build = ? AND threads = ? AND {_KEYS[row.kind][0]} = ?"
+                values = (row.device, row.build, row.threads, row.key)
+                connection.execute(f"DELETE FROM {row.kind} WHERE {where}", values)
+
     def _put(self, table: str, columns: str, setting: Setting, key: str, value: str) -> None:
         statement = f"INSERT OR REPLACE INTO {table} (device, build, threads, {columns}) VALUES (?, ?, ?, ?, ?)"
         with self._transaction() as connection:
@@ -133,5 +198,6 @@ class LatencyTable:
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         """A short-lived connection, so that the table may be used from any thread and after a fork."""
-        with self._lock, closing(sqlite3.connect(self.path, timeout=60.0)) as connection, connection:
+        place = f"{self.path.absolute().as_uri()}?mode={'ro' if self._read_only else 'rwc'}"
+        with self._lock, closing(sqlite3.connect(place, timeout=60.0, uri=True)) as connection, connection:
             yield connection

@@ -124,10 +124,13 @@ def append(graph: Graph, op: OpSignature, x: int) -> int:
     return WRITERS[op.kind](graph, op, x)
 
 
-def write_operation(op: OpSignature, path: Path, *, seed: int = 0) -> None:
-    """One operation, one input, one output."""
+def write_operation(op: OpSignature, path: Path, *, times: int = 1, seed: int = 0) -> None:
+    """One operation, or so many of it one after the other; one input, one output."""
     graph = Graph(seed)
-    graph.output(append(graph, op, graph.input(input_shape(op))))
+    x = graph.input(input_shape(op))
+    for _ in range(times):
+        x = append(graph, op, x)
+    graph.output(x)
     path.write_bytes(graph.to_bytes())
 
 

@@ -23,6 +23,7 @@ from edgeprune.latency.cost import CostModel
 from edgeprune.structure.units import Branch, Structure, UnitGroup
 
 Scores = Mapping[str, npt.NDArray[np.float64]]
+Order = Mapping[str, npt.NDArray[np.int64]]  # the units of each group, the lowest rank first
 Removed = Mapping[str, tuple[int, ...]]
 Judge = Callable[[Removed, Collection[str]], float]  # (units by group, branches) that go -> the loss without them
 
@@ -113,6 +114,12 @@ def allowed_widths(group: UnitGroup, *, granularity: int, minimum: int) -> tuple
     step = int(np.lcm(granularity // math.gcd(granularity, group.span), group.multiple))
     floor = min(group.size, max(-(-minimum // group.span), step))
     return (group.size, *(w for w in range((group.size - 1) // step * step, 0, -step) if w >= floor))
+
+
+def removed_of(order: Order, sizes: Mapping[str, int], kept: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    """The units that go where each group keeps so many: those first in its order."""
+    gone = {name: sizes[name] - width for name, width in kept.items()}
+    return {name: tuple(sorted(int(i) for i in order[name][:n])) for name, n in gone.items() if n}
 
 
 class Allocator:
@@ -240,8 +247,7 @@ class Allocator:
         return self._losses[state.key]
 
     def _removed(self, state: _State) -> dict[str, tuple[int, ...]]:
-        gone = {name: state.sizes[name] - width for name, width in state.kept.items()}
-        return {name: tuple(sorted(int(i) for i in self._order[name][:n])) for name, n in gone.items() if n}
+        return removed_of(self._order, state.sizes, state.kept)
 
     def _choice(self, state: _State) -> Choice:
         branches = tuple(name for name in state.branches if name in state.dropped)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from edgeprune.artifacts.export import export_for_measuring
 from edgeprune.devices.base import Device
+from edgeprune.devices.runtimes import SUFFIX_OF
 from edgeprune.latency.cost import LatencyCost
 from edgeprune.latency.measurement import Measurement
 from edgeprune.latency.probes import probe
@@ -18,8 +19,6 @@ from edgeprune.recipe import Runtime
 from edgeprune.reparam.merge import merge
 from edgeprune.structure.find import find_structure
 from edgeprune.structure.units import Structure
-
-SUFFIX = {"litert": ".tflite", "executorch": ".pte"}
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ def probe_model(
     """
     example = model.example_input()
     structure = find_structure(model.module, example, keep=keep)
-    file = folder / f"original{SUFFIX[runtime]}"
+    file = folder / f"original{SUFFIX_OF[runtime]}"
     export_for_measuring(model.with_module(merge(model.module, example)), runtime, file)
     measurement = measure(device, [file], runtime=runtime, threads=threads, protocol=protocol)[0]
     if layers:

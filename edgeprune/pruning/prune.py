@@ -12,11 +12,12 @@ from torch import nn
 from edgeprune.artifacts.export import MeasuringExporter
 from edgeprune.data.split import Split
 from edgeprune.devices.base import Device
-from edgeprune.errors import DeviceError, TargetError
+from edgeprune.errors import DeviceError, TargetError, UsageError
 from edgeprune.latency.cost import CostModel, total
 from edgeprune.latency.measurement import Ratio
 from edgeprune.latency.protocol import measure_ratio
 from edgeprune.models.spec import Model
+from edgeprune.pruning.additive import AdditiveAllocator
 from edgeprune.pruning.allocate import Allocator, Choice, Scores
 from edgeprune.pruning.baseline import Baseline
 from edgeprune.pruning.judge import AdaptedLoss
@@ -85,17 +86,23 @@ def allocator_of(
     *,
     multiple: int,
     on_step: Callable[[float], None] | None = None,
-) -> Allocator:
+    on_message: Callable[[str], None] | None = None,
+) -> Allocator | AdditiveAllocator:
     """The allocator that the recipe asks for. `multiple`: of the kept widths."""
+    branches, minimum = bool(settings.branches), settings.minimum_width
+    if settings.allocator == "additive":
+        return AdditiveAllocator(
+            structure,
+            ranks,
+            costs,
+            judge,
+            branches=branches,
+            granularity=multiple,
+            minimum=minimum,
+            on_solved=on_message,
+        )
     return Allocator(
-        structure,
-        ranks,
-        costs,
-        judge,
-        branches=bool(settings.branches),
-        granularity=multiple,
-        minimum=settings.minimum_width,
-        on_step=on_step,
+        structure, ranks, costs, judge, branches=branches, granularity=multiple, minimum=minimum, on_step=on_step
     )
 
 
@@ -108,6 +115,7 @@ def prune_counted(
     *,
     multiple: int,
     on_progress: Callable[[float], None] | None = None,
+    on_message: Callable[[str], None] | None = None,
 ) -> Pruned:
     """Prune to MACs, parameters or bytes: these are counted, so the first choice is the answer.
 
@@ -124,7 +132,9 @@ def prune_counted(
         if on_progress is not None:
             on_progress(cost / now)
 
-    allocator = allocator_of(structure, ranks, judge, costs, settings, multiple=multiple, on_step=step)
+    allocator = allocator_of(
+        structure, ranks, judge, costs, settings, multiple=multiple, on_step=step, on_message=on_message
+    )
     return _pruned(model, structure, allocator.within(budget))
 
 
@@ -166,6 +176,7 @@ class LatencyLoop:
             settings,
             multiple=multiple,
             on_step=lambda cost: on_progress(self._share(cost)),
+            on_message=on_message,
         )
 
     def run(self) -> Pruned:
@@ -183,7 +194,12 @@ class LatencyLoop:
             while len(tried) <= self.settings.corrections:
                 if share < floor:
                     return self._at_the_floor(exporter, tried)
-                choice = self.allocator.within(share * self.original_s - self.remainder_s, granularity=granularity)
+                try:
+                    choice = self.allocator.within(share * self.original_s - self.remainder_s, granularity=granularity)
+                except UsageError:
+                    if not tried:
+                        raise
+                    break  # at finer widths the choices are too many: the best of what was tried
                 if any((choice.kept, choice.branches) == (e.kept, e.branches) for e, _ in tried):
                     if granularity == 1:
                         break

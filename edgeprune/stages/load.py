@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from edgeprune.devices.store import file_sha256
 from edgeprune.models.checkpoint import save_state
 from edgeprune.models.load import load_from
 from edgeprune.runs import write_atomic
@@ -22,4 +23,7 @@ def load_stage(context: Context, folder: Path) -> dict[str, Any]:
         context.spec = model.spec
         write_atomic(folder / "spec.json", model.spec.model_dump_json(indent=1).encode())
     context.keep_model("load", model)
-    return {"parameters": sum(p.numel() for p in model.module.parameters())}
+    result: dict[str, Any] = {"parameters": sum(p.numel() for p in model.module.parameters())}
+    if context.recipe.model.checkpoint is not None:
+        result["checkpoint_sha256"] = file_sha256(context.recipe.model.checkpoint)
+    return result

@@ -6,10 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from edgeprune.devices.runtimes import SUFFIX_OF
 from edgeprune.errors import RunError, TargetError
+from edgeprune.latency.care import profile_of
+from edgeprune.latency.cost import total
 from edgeprune.latency.measurement import Measurement
 from edgeprune.latency.probes import probe
-from edgeprune.pruning.baseline import SUFFIX, Baseline, costs_of, probe_model
+from edgeprune.pruning.baseline import Baseline, costs_of, probe_model
 from edgeprune.recipe import Target
 from edgeprune.runs import write_atomic
 from edgeprune.stages.context import Context
@@ -37,6 +40,8 @@ def probe_stage(context: Context, folder: Path) -> dict[str, Any]:
             layers=target.is_latency,
             on_progress=lambda done, total, text: context.progress.update(text, done, total),
         )
+    if target.is_latency:
+        total(baseline.structure.layers, baseline.structure.sizes, baseline.costs)  # asks for all, and notes what lacks
     for operation, reason in baseline.costs.unmeasured.items():
         context.progress.say(f"not in the table, taken as free: {operation}: {reason}")
     write_atomic(folder / "measurement.json", baseline.measurement.model_dump_json(indent=1).encode())
@@ -56,9 +61,7 @@ def probe_stage(context: Context, folder: Path) -> dict[str, Any]:
 
 def channel_multiple(context: Context) -> int:
     """Widths that the device's kernels like: the recipe's word, else the device profile's."""
-    from device_profiles import match_profile
-
-    return context.recipe.prune.granularity or match_profile(context.device.facts()).channel_multiple
+    return context.recipe.prune.granularity or profile_of(context.device).channel_multiple
 
 
 def with_all_costs(context: Context, baseline: Baseline) -> Baseline:
@@ -94,7 +97,7 @@ def read_baseline(context: Context) -> Baseline:
     model = context.model("load")
     return Baseline(
         structure=find_structure(model.module, model.example_input(), keep=recipe.prune.keep),
-        file=context.file("probe", f"original{SUFFIX[recipe.device.runtime]}"),
+        file=context.file("probe", f"original{SUFFIX_OF[recipe.device.runtime]}"),
         measurement=measurement,
         costs=costs_of(context.table, context.device, measurement, recipe.device.threads),
     )

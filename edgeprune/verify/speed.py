@@ -17,7 +17,7 @@ from edgeprune.verify.execute import RUNTIMES, FileRuntime
 from edgeprune.verify.limits import at_most, info
 from edgeprune.verify.verdict import Check
 
-Protocol = Literal["quick", "standard"]
+Protocol = Literal["quick", "standard", "mlperf"]
 
 _SECONDS = {"ms": 1e-3, "us": 1e-6}
 

@@ -175,7 +175,7 @@ def test_model_that_cannot_be_traced(tmp_path: Path) -> None:
     (tmp_path / "branching.py").write_text(source)
     line = line_of(source, "        if x.mean()")
     done = run(tmp_path, model={"factory": "branching.py:tiny"})
-    done.refused(f"branching.py:{line} `if x.mean() > 0.5:`", "cannot trace", "data-dependent")
+    done.refused(f"branching.py:{line} `if x.mean() > 0.5:`", "cannot be traced", "data-dependent")
 
 
 # The device

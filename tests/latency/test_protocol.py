@@ -14,7 +14,8 @@ from edgeprune.devices.local import LocalDevice
 from edgeprune.errors import UsageError
 from edgeprune.latency import protocol
 from edgeprune.latency.measurement import Conditions
-from edgeprune.latency.protocol import PROTOCOLS, measure, measure_peak_memory, measure_ratio
+from edgeprune.latency.presets import PROTOCOLS
+from edgeprune.latency.protocol import measure, measure_peak_memory, measure_ratio
 from edgeprune.latency.tflite_writer import write_operation
 from edgeprune.structure.operations import OpSignature
 
@@ -65,7 +66,7 @@ def test_a_file_that_does_not_run_is_named(device: LocalDevice, files: tuple[Pat
     bad.write_bytes(b"bad")
     with pytest.raises(UsageError, match=r"bad\.tflite"):
         measure(device, [files[0], bad], runtime="litert", protocol=SHORT)
-    with pytest.raises(UsageError, match="quick, standard, probe"):
+    with pytest.raises(UsageError, match="quick, standard, mlperf, probe"):
         measure(device, files, runtime="litert", protocol="fast")
 
 
@@ -88,7 +89,7 @@ def simulated(latency: Callable[[int, int, int], float], clock: Callable[[int], 
 
 
 def ratio_of(monkeypatch: pytest.MonkeyPatch, device: LocalDevice, files: tuple[Path, Path], run: Any) -> Any:
-    monkeypatch.setattr(protocol, "run_job", run)
+    monkeypatch.setattr(protocol, "timed_job", run)
     return measure_ratio(device, *files, runtime="litert", protocol="quick")
 
 
@@ -129,3 +130,22 @@ def test_a_falling_clock_is_called_throttling(
     ratio = ratio_of(monkeypatch, device, files, run)
     assert ratio.quality == "throttled"
     assert ratio.ratio == pytest.approx(1.0, rel=0.01)
+
+
+def test_what_was_throttled_is_measured_again_after_a_pause(
+    monkeypatch: pytest.MonkeyPatch, device: LocalDevice, files: tuple[Path, Path]
+) -> None:
+    """The first process throttles; the second runs at the lower clock throughout."""
+    pauses: list[float] = []
+    monkeypatch.setattr(protocol.time, "sleep", pauses.append)
+    falling = {0: 2000.0, 1: 1000.0}
+
+    def latency(file: int, process: int, round: int) -> float:
+        return 1.0 + 0.1 * round if process == 0 else 2.0
+
+    run = simulated(latency, lambda process: falling.get(process, 1000.0))
+    monkeypatch.setattr(protocol, "timed_job", run)
+    first, second = measure(device, files, runtime="litert", protocol="quick")
+    assert pauses == [PROTOCOLS["quick"].pause_s]
+    assert first.median_s == second.median_s == 2.0
+    assert first.quality == "stable"

@@ -40,7 +40,15 @@ def test_drift_and_spread() -> None:
 
 
 def conditions(time: float, mhz: float | None, steal: float | None = None) -> Conditions:
-    return Conditions(time=time, frequency_mhz=() if mhz is None else (mhz, mhz), cpu_steal_s=steal, load_1min=0.5)
+    return Conditions(
+        time=time,
+        clock_s=time,
+        frequency_mhz=() if mhz is None else (mhz, mhz),
+        cpu_steal_s=steal,
+        cpu_busy_s=1.5 * time,
+        own_s=time,
+        load_1min=0.5,
+    )
 
 
 @pytest.mark.parametrize(
@@ -70,8 +78,7 @@ def test_quality_follows_its_evidence(
         high=1 + half_width,
         series=series,
         latencies=series,
-        before=conditions(0, clocks[0], 1.0),
-        after=conditions(10, clocks[1], 3.0),
+        watched=[[conditions(0, clocks[0], 1.0), conditions(10, clocks[1], 3.0)]],
         cores=2,
         preempted_share=0.25,
         disturbed_share=disturbed,
@@ -80,4 +87,23 @@ def test_quality_follows_its_evidence(
     assert found == quality
     assert words in evidence
     assert "steal 10.0%" in evidence  # 2 of 20 core seconds
+    assert "others kept the cores busy for 25%" in evidence
     assert "25% of the samples" in evidence
+
+
+def test_one_look_at_idle_cores_is_no_throttling() -> None:
+    clocks = [2000.0, 2000.0, 600.0, 2000.0, 2000.0]
+    found, evidence = judge(
+        value=1.0,
+        low=0.99,
+        high=1.01,
+        series=[1.0] * 4 + [1.025] * 4,
+        latencies=[1.0] * 4 + [1.025] * 4,
+        watched=[[conditions(number, clock, 0.0) for number, clock in enumerate(clocks)]],
+        cores=2,
+        preempted_share=0.0,
+        disturbed_share=0.0,
+        samples=80,
+    )
+    assert found == "noisy"
+    assert "clock +0.0%" in evidence

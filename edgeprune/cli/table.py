@@ -1,0 +1,106 @@
+"""`edgeprune table show|export|import|merge|prune`: the latency table of this user."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeprune.cli.console import JsonOption, show_result
+
+FileOption = Annotated[Path | None, typer.Option("--table", help="Another table than the user's own (SQLite).")]
+FingerprintOption = Annotated[str | None, typer.Option(help="Fingerprint of the device, or its beginning.")]
+BuildOption = Annotated[str | None, typer.Option(help="Runtime build, or its beginning: litert-2.3.0.")]
+
+table = typer.Typer(
+    help="Show the latency table, carry its rows to other machines, or delete some.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@table.command("show")
+def show(file: FileOption = None, as_json: JsonOption = False) -> None:
+    """What the table holds: a line for each device, runtime build and number of threads."""
+    from rich.table import Column, Table
+
+    from edgeprune.latency.exchange import summarize
+    from edgeprune.latency.table import LatencyTable
+
+    opened = LatencyTable(file, read_only=file is not None)
+    found = summarize(opened)
+    names = Column("device", overflow="fold"), Column("build", overflow="fold")
+    shown = Table(*names, "threads", "oper.", "not stable", "unsupp.", "models", "newest")
+    for line in found:
+        newest = "-" if line.newest is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(line.newest))
+        counts = (line.threads, line.operations, line.noisy, line.unsupported, line.models)
+        shown.add_row(line.device, line.build, *map(str, counts), newest)
+    title = f"{opened.path}: empty" if not found else shown
+    show_result([line.model_dump() for line in found], title, as_json=as_json)
+
+
+@table.command("export")
+def export(
+    out: Annotated[Path, typer.Argument(help="The JSON file to write.")],
+    fingerprint: FingerprintOption = None,
+    build: BuildOption = None,
+    file: FileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write rows to a file that `import` reads on another machine."""
+    from edgeprune.latency.exchange import Filter, export_rows
+    from edgeprune.latency.table import LatencyTable
+
+    count = export_rows(LatencyTable(file, read_only=file is not None), out, Filter(device=fingerprint, build=build))
+    show_result({"rows": count, "file": str(out)}, f"{count} rows in {out}", as_json=as_json)
+
+
+@table.command("import")
+def import_(
+    source: Annotated[Path, typer.Argument(help="A file of `edgeprune table export`.")],
+    file: FileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take the rows of an exported file; of two measurements of one thing the newer stays."""
+    from edgeprune.latency.exchange import import_rows
+    from edgeprune.latency.table import LatencyTable
+
+    moved = import_rows(LatencyTable(file), source)
+    show_result(moved.model_dump(), f"{moved.taken} rows taken, {moved.older} known as new already", as_json=as_json)
+
+
+@table.command("merge")
+def merge(
+    source: Annotated[Path, typer.Argument(help="Another latency table (SQLite).")],
+    file: FileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take the rows of another table; of two measurements of one thing the newer stays."""
+    from edgeprune.latency.exchange import bring
+    from edgeprune.latency.table import LatencyTable
+
+    moved = bring(LatencyTable(file), LatencyTable(source, read_only=True).rows())
+    show_result(moved.model_dump(), f"{moved.taken} rows taken, {moved.older} known as new already", as_json=as_json)
+
+
+@table.command("prune")
+def prune(
+    fingerprint: FingerprintOption = None,
+    build: BuildOption = None,
+    older_than: Annotated[float | None, typer.Option(help="Days since the measurement.")] = None,
+    noisy: Annotated[bool, typer.Option("--noisy", help="Only what is not stable.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count them only.")] = False,
+    file: FileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete rows; they are measured anew when they are needed."""
+    from edgeprune.latency.exchange import Filter, forget
+    from edgeprune.latency.table import LatencyTable
+
+    before = None if older_than is None else time.time() - 86400 * older_than
+    chosen = Filter(device=fingerprint, build=build, before=before, noisy=noisy)
+    count = forget(LatencyTable(file), chosen, dry_run=dry_run)
+    words = f"{count} rows would go" if dry_run else f"{count} rows deleted"
+    show_result({"rows": count, "deleted": not dry_run}, words, as_json=as_json)

@@ -1,0 +1,28 @@
+"""Which runtime runs a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgeprune.devices.conditions import RuntimeName
+from edgeprune.errors import UsageError
+
+RUNTIME_OF: dict[str, RuntimeName] = {".tflite": "litert", ".pte": "executorch", ".onnx": "onnxruntime"}
+SUFFIX_OF: dict[RuntimeName, str] = {runtime: suffix for suffix, runtime in RUNTIME_OF.items()}
+
+
+def runtime_of(file: Path) -> RuntimeName:
+    """The runtime of an exported file, by its suffix.
+
+    Raises:
+        UsageError: there is no such file, or nothing here runs its kind.
+    """
+    if not file.is_file():
+        raise UsageError("no such file", where=str(file), hint="name exported files")
+    if file.suffix not in RUNTIME_OF:
+        raise UsageError(
+            f"no runtime for {file.suffix or 'a file without suffix'}",
+            where=str(file),
+            hint=f"files that run here: {', '.join(RUNTIME_OF)}",
+        )
+    return RUNTIME_OF[file.suffix]

@@ -1,0 +1,194 @@
+"""What is in a latency table, and carrying rows from one to another: a farm measures, a desk plans."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, field_validator
+
+from edgeprune.errors import UsageError
+from edgeprune.latency.cost import parse_key
+from edgeprune.latency.measurement import Measurement
+from edgeprune.latency.staircase import Staircase
+from edgeprune.latency.table import LatencyTable, Row, Setting
+
+EXPORT_VERSION = 1
+_HINT = "give a file of: edgeprune table export"
+_ROWS = TypeAdapter(list[Row])
+
+
+class Summary(BaseModel):
+    """What a table holds for one device, runtime build and number of threads."""
+
+    model_config = ConfigDict(frozen=True)
+    device: str
+    build: str
+    threads: int
+    operations: int
+    noisy: int
+    unsupported: int
+    models: int
+    staircases: int
+    newest: float | None  # seconds since 1970
+
+
+class Moved(BaseModel):
+    """What became of rows that were brought to a table."""
+
+    model_config = ConfigDict(frozen=True)
+    taken: int
+    older: int  # left out: the table has one that is as new
+
+
+class Filter(BaseModel):
+    """Which rows are meant; what is None fits all."""
+
+    model_config = ConfigDict(frozen=True)
+    device: str | None = None  # fingerprint, or its beginning
+    build: str | None = None  # runtime build, or its beginning: "litert-2.3.0"
+    before: float | None = None  # measured before, in seconds since 1970
+    noisy: bool = False  # not stable
+
+    @field_validator("device", "build")
+    @classmethod
+    def _said(cls, text: str | None) -> str | None:
+        return text or None  # an empty word, of a variable that is not set, say, names nothing
+
+    def fits(self, row: Row) -> bool:
+        if not row.device.startswith(self.device or "") or not row.build.startswith(self.build or ""):
+            return False
+        if self.before is None and not self.noisy:
+            return True
+        if row.kind not in ("operations", "models"):
+            return False
+        measurement = Measurement.model_validate_json(row.value)
+        old = self.before is None or measurement.after.time < self.before
+        return old and (not self.noisy or measurement.quality != "stable")
+
+
+def summarize(table: LatencyTable) -> list[Summary]:
+    """One line for each setting, in order."""
+    groups: dict[Setting, list[Row]] = {}
+    for row in table.rows():
+        groups.setdefault(row.setting, []).append(row)
+    return [_summary(setting, rows) for setting, rows in sorted(groups.items(), key=lambda item: str(item[0]))]
+
+
+def export_rows(table: LatencyTable, file: Path, chosen: Filter) -> int:
+    """Write the rows that a filter fits to a JSON file; returns how many.
+
+    Raises:
+        UsageError: there is none.
+    """
+    rows = [row for row in table.rows() if chosen.fits(row)]
+    if not rows:
+        raise UsageError("no row fits", where=str(table.path), hint="see: edgeprune table show")
+    body = {"edgeprune_latency_table": EXPORT_VERSION, "rows": [row.model_dump() for row in rows]}
+    part = file.with_name(f"{file.name}.part")
+    part.write_text(json.dumps(body, indent=0) + "\n", encoding="utf-8")
+    part.replace(file)
+    return len(rows)
+
+
+def import_rows(table: LatencyTable, file: Path) -> Moved:
+    """Take the rows of an exported file; of two measurements of one thing the newer stays.
+
+    Raises:
+        UsageError: it is no such file; nothing is taken then.
+    """
+    return bring(table, _read(file))
+
+
+def bring(table: LatencyTable, rows: Iterable[Row]) -> Moved:
+    """Take rows into a table, all in one step; see `import_rows`."""
+    here = {row.place: row for row in table.rows()}
+    measured = {row.place[1:] for row in here.values() if row.kind == "operations"}
+    taken: list[Row] = []
+    older = 0
+    for row in rows:
+        known = here.get(row.place)
+        outdone = row.kind == "unsupported" and row.place[1:] in measured
+        if outdone or (known is not None and _time(known) >= _time(row)):
+            older += 1
+        else:
+            taken.append(row)
+    table.put_rows(taken)
+    return Moved(taken=len(taken), older=older)
+
+
+def forget(table: LatencyTable, chosen: Filter, *, dry_run: bool = False) -> int:
+    """Delete the rows that a filter fits; returns how many (they stay with `dry_run`).
+
+    Raises:
+        UsageError: the filter names nothing, which would empty the table.
+    """
+    if chosen == Filter():
+        raise UsageError(
+            "nothing says which rows are to go", hint="name --fingerprint, --build, --older-than or --noisy"
+        )
+    rows = [row for row in table.rows() if chosen.fits(row)]
+    if not dry_run:
+        table.delete_rows(rows)
+    return len(rows)
+
+
+def _summary(setting: Setting, rows: list[Row]) -> Summary:
+    def count(kind: Literal["operations", "unsupported", "models", "staircases"]) -> int:
+        return sum(row.kind == kind for row in rows)
+
+    measured = [Measurement.model_validate_json(row.value) for row in rows if row.kind in ("operations", "models")]
+    return Summary(
+        device=setting.device,
+        build=setting.build,
+        threads=setting.threads,
+        operations=count("operations"),
+        noisy=sum(one.quality != "stable" for one in measured),
+        unsupported=count("unsupported"),
+        models=count("models"),
+        staircases=count("staircases"),
+        newest=max((one.after.time for one in measured), default=None),
+    )
+
+
+def _time(row: Row) -> float:
+    """When a row was measured; what has no time is as old as can be."""
+    if row.kind not in ("operations", "models"):
+        return 0.0
+    return Measurement.model_validate_json(row.value).after.time
+
+
+def _read(file: Path) -> list[Row]:
+    try:
+        body: Any = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot be read: {error.strerror}", where=str(file)) from error
+    except ValueError as error:
+        raise UsageError(f"not JSON: {error}", where=str(file), hint=_HINT) from error
+    version = body.get("edgeprune_latency_table") if isinstance(body, dict) else None
+    if version != EXPORT_VERSION:
+        raise UsageError(
+            f"not an exported latency table of version {EXPORT_VERSION}",
+            where=str(file),
+            hint=_HINT,
+        )
+    checks: dict[str, Callable[[str], object]] = {
+        "operations": Measurement.model_validate_json,
+        "models": Measurement.model_validate_json,
+        "staircases": Staircase.model_validate_json,
+    }
+    try:
+        rows = _ROWS.validate_python(body.get("rows"))
+        for row in rows:
+            checks.get(row.kind, str)(row.value)
+            if row.kind in ("operations", "unsupported"):
+                parse_key(row.key)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise UsageError(f"a row is damaged: {place} {first['msg']}", where=str(file)) from error
+    except (ValueError, KeyError, TypeError, SyntaxError) as error:
+        raise UsageError(f"a row is damaged: its key is no operation ({error})", where=str(file)) from error
+    return rows

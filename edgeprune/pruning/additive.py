@@ -1,0 +1,92 @@
+"""An allocator for additive losses: each width of each group, and each branch, is judged alone; the choice is exact.
+
+What two cuts lose together is taken as the sum of what each loses alone, which the path of `allocate.py` does not
+assume; in return no better choice exists (`exact.py`), and any number of budgets costs nothing more to judge.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection
+
+import numpy as np
+
+from edgeprune.latency.cost import CostModel
+from edgeprune.pruning.allocate import Choice, Judge, Scores, allowed_widths, removed_of
+from edgeprune.pruning.exact import Losses, Problem, Solution
+from edgeprune.structure.units import Structure
+
+
+class AdditiveAllocator:
+    """Chooses what goes so that the sum of the losses is least within a budget; arguments as for `Allocator`.
+
+    `on_solved` is told what binds, in words.
+    """
+
+    def __init__(
+        self,
+        structure: Structure,
+        ranks: Scores,
+        costs: CostModel,
+        judge: Judge,
+        *,
+        branches: bool = True,
+        granularity: int = 8,
+        minimum: int = 8,
+        on_solved: Callable[[str], None] | None = None,
+    ) -> None:
+        self.structure, self.costs, self.judge, self.on_solved = structure, costs, judge, on_solved
+        self.granularity, self.minimum = granularity, minimum
+        self._branches = structure.branches if branches else ()
+        self._order = {g.id: np.argsort(ranks[g.id], kind="stable") for g in structure.groups}
+        self._judged: dict[tuple[str, int], float] = {}
+        self._problems: dict[int, Problem] = {}
+        self._whole = judge({}, ())
+
+    def within(self, budget: float, *, granularity: int | None = None) -> Choice:
+        """The choice for a budget, at a finer granularity where one is given.
+
+        Raises:
+            TargetError: even the smallest model allowed costs more than the budget.
+            UsageError: more choices act on one layer than an exact allocation can hold.
+        """
+        found = self._problem(granularity or self.granularity).best(budget)
+        if self.on_solved is not None:
+            self.on_solved(found.binding)
+        return self._choice(found)
+
+    def smallest(self) -> Choice:
+        """The choice of the least cost."""
+        return self._choice(self._problem(self.granularity).cheapest())
+
+    def _problem(self, granularity: int) -> Problem:
+        if granularity not in self._problems:
+            groups = {
+                g.id: self._losses(g.id, allowed_widths(g, granularity=granularity, minimum=self.minimum))
+                for g in self.structure.groups
+            }
+            alone = {branch.id: self._alone({}, (branch.id,)) for branch in self._branches}
+            branches = {name: max(0.0, loss) for name, loss in alone.items() if math.isfinite(loss)}
+            self._problems[granularity] = Problem(self.structure, Losses(groups, branches), self.costs)
+        return self._problems[granularity]
+
+    def _losses(self, name: str, widths: tuple[int, ...]) -> dict[int, float]:
+        """The rise of the loss at each width; fewer units never lose less by more than noise. A width at which the
+        model answers no numbers is no choice."""
+        found: dict[int, float] = {}
+        most = 0.0
+        for width in widths:
+            if (name, width) not in self._judged:
+                gone = removed_of(self._order, self.structure.sizes, {name: width})
+                self._judged[name, width] = self._alone(gone, ()) if gone else 0.0
+            if math.isfinite(self._judged[name, width]):
+                most = found[width] = max(most, self._judged[name, width])
+        return found
+
+    def _alone(self, removed: dict[str, tuple[int, ...]], branches: Collection[str]) -> float:
+        return self.judge(removed, branches) - self._whole
+
+    def _choice(self, found: Solution) -> Choice:
+        removed = removed_of(self._order, self.structure.sizes, found.kept)
+        loss = self.judge(removed, found.dropped)
+        return Choice(found.kept, removed, found.dropped, found.cost, loss)
