@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import edgeprune
 from edgeprune.api import write_report
 from edgeprune.errors import DeviceError, EdgePruneError, RecipeError, RunError, UsageError
-from edgeprune.pipeline import change_recipe, is_finished, prepare_run
+from edgeprune.pipeline import change_recipe, do_stage, is_finished, prepare_run
 from edgeprune.recipe import Recipe, parse_recipe
 from edgeprune.runs import STAGES, Run, Stage, create_run, open_run
+from edgeprune.stages.context import Context
 
 FACTORY = f"{Path(__file__).with_name('two_convolutions.py')}:net"
 TREE: dict[str, Any] = {
@@ -234,3 +236,24 @@ def test_refused_before_anything_is_touched(folder: Path) -> None:
         edgeprune.tune(folder / "prune")
     assert (folder / "run.json").read_bytes() == head
     assert records(folder) == before
+
+
+def test_a_checkpoint_that_was_replaced_begins_the_run_anew_and_one_that_is_gone_does_not(tmp_path: Path) -> None:
+    weights = tmp_path / "weights.safetensors"
+    module = edgeprune.load(FACTORY, input_size=(1, 16, 16)).module
+    save_file(module.state_dict(), weights)
+    given = recipe(model={"checkpoint": str(weights)})
+    run = prepare_run(given, tmp_path / "run", resume=False)
+    context = Context(run, Listener())
+    do_stage(context, "load")
+    assert is_finished(run, "load")
+    moved = weights.rename(tmp_path / "moved.safetensors")
+    assert is_finished(run, "load")  # the run needs it no more
+    save_file({name: value + 1 for name, value in module.state_dict().items()}, weights)
+    assert not is_finished(run, "load")
+    again = prepare_run(given, tmp_path / "run", resume=True)
+    do_stage(Context(again, Listener()), "load")
+    loaded = edgeprune.load(tmp_path / "run").module.state_dict()
+    assert all(torch.equal(loaded[name], value + 1) for name, value in module.state_dict().items())
+    moved.replace(weights)
+    assert not is_finished(again, "load")
