@@ -73,7 +73,9 @@ def test_show_a_run_under_way(copied: Path) -> None:
         shutil.rmtree(copied / stage)
     told = inside("show", copied, "--json").json
     assert {stage for stage, record in told.items() if record is None} == {"export", "verify", "report"}
-    assert told["merge"]["result"]["folded"] == 4
+    branches = [e for e in edgeprune.read_plan(copied / "prune" / "plan.json").edits if isinstance(e, RemoveBranch)]
+    # What the plan drops depends on this machine's latencies; the branch has two of the four batch norms.
+    assert told["merge"]["result"]["folded"] == 4 - 2 * len(branches)
     shown = words(inside("show", copied).out)
     assert "export │ │ not done" in shown
 
