@@ -35,9 +35,9 @@ def probe(
     from edgeprune.api import load
     from edgeprune.devices.discovery import open_device
     from edgeprune.latency.care import profile_of
-    from edgeprune.latency.cost import total
     from edgeprune.latency.table import LatencyTable, Setting
-    from edgeprune.pruning.baseline import probe_model
+    from edgeprune.pruning.baseline import Probing, measure_original, probe_layers
+    from edgeprune.recipe import PruneSection
 
     opened, table = open_device(device or "local"), LatencyTable()
     profile = profile_of(opened)
@@ -45,25 +45,29 @@ def probe(
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, opened.lease(), RichProgress().shown() as progress:
         progress.stage("probe")
-        baseline = probe_model(
-            found,
-            Path(folder),
+        probing = Probing(
             device=opened,
             table=table,
             runtime=runtime,
             threads=threads,
             protocol=protocol,
             granularity=granularity or profile.channel_multiple,
+            minimum=PruneSection().minimum_width,
             on_progress=lambda done, total, text: progress.update(text, done, total),
+            on_message=progress.say,
         )
-    total(baseline.structure.layers, baseline.structure.sizes, baseline.costs)  # asks for all, and notes what lacks
+        baseline = measure_original(found, Path(folder), probing)
+        predictor = probe_layers(found, baseline, probing)
+    predictor.predict(baseline.structure.sizes)  # asks for all layers, and notes what lacks
     seconds, whole = time.monotonic() - begin, baseline.measurement
-    known = table.medians(Setting(opened.facts().fingerprint, whole.runtime.id, threads))
+    setting = Setting(opened.facts().fingerprint, whole.runtime.id, threads)
     result = {
         "model": model,
         "measurement": whole.model_dump(mode="json"),
-        "operations_in_table": len(known),
-        "unmeasured": dict(baseline.costs.unmeasured),
+        "operations_in_table": len(table.medians(setting)),
+        "whole_models_in_table": len(table.models(setting)),
+        "predictor": {"basis": predictor.basis, "spread": predictor.spread},
+        "unmeasured": dict(predictor.costs.unmeasured),
         "profile": profile.name,
         "seconds": round(seconds, 1),
     }
@@ -71,8 +75,16 @@ def probe(
     shown = "\n".join(
         [
             f"{model}: {latency} with {whole.runtime.id} on {opened.id} ({profile.name})",
-            f"{len(known)} operations of this device, build and number of threads are in {table.path}; {seconds:.0f} s",
-            *(f"not measured: {operation}: {reason}" for operation, reason in baseline.costs.unmeasured.items()),
+            f"its pruned forms are predicted from {predictor.basis}: {_trust(predictor.spread)}",
+            f"the table is {table.path}; {seconds:.0f} s",
+            *(f"not measured: {operation}: {reason}" for operation, reason in predictor.costs.unmeasured.items()),
         ]
     )
     show_result(result, shown, as_json=as_json)
+
+
+def _trust(spread: float | None) -> str:
+    """How far off predictions were, in words."""
+    if spread is None:
+        return "how well, was not measured"
+    return f"95 % within {100 * spread:.1f} % of what was measured, each model left out in turn"

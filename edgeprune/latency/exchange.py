@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, field_
 
 from edgeprune.errors import UsageError
 from edgeprune.latency.cost import parse_key
-from edgeprune.latency.measurement import Measurement
+from edgeprune.latency.measurement import Measurement, ModelRun
 from edgeprune.latency.staircase import Staircase
 from edgeprune.latency.table import LatencyTable, Row, Setting
 
@@ -62,9 +62,9 @@ class Filter(BaseModel):
             return False
         if self.before is None and not self.noisy:
             return True
-        if row.kind not in ("operations", "models"):
+        measurement = _measurement(row)
+        if measurement is None:
             return False
-        measurement = Measurement.model_validate_json(row.value)
         old = self.before is None or measurement.after.time < self.before
         return old and (not self.noisy or measurement.quality != "stable")
 
@@ -139,7 +139,7 @@ def _summary(setting: Setting, rows: list[Row]) -> Summary:
     def count(kind: Literal["operations", "unsupported", "models", "staircases"]) -> int:
         return sum(row.kind == kind for row in rows)
 
-    measured = [Measurement.model_validate_json(row.value) for row in rows if row.kind in ("operations", "models")]
+    measured = [one for row in rows if (one := _measurement(row)) is not None]
     return Summary(
         device=setting.device,
         build=setting.build,
@@ -155,9 +155,15 @@ def _summary(setting: Setting, rows: list[Row]) -> Summary:
 
 def _time(row: Row) -> float:
     """When a row was measured; what has no time is as old as can be."""
-    if row.kind not in ("operations", "models"):
-        return 0.0
-    return Measurement.model_validate_json(row.value).after.time
+    measurement = _measurement(row)
+    return 0.0 if measurement is None else measurement.after.time
+
+
+def _measurement(row: Row) -> Measurement | None:
+    """What a row was measured with."""
+    if row.kind == "operations":
+        return Measurement.model_validate_json(row.value)
+    return ModelRun.model_validate_json(row.value).measurement if row.kind == "models" else None
 
 
 def _read(file: Path) -> list[Row]:
@@ -176,7 +182,7 @@ def _read(file: Path) -> list[Row]:
         )
     checks: dict[str, Callable[[str], object]] = {
         "operations": Measurement.model_validate_json,
-        "models": Measurement.model_validate_json,
+        "models": ModelRun.model_validate_json,
         "staircases": Staircase.model_validate_json,
     }
     try:

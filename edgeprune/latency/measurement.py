@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, computed_field
 
 from edgeprune.devices.conditions import Conditions, RuntimeBuild
 
-__all__ = ["Conditions", "Measurement", "Quality", "Ratio", "RuntimeBuild"]
+__all__ = ["Conditions", "Measurement", "ModelRun", "Quality", "Ratio", "RuntimeBuild"]
 
 Quality = Literal["stable", "noisy", "throttled"]
 
@@ -60,3 +60,18 @@ class Ratio(BaseModel):
     evidence: str
     numerator: Measurement
     denominator: Measurement
+
+
+class ModelRun(BaseModel):
+    """A whole model: by itself, and what each of its layers took under the runtime's profiler, in seconds."""
+
+    model_config = ConfigDict(frozen=True)
+    base: str  # key of the unpruned model
+    measurement: Measurement  # of the model by itself
+    before_s: float  # kernels ahead of the first layer
+    layers: tuple[tuple[str, str, float], ...]  # name, key of the operation in its place, seconds
+
+    @property
+    def sum_s(self) -> float:
+        """All kernels."""
+        return self.before_s + sum(seconds for _, _, seconds in self.layers)

@@ -33,6 +33,32 @@ AGREE = 0.03  # the two quietest rounds of a probe agree so well, or it is measu
 EMPTY = OpSignature("activation", 1, 1, function="relu")  # what invoking costs apart from the operation
 
 
+def find_staircases(
+    device: Device,
+    layers: Sequence[Layer],
+    table: LatencyTable,
+    *,
+    runtime: ProbeRuntime = "litert",
+    threads: int = 1,
+    on_progress: Callable[[int, int, str], None] | None = None,
+) -> None:
+    """Measure how the runtime's kernels grow with output channels (see `Staircase`), as far as the table lacks it:
+    for each kind of kernel one of the layers, at many widths.
+
+    Raises:
+        DeviceError: the device is in use or was lost; what was measured before is kept.
+    """
+    tell = on_progress or _silent
+    prober = _prober(device, table, runtime, threads)
+    known = table.staircases(prober.setting)
+    sweeps = {kind: sweep for kind, sweep in stair_sweeps(layers).items() if kind not in known}
+    for number, (kind, sweep) in enumerate(sweeps.items()):
+        tell(number, len(sweeps), f"finding how {kind} grows with its channels")
+        times = prober.times(sweep)
+        if len(times) == len(SWEEP):
+            table.put_staircase(prober.setting, kind, fit_staircase({op.out_channels: s for op, s in times.items()}))
+
+
 def probe(
     device: Device,
     layers: Sequence[Layer],
@@ -44,34 +70,32 @@ def probe(
     granularity: int = 8,
     on_progress: Callable[[int, int, str], None] | None = None,
 ) -> None:
-    """Measure what the table lacks of these layers' operations, at a grid of widths from `granularity` to full.
+    """Measure what the table lacks of these layers' operations, each alone, at a grid of widths from `granularity`
+    to full, on the steps of the staircases that the table knows.
 
-    `sizes` are the units of each group with none removed. First it is found how the runtime's kernels grow with
-    output channels (see `Staircase`); grid points lie on their steps. Each operation is timed in three rounds
-    between the others; the quietest counts, the cost of an empty graph subtracted. What cannot be measured is kept
-    in the table with the reason, and tried again the next time. `on_progress` gets (done, to do, what).
+    `sizes` are the units of each group with none removed. Each operation is timed in three rounds between the others;
+    the quietest counts, the cost of an empty graph subtracted. What cannot be measured is kept in the table with the
+    reason, and tried again the next time. `on_progress` gets (done, to do, what).
 
     Raises:
         UsageError: the runtime cannot be probed.
         DeviceError: the device is in use or was lost; what was measured before is kept.
     """
-    build = runtime_build(device, runtime)
-    setting = Setting(device.facts().fingerprint, build.id, threads)
     tell = on_progress or _silent
-    prober = _Prober(device, table, setting, build, runtime)
-    sweeps = {kind: sweep for kind, sweep in stair_sweeps(layers).items() if kind not in table.staircases(setting)}
-    for number, (kind, sweep) in enumerate(sweeps.items()):
-        tell(number, len(sweeps), f"finding how {kind} grows with its channels")
-        times = prober.times(sweep)
-        if len(times) == len(SWEEP):
-            table.put_staircase(setting, kind, fit_staircase({op.out_channels: s for op, s in times.items()}))
-    needed = grid(layers, sizes, granularity, {kind: s.step for kind, s in table.staircases(setting).items()})
-    known = table.medians(setting).keys()
+    prober = _prober(device, table, runtime, threads)
+    steps = {kind: stairs.step for kind, stairs in table.staircases(prober.setting).items()}
+    needed = grid(layers, sizes, granularity, steps)
+    known = table.medians(prober.setting).keys()
     missing = [operation for operation in needed if operation.key() not in known]
     for start in range(0, len(missing), BATCH):
         tell(start, len(missing), f"{len(needed)} operations, {len(missing)} to measure")
         prober.measure(missing[start : start + BATCH])
     tell(len(missing), len(missing), "measured")
+
+
+def _prober(device: Device, table: LatencyTable, runtime: ProbeRuntime, threads: int) -> _Prober:
+    build = runtime_build(device, runtime)
+    return _Prober(device, table, Setting(device.facts().fingerprint, build.id, threads), build, runtime)
 
 
 def _silent(done: int, todo: int, what: str) -> None:
@@ -139,12 +163,12 @@ class _Prober:
     def __init__(
         self, device: Device, table: LatencyTable, setting: Setting, build: RuntimeBuild, runtime: ProbeRuntime
     ) -> None:
-        self._device, self._table, self._setting, self._build, self._runtime = device, table, setting, build, runtime
+        self._device, self._table, self.setting, self._build, self._runtime = device, table, setting, build, runtime
 
     def times(self, operations: Sequence[OpSignature]) -> dict[OpSignature, float]:
         """Seconds of each operation that could be measured."""
         self.measure(operations)
-        medians = self._table.medians(self._setting)
+        medians = self._table.medians(self.setting)
         return {op: medians[op.key()] for op in operations if op.key() in medians}
 
     def measure(self, operations: Sequence[OpSignature]) -> None:
@@ -166,9 +190,9 @@ class _Prober:
         cases = tuple(Case(op.key(), files[op]) for op in (EMPTY, *operations) if op in files)
         timing = PROTOCOLS["probe"].timing
         result = timed_job(
-            self._device, Job(self._runtime, tuple({c.id: c for c in cases}.values()), self._setting.threads, timing)
+            self._device, Job(self._runtime, tuple({c.id: c for c in cases}.values()), self.setting.threads, timing)
         )
-        if result.build.id != self._setting.build:
+        if result.build.id != self.setting.build:
             raise DeviceError("the runtime was changed while probing", where=self._device.id, hint="probe again")
         if EMPTY.key() not in result.cases or result.cases[EMPTY.key()].failure:
             raise DeviceError(f"the runtime {self._runtime} does not run an empty graph", where=self._device.id)
@@ -176,10 +200,10 @@ class _Prober:
 
     def _keep(self, op: OpSignature, result: JobResult, case: CaseResult, visits: list[Visit], overhead: float) -> None:
         if case.failure is not None:
-            self._table.put_unsupported(self._setting, op, case.failure)
+            self._table.put_unsupported(self.setting, op, case.failure)
             return
         visits += case.visits
-        self._table.put(self._setting, op, self._measurement(op, result, visits, overhead))
+        self._table.put(self.setting, op, self._measurement(op, result, visits, overhead))
 
     def _measurement(self, op: OpSignature, result: JobResult, visits: list[Visit], overhead: float) -> Measurement:
         """The quietest round, for one operation alone."""
@@ -188,9 +212,9 @@ class _Prober:
         measurement = measurement_of(
             [best],
             file=op.key(),
-            device=self._setting.device,
+            device=self.setting.device,
             build=result.build,
-            threads=self._setting.threads,
+            threads=self.setting.threads,
             watched=[result.watched],
             cores=self._device.facts().cores,
             divide=lambda seconds: max((seconds - overhead) / copies, 1e-9),
@@ -212,7 +236,7 @@ class _Prober:
         built = build_probes(self._runtime, wanted, folder)
         for op in wanted:
             if op.key() not in built:
-                self._table.put_unsupported(self._setting, op, f"the exporter of {self._runtime} cannot build it")
+                self._table.put_unsupported(self.setting, op, f"the exporter of {self._runtime} cannot build it")
         return {op: built[op.key()] for op in wanted if op.key() in built}
 
     def _write_tflite(self, operations: Sequence[OpSignature], folder: Path) -> dict[OpSignature, Path]:
@@ -221,7 +245,7 @@ class _Prober:
             try:
                 content = repeated(op, copies_of(op))
             except Unsupported as error:
-                self._table.put_unsupported(self._setting, op, error.what)
+                self._table.put_unsupported(self.setting, op, error.what)
                 continue
             files[op] = folder / f"{number}.tflite"
             files[op].write_bytes(content)

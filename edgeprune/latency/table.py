@@ -14,11 +14,11 @@ import platformdirs
 from pydantic import BaseModel, ConfigDict
 
 from edgeprune.errors import UsageError
-from edgeprune.latency.measurement import Measurement
+from edgeprune.latency.measurement import Measurement, ModelRun
 from edgeprune.latency.staircase import Staircase
 from edgeprune.structure.operations import OpSignature
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS operations (
     device TEXT, build TEXT, threads INTEGER, operation TEXT, measurement TEXT NOT NULL,
@@ -27,8 +27,8 @@ CREATE TABLE IF NOT EXISTS unsupported (
     device TEXT, build TEXT, threads INTEGER, operation TEXT, reason TEXT NOT NULL,
     PRIMARY KEY (device, build, threads, operation));
 CREATE TABLE IF NOT EXISTS models (
-    device TEXT, build TEXT, threads INTEGER, sha256 TEXT, measurement TEXT NOT NULL,
-    PRIMARY KEY (device, build, threads, sha256));
+    device TEXT, build TEXT, threads INTEGER, model TEXT, run TEXT NOT NULL,
+    PRIMARY KEY (device, build, threads, model));
 CREATE TABLE IF NOT EXISTS staircases (
     device TEXT, build TEXT, threads INTEGER, kind TEXT, staircase TEXT NOT NULL,
     PRIMARY KEY (device, build, threads, kind));
@@ -46,7 +46,7 @@ class Setting:
 
 
 _KEYS = {"operations": ("operation", "measurement"), "unsupported": ("operation", "reason")}
-_KEYS |= {"models": ("sha256", "measurement"), "staircases": ("kind", "staircase")}
+_KEYS |= {"models": ("model", "run"), "staircases": ("kind", "staircase")}
 
 
 class Row(BaseModel):
@@ -90,6 +90,9 @@ class LatencyTable:
                 version = connection.execute("PRAGMA user_version").fetchone()[0]
                 if read_only and version == 0:
                     raise UsageError("this is no latency table", where=str(self.path))
+                if version == 1 and not read_only:  # its runs of whole models, which nothing wrote, had other columns
+                    connection.execute("DROP TABLE IF EXISTS models")
+                    version = 0
                 if version not in (0, SCHEMA_VERSION):
                     raise UsageError(
                         f"the latency table is of version {version}, this program reads {SCHEMA_VERSION}",
@@ -131,13 +134,19 @@ class LatencyTable:
         """Operations that could not be measured, by key, with the reason."""
         return {key: str(text) for key, text in self._all("unsupported", "operation, reason", setting).items()}
 
-    def put_model(self, setting: Setting, sha256: str, measurement: Measurement) -> None:
-        """Keep a whole model's latency by the hash of its file."""
-        self._put("models", "sha256, measurement", setting, sha256, measurement.model_dump_json())
+    def put_model(self, setting: Setting, model: str, run: ModelRun) -> None:
+        """Keep a run of a whole model, by what `in_place.model_key` calls it."""
+        self._put("models", "model, run", setting, model, run.model_dump_json())
 
-    def get_model(self, setting: Setting, sha256: str) -> Measurement | None:
-        text = self._get("models", "sha256, measurement", setting, sha256)
-        return Measurement.model_validate_json(text) if text else None
+    def get_model(self, setting: Setting, model: str) -> ModelRun | None:
+        text = self._get("models", "model, run", setting, model)
+        return ModelRun.model_validate_json(text) if text else None
+
+    def models(self, setting: Setting) -> dict[str, ModelRun]:
+        """Every run of a whole model by its key."""
+        return {
+            key: ModelRun.model_validate_json(text) for key, text in self._all("models", "model, run", setting).items()
+        }
 
     def put_staircase(self, setting: Setting, kind: str, staircase: Staircase) -> None:
         """Keep how the cost of a kind of operation (see `cost.stair_kind`) grows with its output channels."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
@@ -15,6 +15,7 @@ from edgeprune.devices.base import Device
 from edgeprune.errors import DeviceError, TargetError, UsageError
 from edgeprune.latency.cost import CostModel, total
 from edgeprune.latency.measurement import Ratio
+from edgeprune.latency.predictor import Predictor
 from edgeprune.latency.protocol import measure_ratio
 from edgeprune.models.spec import Model
 from edgeprune.pruning.additive import AdditiveAllocator
@@ -145,6 +146,7 @@ class LatencyLoop:
         self,
         model: Model,
         baseline: Baseline,
+        predictor: Predictor,
         ranks: Scores,
         judge: AdaptedLoss,
         settings: PruneSection,
@@ -161,18 +163,15 @@ class LatencyLoop:
         self.model, self.baseline, self.settings = model, baseline, settings
         self.device, self.runtime, self.threads, self.protocol = device, runtime, threads, protocol
         self.multiple, self.folder, self.say = multiple, folder, on_message
-        self.structure, self.costs = baseline.structure, baseline.costs
-        # What the table does not hold (copies, pads, the runtime's own overhead) is taken as constant: it is what
-        # the whole model takes beyond the sum of its layers.
-        self.original_s = baseline.measurement.median_s
-        self.remainder_s = self.original_s - total(self.structure.layers, self.structure.sizes, self.costs)
+        self.structure = replace(baseline.structure, layers=predictor.layers)
+        self.predictor, self.original_s = predictor, baseline.measurement.median_s
         self.target = Target.parse(settings.target)
         self.goal = latency_share(self.target, self.original_s)
         self.allocator = allocator_of(
             self.structure,
             ranks,
             judge,
-            self.costs,
+            predictor.costs,
             settings,
             multiple=multiple,
             on_step=lambda cost: on_progress(self._share(cost)),
@@ -195,7 +194,9 @@ class LatencyLoop:
                 if share < floor:
                     return self._at_the_floor(exporter, tried)
                 try:
-                    choice = self.allocator.within(share * self.original_s - self.remainder_s, granularity=granularity)
+                    choice = self.allocator.within(
+                        self.predictor.budget(share * self.original_s), granularity=granularity
+                    )
                 except UsageError:
                     if not tried:
                         raise
@@ -214,7 +215,7 @@ class LatencyLoop:
 
     def _share(self, cost: float) -> float:
         """Predicted latency of a plan whose layers cost so much, as a share of the original's."""
-        return (cost + self.remainder_s) / self.original_s
+        return self.predictor.whole(cost) / self.original_s
 
     def _measure(self, exporter: MeasuringExporter, choice: Choice, number: int) -> Attempt:
         pruned = _apply(self.model.module, self.structure, choice)
@@ -248,8 +249,9 @@ class LatencyLoop:
 
     def _next_share(self, attempts: list[Attempt]) -> float:
         """The predicted share at which the measured one would be the goal: a line through the two points that
-        bracket the goal, or through the two nearest to it. The unpruned model is the point (1, 1)."""
-        points = [(1.0, 1.0), *((a.predicted_share, a.reached_share) for a in attempts)]
+        bracket the goal, or through the two nearest to it. The unpruned model is one of the points."""
+        unpruned = total(self.structure.layers, self.structure.sizes, self.predictor.costs)
+        points = [(self._share(unpruned), 1.0), *((a.predicted_share, a.reached_share) for a in attempts)]
         slower = [p for p in points if p[1] >= self.goal]
         faster = [p for p in points if p[1] < self.goal]
         if slower and faster:

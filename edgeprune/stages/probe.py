@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,7 @@ from edgeprune.errors import RunError, TargetError
 from edgeprune.latency.care import profile_of
 from edgeprune.latency.cost import total
 from edgeprune.latency.measurement import Measurement
-from edgeprune.latency.probes import probe
-from edgeprune.pruning.baseline import Baseline, costs_of, probe_model
+from edgeprune.pruning.baseline import Baseline, Probing, measure_original, probe_layers
 from edgeprune.recipe import Target
 from edgeprune.runs import write_atomic
 from edgeprune.stages.context import Context
@@ -20,30 +18,20 @@ from edgeprune.structure.find import find_structure
 
 
 def probe_stage(context: Context, folder: Path) -> dict[str, Any]:
-    recipe = context.recipe
+    recipe, model = context.recipe, context.model("load")
     target = Target.parse(recipe.prune.target)
     if target.unit == "x" and target.value >= 1:  # told before the layers are probed, not after
         raise TargetError(f"the target {target} is not faster than the model", hint="choose a share below 1, as 0.5x")
     if not target.is_latency:
         context.progress.say(f"the target {recipe.prune.target} is counted, not measured: no layer is probed")
+    probing = probing_of(context)
     with context.device.lease():
-        baseline = probe_model(
-            context.model("load"),
-            folder,
-            device=context.device,
-            table=context.table,
-            runtime=recipe.device.runtime,
-            threads=recipe.device.threads,
-            protocol=recipe.device.protocol,
-            granularity=channel_multiple(context),
-            keep=recipe.prune.keep,
-            layers=target.is_latency,
-            on_progress=lambda done, total, text: context.progress.update(text, done, total),
-        )
-    if target.is_latency:
-        total(baseline.structure.layers, baseline.structure.sizes, baseline.costs)  # asks for all, and notes what lacks
-    for operation, reason in baseline.costs.unmeasured.items():
-        context.progress.say(f"not in the table, taken as free: {operation}: {reason}")
+        baseline = measure_original(model, folder, probing, keep=recipe.prune.keep)
+        if target.is_latency:
+            predictor = probe_layers(model, baseline, probing)
+            total(predictor.layers, baseline.structure.sizes, predictor.costs)  # asks for all, and notes what lacks
+            for operation, reason in predictor.costs.unmeasured.items():
+                context.progress.say(f"not in the table, taken as free: {operation}: {reason}")
     write_atomic(folder / "measurement.json", baseline.measurement.model_dump_json(indent=1).encode())
     m = baseline.measurement
     context.progress.say(
@@ -59,28 +47,25 @@ def probe_stage(context: Context, folder: Path) -> dict[str, Any]:
     }
 
 
+def probing_of(context: Context) -> Probing:
+    """Where and how this run probes."""
+    recipe = context.recipe
+    return Probing(
+        device=context.device,
+        table=context.table,
+        runtime=recipe.device.runtime,
+        threads=recipe.device.threads,
+        protocol=recipe.device.protocol,
+        granularity=channel_multiple(context),
+        minimum=recipe.prune.minimum_width,
+        on_progress=lambda done, total, text: context.progress.update(text, done, total),
+        on_message=context.progress.say,
+    )
+
+
 def channel_multiple(context: Context) -> int:
     """Widths that the device's kernels like: the recipe's word, else the device profile's."""
     return context.recipe.prune.granularity or profile_of(context.device).channel_multiple
-
-
-def with_all_costs(context: Context, baseline: Baseline) -> Baseline:
-    """The baseline with its layers measured, as far as the table lacks them.
-
-    It does when the probe stage was done for a counted target, or the table was deleted since.
-    """
-    device, threads = context.device, context.recipe.device.threads
-    probe(
-        device,
-        baseline.structure.layers,
-        baseline.structure.sizes,
-        context.table,
-        runtime=context.recipe.device.runtime,
-        threads=threads,
-        granularity=channel_multiple(context),
-        on_progress=lambda done, total, text: context.progress.update(text, done, total),
-    )
-    return replace(baseline, costs=costs_of(context.table, device, baseline.measurement, threads))
 
 
 def read_baseline(context: Context) -> Baseline:
@@ -99,5 +84,4 @@ def read_baseline(context: Context) -> Baseline:
         structure=find_structure(model.module, model.example_input(), keep=recipe.prune.keep),
         file=context.file("probe", f"original{SUFFIX_OF[recipe.device.runtime]}"),
         measurement=measurement,
-        costs=costs_of(context.table, context.device, measurement, recipe.device.threads),
     )

@@ -11,9 +11,10 @@ from pydantic import BaseModel, ConfigDict
 
 from edgeprune.latency.cost import MacsCost, total
 from edgeprune.latency.measurement import Ratio
+from edgeprune.latency.predictor import Predictor
 from edgeprune.models.checkpoint import save_state
 from edgeprune.pruning.allocate import Scores
-from edgeprune.pruning.baseline import Baseline
+from edgeprune.pruning.baseline import Baseline, probe_layers
 from edgeprune.pruning.judge import AdaptedLoss
 from edgeprune.pruning.prune import Attempt, LatencyLoop, Pruned, judge_of, prune_counted, rank
 from edgeprune.pruning.target import counted_cost, latency_share
@@ -22,7 +23,7 @@ from edgeprune.report.data import Attempt as AttemptRow
 from edgeprune.report.data import LayerRow, layer_rows
 from edgeprune.runs import write_atomic
 from edgeprune.stages.context import Context
-from edgeprune.stages.probe import channel_multiple, read_baseline, with_all_costs
+from edgeprune.stages.probe import channel_multiple, probing_of, read_baseline
 from edgeprune.structure.units import Layer
 
 
@@ -47,16 +48,17 @@ class PruneRecord(BaseModel):
 def prune_stage(context: Context, folder: Path) -> dict[str, Any]:
     recipe = context.recipe
     model, baseline = context.model("load"), read_baseline(context)
+    predictor = None
     if (target := Target.parse(recipe.prune.target)).is_latency:
         latency_share(target, baseline.measurement.median_s)  # a target slower than the model is told before the work
-        baseline = with_all_costs(context, baseline)
+        predictor = probe_layers(model, baseline, probing_of(context))  # the table may have been deleted since
     settings = _settings(context)
     context.progress.update(f"ranking units by {recipe.prune.method}", 0, 1)
     structure, train = baseline.structure, context.splits.train
     ranks = rank(model, structure, settings, train, seed=recipe.seed)
     judge = judge_of(model, structure, settings, recipe.tune, train, seed=recipe.seed)
-    if target.is_latency:
-        pruned = _to_latency(context, baseline, ranks, judge, settings)
+    if predictor is not None:
+        pruned = _to_latency(context, baseline, predictor, ranks, judge, settings)
     else:
         pruned = prune_counted(
             model,
@@ -67,7 +69,7 @@ def prune_stage(context: Context, folder: Path) -> dict[str, Any]:
             multiple=channel_multiple(context),
             on_progress=_steps(context),
         )
-    record = _record(context, baseline, pruned)
+    record = _record(context, baseline, pruned, predictor)
     write_atomic(folder / "plan.json", pruned.plan.model_dump_json(indent=1).encode())
     write_atomic(folder / "prune.json", record.model_dump_json(indent=1).encode())
     save_state(folder / "model.safetensors", pruned.model.module)
@@ -96,13 +98,19 @@ def _steps(context: Context) -> Callable[[float], None]:
 
 
 def _to_latency(
-    context: Context, baseline: Baseline, ranks: Scores, judge: AdaptedLoss, settings: PruneSection
+    context: Context,
+    baseline: Baseline,
+    predictor: Predictor,
+    ranks: Scores,
+    judge: AdaptedLoss,
+    settings: PruneSection,
 ) -> Pruned:
     recipe = context.recipe
     with context.device.lease(), tempfile.TemporaryDirectory() as scratch:
         loop = LatencyLoop(
             context.model("load"),
             baseline,
+            predictor,
             ranks,
             judge,
             settings,
@@ -118,7 +126,7 @@ def _to_latency(
         return loop.run()
 
 
-def _record(context: Context, baseline: Baseline, pruned: Pruned) -> PruneRecord:
+def _record(context: Context, baseline: Baseline, pruned: Pruned, predictor: Predictor | None) -> PruneRecord:
     structure, kept = pruned.structure, pruned.choice.kept
     target = Target.parse(context.recipe.prune.target)
     best = pruned.best
@@ -134,7 +142,7 @@ def _record(context: Context, baseline: Baseline, pruned: Pruned) -> PruneRecord
         within_tolerance=best.within_tolerance if best else _counted(target, stays, kept) <= target.value,
         counted_before=None if best else _counted(target, structure.layers, structure.sizes),
         counted_after=None if best else _counted(target, stays, kept),
-        layers=layer_rows(structure, kept, baseline.costs.cost if target.is_latency else None, gone=gone),
+        layers=layer_rows(structure, kept, predictor.costs.cost if predictor else None, gone=gone),
         macs_before=total(structure.layers, structure.sizes, MacsCost()),
         branches=pruned.choice.branches,
         macs_after=total(stays, kept, MacsCost()),

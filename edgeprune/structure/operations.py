@@ -16,6 +16,8 @@ class OpSignature:
     `height` and `width` are of the input. For a linear layer height is the number of rows (tokens).
     For `add` and `mul` with a broadcast (squeeze-excitation) second operand, `broadcast` is set.
     `activation` operations carry their name in `function`; fused ones too (`relu`, `relu6` or empty).
+    `place` is empty for an operation by itself; one that was timed inside a model says "in place" and which kernels
+    ran after it, its time included (see `edgeprune.latency.in_place`).
     """
 
     kind: Kind
@@ -30,6 +32,7 @@ class OpSignature:
     groups: int = 1
     function: str = ""
     broadcast: bool = False
+    place: str = ""
 
     def with_channels(self, in_channels: int, out_channels: int) -> OpSignature:
         """The same operation at other widths; with one group per channel (depthwise, any multiplier) it stays so."""
@@ -74,4 +77,4 @@ class OpSignature:
 
     def key(self) -> str:
         """A stable text for the table."""
-        return ";".join(f"{name}={value}" for name, value in asdict(self).items())
+        return ";".join(f"{name}={value}" for name, value in asdict(self).items() if name != "place" or value)

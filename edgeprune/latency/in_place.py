@@ -1,0 +1,104 @@
+"""In place: what each layer of a whole model takes where it stands, read off the runtime's own profiler.
+
+A layer's time in a model is not its time alone: its input is in the cache, its activation is fused, and what stands
+between two layers (attention's products, pads, transposes) belongs to no layer. Here each layer with weights is
+charged with its own kernel and all that run after it, up to the next layer's. So the layers sum up to the model.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+
+from edgeprune.errors import EdgePruneError
+from edgeprune.latency.profile import Profile
+from edgeprune.latency.tflite_reader import Likeness, read_layers
+from edgeprune.structure.operations import OpSignature
+from edgeprune.structure.units import Layer
+
+WEIGHTED = ("conv2d", "depthwise_conv2d", "linear")
+_KERNELS = ("Convolution", "Fully Connected", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")  # fused, and not
+IN_PLACE = "in place"
+COUNTED_BEFORE = "counted with the layer before it"
+
+
+class NotInPlace(EdgePruneError):
+    """The kernels of this file cannot be told by layer; the message says why."""
+
+
+def layers_in_place(
+    file: Path, profile: Profile, layers: Sequence[Layer], kept: Mapping[str, int], *, gone: Collection[str] = ()
+) -> tuple[float, tuple[tuple[str, OpSignature, float], ...]]:
+    """What each layer of a profiled file takes, with what runs after it.
+
+    Args:
+        layers: of the model's structure, unpruned; those that are `gone` with their branch are not in the file.
+        kept: units of each group that the file's model has.
+
+    Returns:
+        (seconds of the kernels ahead of the first layer, (name, operation with its place, seconds) in the file's
+        order).
+
+    Raises:
+        NotInPlace: the file's layers are not those of the model, as where the exporter rewrote one.
+        UsageError: the file cannot be read.
+    """
+    written = read_layers(file)
+    chains = _chains([(kernel.name, kernel.median_s) for kernel in profile.kernels])
+    before, chains = chains[0], chains[1:]
+    if len(chains) != len(written):
+        raise NotInPlace(f"{len(chains)} kernels with weights for {len(written)} layers", where=str(file))
+    waiting: dict[Likeness, deque[tuple[str, OpSignature]]] = {}
+    for layer in layers:
+        if layer.operation.kind in WEIGHTED and layer.name not in gone:
+            operation = layer.signature(kept)
+            waiting.setdefault(Likeness.of(operation), deque()).append((layer.name, operation))
+    found = []
+    for layer_written, chain in zip(written, chains, strict=True):
+        if not (queue := waiting.get(layer_written.likeness)):
+            raise NotInPlace(f"no layer of the model is like the file's {layer_written.likeness}", where=str(file))
+        name, operation = queue.popleft()
+        place = _place([kernel for kernel, _ in chain[1:]], layer_written.rows_after)
+        found.append((name, replace(operation, place=place), sum(seconds for _, seconds in chain)))
+    if left := [name for queue in waiting.values() for name, _ in queue]:
+        raise NotInPlace(f"the file has no layer like {left[0]}", where=str(file))
+    return sum(seconds for _, seconds in before), tuple(found)
+
+
+def _chains(kernels: Sequence[tuple[str, float]]) -> list[list[tuple[str, float]]]:
+    """What runs ahead of the first kernel with weights, then each such kernel with what follows it."""
+    chains: list[list[tuple[str, float]]] = [[]]
+    for kernel in kernels:
+        if kernel[0].startswith(_KERNELS):
+            chains.append([])
+        chains[-1].append(kernel)
+    return chains
+
+
+def _place(followed: Sequence[str], rows: int) -> str:
+    """The words for a place: which kernels come after, over how many positions; long chains by number and a hash."""
+    if not followed:
+        return IN_PLACE
+    names = ", ".join(followed) if len(followed) <= 2 else f"{len(followed)} kernels {_digest(followed)[:12]}"
+    return f"{IN_PLACE}, then {names} over {rows}"
+
+
+def model_key(layers: Sequence[Layer], kept: Mapping[str, int], gone: Collection[str] = ()) -> str:
+    """What the table calls a whole model: a hash over its layers, their names and widths (weights cost no time)."""
+    stays = (layer for layer in layers if layer.name not in gone)
+    return _digest([f"{layer.name}: {replace(layer.signature(kept), place='').key()}" for layer in stays])
+
+
+def _digest(texts: Sequence[str]) -> str:
+    return sha256("\n".join(texts).encode()).hexdigest()
+
+
+def placed(layers: Sequence[Layer], places: Mapping[str, str]) -> tuple[Layer, ...]:
+    """Layers that know their place in the model (by name); the others are counted with the layer before them."""
+    return tuple(
+        replace(layer, operation=replace(layer.operation, place=places.get(layer.name, COUNTED_BEFORE)))
+        for layer in layers
+    )

@@ -1,0 +1,153 @@
+"""The predictor: what a whole model takes at any widths, from the table alone, and how far to trust that."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import median
+
+from pydantic import BaseModel, ConfigDict
+from scipy.stats import t as student
+
+from edgeprune.errors import UsageError
+from edgeprune.latency.cost import RESOLUTION, LatencyCost, parse_key, total
+from edgeprune.latency.curve import fit_curve
+from edgeprune.latency.in_place import model_key, placed
+from edgeprune.latency.measurement import Measurement, ModelRun
+from edgeprune.latency.table import LatencyTable, Setting
+from edgeprune.structure.units import Layer
+
+CONFIDENCE = 0.95
+
+
+class Prediction(BaseModel):
+    """Seconds for one inference, never measured. `extrapolates` names the layers that are outside of what was."""
+
+    model_config = ConfigDict(frozen=True)
+    seconds: float
+    low_s: float | None  # 95 % interval for one model; None where too little was measured to state one
+    high_s: float | None
+    extrapolates: tuple[str, ...]
+    basis: str  # what it rests on, in words
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Predicts one base model's pruned forms: whole = constant + scale * sum of the layers' costs.
+
+    `misses` are ln(predicted / measured) of whole models that were left out of the fit, one after the other.
+    """
+
+    layers: tuple[Layer, ...]
+    costs: LatencyCost
+    scale: float
+    constant_s: float
+    misses: tuple[float, ...]
+    basis: str
+
+    def whole(self, cost: float) -> float:
+        """Seconds of a model whose layers cost so much together."""
+        return self.constant_s + self.scale * cost
+
+    def budget(self, seconds: float) -> float:
+        """What the layers may cost together so that the model takes so many seconds; the inverse of `whole`."""
+        return (seconds - self.constant_s) / self.scale
+
+    def predict(self, kept: Mapping[str, int], gone: Collection[str] = ()) -> Prediction:
+        """Latency of the model whose groups keep so many units, without the layers that are gone.
+
+        Raises:
+            UsageError: a layer was never measured.
+        """
+        stays = [layer for layer in self.layers if layer.name not in gone]
+        seconds = self.whole(total(stays, kept, self.costs))
+        outside = tuple(layer.name for layer in stays if layer.signature(kept).key() in self.costs.extrapolates)
+        low, high = (
+            (None, None) if self.spread is None else (seconds * math.exp(x) for x in (-self.spread, self.spread))
+        )
+        return Prediction(seconds=seconds, low_s=low, high_s=high, extrapolates=outside, basis=self.basis)
+
+    @cached_property
+    def spread(self) -> float | None:
+        """Half the width of the 95 % interval in the logarithm, so 0.05 is about 5 %: Student's t for one more model
+        beside those that were left out. None where that were fewer than three."""
+        count = len(self.misses)
+        if count < 3:
+            return None
+        rms = math.sqrt(sum(miss * miss for miss in self.misses) / count)
+        return float(student.ppf((1 + CONFIDENCE) / 2, count)) * rms * math.sqrt(1 + 1 / count)
+
+
+def predictor_of(
+    table: LatencyTable,
+    setting: Setting,
+    layers: Sequence[Layer],
+    sizes: Mapping[str, int],
+    measurement: Measurement | None = None,
+) -> Predictor:
+    """The predictor that a table gives for a model.
+
+    Where whole models of it ran under the profiler, it rests on them. Else it sums up operations that were timed
+    alone; what the model takes beyond that sum is taken as constant, which needs the model's own measurement.
+
+    Args:
+        layers, sizes: of the unpruned model's structure.
+        measurement: of the unpruned model, with this runtime build and number of threads.
+
+    Raises:
+        UsageError: the table lacks what is needed.
+    """
+    runs = runs_of(table, setting, model_key(layers, sizes))
+    if len(runs) > 1:
+        return _in_place(table, setting, layers, runs)
+    if measurement is None:
+        raise UsageError(
+            "the latency table has no whole run of this model",
+            where=f"{table.path} ({setting.build}, {setting.threads} threads)",
+            hint="probe it on this device first: edgeprune probe MODEL",
+        )
+    costs = _costs(table, setting)
+    constant = measurement.median_s - total(layers, sizes, costs)
+    return Predictor(tuple(layers), costs, 1.0, constant, (), "operations timed alone, and the whole unpruned model")
+
+
+def runs_of(table: LatencyTable, setting: Setting, base: str) -> dict[str, ModelRun]:
+    """The runs of a model's forms, by key; `base` is the key of the unpruned one."""
+    return {key: run for key, run in table.models(setting).items() if run.base == base}
+
+
+def _in_place(
+    table: LatencyTable, setting: Setting, layers: Sequence[Layer], runs: Mapping[str, ModelRun]
+) -> Predictor:
+    before = median(run.before_s for run in runs.values())
+    # By itself a model takes a little more than its kernels: what lies between them, less the profiler's own time.
+    pairs = [((run.sum_s, run.sum_s), run.measurement.median_s) for run in runs.values()]
+    line = fit_curve(pairs, square=True, resolution=RESOLUTION)
+    scale, constant = line.per_out, line.fixed + line.per_out * before
+    misses = []
+    for key, run in runs.items():
+        costs = _costs(table, setting, without=key)
+        try:
+            predicted = constant + scale * sum(costs.cost(parse_key(text)) for _, text, _ in run.layers)
+        except UsageError:
+            continue  # a layer stands in a place that no other run has
+        misses.append(math.log(predicted / run.measurement.median_s))
+    basis = f"{len(runs)} whole models, each layer timed in its place"
+    return Predictor(placed(layers, _places(runs)), _costs(table, setting), scale, constant, tuple(misses), basis)
+
+
+def _places(runs: Mapping[str, ModelRun]) -> dict[str, str]:
+    """The place of each layer in most of the pruned models (code that lets widths differ can look otherwise)."""
+    seen: dict[str, Counter[str]] = {}
+    pruned = {key: run for key, run in runs.items() if key != run.base}
+    for run in (pruned or runs).values():
+        for name, text, _ in run.layers:
+            seen.setdefault(name, Counter())[parse_key(text).place] += 1
+    return {name: counter.most_common(1)[0][0] for name, counter in seen.items()}
+
+
+def _costs(table: LatencyTable, setting: Setting, *, without: str | None = None) -> LatencyCost:
+    return LatencyCost(table, setting.device, setting.build, setting.threads, without=without)

@@ -1,0 +1,105 @@
+"""Reading .tflite files: the layers with weights, in the order in which the runtime runs them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ai_edge_litert import schema_py_generated as schema
+
+from edgeprune.errors import UsageError
+from edgeprune.structure.operations import Kind, OpSignature
+
+_KINDS: dict[int, Kind] = {
+    schema.BuiltinOperator.CONV_2D: "conv2d",
+    schema.BuiltinOperator.DEPTHWISE_CONV_2D: "depthwise_conv2d",
+    schema.BuiltinOperator.FULLY_CONNECTED: "linear",
+}
+_OPTIONS: dict[Kind, Any] = {"conv2d": schema.Conv2DOptions, "depthwise_conv2d": schema.DepthwiseConv2DOptions}
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """What a layer is known by in a file, whose padding and fused activations are written in other ways."""
+
+    kind: Kind
+    in_channels: int
+    out_channels: int
+    out_hw: tuple[int, int]  # of a linear layer: rows, 1
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    groups: int
+
+    @staticmethod
+    def of(operation: OpSignature) -> Likeness:
+        """The likeness of a layer that has weights."""
+        return Likeness(
+            operation.kind,
+            operation.in_channels,
+            operation.out_channels,
+            operation.out_hw,
+            operation.kernel,
+            operation.stride,
+            operation.groups,
+        )
+
+
+@dataclass(frozen=True)
+class WrittenLayer:
+    """A layer of a file; `rows_after`: positions (height times width, tokens) of the largest result that other
+    operators make before the next layer, 0 where there is none."""
+
+    likeness: Likeness
+    rows_after: int
+
+
+def read_layers(file: Path) -> list[WrittenLayer]:
+    """The convolutions and linear layers of a file, in its order.
+
+    Raises:
+        UsageError: the file cannot be read or is no .tflite file.
+    """
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot be read: {error.strerror}", where=str(file)) from error
+    if not schema.Model.ModelBufferHasIdentifier(content, 0):
+        raise UsageError("this is no .tflite file", where=str(file))
+    model = schema.Model.GetRootAs(content, 0)
+    graph = model.Subgraphs(0)
+    found: list[WrittenLayer] = []
+    for number in range(graph.OperatorsLength()):
+        operator = graph.Operators(number)
+        code = model.OperatorCodes(operator.OpcodeIndex())
+        kind = _KINDS.get(max(code.BuiltinCode(), code.DeprecatedBuiltinCode()))
+        if kind is not None:
+            found.append(WrittenLayer(_likeness(graph, operator, kind), 0))
+        elif found:
+            shape = graph.Tensors(operator.Outputs(0)).ShapeAsNumpy()
+            rows = math.prod(int(size) for size in shape[1:-1]) if len(shape) > 2 else 1
+            found[-1] = replace(found[-1], rows_after=max(found[-1].rows_after, rows))
+    return found
+
+
+def _likeness(graph: Any, operator: Any, kind: Kind) -> Likeness:
+    def shape(tensor: int) -> list[int]:
+        return [int(size) for size in graph.Tensors(tensor).ShapeAsNumpy()]
+
+    source, weights, result = shape(operator.Inputs(0)), shape(operator.Inputs(1)), shape(operator.Outputs(0))
+    if kind == "linear":
+        rows = math.prod(source) // weights[1]
+        return Likeness(kind, weights[1], weights[0], (rows, 1), (1, 1), (1, 1), 1)
+    table, options = operator.BuiltinOptions(), _OPTIONS[kind]()
+    options.Init(table.Bytes, table.Pos)
+    channels = source[3]
+    return Likeness(
+        kind,
+        channels,
+        result[3],
+        (result[1], result[2]),
+        (weights[1], weights[2]),
+        (options.StrideH(), options.StrideW()),
+        channels if kind == "depthwise_conv2d" else channels // weights[3],
+    )
