@@ -33,6 +33,7 @@ def probe(
     from pathlib import Path
 
     from edgeprune.api import load
+    from edgeprune.artifacts.export import MeasuringExporter
     from edgeprune.devices.discovery import open_device
     from edgeprune.latency.care import profile_of
     from edgeprune.latency.table import LatencyTable, Setting
@@ -43,12 +44,19 @@ def probe(
     profile = profile_of(opened)
     found = load(model, input_size=read_input_size(input_size)) if input_size else load(model)
     begin = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder, opened.lease(), RichProgress().shown() as progress:
+    progress = RichProgress()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        opened.lease(),
+        progress.shown(),
+        MeasuringExporter(runtime) as exporter,
+    ):
         progress.stage("probe")
         probing = Probing(
             device=opened,
             table=table,
             runtime=runtime,
+            exporter=exporter,
             threads=threads,
             protocol=protocol,
             granularity=granularity or profile.channel_multiple,

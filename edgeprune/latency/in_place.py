@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
 from edgeprune.errors import EdgePruneError
-from edgeprune.latency.profile import Profile
+from edgeprune.latency.profile import Kernel
 from edgeprune.latency.tflite_reader import Likeness, read_layers
 from edgeprune.structure.operations import OpSignature
 from edgeprune.structure.units import Layer
@@ -29,42 +29,62 @@ class NotInPlace(EdgePruneError):
     """The kernels of this file cannot be told by layer; the message says why."""
 
 
-def layers_in_place(
-    file: Path, profile: Profile, layers: Sequence[Layer], kept: Mapping[str, int], *, gone: Collection[str] = ()
-) -> tuple[float, tuple[tuple[str, OpSignature, float], ...]]:
-    """What each layer of a profiled file takes, with what runs after it.
+@dataclass(frozen=True)
+class Match:
+    """A layer of a file, and whose it is."""
+
+    name: str
+    operation: OpSignature
+    rows_after: int  # see `WrittenLayer`
+
+
+def match_layers(
+    file: Path, layers: Sequence[Layer], kept: Mapping[str, int], *, gone: Collection[str] = ()
+) -> tuple[Match, ...]:
+    """Whose each layer with weights of a .tflite file is, in the file's order.
 
     Args:
         layers: of the model's structure, unpruned; those that are `gone` with their branch are not in the file.
         kept: units of each group that the file's model has.
 
-    Returns:
-        (seconds of the kernels ahead of the first layer, (name, operation with its place, seconds) in the file's
-        order).
-
     Raises:
         NotInPlace: the file's layers are not those of the model, as where the exporter rewrote one.
         UsageError: the file cannot be read.
     """
-    written = read_layers(file)
-    chains = _chains([(kernel.name, kernel.median_s) for kernel in profile.kernels])
-    before, chains = chains[0], chains[1:]
-    if len(chains) != len(written):
-        raise NotInPlace(f"{len(chains)} kernels with weights for {len(written)} layers", where=str(file))
     waiting: dict[Likeness, deque[tuple[str, OpSignature]]] = {}
     for layer in layers:
         if layer.operation.kind in WEIGHTED and layer.name not in gone:
             operation = layer.signature(kept)
             waiting.setdefault(Likeness.of(operation), deque()).append((layer.name, operation))
     found = []
-    for layer_written, chain in zip(written, chains, strict=True):
-        if not (queue := waiting.get(layer_written.likeness)):
-            raise NotInPlace(f"no layer of the model is like the file's {layer_written.likeness}", where=str(file))
-        name, operation = queue.popleft()
-        place = _place([kernel for kernel, _ in chain[1:]], layer_written.rows_after)
-        found.append((name, replace(operation, place=place), sum(seconds for _, seconds in chain)))
+    for written in read_layers(file):
+        if not (queue := waiting.get(written.likeness)):
+            raise NotInPlace(f"no layer of the model is like the file's {written.likeness}", where=file.name)
+        found.append(Match(*queue.popleft(), written.rows_after))
     if left := [name for queue in waiting.values() for name, _ in queue]:
-        raise NotInPlace(f"the file has no layer like {left[0]}", where=str(file))
+        raise NotInPlace(f"the file has no layer like {left[0]}", where=file.name)
+    return tuple(found)
+
+
+def times_in_place(
+    matches: Sequence[Match], kernels: Sequence[Kernel]
+) -> tuple[float, tuple[tuple[str, OpSignature, float], ...]]:
+    """What each matched layer took under the profiler, with what ran after it.
+
+    Returns:
+        (seconds of the kernels ahead of the first layer, (name, operation with its place, seconds) in the file's
+        order).
+
+    Raises:
+        NotInPlace: there is not one kernel with weights for each layer.
+    """
+    before, *chains = _chains([(kernel.name, kernel.median_s) for kernel in kernels])
+    if len(chains) != len(matches):
+        raise NotInPlace(f"{len(chains)} kernels with weights for {len(matches)} layers")
+    found = []
+    for match, chain in zip(matches, chains, strict=True):
+        place = _place([kernel for kernel, _ in chain[1:]], match.rows_after)
+        found.append((match.name, replace(match.operation, place=place), sum(seconds for _, seconds in chain)))
     return sum(seconds for _, seconds in before), tuple(found)
 
 

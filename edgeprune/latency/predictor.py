@@ -14,13 +14,14 @@ from scipy.stats import t as student
 
 from edgeprune.errors import UsageError
 from edgeprune.latency.cost import RESOLUTION, LatencyCost, parse_key, total
-from edgeprune.latency.curve import fit_curve
+from edgeprune.latency.curve import fit_line
 from edgeprune.latency.in_place import model_key, placed
 from edgeprune.latency.measurement import Measurement, ModelRun
 from edgeprune.latency.table import LatencyTable, Setting
 from edgeprune.structure.units import Layer
 
 CONFIDENCE = 0.95
+LEAST_FOR_A_LINE = 4
 
 
 class Prediction(BaseModel):
@@ -101,7 +102,7 @@ def predictor_of(
         UsageError: the table lacks what is needed.
     """
     runs = runs_of(table, setting, model_key(layers, sizes))
-    if len(runs) > 1:
+    if runs:
         return _in_place(table, setting, layers, runs)
     if measurement is None:
         raise UsageError(
@@ -124,9 +125,10 @@ def _in_place(
 ) -> Predictor:
     before = median(run.before_s for run in runs.values())
     # By itself a model takes a little more than its kernels: what lies between them, less the profiler's own time.
-    pairs = [((run.sum_s, run.sum_s), run.measurement.median_s) for run in runs.values()]
-    line = fit_curve(pairs, square=True, resolution=RESOLUTION)
-    scale, constant = line.per_out, line.fixed + line.per_out * before
+    wholes = [(run.sum_s, run.measurement.median_s) for run in runs.values()]
+    few = len(wholes) < LEAST_FOR_A_LINE
+    fixed, scale = (0.0, median(y / x for x, y in wholes)) if few else fit_line(wholes, resolution=RESOLUTION)
+    constant = fixed + scale * before
     misses = []
     for key, run in runs.items():
         costs = _costs(table, setting, without=key)

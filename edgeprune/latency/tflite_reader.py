@@ -93,13 +93,15 @@ def _likeness(graph: Any, operator: Any, kind: Kind) -> Likeness:
         return Likeness(kind, weights[1], weights[0], (rows, 1), (1, 1), (1, 1), 1)
     table, options = operator.BuiltinOptions(), _OPTIONS[kind]()
     options.Init(table.Bytes, table.Pos)
-    channels = source[3]
+    channels, result_channels = source[3], result[3]
+    depthwise = kind == "depthwise_conv2d"
     return Likeness(
-        kind,
+        # With several filters a channel (one channel's stem too) it is a grouped convolution in PyTorch.
+        "depthwise_conv2d" if depthwise and channels == result_channels > 1 else "conv2d",
         channels,
-        result[3],
+        result_channels,
         (result[1], result[2]),
         (weights[1], weights[2]),
         (options.StrideH(), options.StrideW()),
-        channels if kind == "depthwise_conv2d" else channels // weights[3],
+        channels if depthwise else channels // weights[3],
     )

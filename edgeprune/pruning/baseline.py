@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from edgeprune.artifacts.export import export_for_measuring
+from edgeprune.artifacts.export import MeasuringExporter
 from edgeprune.devices.base import Device
 from edgeprune.devices.runtimes import SUFFIX_OF
 from edgeprune.latency.in_place import NotInPlace
@@ -40,6 +40,7 @@ class Probing:
     device: Device
     table: LatencyTable
     runtime: Runtime
+    exporter: MeasuringExporter  # of that runtime
     threads: int
     protocol: str
     granularity: int
@@ -58,7 +59,7 @@ def measure_original(model: Model, folder: Path, probing: Probing, *, keep: tupl
     example, runtime = model.example_input(), probing.runtime
     structure = find_structure(model.module, example, keep=keep)
     file = folder / f"original{SUFFIX_OF[runtime]}"
-    export_for_measuring(model.with_module(merge(model.module, example)), runtime, file)
+    probing.exporter.write(model.with_module(merge(model.module, example)), file)
     measurement = measure(probing.device, [file], runtime=runtime, threads=probing.threads, protocol=probing.protocol)[
         0
     ]
@@ -110,6 +111,7 @@ def _ran_in_place(model: Model, baseline: Baseline, probing: Probing) -> bool:
                 Path(scratch),
                 device=probing.device,
                 table=probing.table,
+                exporter=probing.exporter,
                 protocol=probing.protocol,
                 granularity=probing.granularity,
                 minimum=probing.minimum,

@@ -9,9 +9,7 @@ from pathlib import Path
 
 from torch import nn
 
-from edgeprune.artifacts.export import MeasuringExporter
 from edgeprune.data.split import Split
-from edgeprune.devices.base import Device
 from edgeprune.errors import DeviceError, TargetError, UsageError
 from edgeprune.latency.cost import CostModel, total
 from edgeprune.latency.measurement import Ratio
@@ -20,12 +18,12 @@ from edgeprune.latency.protocol import measure_ratio
 from edgeprune.models.spec import Model
 from edgeprune.pruning.additive import AdditiveAllocator
 from edgeprune.pruning.allocate import Allocator, Choice, Scores
-from edgeprune.pruning.baseline import Baseline
+from edgeprune.pruning.baseline import Baseline, Probing
 from edgeprune.pruning.judge import AdaptedLoss
 from edgeprune.pruning.magnitude import score_magnitude
 from edgeprune.pruning.target import counted_cost, latency_share
 from edgeprune.pruning.taylor import score_taylor
-from edgeprune.recipe import PruneSection, Runtime, Target, TuneSection
+from edgeprune.recipe import PruneSection, Target, TuneSection
 from edgeprune.reparam.merge import merge
 from edgeprune.structure.plan import Plan
 from edgeprune.structure.surgery import make_plan, remove_branches, remove_units
@@ -150,19 +148,13 @@ class LatencyLoop:
         ranks: Scores,
         judge: AdaptedLoss,
         settings: PruneSection,
-        *,
-        device: Device,
-        runtime: Runtime,
-        threads: int,
-        protocol: str,
-        multiple: int,
+        probing: Probing,
         folder: Path,
+        *,
         on_progress: Callable[[float], None],
-        on_message: Callable[[str], None],
     ) -> None:
         self.model, self.baseline, self.settings = model, baseline, settings
-        self.device, self.runtime, self.threads, self.protocol = device, runtime, threads, protocol
-        self.multiple, self.folder, self.say = multiple, folder, on_message
+        self.probing, self.folder, self.say = probing, folder, probing.on_message
         self.structure = replace(baseline.structure, layers=predictor.layers)
         self.predictor, self.original_s = predictor, baseline.measurement.median_s
         self.target = Target.parse(settings.target)
@@ -173,9 +165,9 @@ class LatencyLoop:
             judge,
             predictor.costs,
             settings,
-            multiple=multiple,
+            multiple=probing.granularity,
             on_step=lambda cost: on_progress(self._share(cost)),
-            on_message=on_message,
+            on_message=probing.on_message,
         )
 
     def run(self) -> Pruned:
@@ -186,42 +178,39 @@ class LatencyLoop:
                 faster than the model.
             DeviceError: the device is too noisy to tell.
         """
-        with MeasuringExporter(self.runtime) as exporter:
-            floor = self._share(self.allocator.smallest().cost)
-            tried: list[tuple[Choice, Attempt]] = []
-            granularity, share = self.multiple, self.goal
-            while len(tried) <= self.settings.corrections:
-                if share < floor:
-                    return self._at_the_floor(exporter, tried)
-                try:
-                    choice = self.allocator.within(
-                        self.predictor.budget(share * self.original_s), granularity=granularity
-                    )
-                except UsageError:
-                    if not tried:
-                        raise
-                    break  # at finer widths the choices are too many: the best of what was tried
-                if any((choice.kept, choice.branches) == (e.kept, e.branches) for e, _ in tried):
-                    if granularity == 1:
-                        break
-                    granularity = max(1, granularity // 2)  # no width in between at this step: allow finer ones
-                    continue
-                attempt = self._measure(exporter, choice, len(tried) + 1)
-                tried.append((choice, attempt))
-                if attempt.within_tolerance:
+        floor = self._share(self.allocator.smallest().cost)
+        tried: list[tuple[Choice, Attempt]] = []
+        granularity, share = self.probing.granularity, self.goal
+        while len(tried) <= self.settings.corrections:
+            if share < floor:
+                return self._at_the_floor(tried)
+            try:
+                choice = self.allocator.within(self.predictor.budget(share * self.original_s), granularity=granularity)
+            except UsageError:
+                if not tried:
+                    raise
+                break  # at finer widths the choices are too many: the best of what was tried
+            if any((choice.kept, choice.branches) == (e.kept, e.branches) for e, _ in tried):
+                if granularity == 1:
                     break
-                share = self._next_share([a for _, a in tried])
+                granularity = max(1, granularity // 2)  # no width in between at this step: allow finer ones
+                continue
+            attempt = self._measure(choice, len(tried) + 1)
+            tried.append((choice, attempt))
+            if attempt.within_tolerance:
+                break
+            share = self._next_share([a for _, a in tried])
         return self._best(tried)
 
     def _share(self, cost: float) -> float:
         """Predicted latency of a plan whose layers cost so much, as a share of the original's."""
         return self.predictor.whole(cost) / self.original_s
 
-    def _measure(self, exporter: MeasuringExporter, choice: Choice, number: int) -> Attempt:
+    def _measure(self, choice: Choice, number: int) -> Attempt:
         pruned = _apply(self.model.module, self.structure, choice)
         merged = merge(pruned, self.model.example_input())
         file = self.folder / f"attempt-{number}{self.baseline.file.suffix}"
-        exporter.write(self.model.with_module(merged), file)
+        self.probing.exporter.write(self.model.with_module(merged), file)
         ratio = self._ratio(file)
         reached = ratio.ratio if self.target.unit == "x" else ratio.numerator.median_s / self.original_s
         within = abs(reached / self.goal - 1) <= self.settings.tolerance
@@ -235,12 +224,12 @@ class LatencyLoop:
         """Latency over the original's, measured again while the device is noisy (the last word is the last try's)."""
         for _ in range(NOISY_RETRIES):
             ratio = measure_ratio(
-                self.device,
+                self.probing.device,
                 file,
                 self.baseline.file,
-                runtime=self.runtime,
-                threads=self.threads,
-                protocol=self.protocol,
+                runtime=self.probing.runtime,
+                threads=self.probing.threads,
+                protocol=self.probing.protocol,
             )
             if ratio.quality == "stable":
                 break
@@ -262,16 +251,16 @@ class LatencyLoop:
             return p1 * self.goal / m1
         return p2 + (self.goal - m2) * (p1 - p2) / (m1 - m2)
 
-    def _at_the_floor(self, exporter: MeasuringExporter, tried: list[tuple[Choice, Attempt]]) -> Pruned:
+    def _at_the_floor(self, tried: list[tuple[Choice, Attempt]]) -> Pruned:
         """The target asks for less than the smallest widths are predicted to cost: measure them and say."""
         choice = self.allocator.smallest()
-        attempt = self._measure(exporter, choice, len(tried) + 1)
+        attempt = self._measure(choice, len(tried) + 1)
         reached = attempt.measured
         if attempt.reached_share > self.goal * (1 + self.settings.tolerance):
             fastest = reached.ratio * self.original_s * 1e3
             raise TargetError(
                 f"the target {self.settings.target} is faster than anything reachable: the smallest widths take "
-                f"{fastest:.3f} ms ({reached.ratio:.3f}x, {reached.quality}) on {self.device.id}",
+                f"{fastest:.3f} ms ({reached.ratio:.3f}x, {reached.quality}) on {self.probing.device.id}",
                 hint="raise the target, or lower prune.minimum_width, or take patterns out of prune.keep",
             )
         return self._best([*tried, (choice, attempt)])
@@ -281,7 +270,7 @@ class LatencyLoop:
         if not attempt.within_tolerance and attempt.measured.quality != "stable":
             raise DeviceError(
                 f"too noisy to tell whether the target is met ({attempt.measured.evidence})",
-                where=self.device.id,
+                where=self.probing.device.id,
                 hint="free the device from other work, or measure longer with device.protocol = 'standard'; "
                 "then go on with --resume",
             )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgeprune.artifacts.export import MeasuringExporter
 from edgeprune.devices.base import Device
-from edgeprune.latency.in_place import NotInPlace, layers_in_place, model_key
+from edgeprune.latency.in_place import NotInPlace, match_layers, model_key, times_in_place
 from edgeprune.latency.measurement import Measurement, ModelRun
 from edgeprune.latency.profile import profile
 from edgeprune.latency.protocol import measure
@@ -46,6 +46,7 @@ def run_variants(
     *,
     device: Device,
     table: LatencyTable,
+    exporter: MeasuringExporter,
     protocol: str,
     granularity: int,
     minimum: int,
@@ -66,9 +67,10 @@ def run_variants(
     base = model_key(structure.layers, structure.sizes)
 
     def keep(file: Path, whole: Measurement, kept: Mapping[str, int]) -> None:
+        matches = match_layers(file, structure.layers, kept)
         runs = max(LEAST_RUNS, min(MOST_RUNS, round(PROFILED_S / whole.median_s)))
         found = profile(device, file, threads=whole.threads, runs=runs)
-        before, rows = layers_in_place(file, found, structure.layers, kept)
+        before, rows = times_in_place(matches, found.kernels)
         layers = tuple((name, operation.key(), seconds) for name, operation, seconds in rows)
         run = ModelRun(base=base, measurement=whole, before_s=before, layers=layers)
         table.put_model(setting, model_key(structure.layers, kept), run)
@@ -82,16 +84,15 @@ def run_variants(
     if not todo:
         return
     example = model.example_input()
-    with MeasuringExporter("litert") as exporter:
-        for number, kept in enumerate(todo, start=VARIANTS - len(todo)):
-            on_progress(number + 1, VARIANTS + 1, "the model at other widths, each layer in its place")
-            removed = {g.id: tuple(range(kept[g.id], g.size)) for g in structure.groups if kept[g.id] < g.size}
-            module = merge(remove_units(model.module, structure, removed), example)
-            file = exporter.write(model.with_module(module), folder / "variant.tflite")
-            whole = measure(device, [file], runtime="litert", threads=measurement.threads, protocol=protocol)[0]
-            try:
-                keep(file, whole, kept)
-            except NotInPlace as error:
-                on_progress(number + 1, VARIANTS + 1, f"left out: {error}")
-            file.unlink()
+    for number, kept in enumerate(todo, start=VARIANTS - len(todo)):
+        on_progress(number + 1, VARIANTS + 1, "the model at other widths, each layer in its place")
+        removed = {g.id: tuple(range(kept[g.id], g.size)) for g in structure.groups if kept[g.id] < g.size}
+        module = merge(remove_units(model.module, structure, removed), example)
+        file = exporter.write(model.with_module(module), folder / "variant.tflite")
+        whole = measure(device, [file], runtime="litert", threads=measurement.threads, protocol=protocol)[0]
+        try:
+            keep(file, whole, kept)
+        except NotInPlace as error:
+            on_progress(number + 1, VARIANTS + 1, f"left out: {error}")
+        file.unlink()
     on_progress(VARIANTS + 1, VARIANTS + 1, "measured")

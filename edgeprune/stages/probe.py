@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from edgeprune.artifacts.export import MeasuringExporter
 from edgeprune.devices.runtimes import SUFFIX_OF
 from edgeprune.errors import RunError, TargetError
 from edgeprune.latency.care import profile_of
@@ -24,8 +25,8 @@ def probe_stage(context: Context, folder: Path) -> dict[str, Any]:
         raise TargetError(f"the target {target} is not faster than the model", hint="choose a share below 1, as 0.5x")
     if not target.is_latency:
         context.progress.say(f"the target {recipe.prune.target} is counted, not measured: no layer is probed")
-    probing = probing_of(context)
-    with context.device.lease():
+    with context.device.lease(), MeasuringExporter(recipe.device.runtime) as exporter:
+        probing = probing_of(context, exporter)
         baseline = measure_original(model, folder, probing, keep=recipe.prune.keep)
         if target.is_latency:
             predictor = probe_layers(model, baseline, probing)
@@ -47,13 +48,14 @@ def probe_stage(context: Context, folder: Path) -> dict[str, Any]:
     }
 
 
-def probing_of(context: Context) -> Probing:
+def probing_of(context: Context, exporter: MeasuringExporter) -> Probing:
     """Where and how this run probes."""
     recipe = context.recipe
     return Probing(
         device=context.device,
         table=context.table,
         runtime=recipe.device.runtime,
+        exporter=exporter,
         threads=recipe.device.threads,
         protocol=recipe.device.protocol,
         granularity=channel_multiple(context),

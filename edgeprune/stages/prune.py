@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from edgeprune.artifacts.export import MeasuringExporter
 from edgeprune.latency.cost import MacsCost, total
 from edgeprune.latency.measurement import Ratio
 from edgeprune.latency.predictor import Predictor
@@ -47,28 +48,12 @@ class PruneRecord(BaseModel):
 
 def prune_stage(context: Context, folder: Path) -> dict[str, Any]:
     recipe = context.recipe
-    model, baseline = context.model("load"), read_baseline(context)
-    predictor = None
+    baseline = read_baseline(context)
     if (target := Target.parse(recipe.prune.target)).is_latency:
         latency_share(target, baseline.measurement.median_s)  # a target slower than the model is told before the work
-        predictor = probe_layers(model, baseline, probing_of(context))  # the table may have been deleted since
-    settings = _settings(context)
-    context.progress.update(f"ranking units by {recipe.prune.method}", 0, 1)
-    structure, train = baseline.structure, context.splits.train
-    ranks = rank(model, structure, settings, train, seed=recipe.seed)
-    judge = judge_of(model, structure, settings, recipe.tune, train, seed=recipe.seed)
-    if predictor is not None:
-        pruned = _to_latency(context, baseline, predictor, ranks, judge, settings)
+        pruned, predictor = _to_latency(context, baseline)
     else:
-        pruned = prune_counted(
-            model,
-            structure,
-            ranks,
-            judge,
-            settings,
-            multiple=channel_multiple(context),
-            on_progress=_steps(context),
-        )
+        pruned, predictor = _to_count(context, baseline), None
     record = _record(context, baseline, pruned, predictor)
     write_atomic(folder / "plan.json", pruned.plan.model_dump_json(indent=1).encode())
     write_atomic(folder / "prune.json", record.model_dump_json(indent=1).encode())
@@ -97,33 +82,51 @@ def _steps(context: Context) -> Callable[[float], None]:
     return lambda left: context.progress.update(f"choosing what goes: {left:.2f}x so far", round((1 - left) * 100), 100)
 
 
-def _to_latency(
-    context: Context,
-    baseline: Baseline,
-    predictor: Predictor,
-    ranks: Scores,
-    judge: AdaptedLoss,
-    settings: PruneSection,
-) -> Pruned:
+def _to_latency(context: Context, baseline: Baseline) -> tuple[Pruned, Predictor]:
+    recipe, model = context.recipe, context.model("load")
+    settings = _settings(context)
+    with MeasuringExporter(recipe.device.runtime) as exporter, tempfile.TemporaryDirectory() as scratch:
+        probing = probing_of(context, exporter)
+        predictor = probe_layers(model, baseline, probing)  # the table may be another by now
+        ranks, judge = _ranks(context, baseline, settings), _judge(context, baseline, settings)
+        with context.device.lease():
+            loop = LatencyLoop(
+                model,
+                baseline,
+                predictor,
+                ranks,
+                judge,
+                settings,
+                probing,
+                Path(scratch),
+                on_progress=_steps(context),
+            )
+            return loop.run(), predictor
+
+
+def _to_count(context: Context, baseline: Baseline) -> Pruned:
+    settings = _settings(context)
+    return prune_counted(
+        context.model("load"),
+        baseline.structure,
+        _ranks(context, baseline, settings),
+        _judge(context, baseline, settings),
+        settings,
+        multiple=channel_multiple(context),
+        on_progress=_steps(context),
+        on_message=context.progress.say,
+    )
+
+
+def _ranks(context: Context, baseline: Baseline, settings: PruneSection) -> Scores:
     recipe = context.recipe
-    with context.device.lease(), tempfile.TemporaryDirectory() as scratch:
-        loop = LatencyLoop(
-            context.model("load"),
-            baseline,
-            predictor,
-            ranks,
-            judge,
-            settings,
-            device=context.device,
-            runtime=recipe.device.runtime,
-            threads=recipe.device.threads,
-            protocol=recipe.device.protocol,
-            multiple=channel_multiple(context),
-            folder=Path(scratch),
-            on_progress=_steps(context),
-            on_message=context.progress.say,
-        )
-        return loop.run()
+    context.progress.update(f"ranking units by {recipe.prune.method}", 0, 1)
+    return rank(context.model("load"), baseline.structure, settings, context.splits.train, seed=recipe.seed)
+
+
+def _judge(context: Context, baseline: Baseline, settings: PruneSection) -> AdaptedLoss:
+    recipe, train = context.recipe, context.splits.train
+    return judge_of(context.model("load"), baseline.structure, settings, recipe.tune, train, seed=recipe.seed)
 
 
 def _record(context: Context, baseline: Baseline, pruned: Pruned, predictor: Predictor | None) -> PruneRecord:

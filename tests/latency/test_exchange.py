@@ -12,7 +12,7 @@ from test_cost import BUILD, CONV, SETTING, measured
 
 from edgeprune.errors import UsageError
 from edgeprune.latency.exchange import Filter, bring, export_rows, forget, import_rows, summarize
-from edgeprune.latency.measurement import Measurement
+from edgeprune.latency.measurement import Measurement, ModelRun
 from edgeprune.latency.staircase import SWEEP, fit_staircase
 from edgeprune.latency.table import LatencyTable, Setting
 
@@ -32,7 +32,7 @@ def table(tmp_path: Path) -> LatencyTable:
     made.put(SETTING, CONV.with_channels(8, 8), at(200.0, quality="noisy"))
     made.put(OTHER, CONV, at(300.0))
     made.put_unsupported(OTHER, CONV.with_channels(8, 8), "it crashed")
-    made.put_model(SETTING, "ab", at(50.0))
+    made.put_model(SETTING, "ab", ModelRun(base="ab", measurement=at(50.0), before_s=0.0, layers=()))
     made.put_staircase(SETTING, "conv2d 3x3", fit_staircase({width: float(width) for width in SWEEP}))
     return made
 

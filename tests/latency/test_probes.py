@@ -8,7 +8,7 @@ from edgeprune.devices.jobs import runtime_build
 from edgeprune.devices.local import LocalDevice
 from edgeprune.latency import probes
 from edgeprune.latency.cost import LatencyCost, total
-from edgeprune.latency.probes import grid, probe, widths
+from edgeprune.latency.probes import find_staircases, grid, probe, widths
 from edgeprune.latency.table import LatencyTable, Setting
 from edgeprune.structure.operations import OpSignature
 from edgeprune.structure.units import Layer, Width
@@ -67,9 +67,14 @@ def test_grouped_convolutions_stay_divisible() -> None:
 def test_probing_fills_the_table_once_and_for_every_width(device: LocalDevice, tmp_path: Path) -> None:
     table = LatencyTable(tmp_path / "t.sqlite")
     told: list[tuple[int, int, str]] = []
-    probe(device, LAYERS, SIZES, table, on_progress=lambda done, todo, what: told.append((done, todo, what)))
+
+    def tell(done: int, todo: int, what: str) -> None:
+        told.append((done, todo, what))
+
+    find_staircases(device, LAYERS, table, on_progress=tell)
+    probe(device, LAYERS, SIZES, table, on_progress=tell)
     setting = Setting(device.facts().fingerprint, runtime_build(device, "litert").id, 1)
-    assert set(table.staircases(setting)) == {"conv2d", "depthwise_conv2d"}
+    assert set(table.staircases(setting)) == {"conv2d", "depthwise_conv2d 3x3"}
     medians = table.medians(setting)
     assert all(seconds > 0 for seconds in medians.values())
     assert all("mish" in reason for reason in table.unsupported(setting).values())
@@ -85,7 +90,8 @@ def test_probing_fills_the_table_once_and_for_every_width(device: LocalDevice, t
 
     rows = table.operations(setting)
     told.clear()
-    probe(device, LAYERS, SIZES, table, on_progress=lambda done, todo, what: told.append((done, todo, what)))
+    find_staircases(device, LAYERS, table, on_progress=tell)
+    probe(device, LAYERS, SIZES, table, on_progress=tell)
     assert table.operations(setting) == rows  # nothing was measured again
     assert not any("finding" in what for _, _, what in told)
 

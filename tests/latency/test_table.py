@@ -3,12 +3,14 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from test_cost import BUILD, CONV, SETTING, measured
 
 from edgeprune.errors import UsageError
+from edgeprune.latency.measurement import ModelRun
 from edgeprune.latency.table import LatencyTable, Setting
 
 
@@ -32,15 +34,32 @@ def test_a_new_measurement_replaces_the_old_and_the_refusal(tmp_path: Path) -> N
     assert table.unsupported(SETTING) == {}
 
 
-def test_whole_models_are_kept_by_hash(tmp_path: Path) -> None:
+def test_whole_models_are_kept_by_key(tmp_path: Path) -> None:
     table = LatencyTable(tmp_path / "t.sqlite")
-    table.put_model(SETTING, "ab", measured(1.0))
-    assert table.get_model(SETTING, "ab") == measured(1.0)
+    run = ModelRun(base="ab", measurement=measured(1.0), before_s=0.25, layers=(("conv", CONV.key(), 0.5),))
+    table.put_model(SETTING, "ab", run)
+    assert table.get_model(SETTING, "ab") == run
     assert table.get_model(SETTING, "cd") is None
+    assert table.models(SETTING) == {"ab": run}
+    assert run.sum_s == 0.75
+
+
+def test_a_table_of_the_first_version_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "t.sqlite"
+    table = LatencyTable(path)
+    table.put(SETTING, CONV, measured(1.0))
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.executescript("DROP TABLE models; CREATE TABLE models (sha256 TEXT); PRAGMA user_version = 1;")
+    with pytest.raises(UsageError, match="version 1"):
+        LatencyTable(path, read_only=True)
+    again = LatencyTable(path)
+    assert again.medians(SETTING) == {CONV.key(): 1.0}
+    assert again.models(SETTING) == {}
 
 
 WRITER = """
 import sys
+from contextlib import closing
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 from test_cost import CONV, SETTING, measured
