@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Protocol, cast
 
 from edgeprune.errors import UsageError
-from edgeprune.latency.curve import Point, fit_curve
+from edgeprune.latency.curve import Curve, Point, fit_curve
 from edgeprune.latency.in_place import COUNTED_BEFORE
 from edgeprune.latency.table import LatencyTable, Setting
 from edgeprune.structure.operations import Kind, OpSignature
@@ -57,8 +57,9 @@ class LatencyCost:
     channels, as kernels work on whole tiles (see `Staircase`). What was timed inside of models and what was timed
     alone never share a curve: their `place` differs.
 
-    `extrapolates` holds the operations asked for outside of what was measured; `unmeasured` those that cannot be
-    measured, with the reason: they count nothing. `without` leaves one model's run out, by its key.
+    `extrapolates` holds the operations asked for outside of what was measured, or in a place where none was;
+    `unmeasured` those that cannot be measured, with the reason: they count nothing. `without` leaves one model's run
+    out, by its key.
     """
 
     def __init__(
@@ -74,10 +75,13 @@ class LatencyCost:
         for key, seconds in (*alone, *inside):
             operation = parse_key(key)
             measured.setdefault(shape_of(operation), []).append((self._point(operation), seconds))
-        self._curves = {
-            shape: fit_curve(points, square=shape.is_square, resolution=RESOLUTION)
-            for shape, points in measured.items()
-        }
+        self._points, self._curves = (
+            measured,
+            {
+                shape: fit_curve(points, square=shape.is_square, resolution=RESOLUTION)
+                for shape, points in measured.items()
+            },
+        )
         self._cache: dict[OpSignature, float] = {}
         self.extrapolates: set[str] = set()
         self.unmeasured: dict[str, str] = {}
@@ -96,7 +100,9 @@ class LatencyCost:
     def _compute(self, operation: OpSignature) -> float:
         if operation.place == COUNTED_BEFORE:
             return 0.0
-        curve = self._curves.get(shape_of(operation))
+        curve, exact = self._curves.get(shape_of(operation)), True
+        if curve is None and operation.place:
+            curve, exact = self._in_other_places(operation), False
         if curve is None:
             if reason := self._refusal(operation):
                 self.unmeasured[operation.key()] = reason
@@ -107,9 +113,15 @@ class LatencyCost:
                 hint="probe the model on this device with this runtime first",
             )
         point = self._point(operation)
-        if not curve.covers(point):
+        if not (exact and curve.covers(point)):
             self.extrapolates.add(operation.key())
         return curve.at(point)
+
+    def _in_other_places(self, operation: OpSignature) -> Curve | None:
+        """The curve of the place that was measured most often, where this one was not."""
+        anywhere = replace(shape_of(operation), place="")
+        like = [shape for shape in self._points if shape.place and replace(shape, place="") == anywhere]
+        return self._curves[max(like, key=lambda shape: len(self._points[shape]))] if like else None
 
     def _refusal(self, operation: OpSignature) -> str | None:
         """Why any width of this operation was refused."""

@@ -20,7 +20,15 @@ from edgeprune.structure.operations import OpSignature
 from edgeprune.structure.units import Layer
 
 WEIGHTED = ("conv2d", "depthwise_conv2d", "linear")
-_KERNELS = ("Convolution", "Fully Connected", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")  # fused, and not
+_KERNELS = (
+    "Convolution",
+    "Fully Connected",
+    "Dynamic Fully Connected",
+    "CONV_2D",
+    "DEPTHWISE_CONV_2D",
+    "FULLY_CONNECTED",
+)  # fused, and not
+_MOVING = {"Static Reshape", "Transpose", "Copy", "Slice", "Static Slice", "Constant Pad"}
 IN_PLACE = "in place"
 COUNTED_BEFORE = "counted with the layer before it"
 
@@ -35,6 +43,7 @@ class Match:
 
     name: str
     operation: OpSignature
+    kernels: int  # with weights: its own, and those whose weights are computed
     rows_after: int  # see `WrittenLayer`
 
 
@@ -56,11 +65,16 @@ def match_layers(
         if layer.operation.kind in WEIGHTED and layer.name not in gone:
             operation = layer.signature(kept)
             waiting.setdefault(Likeness.of(operation), deque()).append((layer.name, operation))
-    found = []
+    found: list[Match] = []
     for written in read_layers(file):
-        if not (queue := waiting.get(written.likeness)):
+        if written.likeness is None and found:
+            last = found[-1]
+            rows = max(last.rows_after, written.rows_after)
+            found[-1] = replace(last, kernels=last.kernels + 1, rows_after=rows)
+            continue
+        if written.likeness is None or not (queue := waiting.get(written.likeness)):
             raise NotInPlace(f"no layer of the model is like the file's {written.likeness}", where=file.name)
-        found.append(Match(*queue.popleft(), written.rows_after))
+        found.append(Match(*queue.popleft(), 1, written.rows_after))
     if left := [name for queue in waiting.values() for name, _ in queue]:
         raise NotInPlace(f"the file has no layer like {left[0]}", where=file.name)
     return tuple(found)
@@ -79,10 +93,12 @@ def times_in_place(
         NotInPlace: there is not one kernel with weights for each layer.
     """
     before, *chains = _chains([(kernel.name, kernel.median_s) for kernel in kernels])
-    if len(chains) != len(matches):
-        raise NotInPlace(f"{len(chains)} kernels with weights for {len(matches)} layers")
-    found = []
-    for match, chain in zip(matches, chains, strict=True):
+    expected = sum(match.kernels for match in matches)
+    if len(chains) != expected:
+        raise NotInPlace(f"{len(chains)} kernels with weights for {expected} layers")
+    found, rest = [], iter(chains)
+    for match in matches:
+        chain = [kernel for _ in range(match.kernels) for kernel in next(rest)]
         place = _place([kernel for kernel, _ in chain[1:]], match.rows_after)
         found.append((match.name, replace(match.operation, place=place), sum(seconds for _, seconds in chain)))
     return sum(seconds for _, seconds in before), tuple(found)
@@ -99,11 +115,14 @@ def _chains(kernels: Sequence[tuple[str, float]]) -> list[list[tuple[str, float]
 
 
 def _place(followed: Sequence[str], rows: int) -> str:
-    """The words for a place: which kernels come after, over how many positions; long chains by number and a hash."""
-    if not followed:
+    """The words for a place: what kinds of kernels come after, over how many positions.
+
+    How often each, and the kernels that only move data, are left out: the exporter adds and drops some as widths go.
+    """
+    kinds = sorted({name.split(" (")[0] for name in followed} - _MOVING)
+    if not kinds:
         return IN_PLACE
-    names = ", ".join(followed) if len(followed) <= 2 else f"{len(followed)} kernels {_digest(followed)[:12]}"
-    return f"{IN_PLACE}, then {names} over {rows}"
+    return f"{IN_PLACE}, then {', '.join(kinds)} over {rows}"
 
 
 def model_key(layers: Sequence[Layer], kept: Mapping[str, int], gone: Collection[str] = ()) -> str:

@@ -131,6 +131,8 @@ def _in_place(
     constant = fixed + scale * before
     misses = []
     for key, run in runs.items():
+        if key == run.base:
+            continue  # without it every full width would be beyond what was measured
         costs = _costs(table, setting, without=key)
         try:
             predicted = constant + scale * sum(costs.cost(parse_key(text)) for _, text, _ in run.layers)

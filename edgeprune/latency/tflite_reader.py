@@ -49,9 +49,12 @@ class Likeness:
 @dataclass(frozen=True)
 class WrittenLayer:
     """A layer of a file; `rows_after`: positions (height times width, tokens) of the largest result that other
-    operators make before the next layer, 0 where there is none."""
+    operators make before the next layer, 0 where there is none.
 
-    likeness: Likeness
+    One whose weights are computed (attention with a single head is written so) is like no layer of a model.
+    """
+
+    likeness: Likeness | None
     rows_after: int
 
 
@@ -75,7 +78,8 @@ def read_layers(file: Path) -> list[WrittenLayer]:
         code = model.OperatorCodes(operator.OpcodeIndex())
         kind = _KINDS.get(max(code.BuiltinCode(), code.DeprecatedBuiltinCode()))
         if kind is not None:
-            found.append(WrittenLayer(_likeness(graph, operator, kind), 0))
+            computed = not model.Buffers(graph.Tensors(operator.Inputs(1)).Buffer()).DataLength()
+            found.append(WrittenLayer(None if computed else _likeness(graph, operator, kind), 0))
         elif found:
             shape = graph.Tensors(operator.Outputs(0)).ShapeAsNumpy()
             rows = math.prod(int(size) for size in shape[1:-1]) if len(shape) > 2 else 1
