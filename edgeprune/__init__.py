@@ -9,9 +9,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgeprune.api import compare, export, load, merge, probe, prune, quantize, run, tune, verify
+    from edgeprune.api import compare, export, load, merge, predict, probe, prune, quantize, run, tune, verify
     from edgeprune.errors import EdgePruneError
     from edgeprune.latency.compare import Comparison
+    from edgeprune.latency.predictor import Prediction
     from edgeprune.models.spec import Model, ModelSpec
     from edgeprune.pipeline import Outcome
     from edgeprune.recipe import Recipe, read_recipe
@@ -27,6 +28,8 @@ _HOMES = {
     "export": "api",
     "load": "api",
     "merge": "api",
+    "predict": "api",
+    "Prediction": "latency.predictor",
     "probe": "api",
     "prune": "api",
     "quantize": "api",
@@ -53,6 +56,7 @@ __all__ = [
     "ModelSpec",
     "Outcome",
     "Plan",
+    "Prediction",
     "Recipe",
     "Run",
     "Verdict",
@@ -61,6 +65,7 @@ __all__ = [
     "load",
     "merge",
     "open_run",
+    "predict",
     "probe",
     "prune",
     "quantize",

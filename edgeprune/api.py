@@ -17,17 +17,23 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.devices.discovery import open_device
+from edgeprune.devices.jobs import runtime_build
 from edgeprune.errors import RunError, UsageError
 from edgeprune.latency.compare import Comparison
 from edgeprune.latency.compare import compare as compare_files
+from edgeprune.latency.predictor import Prediction, predictor_of
+from edgeprune.latency.table import LatencyTable, Setting
 from edgeprune.models.load import load as load_source
 from edgeprune.models.spec import Model
 from edgeprune.pipeline import Outcome, change_recipe, do_stage, is_finished, prepare_run, require_earlier
 from edgeprune.pipeline import run as run_pipeline
 from edgeprune.progress import Progress, Silent
-from edgeprune.recipe import PruneSection, Recipe, parse_recipe, read_recipe, resolve_paths
+from edgeprune.recipe import PruneSection, Recipe, Runtime, parse_recipe, read_recipe, resolve_paths
 from edgeprune.runs import Run, Stage, StageRecord, lock, open_run, settings_hash
 from edgeprune.stages.context import Context
+from edgeprune.structure.find import find_structure
+from edgeprune.structure.plan import Plan
+from edgeprune.structure.surgery import removed_layers, removed_units
 from edgeprune.verify.verdict import Verdict
 
 _MODELS: tuple[Stage, ...] = ("merge", "tune", "prune", "load")
@@ -157,6 +163,28 @@ def compare(
     return compare_files(
         open_device(device), Path(a), Path(b), margin=margin, budget_s=budget_s, threads=threads, seed=seed
     )
+
+
+def predict(
+    model: Model, plan: Plan | None = None, *, device: str = "local", runtime: Runtime = "litert", threads: int = 1
+) -> Prediction:
+    """Latency of a model pruned by a plan, from the user's latency table: nothing is built and nothing measured.
+
+    Args:
+        model: the unpruned model, which was probed on this device before (`edgeprune probe`).
+        plan: what is removed; None for the model as it is.
+
+    Raises:
+        ModelError: the plan was made for another model.
+        UsageError: the table has no whole run of this model on this device with this build and number of threads.
+    """
+    opened, table = open_device(device), LatencyTable()
+    structure = find_structure(model.module, model.example_input())
+    setting = Setting(opened.facts().fingerprint, runtime_build(opened, runtime).id, threads)
+    predictor = predictor_of(table, setting, structure.layers, structure.sizes)
+    removed, gone = ({}, ()) if plan is None else (removed_units(plan, structure), removed_layers(plan, structure))
+    kept = {name: size - len(removed.get(name, ())) for name, size in structure.sizes.items()}
+    return predictor.predict(kept, gone)
 
 
 def write_report(run: Run | Path | str, *, progress: Progress | None = None) -> Path:

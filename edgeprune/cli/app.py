@@ -11,7 +11,21 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from edgeprune.cli import bench, compare, devices, doctor, probe, profile, prune, report, run, show, stage, table
+from edgeprune.cli import (
+    bench,
+    compare,
+    devices,
+    doctor,
+    predict,
+    probe,
+    profile,
+    prune,
+    report,
+    run,
+    show,
+    stage,
+    table,
+)
 from edgeprune.errors import EdgePruneError, UsageError
 
 _WRONG_PATH = (FileExistsError, FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
@@ -46,6 +60,7 @@ app.command("verify")(stage.verify)
 app.command("bench")(bench.bench)
 app.command("compare")(compare.compare)
 app.command("probe")(probe.probe)
+app.command("predict")(predict.predict)
 app.command("profile")(profile.profile)
 app.add_typer(table.table, name="table")
 app.command("devices")(devices.devices)

@@ -68,9 +68,7 @@ def match_layers(
     found: list[Match] = []
     for written in read_layers(file):
         if written.likeness is None and found:
-            last = found[-1]
-            rows = max(last.rows_after, written.rows_after)
-            found[-1] = replace(last, kernels=last.kernels + 1, rows_after=rows)
+            found[-1] = replace(found[-1], kernels=found[-1].kernels + 1)
             continue
         if written.likeness is None or not (queue := waiting.get(written.likeness)):
             raise NotInPlace(f"no layer of the model is like the file's {written.likeness}", where=file.name)

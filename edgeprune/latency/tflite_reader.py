@@ -48,8 +48,8 @@ class Likeness:
 
 @dataclass(frozen=True)
 class WrittenLayer:
-    """A layer of a file; `rows_after`: positions (height times width, tokens) of the largest result that other
-    operators make before the next layer, 0 where there is none.
+    """A layer of a file; `rows_after`: positions (height times width, tokens) of the largest result with the layer's
+    channels that other operators make before the next layer, 0 where there is none.
 
     One whose weights are computed (attention with a single head is written so) is like no layer of a model.
     """
@@ -77,21 +77,20 @@ def read_layers(file: Path) -> list[WrittenLayer]:
         operator = graph.Operators(number)
         code = model.OperatorCodes(operator.OpcodeIndex())
         kind = _KINDS.get(max(code.BuiltinCode(), code.DeprecatedBuiltinCode()))
+        result = _shape(graph, operator.Outputs(0))
         if kind is not None:
             computed = not model.Buffers(graph.Tensors(operator.Inputs(1)).Buffer()).DataLength()
             found.append(WrittenLayer(None if computed else _likeness(graph, operator, kind), 0))
-        elif found:
-            shape = graph.Tensors(operator.Outputs(0)).ShapeAsNumpy()
-            rows = math.prod(int(size) for size in shape[1:-1]) if len(shape) > 2 else 1
+        elif found and found[-1].likeness is not None and found[-1].likeness.out_channels in result:
+            rows = math.prod(result) // found[-1].likeness.out_channels
             found[-1] = replace(found[-1], rows_after=max(found[-1].rows_after, rows))
     return found
 
 
 def _likeness(graph: Any, operator: Any, kind: Kind) -> Likeness:
-    def shape(tensor: int) -> list[int]:
-        return [int(size) for size in graph.Tensors(tensor).ShapeAsNumpy()]
-
-    source, weights, result = shape(operator.Inputs(0)), shape(operator.Inputs(1)), shape(operator.Outputs(0))
+    source, weights, result = (
+        _shape(graph, tensor) for tensor in (operator.Inputs(0), operator.Inputs(1), operator.Outputs(0))
+    )
     if kind == "linear":
         rows = math.prod(source) // weights[1]
         return Likeness(kind, weights[1], weights[0], (rows, 1), (1, 1), (1, 1), 1)
@@ -109,3 +108,9 @@ def _likeness(graph: Any, operator: Any, kind: Kind) -> Likeness:
         (options.StrideH(), options.StrideW()),
         channels if depthwise else channels // weights[3],
     )
+
+
+def _shape(graph: Any, tensor: int) -> list[int]:
+    """The sizes of a tensor; none of a scalar."""
+    found = graph.Tensors(tensor)
+    return [found.Shape(axis) for axis in range(found.ShapeLength())]

@@ -45,8 +45,8 @@ class Probing:
     protocol: str
     granularity: int
     minimum: int
-    on_progress: Callable[[int, int, str], None]
-    on_message: Callable[[str], None]
+    on_progress: Callable[[int, int, str], None] = lambda *_: None  # (done, to do, what)
+    on_message: Callable[[str], None] = lambda _: None
 
 
 def measure_original(model: Model, folder: Path, probing: Probing, *, keep: tuple[str, ...] = ()) -> Baseline:

@@ -18,7 +18,7 @@ from edgeprune.structure.plan import Plan, RemoveBranch, RemoveUnits
 from edgeprune.structure.trial import answers, difference, difference_in_double
 from edgeprune.structure.units import Structure
 
-__all__ = ["apply_plan", "make_plan", "remove_branches", "remove_units"]
+__all__ = ["apply_plan", "make_plan", "remove_branches", "remove_units", "removed_layers", "removed_units"]
 
 
 def make_plan(
@@ -74,7 +74,7 @@ def apply_plan(module: nn.Module, plan: Plan, example: Tensor) -> nn.Module:
     if not plan.edits:
         return remove_units(module, Structure((), (), ()), {})
     structure = find_structure(module, example)
-    removed = _removed_units(plan, structure)
+    removed = removed_units(plan, structure)
     branches = [edit.branch for edit in plan.edits if isinstance(edit, RemoveBranch)]
     pruned = remove_branches(remove_units(module, structure, removed), structure, branches)
     masked = mask_units(module, structure, removed)
@@ -88,8 +88,12 @@ def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _removed_units(plan: Plan, structure: Structure) -> dict[str, list[int]]:
-    """Units of the base model that all edits together remove."""
+def removed_units(plan: Plan, structure: Structure) -> dict[str, list[int]]:
+    """Units of the base model that all edits together remove, by group.
+
+    Raises:
+        ModelError: the plan was made for another model.
+    """
     sizes = structure.sizes
     reasons = {entry.name: entry.reason for entry in structure.frozen}
     left: dict[str, list[int]] = {}
@@ -107,6 +111,21 @@ def _removed_units(plan: Plan, structure: Structure) -> dict[str, list[int]]:
         gone = set(edit.removed)
         left[edit.group] = [unit for position, unit in enumerate(alive) if position not in gone]
     return {name: sorted(set(range(sizes[name])) - set(alive)) for name, alive in left.items()}
+
+
+def removed_layers(plan: Plan, structure: Structure) -> frozenset[str]:
+    """Names of the layers that go with a plan's residual branches.
+
+    Raises:
+        ModelError: the model has no such branch.
+    """
+    inside = {branch.id: branch.layers for branch in structure.branches}
+    chosen = [edit.branch for edit in plan.edits if isinstance(edit, RemoveBranch)]
+    if unknown := [name for name in chosen if name not in inside]:
+        raise ModelError(
+            f"the plan's branch {unknown[0]} is not in this model", where=plan.base, hint=_does_not_fit(plan)
+        )
+    return frozenset(name for branch in chosen for name in inside[branch])
 
 
 def _does_not_fit(plan: Plan) -> str:

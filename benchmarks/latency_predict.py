@@ -1,0 +1,246 @@
+"""Predicted against measured latency: random plans of six models, none of which was measured before.
+
+    python benchmarks/latency_predict.py --cache .cache/predict
+
+Each model is probed into an empty table (timed), which is what `edgeprune probe MODEL` does. Then plans are drawn: each
+group keeps a random width of those allowed, at least a quarter, and every second plan loses a random residual branch
+too where the model has some. Each plan is predicted from the table, and only then written, and measured in several
+processes. Beside it stands the sum of operations timed alone (what the predictor falls back on, and how nn-Meter
+predicts: a sum over kernels), for the models of --alone.
+
+The cost of probing stands beside one process for each probe: --processes of MobileNetV2's operations, each timed in a
+process of its own, times how many there are.
+
+Everything resumes: one JSON file a plan in --cache. Writes benchmarks/results/latency_predict.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from common import write_result
+from scipy.stats import binomtest
+
+import edgeprune
+from edgeprune.artifacts.export import MeasuringExporter
+from edgeprune.devices.jobs import runtime_build
+from edgeprune.devices.local import LocalDevice
+from edgeprune.latency.predictor import Predictor, predictor_of
+from edgeprune.latency.probes import grid, probe
+from edgeprune.latency.protocol import measure
+from edgeprune.latency.table import LatencyTable, Setting
+from edgeprune.latency.tflite_writer import Unsupported, write_operation
+from edgeprune.models.spec import Model
+from edgeprune.pruning.allocate import allowed_widths
+from edgeprune.pruning.baseline import Baseline, Probing, measure_original, probe_layers
+from edgeprune.reparam.merge import merge
+from edgeprune.structure.surgery import remove_branches, remove_units
+from edgeprune.structure.units import Structure
+
+MODELS = (
+    "resnet18",
+    "mobilenetv2_100",
+    "mobilenetv3_large_100",
+    "efficientnet_b0",
+    "convnext_atto",
+    "deit_tiny_patch16_224",
+)
+PROCESSES = 3  # of which the median counts
+GRANULARITY, MINIMUM = 8, 8
+SHARE = 0.25  # of its units that a group keeps at least
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--cache", type=Path, default=Path(".cache/predict"))
+    parser.add_argument("--models", nargs="+", default=list(MODELS))
+    parser.add_argument("--plans", type=int, default=10, help="for each model")
+    parser.add_argument("--alone", nargs="*", default=["resnet18", "mobilenetv2_100"])
+    parser.add_argument("--processes", type=int, default=24, help="operations that are timed one process each")
+    arguments = parser.parse_args()
+    arguments.cache.mkdir(parents=True, exist_ok=True)
+    models = {name: of_model(name, arguments) for name in arguments.models}
+    rows = [row for found in models.values() for row in found["plans"]]
+    result: dict[str, Any] = {
+        "settings": {"plans": arguments.plans, "processes": PROCESSES, "granularity": GRANULARITY, "share": SHARE},
+        "in place": summary([row["predicted_s"] / row["measured_s"] - 1 for row in rows]),
+        "alone": summary([row["alone_s"] / row["measured_s"] - 1 for row in rows if "alone_s" in row]),
+        "in place, same plans": summary(
+            [row["predicted_s"] / row["measured_s"] - 1 for row in rows if "alone_s" in row]
+        ),
+        "interval covers": share([row["low_s"] <= row["measured_s"] <= row["high_s"] for row in rows if row["low_s"]]),
+        "one_process_per_probe": one_process_each(arguments) if arguments.processes else None,
+        "models": models,
+    }
+    print(json.dumps({key: value for key, value in result.items() if key != "models"}, indent=1))
+    print(f"wrote {write_result('latency_predict', result)}")
+
+
+def of_model(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The model's probing and its plans, those of the cache included."""
+    folder = arguments.cache / name
+    folder.mkdir(exist_ok=True)
+    model, device = edgeprune.load(name), LocalDevice()
+    with MeasuringExporter("litert") as exporter:
+        probing = Probing(
+            device=device,
+            table=LatencyTable(folder / "table.sqlite"),
+            runtime="litert",
+            exporter=exporter,
+            threads=1,
+            protocol="quick",
+            granularity=GRANULARITY,
+            minimum=MINIMUM,
+            on_message=print,
+        )
+        probed, structure, predictor, alone = probed_model(model, folder, probing, name in arguments.alone)
+        plans = []
+        for number in range(arguments.plans):
+            file = folder / f"plan-{number}.json"
+            if not file.exists():
+                row = of_plan(model, structure, predictor, alone, number, probing, folder)
+                file.write_text(json.dumps(row))
+                print(
+                    f"{name} {number}: predicted {1e3 * row['predicted_s']:.3f} ms, measured "
+                    f"{1e3 * row['measured_s']:.3f} ms ({100 * (row['predicted_s'] / row['measured_s'] - 1):+.1f} %)",
+                    flush=True,
+                )
+            plans.append(json.loads(file.read_text()))
+    errors = [row["predicted_s"] / row["measured_s"] - 1 for row in plans]
+    return {**probed, **summary(errors), "plans": plans}
+
+
+def probed_model(
+    model: Model, folder: Path, probing: Probing, with_alone: bool
+) -> tuple[dict[str, Any], Structure, Predictor, Predictor | None]:
+    """What probing cost; the predictor from the table, and the one from operations timed alone."""
+    file = folder / "probed.json"
+    begin = time.monotonic()
+    baseline = measure_original(model, folder, probing)
+    predictor = probe_layers(model, baseline, probing)
+    seconds = time.monotonic() - begin
+    if not file.exists():
+        record = {"probing_s": round(seconds, 1), "original_s": baseline.measurement.median_s}
+        file.write_text(json.dumps({**record, "spread": predictor.spread, "basis": predictor.basis}))
+        print(f"{folder.name}: probed in {seconds:.0f} s, {predictor.basis}", flush=True)
+    alone = timed_alone(baseline, probing, folder) if with_alone else None
+    return json.loads(file.read_text()), baseline.structure, predictor, alone
+
+
+def timed_alone(baseline: Baseline, probing: Probing, folder: Path) -> Predictor:
+    """The predictor from operations timed alone, in a table of its own."""
+    table = LatencyTable(folder / "alone.sqlite")
+    setting = Setting(probing.device.facts().fingerprint, baseline.measurement.runtime.id, 1)
+    for kind, stairs in probing.table.staircases(setting).items():
+        table.put_staircase(setting, kind, stairs)
+    structure = baseline.structure
+    probe(probing.device, structure.layers, structure.sizes, table, granularity=GRANULARITY)
+    return predictor_of(table, setting, structure.layers, structure.sizes, baseline.measurement)
+
+
+def of_plan(
+    model: Model,
+    structure: Structure,
+    predictor: Predictor,
+    alone: Predictor | None,
+    number: int,
+    probing: Probing,
+    folder: Path,
+) -> dict[str, Any]:
+    """One plan: drawn, predicted, then written and measured."""
+    draw = random.Random(f"{folder.name} plan {number}")
+    kept = {}
+    for group in structure.groups:
+        widths = allowed_widths(group, granularity=GRANULARITY, minimum=MINIMUM)
+        kept[group.id] = draw.choice([width for width in widths if width >= SHARE * group.size] or widths[:1])
+    branch = draw.choice(structure.branches) if number % 2 and structure.branches else None
+    gone = set(branch.layers) if branch else set()
+    if branch:
+        kept |= {name: structure.sizes[name] for name in branch.groups}
+    prediction = predictor.predict(kept, gone)
+    removed = {g.id: tuple(range(kept[g.id], g.size)) for g in structure.groups if kept[g.id] < g.size}
+    pruned = remove_branches(remove_units(model.module, structure, removed), structure, [branch.id] if branch else [])
+    file = folder / "plan.tflite"
+    probing.exporter.write(model.with_module(merge(pruned, model.example_input())), file)
+    found = [measure(probing.device, [file], runtime="litert", protocol="quick")[0] for _ in range(PROCESSES)]
+    file.unlink()
+    middle = sorted(found, key=lambda one: one.median_s)[PROCESSES // 2]
+    return {
+        "predicted_s": prediction.seconds,
+        "low_s": prediction.low_s,
+        "high_s": prediction.high_s,
+        "extrapolates": len(prediction.extrapolates),
+        "branch": branch.id if branch else None,
+        "measured_s": middle.median_s,
+        "measured_each_s": [one.median_s for one in found],
+        "quality": middle.quality,
+        **({"alone_s": alone.predict(kept, gone).seconds} if alone else {}),
+    }
+
+
+def one_process_each(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Seconds for MobileNetV2's operations, timed alone in one process each, from some of them."""
+    file = arguments.cache / "one_process.json"
+    if not file.exists():
+        model, device = edgeprune.load("mobilenetv2_100"), LocalDevice()
+        runtime_build(device, "litert")
+        with tempfile.TemporaryDirectory() as scratch, MeasuringExporter("litert") as exporter:
+            probing = Probing(
+                device,
+                LatencyTable(Path(scratch) / "t.sqlite"),
+                "litert",
+                exporter,
+                1,
+                "probe",
+                GRANULARITY,
+                MINIMUM,
+            )
+            structure = measure_original(model, Path(scratch), probing).structure
+            operations = grid(structure.layers, structure.sizes, GRANULARITY, {})
+            chosen = random.Random(0).sample(operations, arguments.processes)
+            seconds = []
+            for operation in chosen:
+                begin = time.monotonic()
+                try:
+                    write_operation(operation, Path(scratch) / "one.tflite")
+                except Unsupported:
+                    continue
+                measure(device, [Path(scratch) / "one.tflite"], runtime="litert", protocol="probe")
+                seconds.append(time.monotonic() - begin)
+        each = statistics.mean(seconds)
+        record = {"operations": len(operations), "timed": len(seconds), "each_s": each}
+        file.write_text(json.dumps({**record, "all_s": each * len(operations)}))
+    return dict(json.loads(file.read_text()))
+
+
+def summary(errors: list[float]) -> dict[str, Any]:
+    """How far predictions were off, relative to what was measured; shares with 95 % intervals (Clopper, Pearson)."""
+    if not errors:
+        return {"count": 0}
+    sizes = sorted(abs(error) for error in errors)
+    return {
+        "count": len(errors),
+        "median_error": round(statistics.median(errors), 4),
+        "rms": round(statistics.fmean(size**2 for size in sizes) ** 0.5, 4),
+        "worst": round(sizes[-1], 4),
+        "within_5_percent": share([size <= 0.05 for size in sizes]),
+        "within_10_percent": share([size <= 0.10 for size in sizes]),
+    }
+
+
+def share(hits: list[bool]) -> dict[str, Any]:
+    if not hits:
+        return {"count": 0, "of": 0}
+    interval = binomtest(sum(hits), len(hits)).proportion_ci(0.95)
+    return {"count": sum(hits), "of": len(hits), "low": round(interval.low, 4), "high": round(interval.high, 4)}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""A model run whole at a few widths: the table it leaves, resuming, and what is predicted from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from edgeprune.artifacts.export import MeasuringExporter
+from edgeprune.devices.local import LocalDevice
+from edgeprune.errors import UsageError
+from edgeprune.latency.in_place import COUNTED_BEFORE, model_key
+from edgeprune.latency.predictor import predictor_of, runs_of
+from edgeprune.latency.table import LatencyTable, Setting
+from edgeprune.models.spec import Model, ModelSpec, Preprocessing
+from edgeprune.pruning.baseline import Baseline, Probing, measure_original, probe_layers
+from edgeprune.pruning.variants import VARIANTS, variant_widths
+from edgeprune.structure.find import find_structure
+
+pytestmark = pytest.mark.slow
+
+
+class Residual(nn.Module):
+    """A stem, a residual branch that may go, a squeeze-and-excitation gate, and a linear head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 48, 3, 2, 1)
+        self.conv1 = nn.Conv2d(48, 64, 3, 1, 1)
+        self.conv2 = nn.Conv2d(64, 48, 1)
+        self.gate = nn.Conv2d(48, 48, 1)
+        self.head = nn.Linear(48, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.stem(x))
+        x = x + self.conv2(torch.relu(self.conv1(x)))
+        x = x * torch.sigmoid(self.gate(x.mean((2, 3), keepdim=True)))
+        return self.head(x.mean((2, 3)))
+
+
+class Rewritten(nn.Module):
+    """The exporter writes a one-dimensional convolution as a two-dimensional one: no layer of the model is like it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, 2, 1)
+        self.line = nn.Conv1d(16, 16, 3, padding=1)
+        self.head = nn.Linear(16, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.stem(x)).flatten(2)
+        return self.head(torch.relu(self.line(x)).mean(2))
+
+
+def model_of(module: nn.Module) -> Model:
+    preprocessing = Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3)
+    spec = ModelSpec(source="test:net", input_size=(3, 32, 32), num_classes=10, preprocessing=preprocessing)
+    return Model(spec, module.eval())
+
+
+@pytest.fixture
+def probing(device: LocalDevice, tmp_path: Path) -> Iterator[Probing]:
+    with MeasuringExporter("litert") as exporter:
+        yield Probing(
+            device=device,
+            table=LatencyTable(tmp_path / "t.sqlite"),
+            runtime="litert",
+            exporter=exporter,
+            threads=1,
+            protocol="probe",
+            granularity=8,
+            minimum=8,
+        )
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> LocalDevice:
+    return LocalDevice(tmp_path / "device")
+
+
+def setting_of(baseline: Baseline) -> Setting:
+    return Setting(baseline.measurement.device, baseline.measurement.runtime.id, 1)
+
+
+def test_every_group_takes_each_of_its_levels_once() -> None:
+    structure = find_structure(Residual().eval(), torch.randn(1, 3, 32, 32))
+    variants = variant_widths(structure, granularity=8, minimum=8)
+    assert len(variants) == VARIANTS
+    for group in structure.groups:
+        levels = [variant[group.id] for variant in variants]
+        assert min(levels) == 8
+        assert max(levels) < group.size
+        assert all(width % 8 == 0 for width in levels)
+        assert len(set(levels)) == min(VARIANTS, group.size // 8 - 1)
+    assert variants == variant_widths(structure, granularity=8, minimum=8)
+    assert variants != variant_widths(structure, granularity=8, minimum=8, seed=1)
+
+
+def test_a_probed_model_is_predicted_from_its_layers_in_place(probing: Probing, tmp_path: Path) -> None:
+    model = model_of(Residual())
+    baseline = measure_original(model, tmp_path, probing)
+    predictor = probe_layers(model, baseline, probing)
+    setting, structure = setting_of(baseline), baseline.structure
+    runs = runs_of(probing.table, setting, model_key(structure.layers, structure.sizes))
+    assert len(runs) == VARIANTS + 1
+    for run in runs.values():
+        assert [name for name, _, _ in run.layers] == ["stem", "conv1", "conv2", "gate", "head"]
+        assert run.measurement.file in ("original.tflite", "variant.tflite")
+    places = {layer.name: layer.operation.place for layer in predictor.layers}
+    assert places["conv1"] == "in place"
+    assert "Mean" in places["conv2"]  # of the gate
+    assert places["add"] == COUNTED_BEFORE
+    assert len(predictor.misses) == VARIANTS
+    assert predictor.costs.unmeasured == {}
+
+    whole = predictor.predict(structure.sizes)
+    assert whole.low_s is not None
+    assert whole.high_s is not None
+    assert 0 < whole.low_s < whole.seconds < whole.high_s
+    assert whole.extrapolates == ()
+    (branch,) = structure.branches
+    assert predictor.predict(structure.sizes, branch.layers).seconds < whole.seconds
+    half = {name: size // 2 for name, size in structure.sizes.items()}
+    assert predictor.predict(half).seconds < whole.seconds
+    assert predictor.predict(dict.fromkeys(structure.sizes, 4)).extrapolates
+    assert predictor.budget(predictor.whole(1e-3)) == pytest.approx(1e-3)
+
+    # The same table answers without the model's own measurement, and nothing is measured a second time.
+    again = predictor_of(probing.table, setting, structure.layers, structure.sizes)
+    assert again.predict(half) == predictor.predict(half)
+    told: list[str] = []
+    watched = replace(probing, on_progress=lambda done, todo, what: told.append(what))
+    assert probe_layers(model, baseline, watched).predict(half) == predictor.predict(half)
+    assert told == []
+
+
+def test_an_interrupted_probe_goes_on_where_it_was(probing: Probing, tmp_path: Path) -> None:
+    model = model_of(Residual())
+    baseline = measure_original(model, tmp_path, probing)
+
+    def interrupt(done: int, todo: int, what: str) -> None:
+        if what.startswith("the model at other widths") and done >= 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        probe_layers(model, baseline, replace(probing, on_progress=interrupt))
+    kept = probing.table.models(setting_of(baseline))
+    assert len(kept) == 3
+    probe_layers(model, baseline, probing)
+    after = probing.table.models(setting_of(baseline))
+    assert len(after) == VARIANTS + 1
+    assert {key: after[key] for key in kept} == kept
+
+
+def test_layers_that_cannot_be_matched_are_timed_alone_and_that_is_said(probing: Probing, tmp_path: Path) -> None:
+    model = model_of(Rewritten())
+    said: list[str] = []
+    talking = replace(probing, on_message=said.append)
+    baseline = measure_original(model, tmp_path, talking)
+    predictor = probe_layers(model, baseline, talking)
+    assert said
+    assert said[0].startswith("operations are timed alone: original.tflite: ")
+    assert predictor.basis.startswith("operations timed alone")
+    prediction = predictor.predict(baseline.structure.sizes)
+    assert prediction.seconds == pytest.approx(baseline.measurement.median_s)
+    assert prediction.low_s is None
+    with pytest.raises(UsageError, match="no whole run of this model"):
+        predictor_of(probing.table, setting_of(baseline), baseline.structure.layers, baseline.structure.sizes)
