@@ -39,7 +39,8 @@ from edgeprune.latency.table import LatencyTable, Setting
 from edgeprune.latency.tflite_writer import Unsupported, write_operation
 from edgeprune.models.spec import Model
 from edgeprune.pruning.allocate import allowed_widths
-from edgeprune.pruning.baseline import Baseline, Probing, measure_original, probe_layers
+from edgeprune.pruning.baseline import Baseline, measure_original, probe_layers
+from edgeprune.pruning.probing import Probing
 from edgeprune.reparam.merge import merge
 from edgeprune.structure.surgery import remove_branches, remove_units
 from edgeprune.structure.units import Structure

@@ -37,7 +37,8 @@ def probe(
     from edgeprune.devices.discovery import open_device
     from edgeprune.latency.care import profile_of
     from edgeprune.latency.table import LatencyTable, Setting
-    from edgeprune.pruning.baseline import Probing, measure_original, probe_layers
+    from edgeprune.pruning.baseline import measure_original, probe_layers
+    from edgeprune.pruning.probing import Probing
     from edgeprune.recipe import PruneSection
 
     opened, table = open_device(device or "local"), LatencyTable()

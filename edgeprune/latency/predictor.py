@@ -18,6 +18,7 @@ from edgeprune.latency.curve import fit_line
 from edgeprune.latency.in_place import model_key, placed
 from edgeprune.latency.measurement import Measurement, ModelRun
 from edgeprune.latency.table import LatencyTable, Setting
+from edgeprune.latency.transfer import TransferredCost, transfer
 from edgeprune.structure.units import Layer
 
 CONFIDENCE = 0.95
@@ -43,7 +44,7 @@ class Predictor:
     """
 
     layers: tuple[Layer, ...]
-    costs: LatencyCost
+    costs: LatencyCost | TransferredCost
     scale: float
     constant_s: float
     misses: tuple[float, ...]
@@ -91,8 +92,9 @@ def predictor_of(
 ) -> Predictor:
     """The predictor that a table gives for a model.
 
-    Where whole models of it ran under the profiler, it rests on them. Else it sums up operations that were timed
-    alone; what the model takes beyond that sum is taken as constant, which needs the model's own measurement.
+    Where whole models of it ran under the profiler, it rests on them. Where they ran without one, and in another
+    runtime of the device with one, see `edgeprune.latency.transfer`. Else it sums up operations that were timed alone;
+    what the model takes beyond that sum is taken as constant, which needs the model's own measurement.
 
     Args:
         layers, sizes: of the unpruned model's structure.
@@ -101,9 +103,12 @@ def predictor_of(
     Raises:
         UsageError: the table lacks what is needed.
     """
-    runs = runs_of(table, setting, model_key(layers, sizes))
-    if runs:
+    base = model_key(layers, sizes)
+    runs = runs_of(table, setting, base)
+    if any(run.layers for run in runs.values()):
         return _in_place(table, setting, layers, runs)
+    if runs and (source := profiled_setting(table, setting, base)) is not None:
+        return _transferred(table, source, layers, runs)
     if measurement is None:
         raise UsageError(
             "the latency table has no whole run of this model",
@@ -118,6 +123,38 @@ def predictor_of(
 def runs_of(table: LatencyTable, setting: Setting, base: str) -> dict[str, ModelRun]:
     """The runs of a model's forms, by key; `base` is the key of the unpruned one."""
     return {key: run for key, run in table.models(setting).items() if run.base == base}
+
+
+def profiled_setting(table: LatencyTable, setting: Setting, base: str) -> Setting | None:
+    """Another runtime build of the device in which whole runs of a model were profiled: the newest."""
+    found = [
+        (max(run.measurement.after.time for run in runs.values()), other.build, other)
+        for other in table.settings()
+        if (other.device, other.threads) == (setting.device, setting.threads)
+        and (runs := {key: run for key, run in runs_of(table, other, base).items() if run.layers})
+    ]
+    return max(found)[-1] if found else None
+
+
+def _transferred(
+    table: LatencyTable, source: Setting, layers: Sequence[Layer], runs: Mapping[str, ModelRun]
+) -> Predictor:
+    profiled = runs_of(table, source, next(iter(runs.values())).base)
+    both = {
+        key: ([parse_key(text) for _, text, _ in profiled[key].layers], run.measurement.median_s)
+        for key, run in runs.items()
+        if key in profiled
+    }
+    misses = []
+    for key, (operations, seconds) in both.items():
+        if key == runs[key].base or len(both) == 1:
+            continue
+        others = [model for other, model in both.items() if other != key]
+        costs, constant = transfer(others, _costs(table, source, without=key))
+        misses.append(math.log((constant + sum(map(costs.cost, operations))) / seconds))
+    costs, constant = transfer(list(both.values()), _costs(table, source))
+    basis = f"{len(both)} whole models, their layers' shares taken from {source.build}, which tells its kernels"
+    return Predictor(placed(layers, _places(profiled)), costs, 1.0, constant, tuple(misses), basis)
 
 
 def _in_place(

@@ -148,6 +148,12 @@ class LatencyTable:
             key: ModelRun.model_validate_json(text) for key, text in self._all("models", "model, run", setting).items()
         }
 
+    def settings(self) -> list[Setting]:
+        """Every setting in which a whole model ran."""
+        with self._transaction() as connection:
+            rows = connection.execute("SELECT DISTINCT device, build, threads FROM models").fetchall()
+        return [Setting(*row) for row in rows]
+
     def put_staircase(self, setting: Setting, kind: str, staircase: Staircase) -> None:
         """Keep how the cost of a kind of operation (see `cost.stair_kind`) grows with its output channels."""
         self._put("staircases", "kind, staircase", setting, kind, staircase.model_dump_json())

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from edgeprune.artifacts.export import MeasuringExporter
-from edgeprune.devices.base import Device
+from edgeprune.devices.jobs import runtime_build
 from edgeprune.devices.runtimes import SUFFIX_OF
-from edgeprune.latency.in_place import NotInPlace
+from edgeprune.errors import ToolkitMissing
+from edgeprune.latency.in_place import NotInPlace, model_key
 from edgeprune.latency.measurement import Measurement
-from edgeprune.latency.predictor import Predictor, predictor_of
+from edgeprune.latency.predictor import Predictor, predictor_of, runs_of
 from edgeprune.latency.probes import find_staircases, probe
-from edgeprune.latency.protocol import measure
-from edgeprune.latency.table import LatencyTable, Setting
+from edgeprune.latency.table import Setting
 from edgeprune.models.spec import Model
-from edgeprune.pruning.variants import run_variants
-from edgeprune.recipe import Runtime
+from edgeprune.pruning.probing import Probing
+from edgeprune.pruning.variants import VARIANTS, run_variants
 from edgeprune.reparam.merge import merge
 from edgeprune.structure.find import find_structure
 from edgeprune.structure.units import Structure
@@ -33,22 +32,6 @@ class Baseline:
     measurement: Measurement
 
 
-@dataclass(frozen=True)
-class Probing:
-    """Where and how a model is probed. `granularity` and `minimum` are those of the widths that may be chosen."""
-
-    device: Device
-    table: LatencyTable
-    runtime: Runtime
-    exporter: MeasuringExporter  # of that runtime
-    threads: int
-    protocol: str
-    granularity: int
-    minimum: int
-    on_progress: Callable[[int, int, str], None] = lambda *_: None  # (done, to do, what)
-    on_message: Callable[[str], None] = lambda _: None
-
-
 def measure_original(model: Model, folder: Path, probing: Probing, *, keep: tuple[str, ...] = ()) -> Baseline:
     """Find the model's structure, write it for the runtime into `folder` and measure it whole.
 
@@ -59,34 +42,33 @@ def measure_original(model: Model, folder: Path, probing: Probing, *, keep: tupl
     example, runtime = model.example_input(), probing.runtime
     structure = find_structure(model.module, example, keep=keep)
     file = folder / f"original{SUFFIX_OF[runtime]}"
-    probing.exporter.write(model.with_module(merge(model.module, example)), file)
-    measurement = measure(probing.device, [file], runtime=runtime, threads=probing.threads, protocol=probing.protocol)[
-        0
-    ]
-    return Baseline(structure, file, measurement)
+    probing.exporter.write(_merged(model), file)
+    return Baseline(structure, file, probing.measure(file))
 
 
 def probe_layers(model: Model, baseline: Baseline, probing: Probing) -> Predictor:
     """Measure what the table lacks to predict the model's pruned forms; returns the predictor.
 
-    LiteRT tells what each kernel takes inside of a model, so there the model runs whole at a few widths. Where a
-    runtime tells none, or the exporter rewrote layers so that kernels and layers cannot be matched, operations are
-    timed alone; the message says so.
+    LiteRT tells what each kernel takes inside of a model, so there the model runs whole at a few widths. ExecuTorch
+    tells none: there the same models run whole, and the layers' shares are taken from LiteRT on the same device.
+    Where LiteRT is not at hand, or the exporter rewrote layers so that kernels and layers cannot be matched,
+    operations are timed alone; the message says so.
 
     Raises:
         DeviceError: the device is in use or was lost; what was measured before is kept.
     """
     structure, measurement = baseline.structure, baseline.measurement
-    setting = Setting(probing.device.facts().fingerprint, measurement.runtime.id, measurement.threads)
-    find_staircases(
-        probing.device,
-        structure.layers,
-        probing.table,
-        runtime=probing.runtime,
-        threads=probing.threads,
-        on_progress=probing.on_progress,
-    )
-    if probing.runtime != "litert" or not _ran_in_place(model, baseline, probing):
+    setting = Setting(measurement.device, measurement.runtime.id, measurement.threads)
+    try:
+        if probing.runtime == "litert":
+            _staircases(structure, probing)
+        else:
+            _profile_in_litert(model, baseline, probing)
+        run_variants(model, structure, baseline.file, measurement, probing)
+    except (NotInPlace, ToolkitMissing) as error:
+        probing.on_message(f"operations are timed alone: {error}")
+        if probing.runtime != "litert":
+            _staircases(structure, probing)
         probe(
             probing.device,
             structure.layers,
@@ -100,24 +82,30 @@ def probe_layers(model: Model, baseline: Baseline, probing: Probing) -> Predicto
     return predictor_of(probing.table, setting, structure.layers, structure.sizes, measurement)
 
 
-def _ran_in_place(model: Model, baseline: Baseline, probing: Probing) -> bool:
-    try:
-        with TemporaryDirectory(prefix="edgeprune-variants-") as scratch:
-            run_variants(
-                model,
-                baseline.structure,
-                baseline.file,
-                baseline.measurement,
-                Path(scratch),
-                device=probing.device,
-                table=probing.table,
-                exporter=probing.exporter,
-                protocol=probing.protocol,
-                granularity=probing.granularity,
-                minimum=probing.minimum,
-                on_progress=probing.on_progress,
-            )
-    except NotInPlace as error:
-        probing.on_message(f"operations are timed alone: {error}")
-        return False
-    return True
+def _profile_in_litert(model: Model, baseline: Baseline, probing: Probing) -> None:
+    """Fill the table for LiteRT on the same device, as far as it lacks the model."""
+    build = runtime_build(probing.device, "litert")
+    setting = Setting(baseline.measurement.device, build.id, probing.threads)
+    known = runs_of(probing.table, setting, model_key(baseline.structure.layers, baseline.structure.sizes))
+    if len(known) > VARIANTS:
+        return
+    with MeasuringExporter("litert") as exporter, TemporaryDirectory(prefix="edgeprune-litert-") as scratch:
+        there = replace(probing, runtime="litert", exporter=exporter)
+        file = there.exporter.write(_merged(model), Path(scratch) / "original.tflite")
+        _staircases(baseline.structure, there)
+        run_variants(model, baseline.structure, file, there.measure(file), there)
+
+
+def _staircases(structure: Structure, probing: Probing) -> None:
+    find_staircases(
+        probing.device,
+        structure.layers,
+        probing.table,
+        runtime=probing.runtime,
+        threads=probing.threads,
+        on_progress=probing.on_progress,
+    )
+
+
+def _merged(model: Model) -> Model:
+    return model.with_module(merge(model.module, model.example_input()))

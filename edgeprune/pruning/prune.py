@@ -18,9 +18,10 @@ from edgeprune.latency.protocol import measure_ratio
 from edgeprune.models.spec import Model
 from edgeprune.pruning.additive import AdditiveAllocator
 from edgeprune.pruning.allocate import Allocator, Choice, Scores
-from edgeprune.pruning.baseline import Baseline, Probing
+from edgeprune.pruning.baseline import Baseline
 from edgeprune.pruning.judge import AdaptedLoss
 from edgeprune.pruning.magnitude import score_magnitude
+from edgeprune.pruning.probing import Probing
 from edgeprune.pruning.target import counted_cost, latency_share
 from edgeprune.pruning.taylor import score_taylor
 from edgeprune.recipe import PruneSection, Target, TuneSection

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from edgeprune.artifacts.export import MeasuringExporter
-from edgeprune.devices.base import Device
+from edgeprune.errors import UsageError
 from edgeprune.latency.in_place import NotInPlace, match_layers, model_key, times_in_place
 from edgeprune.latency.measurement import Measurement, ModelRun
 from edgeprune.latency.profile import profile
-from edgeprune.latency.protocol import measure
-from edgeprune.latency.table import LatencyTable, Setting
+from edgeprune.latency.table import Setting
 from edgeprune.models.spec import Model
 from edgeprune.pruning.allocate import allowed_widths
+from edgeprune.pruning.probing import Probing
 from edgeprune.reparam.merge import merge
 from edgeprune.structure.surgery import remove_units
 from edgeprune.structure.units import Structure
@@ -38,61 +38,58 @@ def variant_widths(structure: Structure, *, granularity: int, minimum: int, seed
 
 
 def run_variants(
-    model: Model,
-    structure: Structure,
-    original: Path,
-    measurement: Measurement,
-    folder: Path,
-    *,
-    device: Device,
-    table: LatencyTable,
-    exporter: MeasuringExporter,
-    protocol: str,
-    granularity: int,
-    minimum: int,
-    on_progress: Callable[[int, int, str], None],
+    model: Model, structure: Structure, original: Path, measurement: Measurement, probing: Probing
 ) -> None:
-    """Put the unpruned model and its variants into the table, as far as they are not there: each is written by the
-    exporter, timed by itself, and profiled. What was done is kept when the rest is interrupted.
+    """Put the unpruned model and its variants into the table, as far as they are not there.
+
+    Each is written by the exporter and timed by itself; LiteRT's are profiled, too. What was done is kept when the
+    rest is interrupted. A variant that the runtime does not run is left out, with a message, and tried again the next
+    time.
 
     Args:
-        original: the unpruned model's .tflite file, and `measurement` its latency.
-        folder: for the variants' files, which are deleted again.
+        original: the unpruned model's file for the runtime, and `measurement` its latency.
 
     Raises:
         NotInPlace: the unpruned model's kernels cannot be told by layer.
         DeviceError: the device is in use or was lost.
     """
-    setting = Setting(device.facts().fingerprint, measurement.runtime.id, measurement.threads)
+    table, setting = probing.table, Setting(measurement.device, measurement.runtime.id, measurement.threads)
     base = model_key(structure.layers, structure.sizes)
 
     def keep(file: Path, whole: Measurement, kept: Mapping[str, int]) -> None:
-        matches = match_layers(file, structure.layers, kept)
-        runs = max(LEAST_RUNS, min(MOST_RUNS, round(PROFILED_S / whole.median_s)))
-        found = profile(device, file, threads=whole.threads, runs=runs)
-        before, rows = times_in_place(matches, found.kernels)
-        layers = tuple((name, operation.key(), seconds) for name, operation, seconds in rows)
+        before, layers = _profiled(file, whole, structure, kept, probing) if probing.runtime == "litert" else (0.0, ())
         run = ModelRun(base=base, measurement=whole, before_s=before, layers=layers)
         table.put_model(setting, model_key(structure.layers, kept), run)
 
     known = table.models(setting)
     if base not in known:
-        on_progress(0, VARIANTS + 1, "the unpruned model under the profiler")
+        probing.on_progress(0, VARIANTS + 1, "the unpruned model under the profiler")
         keep(original, measurement, structure.sizes)
-    variants = variant_widths(structure, granularity=granularity, minimum=minimum)
+    variants = variant_widths(structure, granularity=probing.granularity, minimum=probing.minimum)
     todo = [kept for kept in variants if model_key(structure.layers, kept) not in known]
     if not todo:
         return
     example = model.example_input()
-    for number, kept in enumerate(todo, start=VARIANTS - len(todo)):
-        on_progress(number + 1, VARIANTS + 1, "the model at other widths, each layer in its place")
-        removed = {g.id: tuple(range(kept[g.id], g.size)) for g in structure.groups if kept[g.id] < g.size}
-        module = merge(remove_units(model.module, structure, removed), example)
-        file = exporter.write(model.with_module(module), folder / "variant.tflite")
-        whole = measure(device, [file], runtime="litert", threads=measurement.threads, protocol=protocol)[0]
-        try:
-            keep(file, whole, kept)
-        except NotInPlace as error:
-            on_progress(number + 1, VARIANTS + 1, f"left out: {error}")
-        file.unlink()
-    on_progress(VARIANTS + 1, VARIANTS + 1, "measured")
+    with TemporaryDirectory(prefix="edgeprune-variants-") as scratch:
+        file = Path(scratch) / f"variant{original.suffix}"
+        for number, kept in enumerate(todo, start=VARIANTS - len(todo) + 1):
+            probing.on_progress(number, VARIANTS + 1, "the whole model at other widths")
+            removed = {g.id: tuple(range(kept[g.id], g.size)) for g in structure.groups if kept[g.id] < g.size}
+            module = merge(remove_units(model.module, structure, removed), example)
+            probing.exporter.write(model.with_module(module), file)
+            try:
+                keep(file, probing.measure(file), kept)
+            except (NotInPlace, UsageError) as error:
+                probing.on_message(f"a variant of the model is left out of the table: {error}")
+    probing.on_progress(VARIANTS + 1, VARIANTS + 1, "measured")
+
+
+def _profiled(
+    file: Path, whole: Measurement, structure: Structure, kept: Mapping[str, int], probing: Probing
+) -> tuple[float, tuple[tuple[str, str, float], ...]]:
+    """What a run of the model holds beside its latency: seconds ahead of the first layer, and by layer."""
+    matches = match_layers(file, structure.layers, kept)
+    runs = max(LEAST_RUNS, min(MOST_RUNS, round(PROFILED_S / whole.median_s)))
+    found = profile(probing.device, file, threads=whole.threads, runs=runs)
+    before, rows = times_in_place(matches, found.kernels)
+    return before, tuple((name, operation.key(), seconds) for name, operation, seconds in rows)

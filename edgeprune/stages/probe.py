@@ -11,7 +11,8 @@ from edgeprune.errors import RunError, TargetError
 from edgeprune.latency.care import profile_of
 from edgeprune.latency.cost import total
 from edgeprune.latency.measurement import Measurement
-from edgeprune.pruning.baseline import Baseline, Probing, measure_original, probe_layers
+from edgeprune.pruning.baseline import Baseline, measure_original, probe_layers
+from edgeprune.pruning.probing import Probing
 from edgeprune.recipe import Target
 from edgeprune.runs import write_atomic
 from edgeprune.stages.context import Context

@@ -17,7 +17,8 @@ from edgeprune.latency.in_place import COUNTED_BEFORE, model_key
 from edgeprune.latency.predictor import predictor_of, runs_of
 from edgeprune.latency.table import LatencyTable, Setting
 from edgeprune.models.spec import Model, ModelSpec, Preprocessing
-from edgeprune.pruning.baseline import Baseline, Probing, measure_original, probe_layers
+from edgeprune.pruning.baseline import Baseline, measure_original, probe_layers
+from edgeprune.pruning.probing import Probing
 from edgeprune.pruning.variants import VARIANTS, variant_widths
 from edgeprune.structure.find import find_structure
 

@@ -1,0 +1,120 @@
+"""How near the first answer is to a latency target, and how many corrections it takes: six models, three targets.
+
+    python benchmarks/latency_targets.py --cache .cache/predict
+
+The tables are those of benchmarks/latency_predict.py (made here where they are not there). The pruning loop is the
+real one: it chooses a plan that is predicted to meet the target, writes it, measures it beside the unpruned model, and
+corrects. Only the loss that it weighs is made up (the sum over groups of the removed share squared), for what counts
+here is latency. Everything resumes: one JSON file for each model and target. Writes
+benchmarks/results/latency_targets.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from common import write_result
+from latency_predict import GRANULARITY, MINIMUM, MODELS, share
+
+import edgeprune
+from edgeprune.artifacts.export import MeasuringExporter
+from edgeprune.devices.local import LocalDevice
+from edgeprune.latency.table import LatencyTable
+from edgeprune.pruning.baseline import measure_original, probe_layers
+from edgeprune.pruning.magnitude import score_magnitude
+from edgeprune.pruning.probing import Probing
+from edgeprune.pruning.prune import LatencyLoop, Pruned
+from edgeprune.recipe import PruneSection
+
+TARGETS = ("0.7x", "0.5x", "0.35x")
+TOLERANCE, CORRECTIONS = 0.03, 3
+
+
+class MadeUpLoss:
+    """The sum over groups of the removed share squared."""
+
+    def __init__(self, sizes: Mapping[str, int]) -> None:
+        self._sizes = sizes
+
+    def __call__(self, removed: Mapping[str, tuple[int, ...]], branches: Collection[str]) -> float:
+        return sum((len(units) / self._sizes[name]) ** 2 for name, units in removed.items()) + len(branches)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--cache", type=Path, default=Path(".cache/predict"))
+    parser.add_argument("--models", nargs="+", default=list(MODELS))
+    arguments = parser.parse_args()
+    rows = [row for name in arguments.models for row in of_model(name, arguments.cache / name)]
+    result = {
+        "settings": {"tolerance": TOLERANCE, "corrections": CORRECTIONS, "targets": TARGETS},
+        "first_answer_within_3_percent": share([abs(row["first_error"]) <= TOLERANCE for row in rows]),
+        "within_3_percent": share([abs(row["error"]) <= TOLERANCE for row in rows]),
+        "most_corrections": max(row["corrections"] for row in rows),
+        "rows": rows,
+    }
+    print(json.dumps({key: value for key, value in result.items() if key != "rows"}, indent=1))
+    print(f"wrote {write_result('latency_targets', result)}")
+
+
+def of_model(name: str, folder: Path) -> list[dict[str, Any]]:
+    """The model at each target, those of the cache included."""
+    files = {target: folder / f"target-{target}.json" for target in TARGETS}
+    if not all(file.exists() for file in files.values()):
+        folder.mkdir(parents=True, exist_ok=True)
+        model = edgeprune.load(name)
+        with MeasuringExporter("litert") as exporter, tempfile.TemporaryDirectory() as scratch:
+            table = LatencyTable(folder / "table.sqlite")
+            probing = Probing(
+                LocalDevice(), table, "litert", exporter, 1, "quick", GRANULARITY, MINIMUM, on_message=print
+            )
+            baseline = measure_original(model, Path(scratch), probing)
+            predictor = probe_layers(model, baseline, probing)
+            ranks = score_magnitude(model.module, baseline.structure)
+            judge: Any = MadeUpLoss(baseline.structure.sizes)
+            for target, file in files.items():
+                if not file.exists():
+                    settings = PruneSection(target=target, tolerance=TOLERANCE, corrections=CORRECTIONS, branches=False)
+                    loop = LatencyLoop(
+                        model,
+                        baseline,
+                        predictor,
+                        ranks,
+                        judge,
+                        settings,
+                        probing,
+                        Path(scratch),
+                        on_progress=lambda _: None,
+                    )
+                    file.write_text(json.dumps(row_of(name, float(target.removesuffix("x")), loop.run())))
+                    print(f"{name} to {target}: {file.read_text()}", flush=True)
+    return [json.loads(file.read_text()) for file in files.values()]
+
+
+def row_of(name: str, target: float, pruned: Pruned) -> dict[str, Any]:
+    assert pruned.best is not None
+    return {
+        "model": name,
+        "target": target,
+        "attempts": [
+            {
+                "predicted": round(attempt.predicted_share, 4),
+                "measured": round(attempt.measured.ratio, 4),
+                "interval": [round(attempt.measured.low, 4), round(attempt.measured.high, 4)],
+                "quality": attempt.measured.quality,
+            }
+            for attempt in pruned.attempts
+        ],
+        "first_error": round(pruned.attempts[0].reached_share / target - 1, 4),
+        "error": round(pruned.best.reached_share / target - 1, 4),
+        "corrections": len(pruned.attempts) - 1,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""Where and how a model is probed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeprune.artifacts.export import MeasuringExporter
+from edgeprune.devices.base import Device
+from edgeprune.latency.measurement import Measurement
+from edgeprune.latency.protocol import measure
+from edgeprune.latency.table import LatencyTable
+from edgeprune.recipe import Runtime
+
+
+@dataclass(frozen=True)
+class Probing:
+    """A device, a runtime on it, and the table that is filled.
+
+    `granularity` and `minimum` are those of the widths that may be chosen; `on_progress` gets (done, to do, what).
+    """
+
+    device: Device
+    table: LatencyTable
+    runtime: Runtime
+    exporter: MeasuringExporter  # of that runtime
+    threads: int
+    protocol: str
+    granularity: int
+    minimum: int
+    on_progress: Callable[[int, int, str], None] = lambda *_: None
+    on_message: Callable[[str], None] = lambda _: None
+
+    def measure(self, file: Path) -> Measurement:
+        """The latency of one file, by the protocol."""
+        return measure(self.device, [file], runtime=self.runtime, threads=self.threads, protocol=self.protocol)[0]
