@@ -7,8 +7,12 @@ from pathlib import Path
 import pytest
 from tiny_job import inside
 
+import edgeprune
 from edgeprune.latency.tflite_writer import write_operation
+from edgeprune.structure.find import find_structure
 from edgeprune.structure.operations import OpSignature
+from edgeprune.structure.plan import RemoveBranch
+from edgeprune.structure.surgery import make_plan
 
 NET = """
 from torch import nn
@@ -33,7 +37,8 @@ def test_a_probed_model_is_in_the_table_and_travels(tmp_path: Path, own_cache: N
     done = inside("probe", f"{tmp_path / 'net.py'}:make", "--input-size", "3,16,16", "--json")
     assert done.code == 0, done.err
     probed = done.json
-    assert probed["operations_in_table"] > 4
+    assert probed["operations_in_table"] > 4  # of the staircase
+    assert probed["whole_models_in_table"] > 1
     assert probed["measurement"]["low_s"] <= probed["measurement"]["median_s"] <= probed["measurement"]["high_s"]
     (line,) = inside("table", "show", "--json").json
     assert line["operations"] == probed["operations_in_table"]
@@ -48,6 +53,37 @@ def test_a_probed_model_is_in_the_table_and_travels(tmp_path: Path, own_cache: N
     refused = inside("table", "prune")
     assert refused.code == 2
     assert "which rows" in refused.err
+
+
+def test_a_plan_is_predicted_from_the_table(tmp_path: Path, own_cache: None) -> None:
+    (tmp_path / "net.py").write_text(NET)
+    model = (f"{tmp_path / 'net.py'}:make", "--input-size", "3,16,16")
+    unknown = inside("predict", *model)
+    assert unknown.code == 2
+    assert "edgeprune probe MODEL" in unknown.err
+    probed = inside("probe", *model)
+    assert probed.code == 0, probed.err
+    assert "whole models, each layer timed in its place" in probed.out
+
+    loaded = edgeprune.load(model[0], input_size=(3, 16, 16))
+    structure = find_structure(loaded.module, loaded.example_input())
+    removed = {group.id: range(8) for group in structure.groups}
+    plan = make_plan(loaded.spec.source, loaded.module, structure, removed)
+    (tmp_path / "plan.json").write_text(plan.model_dump_json())
+    found = inside("predict", *model, "--plan", tmp_path / "plan.json", "--json").json
+    whole = inside("predict", *model, "--json").json
+    assert 0 < found["seconds"] < whole["seconds"]
+    assert found["of_unpruned"] == found["seconds"] / whole["seconds"]
+    shown = inside("predict", *model, "--plan", tmp_path / "plan.json")
+    assert shown.code == 0, shown.err
+    assert "predicted, not measured" in shown.out
+    assert f"{found['of_unpruned']:.3f}x of the unpruned model's" in shown.out
+
+    other = plan.model_copy(update={"edits": (RemoveBranch(branch="layer1.0"),)})
+    (tmp_path / "other.json").write_text(other.model_dump_json())
+    refused = inside("predict", *model, "--plan", tmp_path / "other.json")
+    assert refused.code == 2
+    assert "the plan's branch layer1.0 is not in this model" in refused.err
 
 
 def test_compare_is_a_gate(tmp_path: Path) -> None:
