@@ -53,7 +53,7 @@ MODELS = (
     "convnext_atto",
     "deit_tiny_patch16_224",
 )
-PROCESSES = 3  # of which the median counts
+PROCESSES = 5  # of which the median counts
 GRANULARITY, MINIMUM = 8, 8
 SHARE = 0.25  # of its units that a group keeps at least
 
