@@ -9,8 +9,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgeprune.api import compare, export, load, merge, predict, probe, prune, quantize, run, tune, verify
+    from edgeprune.api import compare, export, front, load, merge, predict, probe, prune, quantize, run, tune, verify
     from edgeprune.errors import EdgePruneError
+    from edgeprune.fronts import FrontPoint
     from edgeprune.latency.compare import Comparison
     from edgeprune.latency.predictor import Prediction
     from edgeprune.models.spec import Model, ModelSpec
@@ -26,6 +27,8 @@ _HOMES = {
     "compare": "api",
     "Comparison": "api",
     "export": "api",
+    "front": "api",
+    "FrontPoint": "fronts",
     "load": "api",
     "merge": "api",
     "predict": "api",
@@ -52,6 +55,7 @@ _HOMES = {
 __all__ = [
     "Comparison",
     "EdgePruneError",
+    "FrontPoint",
     "Model",
     "ModelSpec",
     "Outcome",
@@ -62,6 +66,7 @@ __all__ = [
     "Verdict",
     "compare",
     "export",
+    "front",
     "load",
     "merge",
     "open_run",

@@ -19,6 +19,8 @@ from typing import Any
 from edgeprune.devices.discovery import open_device
 from edgeprune.devices.jobs import runtime_build
 from edgeprune.errors import RunError, UsageError
+from edgeprune.fronts import FrontPoint
+from edgeprune.fronts import front as run_front
 from edgeprune.latency.compare import Comparison
 from edgeprune.latency.compare import compare as compare_files
 from edgeprune.latency.predictor import Prediction, predictor_of
@@ -79,6 +81,19 @@ def run(
     if device is not None:
         settings = settings.model_copy(update={"device": settings.device.model_copy(update={"id": device})})
     return run_pipeline(settings, Path(out), resume=resume, progress=progress)
+
+
+def front(
+    recipe: Recipe | Path | str,
+    targets: Sequence[str],
+    out: Path | str,
+    *,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> tuple[FrontPoint, ...]:
+    """Do the whole job of a recipe for several targets; see `edgeprune.fronts.front`."""
+    settings = recipe if isinstance(recipe, Recipe) else read_recipe(Path(recipe))
+    return run_front(settings, targets, Path(out), resume=resume, progress=progress)
 
 
 def probe(model: str, *, data: str, out: Path | str, progress: Progress | None = None, **options: Any) -> Run:

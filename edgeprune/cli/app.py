@@ -16,6 +16,7 @@ from edgeprune.cli import (
     compare,
     devices,
     doctor,
+    front,
     predict,
     probe,
     profile,
@@ -51,6 +52,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # rich's help costs more time than all our own imports
 )
 app.command("run")(run.run)
+app.command("front")(front.front)
 app.command("prune")(prune.prune)
 app.command("tune")(stage.tune)
 app.command("merge")(stage.merge)
