@@ -5,9 +5,9 @@
 Each model is probed into an empty table (timed), which is what `edgeprune probe MODEL` does. Then plans are drawn: each
 group keeps a random width of those allowed, at least a quarter, and every second plan loses a random residual branch
 too where the model has some. Each plan is predicted from the table, and only then written, and measured in several
-processes, in turns with the unpruned model: seconds are compared, and the ratio to that, for what this machine takes for one
-and the same file drifts by a tenth within the hour. Beside it stands the sum of operations timed alone (what the predictor falls back on, and how nn-Meter
-predicts: a sum over kernels), for the models of --alone.
+processes, in turns with the unpruned model: seconds are compared, and the ratio to that, for what this machine takes
+for one and the same file drifts by a tenth within the hour. Beside it stands the sum of operations timed alone (what
+the predictor falls back on, and how nn-Meter predicts: a sum over kernels), for the models of --alone.
 
 The cost of probing stands beside one process for each probe: --processes of MobileNetV2's operations, each timed in a
 process of its own, times how many there are.
