@@ -43,6 +43,7 @@ from edgeprune.pruning.allocate import allowed_widths
 from edgeprune.pruning.baseline import Baseline, measure_original, probe_layers
 from edgeprune.pruning.probing import Probing
 from edgeprune.reparam.merge import merge
+from edgeprune.runs import write_atomic
 from edgeprune.structure.surgery import remove_branches, remove_units
 from edgeprune.structure.units import Structure
 
@@ -109,7 +110,7 @@ def of_model(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
             file = folder / f"plan-{number}.json"
             if not file.exists():
                 row = of_plan(model, structure, predictor, alone, number, probing, folder)
-                file.write_text(json.dumps(row))
+                write_atomic(file, json.dumps(row).encode())
                 print(
                     f"{name} {number}: predicted {1e3 * row['predicted_s']:.3f} ms, measured "
                     f"{1e3 * row['measured_s']:.3f} ms ({100 * (row['predicted_s'] / row['measured_s'] - 1):+.1f} %), "
@@ -127,13 +128,15 @@ def probed_model(
 ) -> tuple[dict[str, Any], Structure, Predictor, Predictor | None]:
     """What probing cost; the predictor from the table, and the one from operations timed alone."""
     file = folder / "probed.json"
+    if not file.exists():  # begun, and stopped: what probing costs is asked of an empty table
+        probing.table.delete_rows(probing.table.rows())
     begin = time.monotonic()
     baseline = measure_original(model, folder, probing)
     predictor = probe_layers(model, baseline, probing)
     seconds = time.monotonic() - begin
     if not file.exists():
         record = {"probing_s": round(seconds, 1), "original_s": baseline.measurement.median_s}
-        file.write_text(json.dumps({**record, "spread": predictor.spread, "basis": predictor.basis}))
+        write_atomic(file, json.dumps({**record, "spread": predictor.spread, "basis": predictor.basis}).encode())
         print(f"{folder.name}: probed in {seconds:.0f} s, {predictor.basis}", flush=True)
     alone = timed_alone(baseline, probing, folder) if with_alone else None
     return json.loads(file.read_text()), baseline.structure, predictor, alone
@@ -226,7 +229,7 @@ def one_process_each(arguments: argparse.Namespace) -> dict[str, Any]:
                 seconds.append(time.monotonic() - begin)
         each = statistics.mean(seconds)
         record = {"operations": len(operations), "timed": len(seconds), "each_s": each}
-        file.write_text(json.dumps({**record, "all_s": each * len(operations)}))
+        write_atomic(file, json.dumps({**record, "all_s": each * len(operations)}).encode())
     return dict(json.loads(file.read_text()))
 
 

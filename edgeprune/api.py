@@ -35,7 +35,7 @@ from edgeprune.runs import Run, Stage, StageRecord, lock, open_run, settings_has
 from edgeprune.stages.context import Context
 from edgeprune.structure.find import find_structure
 from edgeprune.structure.plan import Plan
-from edgeprune.structure.surgery import removed_layers, removed_units
+from edgeprune.structure.surgery import check_base, removed_layers, removed_units
 from edgeprune.verify.verdict import Verdict
 
 _MODELS: tuple[Stage, ...] = ("merge", "tune", "prune", "load")
@@ -193,6 +193,8 @@ def predict(
         ModelError: the plan was made for another model.
         UsageError: the table has no whole run of this model on this device with this build and number of threads.
     """
+    if plan is not None:
+        check_base(model.module, plan)
     opened, table = open_device(device), LatencyTable()
     structure = find_structure(model.module, model.example_input())
     setting = Setting(opened.facts().fingerprint, runtime_build(opened, runtime).id, threads)

@@ -35,7 +35,8 @@ def front(
 ) -> tuple[FrontPoint, ...]:
     """Do the recipe's whole job for each target, in `folder`/TARGET, and write `folder`/front.html.
 
-    The model is loaded and probed once. A target that cannot be reached is noted, and the others go on.
+    The model is loaded and probed once (a counted target probes no layers: name a latency target first). A target that
+    cannot be reached is noted, and the others go on.
 
     Raises:
         UsageError: fewer than two targets, or one twice.
@@ -43,31 +44,27 @@ def front(
         RunError: a run is there and `resume` was not given.
         EdgePruneError: what a stage says; what was finished before is kept.
     """
-    names = [str(Target.parse(target)).replace(" ", "") for target in targets]
-    if len(names) < 2 or len(set(names)) < len(names):
+    parsed = {target.replace(" ", ""): Target.parse(target) for target in targets}
+    if len(parsed) < 2 or len({(t.value, t.unit) for t in parsed.values()}) < len(targets):
         raise UsageError(
-            f"a front needs different targets, got {', '.join(names) or 'none'}",
+            f"a front needs different targets, got {', '.join(targets) or 'none'}",
             hint="give --target twice or more, as --target 0.7x --target 0.5x",
         )
     points: list[FrontPoint] = []
-    first: Run | None = None
-    for name in names:
+    runs: list[Run] = []
+    for name in parsed:
         settings = recipe.model_copy(update={"prune": recipe.prune.model_copy(update={"target": name})})
         if progress is not None:
             progress.say(f"target {name}")
         with lock(folder / name):
             opened = prepare_run(settings, folder / name, resume=resume)
-            if first is not None:
-                _take_over(first, opened)
+            _take_over(runs, opened)
         try:
-            points.append(
-                FrontPoint(
-                    name, opened.folder, run_pipeline(settings, opened.folder, resume=True, progress=progress), ""
-                )
-            )
+            outcome = run_pipeline(settings, opened.folder, resume=True, progress=progress)
+            points.append(FrontPoint(name, opened.folder, outcome, ""))
         except TargetError as error:
             points.append(FrontPoint(name, opened.folder, None, str(error)))
-        first = first or opened
+        runs.append(opened)
     if all(point.outcome is None for point in points):
         raise TargetError(f"no target can be reached: {points[0].refused}", where=str(folder))
     reports = [read_report(point.folder / "report" / "report.json") for point in points if point.outcome]
@@ -75,20 +72,19 @@ def front(
     return tuple(points)
 
 
-def _take_over(first: Run, opened: Run) -> None:
-    """Copy the stages that the runs share, unless the run has them."""
+def _take_over(runs: Sequence[Run], opened: Run) -> None:
+    """Copy the stages that runs share from one that has them, unless this one has."""
     for stage in SHARED:
-        place = opened.stage_folder(stage)
-        if is_finished(opened, stage) or first.record(stage) is None:
+        source = next((run for run in runs if is_finished(run, stage)), None)
+        if source is None or is_finished(opened, stage):
             continue
-        part = place.with_name(f".part-{stage}")
+        place = opened.clear(stage)  # what was made from another one goes, too
+        part = opened.folder / f".part-{stage}"  # removed when the run is opened again, should we be killed
         try:
-            shutil.rmtree(part, ignore_errors=True)
-            shutil.copytree(first.stage_folder(stage), part)
-            shutil.rmtree(place, ignore_errors=True)
+            shutil.copytree(source.stage_folder(stage), part)
+            place.rmdir()
             part.rename(place)
         except OSError as error:
-            shutil.rmtree(part, ignore_errors=True)
             raise EdgePruneError(
                 f"cannot copy the stage `{stage}`: {error}",
                 where=str(opened.folder),

@@ -112,8 +112,8 @@ def prepare_run(recipe: Recipe, folder: Path, *, resume: bool) -> Run:
     opened = open_run(folder)
     if not resume and any(opened.record(stage) for stage in STAGES):
         return create_run(folder, recipe, versions(), _command())  # says that a run is here
-    for part in folder.glob(".part-*"):
-        part.unlink()  # the process that wrote it was killed: we hold its lock now
+    for part in folder.glob(".part-*"):  # the process that wrote it was killed: we hold its lock now
+        shutil.rmtree(part) if part.is_dir() else part.unlink()
     return opened if opened.recipe == recipe else change_recipe(opened, recipe)
 
 

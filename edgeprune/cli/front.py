@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
-from edgeprune.cli.console import JsonOption, RichProgress, show_result
+from edgeprune.cli.console import DeviceOption, JsonOption, RichProgress, show_result
 
 
 def front(
     recipe: Annotated[Path, typer.Argument(help="The recipe (TOML); its own target does not count.")],
     target: Annotated[list[str], typer.Option(help="A target, as 0.5x or 8ms; give it twice or more.")],
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the runs; runs/<recipe>-front else.")] = None,
+    device: DeviceOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the runs that are there.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -21,6 +22,8 @@ def front(
     from edgeprune.recipe import read_recipe
 
     settings = read_recipe(recipe)
+    if device is not None:
+        settings = settings.model_copy(update={"device": settings.device.model_copy(update={"id": device})})
 
     from rich.table import Table
 
@@ -34,8 +37,8 @@ def front(
     folder = out or Path("runs") / f"{recipe.stem}-front"
     with RichProgress().shown() as progress:
         points = run_front(settings, target, folder, resume=resume, progress=progress)
-    table = Table("target", "latency", "of the original", "top-1", "verdict", title=f"page: {folder / PAGE}")
-    rows = []
+    table = Table("target", "latency", "of the original", "top-1", "verdict")
+    rows: list[dict[str, str | float | None]] = []
     for point in points:
         if point.outcome is None:
             rows.append({"target": point.target, "run": str(point.folder), "outcome": "refused", "why": point.refused})
@@ -58,5 +61,7 @@ def front(
             }
         )
     show_result({"page": str(folder / PAGE), "points": rows}, table, as_json=as_json)
+    if not as_json:
+        typer.echo(f"page: {folder / PAGE}")
     codes = [exit_code(point.outcome.verdict) if point.outcome else TargetError.exit_code for point in points]
     raise typer.Exit(max(codes))

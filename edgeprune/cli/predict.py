@@ -25,21 +25,16 @@ def predict(
 
     edits = read_plan(plan) if plan else None
     found = api.load(model, input_size=read_input_size(input_size)) if input_size else api.load(model)
-    whole, pruned = (
-        api.predict(found, chosen, device=device or "local", runtime=runtime, threads=threads)
-        for chosen in (None, edits)
-    )
-    interval = "no interval: too few runs" if pruned.low_s is None else _range(pruned.low_s, pruned.high_s)
+    pruned = api.predict(found, edits, device=device or "local", runtime=runtime, threads=threads)
+    share = pruned.seconds / pruned.unpruned_s
+    interval = "no interval: too few runs"
+    if pruned.low_s is not None and pruned.high_s is not None:
+        interval = f"{pruned.low_s * 1e3:.3f}-{pruned.high_s * 1e3:.3f}"
     lines = [
         f"{plan or model}: {pruned.seconds * 1e3:.3f} ms ({interval}), predicted, not measured",
-        f"{pruned.seconds / whole.seconds:.3f}x of the unpruned model's {whole.seconds * 1e3:.3f} ms, predicted too",
+        f"{share:.3f}x of the unpruned model's {pruned.unpruned_s * 1e3:.3f} ms, predicted too",
         f"from {pruned.basis}",
     ]
     if pruned.extrapolates:
         lines.append(f"beyond what was measured: {', '.join(pruned.extrapolates)}")
-    body = {**pruned.model_dump(), "of_unpruned": pruned.seconds / whole.seconds}
-    show_result(body, "\n".join(lines), as_json=as_json)
-
-
-def _range(low_s: float, high_s: float | None) -> str:
-    return f"{low_s * 1e3:.3f}-{(high_s or low_s) * 1e3:.3f}"
+    show_result({**pruned.model_dump(), "of_unpruned": share}, "\n".join(lines), as_json=as_json)

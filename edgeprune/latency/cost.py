@@ -10,9 +10,8 @@ from typing import Protocol, cast
 
 from edgeprune.errors import UsageError
 from edgeprune.latency.curve import Curve, Point, fit_curve
-from edgeprune.latency.in_place import COUNTED_BEFORE
 from edgeprune.latency.table import LatencyTable, Setting
-from edgeprune.structure.operations import Kind, OpSignature
+from edgeprune.structure.operations import COUNTED_BEFORE, Kind, OpSignature
 from edgeprune.structure.units import Layer
 
 RESOLUTION = 1e-6  # seconds: the profiler counts whole microseconds
@@ -70,18 +69,12 @@ class LatencyCost:
         self._stairs = table.staircases(setting)
         self._refused = table.unsupported(setting)
         alone = table.medians(setting).items()
-        inside = [row[1:] for key, run in table.models(setting).items() if key != without for row in run.layers]
-        measured: dict[OpSignature, list[tuple[Point, float]]] = {}
+        inside = [row[1:] for key, rows in table.model_layers(setting).items() if key != without for row in rows]
+        self._points: dict[OpSignature, list[tuple[Point, float]]] = {}
         for key, seconds in (*alone, *inside):
             operation = parse_key(key)
-            measured.setdefault(shape_of(operation), []).append((self._point(operation), seconds))
-        self._points, self._curves = (
-            measured,
-            {
-                shape: fit_curve(points, square=shape.is_square, resolution=RESOLUTION)
-                for shape, points in measured.items()
-            },
-        )
+            self._points.setdefault(shape_of(operation), []).append((self._point(operation), seconds))
+        self._curves: dict[OpSignature, Curve] = {}
         self._cache: dict[OpSignature, float] = {}
         self.extrapolates: set[str] = set()
         self.unmeasured: dict[str, str] = {}
@@ -100,9 +93,9 @@ class LatencyCost:
     def _compute(self, operation: OpSignature) -> float:
         if operation.place == COUNTED_BEFORE:
             return 0.0
-        curve, exact = self._curves.get(shape_of(operation)), True
-        if curve is None and operation.place:
-            curve, exact = self._in_other_places(operation), False
+        shape = shape_of(operation)
+        exact = shape in self._points
+        curve = self._curve(shape if exact else self._in_another_place(shape))
         if curve is None:
             if reason := self._refusal(operation):
                 self.unmeasured[operation.key()] = reason
@@ -117,11 +110,19 @@ class LatencyCost:
             self.extrapolates.add(operation.key())
         return curve.at(point)
 
-    def _in_other_places(self, operation: OpSignature) -> Curve | None:
-        """The curve of the place that was measured most often, where this one was not."""
-        anywhere = replace(shape_of(operation), place="")
-        like = [shape for shape in self._points if shape.place and replace(shape, place="") == anywhere]
-        return self._curves[max(like, key=lambda shape: len(self._points[shape]))] if like else None
+    def _curve(self, shape: OpSignature | None) -> Curve | None:
+        if shape is None:
+            return None
+        if shape not in self._curves:
+            points = self._points[shape]
+            self._curves[shape] = fit_curve(points, square=shape.is_square, resolution=RESOLUTION)
+        return self._curves[shape]
+
+    def _in_another_place(self, shape: OpSignature) -> OpSignature | None:
+        """The same shape in the place that was measured most often, where its own was not."""
+        anywhere = replace(shape, place="")
+        like = [known for known in self._points if known.place and replace(known, place="") == anywhere]
+        return max(like, key=lambda known: len(self._points[known])) if shape.place and like else None
 
     def _refusal(self, operation: OpSignature) -> str | None:
         """Why any width of this operation was refused."""
@@ -136,7 +137,7 @@ class LatencyCost:
 
 
 def shape_of(operation: OpSignature) -> OpSignature:
-    """The operation without its widths: what shares a grid."""
+    """The operation without its widths: what shares a curve."""
     groups = 0 if operation.groups == operation.in_channels > 1 else operation.groups
     return replace(operation, in_channels=0, out_channels=0, groups=groups)
 

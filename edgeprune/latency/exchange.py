@@ -191,6 +191,9 @@ def _read(file: Path) -> list[Row]:
             checks.get(row.kind, str)(row.value)
             if row.kind in ("operations", "unsupported"):
                 parse_key(row.key)
+            if row.kind == "models":
+                for _, key, _ in ModelRun.model_validate_json(row.value).layers:
+                    parse_key(key)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))

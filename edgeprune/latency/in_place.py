@@ -8,7 +8,7 @@ charged with its own kernel and all that run after it, up to the next layer's. S
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -16,7 +16,7 @@ from pathlib import Path
 from edgeprune.errors import EdgePruneError
 from edgeprune.latency.profile import Kernel
 from edgeprune.latency.tflite_reader import Likeness, read_layers
-from edgeprune.structure.operations import OpSignature
+from edgeprune.structure.operations import COUNTED_BEFORE, IN_PLACE, OpSignature
 from edgeprune.structure.units import Layer
 
 WEIGHTED = ("conv2d", "depthwise_conv2d", "linear")
@@ -29,8 +29,6 @@ _KERNELS = (
     "FULLY_CONNECTED",
 )  # fused, and not
 _MOVING = {"Static Reshape", "Transpose", "Copy", "Slice", "Static Slice", "Constant Pad"}
-IN_PLACE = "in place"
-COUNTED_BEFORE = "counted with the layer before it"
 
 
 class NotInPlace(EdgePruneError):
@@ -47,13 +45,11 @@ class Match:
     rows_after: int  # see `WrittenLayer`
 
 
-def match_layers(
-    file: Path, layers: Sequence[Layer], kept: Mapping[str, int], *, gone: Collection[str] = ()
-) -> tuple[Match, ...]:
+def match_layers(file: Path, layers: Sequence[Layer], kept: Mapping[str, int]) -> tuple[Match, ...]:
     """Whose each layer with weights of a .tflite file is, in the file's order.
 
     Args:
-        layers: of the model's structure, unpruned; those that are `gone` with their branch are not in the file.
+        layers: of the model's structure, unpruned.
         kept: units of each group that the file's model has.
 
     Raises:
@@ -62,7 +58,7 @@ def match_layers(
     """
     waiting: dict[Likeness, deque[tuple[str, OpSignature]]] = {}
     for layer in layers:
-        if layer.operation.kind in WEIGHTED and layer.name not in gone:
+        if layer.operation.kind in WEIGHTED:
             operation = layer.signature(kept)
             waiting.setdefault(Likeness.of(operation), deque()).append((layer.name, operation))
     found: list[Match] = []
@@ -70,7 +66,9 @@ def match_layers(
         if written.likeness is None and found:
             found[-1] = replace(found[-1], kernels=found[-1].kernels + 1)
             continue
-        if written.likeness is None or not (queue := waiting.get(written.likeness)):
+        if written.likeness is None:
+            raise NotInPlace("the file's first layer has computed weights", where=file.name)
+        if not (queue := waiting.get(written.likeness)):
             raise NotInPlace(f"no layer of the model is like the file's {written.likeness}", where=file.name)
         found.append(Match(*queue.popleft(), 1, written.rows_after))
     if left := [name for queue in waiting.values() for name, _ in queue]:
@@ -123,13 +121,9 @@ def _place(followed: Sequence[str], rows: int) -> str:
     return f"{IN_PLACE}, then {', '.join(kinds)} over {rows}"
 
 
-def model_key(layers: Sequence[Layer], kept: Mapping[str, int], gone: Collection[str] = ()) -> str:
+def model_key(layers: Sequence[Layer], kept: Mapping[str, int]) -> str:
     """What the table calls a whole model: a hash over its layers, their names and widths (weights cost no time)."""
-    stays = (layer for layer in layers if layer.name not in gone)
-    return _digest([f"{layer.name}: {replace(layer.signature(kept), place='').key()}" for layer in stays])
-
-
-def _digest(texts: Sequence[str]) -> str:
+    texts = [f"{layer.name}: {replace(layer.signature(kept), place='').key()}" for layer in layers]
     return sha256("\n".join(texts).encode()).hexdigest()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import median
 
@@ -19,10 +19,12 @@ from edgeprune.latency.in_place import model_key, placed
 from edgeprune.latency.measurement import Measurement, ModelRun
 from edgeprune.latency.table import LatencyTable, Setting
 from edgeprune.latency.transfer import TransferredCost, transfer
+from edgeprune.structure.operations import COUNTED_BEFORE, OpSignature
 from edgeprune.structure.units import Layer
 
 CONFIDENCE = 0.95
 LEAST_FOR_A_LINE = 4
+ALONE = "alone"  # the base of a whole run whose operations were timed alone
 
 
 class Prediction(BaseModel):
@@ -30,6 +32,7 @@ class Prediction(BaseModel):
 
     model_config = ConfigDict(frozen=True)
     seconds: float
+    unpruned_s: float  # of the model with nothing removed, predicted too
     low_s: float | None  # 95 % interval for one model; None where too little was measured to state one
     high_s: float | None
     extrapolates: tuple[str, ...]
@@ -44,6 +47,7 @@ class Predictor:
     """
 
     layers: tuple[Layer, ...]
+    sizes: Mapping[str, int]  # units of each group, none removed
     costs: LatencyCost | TransferredCost
     scale: float
     constant_s: float
@@ -53,6 +57,15 @@ class Predictor:
     def whole(self, cost: float) -> float:
         """Seconds of a model whose layers cost so much together."""
         return self.constant_s + self.scale * cost
+
+    @cached_property
+    def unpruned_s(self) -> float:
+        """Seconds of the unpruned model, predicted as any other."""
+        return self.whole(total(self.layers, self.sizes, self.costs))
+
+    def seconds_of(self, operation: OpSignature) -> float | None:
+        """What one layer adds to the whole; None where it is counted with the layer before it."""
+        return None if operation.place == COUNTED_BEFORE else self.scale * self.costs.cost(operation)
 
     def budget(self, seconds: float) -> float:
         """What the layers may cost together so that the model takes so many seconds; the inverse of `whole`."""
@@ -70,7 +83,14 @@ class Predictor:
         low, high = (
             (None, None) if self.spread is None else (seconds * math.exp(x) for x in (-self.spread, self.spread))
         )
-        return Prediction(seconds=seconds, low_s=low, high_s=high, extrapolates=outside, basis=self.basis)
+        return Prediction(
+            seconds=seconds,
+            unpruned_s=self.unpruned_s,
+            low_s=low,
+            high_s=high,
+            extrapolates=outside,
+            basis=self.basis,
+        )
 
     @cached_property
     def spread(self) -> float | None:
@@ -106,18 +126,30 @@ def predictor_of(
     base = model_key(layers, sizes)
     runs = runs_of(table, setting, base)
     if any(run.layers for run in runs.values()):
-        return _in_place(table, setting, layers, runs)
+        return _in_place(table, setting, layers, sizes, runs)
     if runs and (source := profiled_setting(table, setting, base)) is not None:
-        return _transferred(table, source, layers, runs)
+        return _transferred(table, source, layers, sizes, runs)
     if measurement is None:
-        raise UsageError(
-            "the latency table has no whole run of this model",
-            where=f"{table.path} ({setting.build}, {setting.threads} threads)",
-            hint="probe it on this device first: edgeprune probe MODEL",
-        )
+        alone = table.get_model(setting, f"{ALONE} {base}")
+        if alone is None:
+            raise UsageError(
+                "the latency table has no whole run of this model",
+                where=f"{table.path} ({setting.build}, {setting.threads} threads)",
+                hint="probe it on this device first: edgeprune probe MODEL",
+            )
+        measurement = alone.measurement
     costs = _costs(table, setting)
     constant = measurement.median_s - total(layers, sizes, costs)
-    return Predictor(tuple(layers), costs, 1.0, constant, (), "operations timed alone, and the whole unpruned model")
+    basis = "operations timed alone, and the whole unpruned model"
+    return Predictor(tuple(layers), sizes, costs, 1.0, constant, (), basis)
+
+
+def keep_alone(
+    table: LatencyTable, setting: Setting, layers: Sequence[Layer], sizes: Mapping[str, int], measurement: Measurement
+) -> None:
+    """Keep the whole model's latency where its operations are timed alone, so that its plans can be predicted."""
+    run = ModelRun(base=ALONE, measurement=measurement, before_s=0.0, layers=())
+    table.put_model(setting, f"{ALONE} {model_key(layers, sizes)}", run)
 
 
 def runs_of(table: LatencyTable, setting: Setting, base: str) -> dict[str, ModelRun]:
@@ -137,47 +169,74 @@ def profiled_setting(table: LatencyTable, setting: Setting, base: str) -> Settin
 
 
 def _transferred(
-    table: LatencyTable, source: Setting, layers: Sequence[Layer], runs: Mapping[str, ModelRun]
+    table: LatencyTable,
+    source: Setting,
+    layers: Sequence[Layer],
+    sizes: Mapping[str, int],
+    runs: Mapping[str, ModelRun],
 ) -> Predictor:
-    profiled = runs_of(table, source, next(iter(runs.values())).base)
+    base = next(iter(runs.values())).base
+    profiled = runs_of(table, source, base)
+    places = _places(profiled)
     both = {
-        key: ([parse_key(text) for _, text, _ in profiled[key].layers], run.measurement.median_s)
+        key: (_operations(profiled[key], places), run.measurement.median_s)
         for key, run in runs.items()
         if key in profiled
     }
+    if not both:
+        raise UsageError(
+            f"no model was measured both here and with {source.build}, which tells its kernels",
+            where=f"{table.path} ({source.threads} threads)",
+            hint="probe the model again: edgeprune probe MODEL --runtime executorch",
+        )
     misses = []
     for key, (operations, seconds) in both.items():
-        if key == runs[key].base or len(both) == 1:
-            continue
-        others = [model for other, model in both.items() if other != key]
-        costs, constant = transfer(others, _costs(table, source, without=key))
-        misses.append(math.log((constant + sum(map(costs.cost, operations))) / seconds))
+        if key != base and len(both) > 1:
+            others = [model for other, model in both.items() if other != key]
+            costs, constant = transfer(others, _costs(table, source, without=key))
+            misses.append(math.log((constant + sum(map(costs.cost, operations))) / seconds))
     costs, constant = transfer(list(both.values()), _costs(table, source))
     basis = f"{len(both)} whole models, their layers' shares taken from {source.build}, which tells its kernels"
-    return Predictor(placed(layers, _places(profiled)), costs, 1.0, constant, tuple(misses), basis)
+    return Predictor(placed(layers, places), sizes, costs, 1.0, constant, tuple(misses), basis)
 
 
 def _in_place(
-    table: LatencyTable, setting: Setting, layers: Sequence[Layer], runs: Mapping[str, ModelRun]
+    table: LatencyTable,
+    setting: Setting,
+    layers: Sequence[Layer],
+    sizes: Mapping[str, int],
+    runs: Mapping[str, ModelRun],
 ) -> Predictor:
-    before = median(run.before_s for run in runs.values())
-    # By itself a model takes a little more than its kernels: what lies between them, less the profiler's own time.
-    wholes = [(run.sum_s, run.measurement.median_s) for run in runs.values()]
-    few = len(wholes) < LEAST_FOR_A_LINE
-    fixed, scale = (0.0, median(y / x for x, y in wholes)) if few else fit_line(wholes, resolution=RESOLUTION)
-    constant = fixed + scale * before
+    places = _places(runs)
     misses = []
     for key, run in runs.items():
         if key == run.base:
             continue  # without it every full width would be beyond what was measured
+        others = [other for name, other in runs.items() if name != key]
+        constant, scale = _beyond_kernels(others)
         costs = _costs(table, setting, without=key)
-        try:
-            predicted = constant + scale * sum(costs.cost(parse_key(text)) for _, text, _ in run.layers)
-        except UsageError:
-            continue  # a layer stands in a place that no other run has
+        predicted = constant + scale * sum(map(costs.cost, _operations(run, places)))
         misses.append(math.log(predicted / run.measurement.median_s))
+    constant, scale = _beyond_kernels(list(runs.values()))
     basis = f"{len(runs)} whole models, each layer timed in its place"
-    return Predictor(placed(layers, _places(runs)), _costs(table, setting), scale, constant, tuple(misses), basis)
+    costs = _costs(table, setting)
+    return Predictor(placed(layers, places), sizes, costs, scale, constant, tuple(misses), basis)
+
+
+def _beyond_kernels(runs: Sequence[ModelRun]) -> tuple[float, float]:
+    """(constant seconds, scale) that make of the layers' sum what a model takes by itself: there is a little between
+    kernels, and the profiler's own time is not in it."""
+    before = median(run.before_s for run in runs)
+    wholes = [(max(run.sum_s, RESOLUTION), run.measurement.median_s) for run in runs]
+    fixed, scale = fit_line(wholes, resolution=RESOLUTION) if len(wholes) >= LEAST_FOR_A_LINE else (0.0, 0.0)
+    if scale <= 0:  # too few, or all of them mere overhead
+        fixed, scale = 0.0, median(y / x for x, y in wholes)
+    return fixed + scale * before, scale
+
+
+def _operations(run: ModelRun, places: Mapping[str, str]) -> list[OpSignature]:
+    """A run's operations as they would be predicted: in the place that the layer has in most runs."""
+    return [replace(parse_key(text), place=places[name]) for name, text, _ in run.layers]
 
 
 def _places(runs: Mapping[str, ModelRun]) -> dict[str, str]:

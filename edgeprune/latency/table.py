@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
@@ -94,10 +95,11 @@ class LatencyTable:
                     connection.execute("DROP TABLE IF EXISTS models")
                     version = 0
                 if version not in (0, SCHEMA_VERSION):
+                    older = "export its rows with the older program, and import them"
                     raise UsageError(
                         f"the latency table is of version {version}, this program reads {SCHEMA_VERSION}",
                         where=str(self.path),
-                        hint="use the newer program, or move the file away to measure anew",
+                        hint=older if version < SCHEMA_VERSION else "use the newer program, or move the file away",
                     )
                 if not read_only:
                     connection.executescript(SCHEMA + f"PRAGMA user_version = {SCHEMA_VERSION};")
@@ -147,6 +149,11 @@ class LatencyTable:
         return {
             key: ModelRun.model_validate_json(text) for key, text in self._all("models", "model, run", setting).items()
         }
+
+    def model_layers(self, setting: Setting) -> dict[str, list[tuple[str, str, float]]]:
+        """Of every run of a whole model the layers alone (see `ModelRun`), by its key."""
+        rows = self._all("models", "model, json_extract(run, '$.layers')", setting)
+        return {key: [tuple(row) for row in json.loads(text)] for key, text in rows.items()}
 
     def settings(self) -> list[Setting]:
         """Every setting in which a whole model ran."""

@@ -81,7 +81,7 @@ def read_layers(file: Path) -> list[WrittenLayer]:
         if kind is not None:
             computed = not model.Buffers(graph.Tensors(operator.Inputs(1)).Buffer()).DataLength()
             found.append(WrittenLayer(None if computed else _likeness(graph, operator, kind), 0))
-        elif found and found[-1].likeness is not None and found[-1].likeness.out_channels in result:
+        elif found and found[-1].likeness is not None and found[-1].likeness.out_channels in _channel_axes(result):
             rows = math.prod(result) // found[-1].likeness.out_channels
             found[-1] = replace(found[-1], rows_after=max(found[-1].rows_after, rows))
     return found
@@ -108,6 +108,11 @@ def _likeness(graph: Any, operator: Any, kind: Kind) -> Likeness:
         (options.StrideH(), options.StrideW()),
         channels if depthwise else channels // weights[3],
     )
+
+
+def _channel_axes(shape: list[int]) -> tuple[int, ...]:
+    """Sizes of the axes that channels can lie on: the last, and of images as PyTorch has them the second."""
+    return (*shape[-1:], *(shape[1:2] if len(shape) == 4 else ()))
 
 
 def _shape(graph: Any, tensor: int) -> list[int]:

@@ -9,15 +9,15 @@ from tempfile import TemporaryDirectory
 from edgeprune.artifacts.export import MeasuringExporter
 from edgeprune.devices.jobs import runtime_build
 from edgeprune.devices.runtimes import SUFFIX_OF
-from edgeprune.errors import ToolkitMissing
-from edgeprune.latency.in_place import NotInPlace, model_key
+from edgeprune.errors import ConversionError, DeviceError, ToolkitMissing
+from edgeprune.latency.in_place import NotInPlace
 from edgeprune.latency.measurement import Measurement
-from edgeprune.latency.predictor import Predictor, predictor_of, runs_of
+from edgeprune.latency.predictor import Predictor, keep_alone, predictor_of
 from edgeprune.latency.probes import find_staircases, probe
 from edgeprune.latency.table import Setting
 from edgeprune.models.spec import Model
 from edgeprune.pruning.probing import Probing
-from edgeprune.pruning.variants import VARIANTS, run_variants
+from edgeprune.pruning.variants import missing_variants, run_variants
 from edgeprune.reparam.merge import merge
 from edgeprune.structure.find import find_structure
 from edgeprune.structure.units import Structure
@@ -55,10 +55,17 @@ def probe_layers(model: Model, baseline: Baseline, probing: Probing) -> Predicto
     operations are timed alone; the message says so.
 
     Raises:
-        DeviceError: the device is in use or was lost; what was measured before is kept.
+        DeviceError: the device is in use or was lost, or has another build of the runtime than the baseline was
+            measured with; what was measured before is kept.
     """
     structure, measurement = baseline.structure, baseline.measurement
     setting = Setting(measurement.device, measurement.runtime.id, measurement.threads)
+    if (build := runtime_build(probing.device, probing.runtime).id) != setting.build:
+        raise DeviceError(
+            f"the model was measured with {setting.build}, the device has {build} now",
+            where=probing.device.id,
+            hint=f"measure it anew: delete {baseline.file.parent} and go on with --resume",
+        )
     try:
         if probing.runtime == "litert":
             _staircases(structure, probing)
@@ -67,6 +74,7 @@ def probe_layers(model: Model, baseline: Baseline, probing: Probing) -> Predicto
         run_variants(model, structure, baseline.file, measurement, probing)
     except (NotInPlace, ToolkitMissing) as error:
         probing.on_message(f"operations are timed alone: {error}")
+        keep_alone(probing.table, setting, structure.layers, structure.sizes, measurement)
         if probing.runtime != "litert":
             _staircases(structure, probing)
         probe(
@@ -85,13 +93,16 @@ def probe_layers(model: Model, baseline: Baseline, probing: Probing) -> Predicto
 def _profile_in_litert(model: Model, baseline: Baseline, probing: Probing) -> None:
     """Fill the table for LiteRT on the same device, as far as it lacks the model."""
     build = runtime_build(probing.device, "litert")
-    setting = Setting(baseline.measurement.device, build.id, probing.threads)
-    known = runs_of(probing.table, setting, model_key(baseline.structure.layers, baseline.structure.sizes))
-    if len(known) > VARIANTS:
+    if not missing_variants(
+        baseline.structure, probing, Setting(baseline.measurement.device, build.id, probing.threads)
+    ):
         return
     with MeasuringExporter("litert") as exporter, TemporaryDirectory(prefix="edgeprune-litert-") as scratch:
         there = replace(probing, runtime="litert", exporter=exporter)
-        file = there.exporter.write(_merged(model), Path(scratch) / "original.tflite")
+        try:
+            file = there.exporter.write(_merged(model), Path(scratch) / "original.tflite")
+        except ConversionError as error:
+            raise NotInPlace(f"LiteRT, which tells its kernels, has no file of this model: {error.what}") from error
         _staircases(baseline.structure, there)
         run_variants(model, baseline.structure, file, there.measure(file), there)
 

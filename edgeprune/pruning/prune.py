@@ -186,7 +186,9 @@ class LatencyLoop:
             if share < floor:
                 return self._at_the_floor(tried)
             try:
-                choice = self.allocator.within(self.predictor.budget(share * self.original_s), granularity=granularity)
+                choice = self.allocator.within(
+                    self.predictor.budget(share * self.predictor.unpruned_s), granularity=granularity
+                )
             except UsageError:
                 if not tried:
                     raise
@@ -204,8 +206,9 @@ class LatencyLoop:
         return self._best(tried)
 
     def _share(self, cost: float) -> float:
-        """Predicted latency of a plan whose layers cost so much, as a share of the original's."""
-        return self.predictor.whole(cost) / self.original_s
+        """Predicted latency of a plan whose layers cost so much, as a share of the original's, predicted too: what
+        the device takes for one and the same file drifts, and the table may be of another day."""
+        return self.predictor.whole(cost) / self.predictor.unpruned_s
 
     def _measure(self, choice: Choice, number: int) -> Attempt:
         pruned = _apply(self.model.module, self.structure, choice)
@@ -239,9 +242,8 @@ class LatencyLoop:
 
     def _next_share(self, attempts: list[Attempt]) -> float:
         """The predicted share at which the measured one would be the goal: a line through the two points that
-        bracket the goal, or through the two nearest to it. The unpruned model is one of the points."""
-        unpruned = total(self.structure.layers, self.structure.sizes, self.predictor.costs)
-        points = [(self._share(unpruned), 1.0), *((a.predicted_share, a.reached_share) for a in attempts)]
+        bracket the goal, or through the two nearest to it. The unpruned model is the point (1, 1)."""
+        points = [(1.0, 1.0), *((a.predicted_share, a.reached_share) for a in attempts)]
         slower = [p for p in points if p[1] >= self.goal]
         faster = [p for p in points if p[1] < self.goal]
         if slower and faster:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from edgeprune.errors import UsageError
+from edgeprune.errors import ConversionError, DeviceError, UsageError
 from edgeprune.latency.in_place import NotInPlace, match_layers, model_key, times_in_place
 from edgeprune.latency.measurement import Measurement, ModelRun
 from edgeprune.latency.profile import profile
@@ -26,15 +26,26 @@ LEAST_RUNS, MOST_RUNS = 40, 300
 
 def variant_widths(structure: Structure, *, granularity: int, minimum: int, seed: int = 0) -> list[dict[str, int]]:
     """Units kept in each variant: every group once at each of `VARIANTS` widths from its least almost to its full
-    one, in an order of its own (a Latin hypercube), so that no two layers always have their narrow sides together."""
+    one, in an order of its own (a Latin hypercube), so that no two layers always have their narrow sides together.
+
+    Of a model with few widths, variants that come out alike, or unpruned, are left out.
+    """
     kept: list[dict[str, int]] = [{} for _ in range(VARIANTS)]
     for group in structure.groups:
         widths = allowed_widths(group, granularity=granularity, minimum=minimum)[::-1]
-        levels = [widths[round(i * (len(widths) - 1) / VARIANTS)] for i in range(VARIANTS)]
+        levels = [widths[i * (len(widths) - 1) // VARIANTS] for i in range(VARIANTS)]
         random.Random(f"{seed} {group.id}").shuffle(levels)
         for variant, width in zip(kept, levels, strict=True):
             variant[group.id] = width
-    return kept
+    different = {tuple(variant.values()): variant for variant in kept if variant != structure.sizes}
+    return list(different.values())
+
+
+def missing_variants(structure: Structure, probing: Probing, setting: Setting) -> list[dict[str, int]]:
+    """The unpruned model and the variants that the table lacks for a setting, as units kept."""
+    variants = variant_widths(structure, granularity=probing.granularity, minimum=probing.minimum)
+    known = probing.table.models(setting)
+    return [kept for kept in (structure.sizes, *variants) if model_key(structure.layers, kept) not in known]
 
 
 def run_variants(
@@ -43,45 +54,49 @@ def run_variants(
     """Put the unpruned model and its variants into the table, as far as they are not there.
 
     Each is written by the exporter and timed by itself; LiteRT's are profiled, too. What was done is kept when the
-    rest is interrupted. A variant that the runtime does not run is left out, with a message, and tried again the next
+    rest is interrupted. A variant that cannot be exported or run is left out, with a message, and tried again the next
     time.
 
     Args:
         original: the unpruned model's file for the runtime, and `measurement` its latency.
 
     Raises:
-        NotInPlace: the unpruned model's kernels cannot be told by layer.
-        DeviceError: the device is in use or was lost.
+        NotInPlace: the unpruned model's kernels cannot be told by layer, or most variants were left out.
+        DeviceError: the device is in use or was lost, or the runtime is another one by now.
     """
-    table, setting = probing.table, Setting(measurement.device, measurement.runtime.id, measurement.threads)
+    setting = Setting(measurement.device, measurement.runtime.id, measurement.threads)
+    missing = missing_variants(structure, probing, setting)
     base = model_key(structure.layers, structure.sizes)
 
-    def keep(file: Path, whole: Measurement, kept: Mapping[str, int]) -> None:
+    def record(file: Path, whole: Measurement, kept: Mapping[str, int]) -> None:
+        if whole.runtime.id != setting.build:
+            raise DeviceError("the runtime was changed while probing", where=probing.device.id, hint="probe again")
         before, layers = _profiled(file, whole, structure, kept, probing) if probing.runtime == "litert" else (0.0, ())
         run = ModelRun(base=base, measurement=whole, before_s=before, layers=layers)
-        table.put_model(setting, model_key(structure.layers, kept), run)
+        probing.table.put_model(setting, model_key(structure.layers, kept), run)
 
-    known = table.models(setting)
-    if base not in known:
-        probing.on_progress(0, VARIANTS + 1, "the unpruned model under the profiler")
-        keep(original, measurement, structure.sizes)
-    variants = variant_widths(structure, granularity=probing.granularity, minimum=probing.minimum)
-    todo = [kept for kept in variants if model_key(structure.layers, kept) not in known]
+    if structure.sizes in missing:
+        probing.on_progress(0, len(missing), "the unpruned model, each layer in its place")
+        record(original, measurement, structure.sizes)
+    todo = [kept for kept in missing if kept != structure.sizes]
     if not todo:
         return
-    example = model.example_input()
+    left_out = 0
     with TemporaryDirectory(prefix="edgeprune-variants-") as scratch:
         file = Path(scratch) / f"variant{original.suffix}"
-        for number, kept in enumerate(todo, start=VARIANTS - len(todo) + 1):
-            probing.on_progress(number, VARIANTS + 1, "the whole model at other widths")
+        for number, kept in enumerate(todo):
+            probing.on_progress(number, len(todo), "the whole model at other widths")
             removed = {g.id: tuple(range(kept[g.id], g.size)) for g in structure.groups if kept[g.id] < g.size}
-            module = merge(remove_units(model.module, structure, removed), example)
-            probing.exporter.write(model.with_module(module), file)
+            module = merge(remove_units(model.module, structure, removed), model.example_input())
             try:
-                keep(file, probing.measure(file), kept)
-            except (NotInPlace, UsageError) as error:
+                probing.exporter.write(model.with_module(module), file)
+                record(file, probing.measure(file), kept)
+            except (NotInPlace, ConversionError, UsageError) as error:
+                left_out += 1
                 probing.on_message(f"a variant of the model is left out of the table: {error}")
-    probing.on_progress(VARIANTS + 1, VARIANTS + 1, "measured")
+    if 2 * left_out > len(todo):
+        raise NotInPlace(f"{left_out} of {len(todo)} variants of the model were left out")
+    probing.on_progress(len(todo), len(todo), "measured")
 
 
 def _profiled(
@@ -90,6 +105,9 @@ def _profiled(
     """What a run of the model holds beside its latency: seconds ahead of the first layer, and by layer."""
     matches = match_layers(file, structure.layers, kept)
     runs = max(LEAST_RUNS, min(MOST_RUNS, round(PROFILED_S / whole.median_s)))
-    found = profile(probing.device, file, threads=whole.threads, runs=runs)
+    try:
+        found = profile(probing.device, file, threads=whole.threads, runs=runs)
+    except UsageError as error:  # the model runs, its profiler does not: another build of the library, say
+        raise NotInPlace(f"it cannot be profiled: {error.what}", where=file.name) from error
     before, rows = times_in_place(matches, found.kernels)
     return before, tuple((name, operation.key(), seconds) for name, operation, seconds in rows)

@@ -247,7 +247,7 @@ def operation_text(operation: OpSignature) -> str:
 def layer_rows(
     structure: Structure,
     kept: Mapping[str, int],
-    cost_s: Callable[[OpSignature], float] | None = None,
+    cost_s: Callable[[OpSignature], float | None] | None = None,
     *,
     gone: Collection[str] = (),
 ) -> tuple[LayerRow, ...]:
@@ -255,7 +255,8 @@ def layer_rows(
 
     Args:
         kept: units kept of each group, as `Choice.kept`.
-        cost_s: seconds of one operation on the device, from the latency table; None when there is none.
+        cost_s: seconds of one operation on the device, from the latency table (None: counted with another one); None
+            when there is no table.
         gone: names of the layers that went as a whole, with their residual branch.
     """
     rows = []

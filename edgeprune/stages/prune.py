@@ -87,7 +87,8 @@ def _to_latency(context: Context, baseline: Baseline) -> tuple[Pruned, Predictor
     settings = _settings(context)
     with MeasuringExporter(recipe.device.runtime) as exporter, tempfile.TemporaryDirectory() as scratch:
         probing = probing_of(context, exporter)
-        predictor = probe_layers(model, baseline, probing)  # the table may be another by now
+        with context.device.lease():
+            predictor = probe_layers(model, baseline, probing)  # the table may be another by now
         ranks, judge = _ranks(context, baseline, settings), _judge(context, baseline, settings)
         with context.device.lease():
             loop = LatencyLoop(
@@ -145,7 +146,7 @@ def _record(context: Context, baseline: Baseline, pruned: Pruned, predictor: Pre
         within_tolerance=best.within_tolerance if best else _counted(target, stays, kept) <= target.value,
         counted_before=None if best else _counted(target, structure.layers, structure.sizes),
         counted_after=None if best else _counted(target, stays, kept),
-        layers=layer_rows(structure, kept, predictor.costs.cost if predictor else None, gone=gone),
+        layers=layer_rows(structure, kept, predictor.seconds_of if predictor else None, gone=gone),
         macs_before=total(structure.layers, structure.sizes, MacsCost()),
         branches=pruned.choice.branches,
         macs_after=total(stays, kept, MacsCost()),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
+IN_PLACE = "in place"  # of a place: timed inside of a model, nothing but its own kernel
+COUNTED_BEFORE = "counted with the layer before it"  # of a place: its time is in that layer's
 Kind = Literal["conv2d", "depthwise_conv2d", "linear", "add", "mul", "avg_pool2d", "max_pool2d", "mean", "activation"]
 
 

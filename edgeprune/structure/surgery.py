@@ -18,7 +18,15 @@ from edgeprune.structure.plan import Plan, RemoveBranch, RemoveUnits
 from edgeprune.structure.trial import answers, difference, difference_in_double
 from edgeprune.structure.units import Structure
 
-__all__ = ["apply_plan", "make_plan", "remove_branches", "remove_units", "removed_layers", "removed_units"]
+__all__ = [
+    "apply_plan",
+    "check_base",
+    "make_plan",
+    "remove_branches",
+    "remove_units",
+    "removed_layers",
+    "removed_units",
+]
 
 
 def make_plan(
@@ -64,13 +72,7 @@ def apply_plan(module: nn.Module, plan: Plan, example: Tensor) -> nn.Module:
         ModelError: the plan was made for another model (other parameter count, unknown group, other size), or the
             pruned model fails the forward check.
     """
-    count = count_parameters(module)
-    if count != plan.base_parameters:
-        raise ModelError(
-            f"the plan was made for a model with {plan.base_parameters} parameters, this one has {count}",
-            where=plan.base,
-            hint=f"build the model as the plan's base says, unpruned{_changed_packages(plan)}",
-        )
+    check_base(module, plan)
     if not plan.edits:
         return remove_units(module, Structure((), (), ()), {})
     structure = find_structure(module, example)
@@ -81,6 +83,21 @@ def apply_plan(module: nn.Module, plan: Plan, example: Tensor) -> nn.Module:
     with branches_masked(masked, structure, branches):
         _check_forward(pruned, masked, example, plan.base)
     return pruned
+
+
+def check_base(module: nn.Module, plan: Plan) -> None:
+    """Check that a model is the size of the one that a plan was made for.
+
+    Raises:
+        ModelError: it is not.
+    """
+    count = count_parameters(module)
+    if count != plan.base_parameters:
+        raise ModelError(
+            f"the plan was made for a model with {plan.base_parameters} parameters, this one has {count}",
+            where=plan.base,
+            hint=f"build the model as the plan's base says, unpruned{_changed_packages(plan)}",
+        )
 
 
 def count_parameters(module: nn.Module) -> int:

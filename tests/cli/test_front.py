@@ -56,7 +56,7 @@ def test_a_front_shares_what_does_not_depend_on_the_target(tmp_path: Path) -> No
     ("targets", "words"),
     [
         (("--target", "0.5x"), "a front needs different targets, got 0.5x"),
-        (("--target", "0.5x", "--target", "0.50x"), "got 0.5x, 0.5x"),
+        (("--target", "0.5x", "--target", "0.50x"), "got 0.5x, 0.50x"),
         (("--target", "0.5x", "--target", "half"), "cannot read the target 'half'"),
     ],
 )

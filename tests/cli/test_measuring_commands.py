@@ -19,9 +19,9 @@ from torch import nn
 
 def make():
     return nn.Sequential(
-        nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(),
-        nn.Conv2d(16, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4),
+        nn.Conv2d(3, 96, 3, padding=1), nn.BatchNorm2d(96), nn.ReLU(),
+        nn.Conv2d(96, 96, 3, padding=1), nn.BatchNorm2d(96), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(96, 4),
     )
 """
 
@@ -34,7 +34,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_probed_model_is_in_the_table_and_travels(tmp_path: Path, own_cache: None) -> None:
     (tmp_path / "net.py").write_text(NET)
     assert "empty" in inside("table", "show").out
-    done = inside("probe", f"{tmp_path / 'net.py'}:make", "--input-size", "3,16,16", "--json")
+    done = inside("probe", f"{tmp_path / 'net.py'}:make", "--input-size", "3,16,16", "--granularity", "8", "--json")
     assert done.code == 0, done.err
     probed = done.json
     assert probed["operations_in_table"] > 4  # of the staircase
@@ -61,19 +61,20 @@ def test_a_plan_is_predicted_from_the_table(tmp_path: Path, own_cache: None) -> 
     unknown = inside("predict", *model)
     assert unknown.code == 2
     assert "edgeprune probe MODEL" in unknown.err
-    probed = inside("probe", *model)
+    probed = inside("probe", *model, "--granularity", "8")
     assert probed.code == 0, probed.err
     assert "whole models, each layer timed in its place" in probed.out
 
     loaded = edgeprune.load(model[0], input_size=(3, 16, 16))
     structure = find_structure(loaded.module, loaded.example_input())
-    removed = {group.id: range(8) for group in structure.groups}
+    removed = {group.id: range(64) for group in structure.groups}
     plan = make_plan(loaded.spec.source, loaded.module, structure, removed)
     (tmp_path / "plan.json").write_text(plan.model_dump_json())
     found = inside("predict", *model, "--plan", tmp_path / "plan.json", "--json").json
     whole = inside("predict", *model, "--json").json
     assert 0 < found["seconds"] < whole["seconds"]
-    assert found["of_unpruned"] == found["seconds"] / whole["seconds"]
+    assert whole["of_unpruned"] == 1.0
+    assert found["unpruned_s"] == whole["seconds"]
     shown = inside("predict", *model, "--plan", tmp_path / "plan.json")
     assert shown.code == 0, shown.err
     assert "predicted, not measured" in shown.out
@@ -83,6 +84,10 @@ def test_a_plan_is_predicted_from_the_table(tmp_path: Path, own_cache: None) -> 
     (tmp_path / "other.json").write_text(other.model_dump_json())
     refused = inside("predict", *model, "--plan", tmp_path / "other.json")
     assert refused.code == 2
+    (tmp_path / "larger.json").write_text(plan.model_copy(update={"base_parameters": 7}).model_dump_json())
+    larger = inside("predict", *model, "--plan", tmp_path / "larger.json")
+    assert larger.code == 2
+    assert "made for a model with 7 parameters" in larger.err
     assert "the plan's branch layer1.0 is not in this model" in refused.err
 
 

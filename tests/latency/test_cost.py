@@ -9,11 +9,10 @@ from hypothesis import strategies as st
 
 from edgeprune.errors import UsageError
 from edgeprune.latency.cost import LatencyCost, MacsCost, ParameterCost, SizeCost, parse_key, total
-from edgeprune.latency.in_place import COUNTED_BEFORE
 from edgeprune.latency.measurement import Conditions, Measurement, ModelRun, RuntimeBuild
 from edgeprune.latency.staircase import SWEEP, fit_staircase
 from edgeprune.latency.table import LatencyTable, Setting
-from edgeprune.structure.operations import OpSignature
+from edgeprune.structure.operations import COUNTED_BEFORE, OpSignature
 from edgeprune.structure.units import Layer, Width
 
 BUILD = RuntimeBuild(name="litert", version="1", sha256="a" * 64)

@@ -59,7 +59,6 @@ def test_a_table_of_the_first_version_is_taken_over(tmp_path: Path) -> None:
 
 WRITER = """
 import sys
-from contextlib import closing
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 from test_cost import CONV, SETTING, measured

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from edgeprune.artifacts.export import MeasuringExporter
 from edgeprune.devices.local import LocalDevice
 from edgeprune.errors import UsageError
-from edgeprune.latency.in_place import COUNTED_BEFORE, model_key
+from edgeprune.latency.in_place import model_key
 from edgeprune.latency.predictor import predictor_of, runs_of
 from edgeprune.latency.table import LatencyTable, Setting
 from edgeprune.models.spec import Model, ModelSpec, Preprocessing
@@ -21,6 +21,7 @@ from edgeprune.pruning.baseline import Baseline, measure_original, probe_layers
 from edgeprune.pruning.probing import Probing
 from edgeprune.pruning.variants import VARIANTS, variant_widths
 from edgeprune.structure.find import find_structure
+from edgeprune.structure.operations import COUNTED_BEFORE
 
 pytestmark = pytest.mark.slow
 
@@ -139,12 +140,21 @@ def test_a_probed_model_is_predicted_from_its_layers_in_place(probing: Probing, 
     assert told == []
 
 
+def test_few_widths_make_few_variants() -> None:
+    structure = find_structure(Residual().eval(), torch.randn(1, 3, 32, 32))
+    variants = variant_widths(structure, granularity=32, minimum=32)  # 48 and 64 channels: two widths each
+    assert 1 <= len(variants) < VARIANTS
+    assert structure.sizes not in variants
+    assert len({tuple(variant.values()) for variant in variants}) == len(variants)
+    assert variant_widths(structure, granularity=64, minimum=64) == []
+
+
 def test_an_interrupted_probe_goes_on_where_it_was(probing: Probing, tmp_path: Path) -> None:
     model = model_of(Residual())
     baseline = measure_original(model, tmp_path, probing)
 
     def interrupt(done: int, todo: int, what: str) -> None:
-        if what.startswith("the model at other widths") and done >= 3:
+        if what.startswith("the whole model at other widths") and done >= 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -169,5 +179,9 @@ def test_layers_that_cannot_be_matched_are_timed_alone_and_that_is_said(probing:
     prediction = predictor.predict(baseline.structure.sizes)
     assert prediction.seconds == pytest.approx(baseline.measurement.median_s)
     assert prediction.low_s is None
+    # Its plans can be predicted all the same, from the table alone.
+    setting, structure = setting_of(baseline), baseline.structure
+    again = predictor_of(probing.table, setting, structure.layers, structure.sizes)
+    assert again.predict(structure.sizes) == prediction
     with pytest.raises(UsageError, match="no whole run of this model"):
-        predictor_of(probing.table, setting_of(baseline), baseline.structure.layers, baseline.structure.sizes)
+        predictor_of(probing.table, replace(setting, threads=2), structure.layers, structure.sizes)
