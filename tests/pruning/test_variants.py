@@ -160,7 +160,7 @@ def test_an_interrupted_probe_goes_on_where_it_was(probing: Probing, tmp_path: P
     with pytest.raises(KeyboardInterrupt):
         probe_layers(model, baseline, replace(probing, on_progress=interrupt))
     kept = probing.table.models(setting_of(baseline))
-    assert len(kept) == 3
+    assert len(kept) == 4  # the unpruned model and three variants
     probe_layers(model, baseline, probing)
     after = probing.table.models(setting_of(baseline))
     assert len(after) == VARIANTS + 1
