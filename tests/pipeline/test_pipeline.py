@@ -208,7 +208,7 @@ def test_a_latency_target_after_a_counted_one(folder: Path) -> None:
     record = open_run(folder).record("prune")
     assert record is not None
     assert record.result["measured_share"] > 0
-    assert any("operations" in text for text, _, _ in listener.told)
+    assert any("each layer in its place" in text for text, _, _ in listener.told)
 
 
 def test_part_files_of_a_killed_process_go(folder: Path) -> None:
