@@ -91,10 +91,22 @@ def of_model(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """The model's probing and its plans, those of the cache included."""
     folder = arguments.cache / name
     folder.mkdir(exist_ok=True)
-    model, device = edgeprune.load(name), LocalDevice()
+    files = [folder / f"plan-{number}.json" for number in range(arguments.plans)]
+    if not all(file.exists() for file in (folder / "probed.json", *files)):
+        measure_plans(name, files, folder, with_alone=name in arguments.alone)
+    plans = [json.loads(file.read_text()) for file in files]
+    errors = [row["predicted_s"] / row["measured_s"] - 1 for row in plans]
+    ratios = [row["predicted_ratio"] / row["ratio"] - 1 for row in plans]
+    probed = json.loads((folder / "probed.json").read_text())
+    return {**probed, "seconds": summary(errors), "ratio": summary(ratios), "plans": plans}
+
+
+def measure_plans(name: str, files: list[Path], folder: Path, *, with_alone: bool) -> None:
+    """Probe the model and measure the plans that are not there yet."""
+    model = edgeprune.load(name)
     with MeasuringExporter("litert") as exporter:
         probing = Probing(
-            device=device,
+            device=LocalDevice(),
             table=LatencyTable(folder / "table.sqlite"),
             runtime="litert",
             exporter=exporter,
@@ -104,29 +116,24 @@ def of_model(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
             minimum=MINIMUM,
             on_message=print,
         )
-        probed, structure, predictor, alone = probed_model(model, folder, probing, name in arguments.alone)
-        plans = []
-        for number in range(arguments.plans):
-            file = folder / f"plan-{number}.json"
-            if not file.exists():
-                row = of_plan(model, structure, predictor, alone, number, probing, folder)
-                write_atomic(file, json.dumps(row).encode())
-                print(
-                    f"{name} {number}: predicted {1e3 * row['predicted_s']:.3f} ms, measured "
-                    f"{1e3 * row['measured_s']:.3f} ms ({100 * (row['predicted_s'] / row['measured_s'] - 1):+.1f} %), "
-                    f"ratio {100 * (row['predicted_ratio'] / row['ratio'] - 1):+.1f} %",
-                    flush=True,
-                )
-            plans.append(json.loads(file.read_text()))
-    errors = [row["predicted_s"] / row["measured_s"] - 1 for row in plans]
-    ratios = [row["predicted_ratio"] / row["ratio"] - 1 for row in plans]
-    return {**probed, "seconds": summary(errors), "ratio": summary(ratios), "plans": plans}
+        structure, predictor, alone = probed_model(model, folder, probing, with_alone)
+        for number, file in enumerate(files):
+            if file.exists():
+                continue
+            row = of_plan(model, structure, predictor, alone, number, probing, folder)
+            write_atomic(file, json.dumps(row).encode())
+            print(
+                f"{name} {number}: predicted {1e3 * row['predicted_s']:.3f} ms, measured "
+                f"{1e3 * row['measured_s']:.3f} ms ({100 * (row['predicted_s'] / row['measured_s'] - 1):+.1f} %), "
+                f"ratio {100 * (row['predicted_ratio'] / row['ratio'] - 1):+.1f} %",
+                flush=True,
+            )
 
 
 def probed_model(
     model: Model, folder: Path, probing: Probing, with_alone: bool
-) -> tuple[dict[str, Any], Structure, Predictor, Predictor | None]:
-    """What probing cost; the predictor from the table, and the one from operations timed alone."""
+) -> tuple[Structure, Predictor, Predictor | None]:
+    """Probe, and note what that cost; the predictor from the table, and the one from operations timed alone."""
     file = folder / "probed.json"
     if not file.exists():  # begun, and stopped: what probing costs is asked of an empty table
         probing.table.delete_rows(probing.table.rows())
@@ -139,7 +146,7 @@ def probed_model(
         write_atomic(file, json.dumps({**record, "spread": predictor.spread, "basis": predictor.basis}).encode())
         print(f"{folder.name}: probed in {seconds:.0f} s, {predictor.basis}", flush=True)
     alone = timed_alone(baseline, probing, folder) if with_alone else None
-    return json.loads(file.read_text()), baseline.structure, predictor, alone
+    return baseline.structure, predictor, alone
 
 
 def timed_alone(baseline: Baseline, probing: Probing, folder: Path) -> Predictor:
