@@ -124,13 +124,12 @@ def predictor_of(
         UsageError: the table lacks what is needed.
     """
     base = model_key(layers, sizes)
-    runs = runs_of(table, setting, base)
-    if any(run.layers for run in runs.values()):
+    runs, alone = runs_of(table, setting, base), table.get_model(setting, f"{ALONE} {base}")
+    if alone is None and any(run.layers for run in runs.values()):
         return _in_place(table, setting, layers, sizes, runs)
-    if runs and (source := profiled_setting(table, setting, base)) is not None:
+    if alone is None and runs and (source := profiled_setting(table, setting, base)) is not None:
         return _transferred(table, source, layers, sizes, runs)
     if measurement is None:
-        alone = table.get_model(setting, f"{ALONE} {base}")
         if alone is None:
             raise UsageError(
                 "the latency table has no whole run of this model",
@@ -147,9 +146,14 @@ def predictor_of(
 def keep_alone(
     table: LatencyTable, setting: Setting, layers: Sequence[Layer], sizes: Mapping[str, int], measurement: Measurement
 ) -> None:
-    """Keep the whole model's latency where its operations are timed alone, so that its plans can be predicted."""
+    """Note that a model is predicted from operations timed alone, whatever whole runs there are, with its latency."""
     run = ModelRun(base=ALONE, measurement=measurement, before_s=0.0, layers=())
     table.put_model(setting, f"{ALONE} {model_key(layers, sizes)}", run)
+
+
+def forget_alone(table: LatencyTable, setting: Setting, layers: Sequence[Layer], sizes: Mapping[str, int]) -> None:
+    """Undo `keep_alone`: whole models tell enough by now."""
+    table.delete_model(setting, f"{ALONE} {model_key(layers, sizes)}")
 
 
 def runs_of(table: LatencyTable, setting: Setting, base: str) -> dict[str, ModelRun]:

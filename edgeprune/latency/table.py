@@ -144,6 +144,13 @@ class LatencyTable:
         text = self._get("models", "model, run", setting, model)
         return ModelRun.model_validate_json(text) if text else None
 
+    def delete_model(self, setting: Setting, model: str) -> None:
+        """Forget a run of a whole model, if there is one."""
+        where = "device = ? AND build = ? AND threads = ? AND model = ?"
+        with self._transaction() as connection:
+            values = (setting.device, setting.build, setting.threads, model)
+            connection.execute(f"DELETE FROM models WHERE {where}", values)
+
     def models(self, setting: Setting) -> dict[str, ModelRun]:
         """Every run of a whole model by its key."""
         return {

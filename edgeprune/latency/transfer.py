@@ -66,5 +66,5 @@ def transfer(
         ]
     )
     solution = nnls(terms, np.concatenate([np.ones(len(seconds)), pull @ np.full(len(kinds), other)]))[0]
-    factors = {kind: float(factor) for kind, factor in zip(kinds, solution, strict=False)}
+    factors = {kind: float(factor) for kind, factor in zip(kinds, solution[:-1], strict=True)}
     return TransferredCost(costs, factors, other), float(solution[-1])

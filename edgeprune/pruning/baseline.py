@@ -12,7 +12,7 @@ from edgeprune.devices.runtimes import SUFFIX_OF
 from edgeprune.errors import ConversionError, DeviceError, ToolkitMissing
 from edgeprune.latency.in_place import NotInPlace
 from edgeprune.latency.measurement import Measurement
-from edgeprune.latency.predictor import Predictor, keep_alone, predictor_of
+from edgeprune.latency.predictor import Predictor, forget_alone, keep_alone, predictor_of
 from edgeprune.latency.probes import find_staircases, probe
 from edgeprune.latency.table import Setting
 from edgeprune.models.spec import Model
@@ -72,6 +72,7 @@ def probe_layers(model: Model, baseline: Baseline, probing: Probing) -> Predicto
         else:
             _profile_in_litert(model, baseline, probing)
         run_variants(model, structure, baseline.file, measurement, probing)
+        forget_alone(probing.table, setting, structure.layers, structure.sizes)
     except (NotInPlace, ToolkitMissing) as error:
         probing.on_message(f"operations are timed alone: {error}")
         keep_alone(probing.table, setting, structure.layers, structure.sizes, measurement)

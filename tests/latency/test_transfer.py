@@ -13,7 +13,7 @@ from edgeprune.devices.conditions import RuntimeBuild
 from edgeprune.latency.cost import LatencyCost
 from edgeprune.latency.in_place import model_key
 from edgeprune.latency.measurement import ModelRun
-from edgeprune.latency.predictor import predictor_of, profiled_setting
+from edgeprune.latency.predictor import forget_alone, keep_alone, predictor_of, profiled_setting
 from edgeprune.latency.table import LatencyTable, Setting
 from edgeprune.latency.transfer import transfer
 from edgeprune.structure.operations import OpSignature
@@ -96,3 +96,15 @@ def test_a_disturbed_order_of_models_changes_nothing(table: LatencyTable) -> Non
     first = transfer(models, costs)[0].factors
     random.Random(1).shuffle(models)
     assert transfer(models, costs)[0].factors == pytest.approx(first)
+
+
+def test_what_is_timed_alone_is_predicted_so_until_whole_models_tell_enough(table: LatencyTable) -> None:
+    in_place = predictor_of(table, SETTING, LAYERS, SIZES)
+    for layer in LAYERS:
+        table.put(SETTING, layer.operation, measured(seconds(layer, SIZES)))
+    keep_alone(table, SETTING, LAYERS, SIZES, measured(1.0))
+    alone = predictor_of(table, SETTING, LAYERS, SIZES)
+    assert alone.basis.startswith("operations timed alone")
+    assert alone.predict(SIZES).seconds == pytest.approx(1.0)
+    forget_alone(table, SETTING, LAYERS, SIZES)
+    assert predictor_of(table, SETTING, LAYERS, SIZES).predict(SIZES) == in_place.predict(SIZES)
