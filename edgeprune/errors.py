@@ -73,3 +73,7 @@ class DeviceError(EdgePruneError):
     """A device is unavailable, was lost, or is too noisy to give an answer."""
 
     exit_code = 4
+
+
+class DeviceLost(DeviceError):
+    """The connection to a device broke off; the device may come back."""

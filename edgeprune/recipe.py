@@ -165,6 +165,8 @@ class Gates(Section):
     int8_agreement: float | Literal[False] = 0.97
     int8_accuracy_drop: float | Literal[False] = 0.005
     accuracy_drop: float | Literal[False] = False
+    host_agreement: float | Literal[False] = 0.995  # of an attached device with this machine
+    host_accuracy_drop: float | Literal[False] = 0.003  # either way
     latency_tolerance: float | Literal[False] = 0.03
     size_bytes: float | Literal[False] = False
     peak_memory_bytes: float | Literal[False] = False

@@ -1,11 +1,12 @@
-"""Runs models on a device: reads a job (JSON), answers in JSON lines on stdout. Needs numpy and the runtime only.
+"""Runs models on a device: reads a job (JSON), answers in JSON lines on stdout. Needs numpy, the runtime, and
+the other files of this folder beside it.
 
     python python_runner.py job.json
 
 A job:
-    version 1; runtime "litert" | "executorch" | "onnxruntime"; threads
+    version 1; runtime "litert" | "executorch" | "onnxruntime" | "coreml"; threads
     mode "time" (latency), "infer" (outputs of given inputs), "memory" (peak memory) or "profile" (of each kernel;
-        "litert" only, and with litert_profile.py beside this file)
+        "litert" only)
     cases [{id, model, inputs?, outputs?, first_round?}]; `inputs` and `outputs` are .npy paths, needed by "infer"
     "time" only: schedule "interleaved" (A B A B ...), "mirrored" (A B B A ...), "shuffled" (each round in an order
         drawn from `seed`) or "sequential" (A A B B ...), rounds, keep_loaded (else a model is loaded anew for each
@@ -44,144 +45,26 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from importlib import import_module, metadata
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+# On a device the files of this folder lie side by side; here they are a package.
+if __name__ == "__main__" or not __package__:
+    from runner_conditions import read_conditions, steal_s  # type: ignore[import-not-found]
+    from runner_runtimes import CaseError, Loaded, installed, native_library  # type: ignore[import-not-found]
+else:
+    from apps.runner.runner_conditions import read_conditions, steal_s
+    from apps.runner.runner_runtimes import CaseError, Loaded, installed, native_library
+
 Array = npt.NDArray[Any]
 Job = dict[str, Any]
-Spec = tuple[tuple[int, ...], np.dtype[Any]]
 VERSION = 1
 WATCH_S = 1.0  # between two looks at the conditions
 CHANNEL = 63  # a descriptor no library takes
-
-
-class CaseError(Exception):
-    """A case cannot be run; the job goes on with the next one."""
-
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
-        self.kind = kind
-
-
-class Loaded(Protocol):
-    """A model ready to run; `specs` are the shape and dtype of each input."""
-
-    specs: list[Spec]
-
-    def set_inputs(self, values: list[Array]) -> None: ...
-
-    def invoke(self) -> None: ...
-
-    def output(self) -> Array: ...
-
-
-class LiteRTModel:
-    """A .tflite file in LiteRT's interpreter (XNNPACK on)."""
-
-    def __init__(self, path: str, threads: int) -> None:
-        from ai_edge_litert.interpreter import Interpreter
-
-        self._interpreter = Interpreter(model_path=path, num_threads=threads)
-        self._interpreter.allocate_tensors()
-        inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
-        self._inputs, self._output = [entry["index"] for entry in inputs], outputs[0]["index"]
-        self.specs = [(tuple(int(n) for n in entry["shape"]), np.dtype(entry["dtype"])) for entry in inputs]
-        self.invoke = self._interpreter.invoke
-
-    def set_inputs(self, values: list[Array]) -> None:
-        for index, value in zip(self._inputs, values, strict=True):
-            self._interpreter.set_tensor(index, value)
-
-    def output(self) -> Array:
-        return np.array(self._interpreter.get_tensor(self._output))
-
-
-class ExecuTorchModel:
-    """A .pte file in ExecuTorch's runtime. `invoke` includes the copy of the outputs, which its Python API makes."""
-
-    SCALARS = {1: "int8", 0: "uint8", 3: "int32", 4: "int64", 5: "float16", 6: "float32", 11: "bool"}  # noqa: RUF012
-
-    def __init__(self, path: str, threads: int) -> None:
-        import torch
-
-        # Not executorch.runtime: it imports ExecuTorch's whole compiler, five seconds in every process.
-        from executorch.extension.pybindings import _portable_lib as portable_lib
-
-        # The thread pool belongs to the process, and a model keeps the pool it was loaded with.
-        portable_lib._unsafe_reset_threadpool(threads)
-        if portable_lib._threadpool_get_thread_count() != threads:
-            raise CaseError("load", f"ExecuTorch did not accept {threads} threads")
-        torch.set_num_threads(threads)
-        self._torch = torch
-        self._program = portable_lib._load_program(path)  # kept: a method without its program crashes
-        method = self._program.load_method("forward")
-        if method is None:
-            raise CaseError("load", "the file has no method `forward`")
-        meta = method.method_meta()
-        infos = [meta.input_tensor_meta(i) for i in range(meta.num_inputs())]
-        self.specs = [(tuple(int(n) for n in i.sizes()), np.dtype(self.SCALARS[int(i.dtype())])) for i in infos]
-        self._method = method
-        self._inputs: tuple[Any, ...] = ()
-        self._outputs: Sequence[Any] = ()
-
-    def set_inputs(self, values: list[Array]) -> None:
-        self._inputs = tuple(self._torch.from_numpy(np.ascontiguousarray(value).copy()) for value in values)
-
-    def invoke(self) -> None:
-        self._outputs = self._method(self._inputs)
-
-    def output(self) -> Array:
-        return np.array(self._outputs[0].numpy())
-
-
-class OnnxModel:
-    """A .onnx file in ONNX Runtime's CPU provider."""
-
-    def __init__(self, path: str, threads: int) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-        state = onnxruntime.capi.onnxruntime_pybind11_state  # its errors share no base but Exception
-        names = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoSuchFile", "NotImplemented")
-        refusals = tuple(getattr(state, name) for name in names if hasattr(state, name))
-        try:
-            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        except refusals as error:
-            raise CaseError("load", f"{type(error).__name__}: {error}") from error
-        inputs = self._session.get_inputs()
-        kinds = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
-        kinds |= {f"tensor({name})": name for name in ("int8", "uint8", "int32", "int64")}
-        shapes = [tuple(n if isinstance(n, int) else 1 for n in entry.shape) for entry in inputs]  # a free batch is 1
-        self.specs = [(shape, np.dtype(kinds[entry.type])) for shape, entry in zip(shapes, inputs, strict=True)]
-        self._names = [entry.name for entry in inputs]
-        self._feed: dict[str, Array] = {}
-        self._outputs: Sequence[Any] = ()
-        self._output_name = [self._session.get_outputs()[0].name]
-
-    def set_inputs(self, values: list[Array]) -> None:
-        self._feed = {name: np.ascontiguousarray(value) for name, value in zip(self._names, values, strict=True)}
-
-    def invoke(self) -> None:
-        self._outputs = self._session.run(self._output_name, self._feed)
-
-    def output(self) -> Array:
-        return np.array(self._outputs[0])
-
-
-# runtime -> (loader, distribution, module that brings the kernels, names its native library starts with)
-RUNTIMES: dict[str, tuple[Callable[[str, int], Loaded], str, str, tuple[str, ...]]] = {
-    "litert": (LiteRTModel, "ai-edge-litert", "ai_edge_litert.interpreter", ("libpywrap_litert_common",)),
-    "executorch": (ExecuTorchModel, "executorch", "executorch.extension.pybindings._portable_lib", ("_portable_lib",)),
-    "onnxruntime": (OnnxModel, "onnxruntime", "onnxruntime", ("onnxruntime_pybind11_state", "libonnxruntime")),
-}
 
 
 def emit(event: str, **fields: Any) -> None:
@@ -194,95 +77,14 @@ def own_stdout() -> None:
     os.dup2(2, 1)
 
 
-def native_library(module: str, starts: tuple[str, ...]) -> Path:
-    """The file of the library that runs the kernels, as this process has it loaded."""
-    if module.startswith("executorch"):
-        import_module("torch")  # its libraries have to be there first
-    import_module(module)
-    maps = Path("/proc/self/maps")
-    if maps.exists():
-        mapped = (line.split(None, 5) for line in maps.read_text(encoding="utf-8").splitlines())
-        files = sorted({Path(fields[5]) for fields in mapped if len(fields) == 6})
-    else:
-        folders = [Path(folder) for folder in sys.modules[module.partition(".")[0]].__path__]
-        files = sorted(path for folder in folders for path in folder.rglob("*"))
-    for start in starts:
-        for path in files:
-            if path.name.startswith(start) and path.is_file():
-                return path
-    raise SystemExit(f"cannot find the native library of {module} ({' or '.join(starts)})")
-
-
 def file_sha256(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def first_line(path: Path) -> str | None:
-    try:
-        with path.open(encoding="utf-8") as stream:
-            return stream.readline().strip()
-    except OSError:
-        return None
-
-
-def steal_s() -> float | None:
-    """Seconds that the hypervisor gave to others while this machine wanted to run, summed over its cores."""
-    fields = (first_line(Path("/proc/stat")) or "").split()
-    return int(fields[8]) / os.sysconf("SC_CLK_TCK") if len(fields) > 8 else None
-
-
-def busy_s() -> float | None:
-    """Seconds that this machine's cores have worked for anybody (user, nice, system, interrupts)."""
-    fields = (first_line(Path("/proc/stat")) or "").split()
-    if len(fields) <= 7:
-        return None
-    return sum(int(fields[place]) for place in (1, 2, 3, 6, 7)) / os.sysconf("SC_CLK_TCK")
-
-
-def running() -> int | None:
-    """Tasks that run or want to, this one included."""
-    fields = (first_line(Path("/proc/loadavg")) or "").split()
-    return int(fields[3].partition("/")[0]) if len(fields) > 3 else None
-
-
-def read_conditions() -> dict[str, Any]:
-    """Load, steal, clock and temperature, each absent where the machine does not tell.
-
-    The tree of sysfs is looked for where SYSFS_PATH says, as libsysfs does.
-    """
-    sysfs = Path(os.environ.get("SYSFS_PATH", "/sys"))
-    frequencies = []
-    for path in sorted(sysfs.glob("devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq")):
-        if (text := first_line(path)) and text.isdigit():
-            frequencies.append(int(text) / 1e3)
-    temperatures = {}
-    for zone in sorted(sysfs.glob("class/thermal/thermal_zone*")):
-        text = first_line(zone / "temp")
-        if text and text.lstrip("-").isdigit():
-            temperatures[f"{zone.name}:{first_line(zone / 'type') or 'unknown'}"] = int(text) / 1e3
-    try:
-        load = os.getloadavg()[0]
-    except OSError:
-        load = None
-    return {
-        "time": time.time(),
-        "clock_s": time.monotonic(),
-        "load_1min": load,
-        "running": running(),
-        "cpu_steal_s": steal_s(),
-        "cpu_busy_s": busy_s(),
-        "cpus": os.cpu_count(),
-        "own_s": time.process_time(),
-        "frequency_mhz": frequencies,
-        "temperature_c": temperatures,
-    }
-
-
 def load_case(job: Job, case: Job) -> Loaded:
-    loader = RUNTIMES[job["runtime"]][0]
     try:
-        return loader(case["model"], job["threads"])
+        return installed(job["runtime"])[0].loader(case["model"], job["threads"])
     except (ValueError, RuntimeError, TypeError, OSError, KeyError) as error:
         raise CaseError("load", f"{type(error).__name__}: {error}") from error
 
@@ -536,10 +338,9 @@ def main(arguments: list[str]) -> int:
         except (OSError, AttributeError) as error:
             print(f"cannot run on the cores {job['cores']}: {error}", file=sys.stderr)
             return 4
-    _, distribution, module, starts = RUNTIMES[job["runtime"]]
     try:
-        library = native_library(module, starts)
-        version = metadata.version(distribution)
+        runtime, version = installed(job["runtime"])
+        library = native_library(runtime.module, runtime.libraries)
     except ImportError as error:
         print(f"the runtime {job['runtime']} is not installed here: {error}", file=sys.stderr)
         return 3

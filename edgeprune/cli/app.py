@@ -16,6 +16,7 @@ from edgeprune.cli import (
     compare,
     devices,
     doctor,
+    explain,
     front,
     predict,
     probe,
@@ -64,8 +65,9 @@ app.command("compare")(compare.compare)
 app.command("probe")(probe.probe)
 app.command("predict")(predict.predict)
 app.command("profile")(profile.profile)
+app.command("explain")(explain.explain)
 app.add_typer(table.table, name="table")
-app.command("devices")(devices.devices)
+app.add_typer(devices.devices, name="devices")
 app.command("doctor")(doctor.doctor)
 app.command("show")(show.show)
 app.command("report")(report.report)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from edgeprune.devices.conditions import Conditions
+
+RunnerKind = Literal["python", "native"]
 
 
 class DeviceFacts(BaseModel):
@@ -28,6 +31,9 @@ class DeviceFacts(BaseModel):
     memory_bytes: int
     cpu_features: tuple[str, ...] = ()
     runtimes: dict[str, str] = {}  # runtime name -> version that can run there
+    runners: dict[str, RunnerKind] = {}  # runtime name -> what runs it there
+    python: str = ""  # the interpreter that the Python runner is started with; empty: none
+    temperature_c: float | None = None  # the hottest part, when it was looked at
     ready: bool = True
     reason: str = ""  # why it is not ready
 
@@ -44,48 +50,78 @@ class DeviceFacts(BaseModel):
 
 @dataclass(frozen=True)
 class Completed:
-    """A finished command on the device."""
+    """A finished command on the device. `exit_code` is negative for a signal."""
 
     exit_code: int
     stderr_tail: str
 
 
-class Device(Protocol):
+class Device(ABC):
     """A machine that files can be put on and run on. Paths on the device are relative to its work folder.
 
-    Every method raises DeviceError (exit code 4) that names the device and the step when the device is lost.
+    Every method raises DeviceError (exit code 4) that names the device and the step when the device is lost
+    (DeviceLost where it may come back).
     """
 
     @property
+    @abstractmethod
     def id(self) -> str: ...
 
+    @abstractmethod
     def facts(self) -> DeviceFacts: ...
 
+    @abstractmethod
     def conditions(self) -> Conditions:
-        """What it is like now: load, clock, temperature."""
-        ...
+        """What it is like now: load, clock, temperature, battery."""
+
+    @abstractmethod
+    def push_all(self, files: Mapping[str, Path]) -> None:
+        """Copy files there, by their paths there; each is checked, and skipped when the same content is there."""
+
+    @abstractmethod
+    def path(self, remote: str) -> str:
+        """The absolute path there of a file in the work folder."""
 
     def push(self, local: Path, remote: str) -> str:
-        """Copy a file there (atomic, skipped when the same content is there); returns its path on the device."""
-        ...
+        """Copy one file there; returns its absolute path on the device."""
+        self.push_all({remote: local})
+        return self.path(remote)
 
-    def pull(self, remote: str, local: Path) -> None: ...
+    @abstractmethod
+    def pull(self, remote: str, local: Path) -> None:
+        """Copy a file from there; `local` is replaced in one step."""
 
+    @abstractmethod
     def remove(self, remote: str) -> None:
         """Remove a file or folder there; nothing there is no error."""
-        ...
 
-    def run_python(
+    @abstractmethod
+    def clean(self) -> None:
+        """Remove everything that edgeprune keeps there."""
+
+    @abstractmethod
+    def free_bytes(self) -> int:
+        """What is left for files in the work folder."""
+
+    @abstractmethod
+    def run(
         self,
-        script: str,
-        arguments: Sequence[str],
+        argv: Sequence[str],
         *,
         timeout_s: float,
         on_line: Callable[[str], None],
     ) -> Completed:
-        """Run a pushed Python script; each line of its stdout goes to `on_line` as it comes."""
-        ...
+        """Run a program in the work folder; each line of its stdout goes to `on_line` as it comes.
 
+        It is ended, on the device, when the time is up, when `on_line` raises, or when the caller is interrupted.
+        """
+
+    @abstractmethod
     def lease(self, *, wait_s: float = 0.0) -> AbstractContextManager[None]:
         """Hold the device so that two jobs never measure on it at once; freed when the holder dies."""
-        ...
+
+    def reconnect(self, *, wait_s: float) -> None:  # noqa: B027  # most devices have nothing to do
+        """Wait until a device that was lost answers again."""
+
+    def close(self) -> None:  # noqa: B027
+        """Let go of connections; the device can be used again afterwards."""

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-RuntimeName = Literal["litert", "executorch", "onnxruntime"]
+RuntimeName = Literal["litert", "executorch", "onnxruntime", "coreml"]
 
 
 class Conditions(BaseModel):
@@ -23,6 +23,10 @@ class Conditions(BaseModel):
     own_s: float | None = None  # worked for the measuring process
     frequency_mhz: tuple[float, ...] = ()
     temperature_c: dict[str, float] = {}
+    battery_percent: int | None = None
+    charging: bool | None = None
+    screen_on: bool | None = None
+    thermal_status: int | None = None  # Android's: 0 none, 1 light, 2 moderate, 3 severe, ...
 
 
 class RuntimeBuild(BaseModel):

@@ -3,36 +3,121 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
 
 from edgeprune.devices.base import Device, DeviceFacts
 from edgeprune.devices.facts import local_facts
 from edgeprune.devices.local import LocalDevice
-from edgeprune.errors import DeviceError
-
-NOT_BUILT = {"adb": "Android devices over adb", "ssh": "Linux boards over ssh", "apple": "iPhones and iPads"}
+from edgeprune.errors import DeviceError, EdgePruneError, ToolkitMissing, UsageError
 
 
 def find_devices() -> list[DeviceFacts]:
-    """Every device that can be seen from here."""
-    return [local_facts()]
+    """Every device that can be seen from here or was added: this machine, adb, ssh, Apple. Those that do not answer
+    are there with the reason."""
+    return [local_facts(), *_adb_devices(), *_added_devices(), *_apple_devices()]
+
+
+def known_ids() -> list[str]:
+    """The ids of all devices, without asking them anything."""
+    from edgeprune.devices.adb import attached
+    from edgeprune.devices.registry import added_devices
+
+    try:
+        serials = [f"adb:{serial}" for serial in attached()]
+    except EdgePruneError:
+        serials = []
+    return ["local", *serials, *(device.id for device in added_devices())]
 
 
 def open_device(id: str) -> Device:
-    """Open a device by its id.
+    """Open a device by its id: `local`, `adb:SERIAL`, `ssh:NAME` (as added, or a host of the ssh config) or
+    `apple:NAME`.
 
     Raises:
-        DeviceError: no such device (names the known ids), or its kind is not built yet.
+        DeviceError: no such device (names the known ids), or it does not answer.
+        ToolkitMissing: what is needed to reach it is not installed.
     """
+    kind, _, name = id.partition(":")
     if id == "local":
         return LocalDevice()
-    kind = id.partition(":")[0]
-    if ":" in id and kind in NOT_BUILT:
-        raise DeviceError(
-            f"{NOT_BUILT[kind]} are not built yet",
-            where=id,
-            hint="this version measures on the machine it runs on: use the device `local`",
-        )
-    known = [device.id for device in find_devices()]
+    if kind == "adb" and name:
+        from edgeprune.devices.adb import open_adb
+
+        return open_adb(name)
+    if kind == "ssh" and name:
+        return _open_ssh(id, name)
+    if kind == "apple" and name:
+        from edgeprune.devices.apple import open_apple
+
+        return open_apple(name)
+    known = known_ids()
     near = difflib.get_close_matches(id, known, n=1)
     hint = f"did you mean `{near[0]}`? " if near else ""
     raise DeviceError(f"no device is called {id!r}", hint=f"{hint}known devices: {', '.join(known)}")
+
+
+def _open_ssh(id: str, name: str) -> Device:
+    from pathlib import Path
+
+    from edgeprune.devices.registry import added_devices
+    from edgeprune.devices.ssh import open_ssh
+
+    for added in added_devices():
+        if added.id == id:
+            config = Path(added.ssh_config) if added.ssh_config else None
+            return open_ssh(added.host, id=id, config=config, python=added.python, runner=added.runner)
+    return open_ssh(name)
+
+
+def _adb_devices() -> Iterator[DeviceFacts]:
+    from edgeprune.devices.adb import attached, not_ready, open_adb
+
+    try:
+        found = attached()
+    except (ToolkitMissing, DeviceError):
+        return  # `edgeprune doctor` tells of that
+    for serial, state in found.items():
+        id = f"adb:{serial}"
+        if state != "device":
+            yield absent(id, "adb", not_ready(state))
+            continue
+        try:
+            yield open_adb(serial).facts()
+        except (DeviceError, UsageError) as error:
+            yield absent(id, "adb", error.what)
+
+
+def _added_devices() -> Iterator[DeviceFacts]:
+    from edgeprune.devices.registry import added_devices
+
+    for added in added_devices():
+        try:
+            device = open_device(added.id)
+            try:
+                yield device.facts()
+            finally:
+                device.close()
+        except (DeviceError, UsageError) as error:
+            yield absent(added.id, added.id.partition(":")[0], error.what)
+
+
+def _apple_devices() -> Iterator[DeviceFacts]:
+    from edgeprune.devices.apple import find_apple
+
+    yield from find_apple()
+
+
+def absent(id: str, kind: str, reason: str) -> DeviceFacts:
+    """What is known of a device that does not answer."""
+    return DeviceFacts(
+        id=id,
+        kind=kind,
+        model="unknown",
+        cpu="unknown",
+        abi="unknown",
+        os="unknown",
+        cores=1,
+        memory_bytes=0,
+        ready=False,
+        reason=reason,
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import psutil
 from edgeprune.devices.base import DeviceFacts
 
 RUNTIME_PACKAGES = {"litert": "ai-edge-litert", "executorch": "executorch", "onnxruntime": "onnxruntime"}
+NATIVE_ABIS = ("aarch64", "x86_64")  # that the native runner is built for
 
 # Features that choose kernels in XNNPACK, oneDNN or MLAS; the others would only make fingerprints fragile.
 KERNEL_FEATURES = (
@@ -25,19 +27,21 @@ KERNEL_FEATURES = (
 def local_facts() -> DeviceFacts:
     """Facts of the machine this runs on; what it does not tell is "unknown" (or 0 bytes of memory)."""
     cpuinfo = _read(Path("/proc/cpuinfo"))
-    flags = set(_field(cpuinfo, "flags").split()) | set(_field(cpuinfo, "Features").split())
+    runtimes = _runtimes()
     return DeviceFacts(
         id="local",
         kind="local",
         model=_machine_model(),
         soc=_read(Path("/proc/device-tree/compatible")).strip("\0").replace("\0", " "),
-        cpu=_cpu_name(cpuinfo),
-        abi={"AMD64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.machine()),
+        cpu=cpu_name(cpuinfo) or platform.processor() or "unknown",
+        abi=abi_of(platform.machine()),
         os=_os_name(),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         memory_bytes=psutil.virtual_memory().total,
-        cpu_features=tuple(name for name in KERNEL_FEATURES if name in flags),
-        runtimes=_runtimes(),
+        cpu_features=cpu_features(cpuinfo),
+        runtimes=runtimes,
+        runners=dict.fromkeys(runtimes, "python"),
+        python=sys.executable,
     )
 
 
@@ -58,15 +62,26 @@ def _machine_model() -> str:
     return "unknown"
 
 
-def _cpu_name(cpuinfo: str) -> str:
-    """The CPU by name, or by implementer and part as ARM Linux gives it."""
+def abi_of(machine: str) -> str:
+    """The processor's architecture by its usual name."""
+    return {"AMD64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
+
+
+def cpu_features(cpuinfo: str) -> tuple[str, ...]:
+    """The features in /proc/cpuinfo's text that choose kernels."""
+    flags = set(_field(cpuinfo, "flags").split()) | set(_field(cpuinfo, "Features").split())
+    return tuple(name for name in KERNEL_FEATURES if name in flags)
+
+
+def cpu_name(cpuinfo: str) -> str:
+    """The CPU by name, or by implementer and part as ARM Linux gives it; empty where it is not told."""
     if name := _field(cpuinfo, "model name"):
         family, model = _field(cpuinfo, "cpu family"), _field(cpuinfo, "model")
         return f"{name} (family {family}, model {model})" if family else name
     parts = sorted(set(re.findall(r"^CPU part\s*:\s*(\S+)", cpuinfo, re.MULTILINE)))
     if parts:
         return f"implementer {_field(cpuinfo, 'CPU implementer')}, parts {' '.join(parts)}"
-    return platform.processor() or "unknown"
+    return ""
 
 
 def _os_name() -> str:

@@ -1,13 +1,14 @@
-"""Jobs: many models run on a device by the Python runner, one process at a time; a crash costs one model only."""
+"""Jobs: many models run on a device by a runner, one process at a time; a crash costs one model only, and a device
+that is lost and comes back goes on where it was."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import signal
 import tempfile
 import uuid
-from collections.abc import Callable, Sequence
+import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,13 +18,16 @@ import numpy.typing as npt
 
 from edgeprune.devices.base import Completed, Device
 from edgeprune.devices.conditions import Conditions, RuntimeBuild, RuntimeName
-from edgeprune.devices.facts import RUNTIME_PACKAGES
+from edgeprune.devices.runners import runner_for
 from edgeprune.devices.store import file_sha256
-from edgeprune.errors import DeviceError, ToolkitMissing, UsageError
+from edgeprune.errors import DeviceError, DeviceLost, UsageError
 
 Array = npt.NDArray[Any]
 PROFILE_WARM_UP_RUNS = 20
 LEASE_WAIT_S = 900.0  # a job in front of ours is waited for this long
+RECONNECT_WAIT_S = 120.0  # a phone takes about a minute to start anew
+MOST_LOSSES = 3  # of the connection in one job
+INFERENCE_BATCH = 250  # inputs; what is done of a batch is lost with the device, finished batches are kept
 
 
 @dataclass(frozen=True)
@@ -131,6 +135,14 @@ class JobResult:
         return self.before, *self.during, self.after
 
 
+class JobLost(DeviceLost):
+    """The device was lost and did not come back; `result` holds what was finished before."""
+
+    def __init__(self, error: DeviceError, result: JobResult) -> None:
+        super().__init__(error.what, where=error.where, hint=error.hint)
+        self.result = result
+
+
 @dataclass(frozen=True)
 class InferenceResult:
     """Outputs (N, ...) of a file's first output, and the peak memory it added to the runner (None: not told)."""
@@ -159,20 +171,28 @@ def run_inference(
         DeviceError: the device is in use, was lost, or the time was up.
     """
 
+    starts = range(0, len(inputs), INFERENCE_BATCH) if len(inputs) else [0]
+    done = dict.fromkeys((str(start) for start in starts), 0)
+
     def on_event(event: dict[str, Any]) -> None:
         if event["event"] == "progress" and on_progress is not None:
-            on_progress(int(event["done"]))
+            done[event["case"]] = int(event["done"])
+            on_progress(sum(done.values()))
 
-    job = Job(runtime=runtime, threads=threads, cases=(Case("0", file, inputs),))
-    result = run_job(device, job, timeout_s=timeout_s, on_event=on_event)
-    case = result.cases["0"]
-    if case.failure is not None or case.outputs is None:
-        raise UsageError(
-            f"cannot be run by {runtime}: {case.failure or 'it gave no output'}",
-            where=str(file),
-            hint="check the file's format, its inputs and the runtime's version",
-        )
-    return InferenceResult(case.outputs, case.peak_memory_bytes, result.build)
+    cases = tuple(Case(str(start), file, inputs[start : start + INFERENCE_BATCH]) for start in starts)
+    result = run_job(device, Job(runtime, cases, threads), timeout_s=timeout_s, on_event=on_event)
+    outputs, peaks = [], []
+    for case in result.cases.values():
+        if case.failure is not None or case.outputs is None:
+            raise UsageError(
+                f"cannot be run by {runtime}: {case.failure or 'it gave no output'}",
+                where=str(file),
+                hint="check the file's format, its inputs and the runtime's version",
+            )
+        outputs.append(case.outputs)
+        peaks.append(case.peak_memory_bytes)
+    peak = peaks[0]  # later on the process has memory of its own left to give
+    return InferenceResult(np.concatenate(outputs), peak, result.build)
 
 
 def runtime_build(device: Device, runtime: RuntimeName) -> RuntimeBuild:
@@ -201,7 +221,7 @@ def run_job(
         ToolkitMissing: the runtime is not on the device.
         DeviceError: the device is in use, was lost, its runtime does not start, or the time was up.
     """
-    _check(device, job)
+    _check(job)
     folder = f"jobs/{uuid.uuid4().hex}"
     with device.lease(wait_s=LEASE_WAIT_S):
         try:
@@ -210,30 +230,12 @@ def run_job(
             device.remove(folder)
 
 
-def runner_script() -> Path:
-    """The runner that is pushed to devices with Python."""
-    spec = importlib.util.find_spec("apps.runner.python_runner")
-    if spec is None or spec.origin is None:
-        raise DeviceError("the Python runner is not installed", hint="install edgeprune with its `apps` package")
-    return Path(spec.origin)
-
-
-def profiler_script() -> Path:
-    """What asks LiteRT's profiler, pushed beside the runner."""
-    return runner_script().with_name("litert_profile.py")
-
-
-def _check(device: Device, job: Job) -> None:
+def _check(job: Job) -> None:
     for case in job.cases:
-        if not case.model.is_file():
+        if not case.model.exists():
             raise UsageError("there is no such file", where=str(case.model), hint="export the model first")
     if len({case.id for case in job.cases}) != len(job.cases):
         raise ValueError("each case of a job needs an id of its own")
-    if job.runtime not in device.facts().runtimes:
-        package = RUNTIME_PACKAGES.get(job.runtime, job.runtime)
-        raise ToolkitMissing(
-            f"the runtime {job.runtime} is not on the device", where=device.id, hint=f"pip install {package}"
-        )
 
 
 class _Progress:
@@ -256,64 +258,98 @@ class _Progress:
         self._before: Conditions | None = None
         self._after: Conditions | None = None
         self._during: list[Conditions] = []
+        self._digests: dict[Path, str] = {}
 
     def run(self) -> JobResult:
-        script = self._device.push(runner_script(), "runner/python_runner.py")
-        if self._job.mode == "profile":
-            self._device.push(profiler_script(), "runner/litert_profile.py")
-        base = self._pushed()
-        processes = 0
-        while (remaining := self._remaining(base["cases"])) or processes == 0:
+        processes = losses = 0
+        while self._unfinished() or not processes:
             processes += 1
-            path = self._push_json({**base, "cases": remaining}, f"{self._folder}/job-{processes}.json")
-            self._current, self._ended = None, False
-            done = self._device.run_python(script, [path], timeout_s=self._timeout_s, on_line=self._take)
-            if not self._ended:
-                self._blame(done)
+            try:
+                self._run_process(processes)
+            except DeviceLost as error:
+                losses += 1
+                if losses > MOST_LOSSES:
+                    raise self._lost(error) from error
+                try:
+                    self._device.reconnect(wait_s=RECONNECT_WAIT_S)
+                except DeviceError as gone:
+                    raise self._lost(gone) from error
         if self._build is None or self._before is None:
             raise DeviceError("the runner did not say what it runs on", where=self._device.id)
-        after, during = self._after or self._before, tuple(self._during)
-        return JobResult(self._build, self._before, after, self._results, processes, during)
+        return self._result(self._build, self._before, processes)
 
-    def _pushed(self) -> dict[str, Any]:
-        """The job as the runner reads it, its files on the device."""
+    def _run_process(self, number: int) -> None:
+        """Push what is missing there, and run what is not finished until the runner ends."""
+        runner = runner_for(self._device, self._job.runtime)
+        files = dict(runner.files)
+        with tempfile.TemporaryDirectory(prefix="edgeprune-job-") as scratch:
+            job = {**runner.job, **self._head(), "cases": self._cases(files, Path(scratch))}
+            remote, local = f"{self._folder}/job-{number}.json", Path(scratch) / "job.json"
+            local.write_text(json.dumps(job), encoding="utf-8")
+            self._device.push_all({**files, remote: local})
+        self._current, self._ended = None, False
+        argv = [*runner.argv, self._device.path(remote)]
+        done = self._device.run(argv, timeout_s=self._timeout_s, on_line=self._take)
+        if not self._ended:
+            self._blame(done)
+
+    def _result(self, build: RuntimeBuild, before: Conditions, processes: int) -> JobResult:
+        return JobResult(build, before, self._after or before, self._results, processes, tuple(self._during))
+
+    def _lost(self, error: DeviceError) -> DeviceError:
+        """The error, with what was finished before."""
+        if self._build is None or self._before is None or not isinstance(error, DeviceLost):
+            return error
+        return JobLost(error, self._result(self._build, self._before, 0))
+
+    def _head(self) -> dict[str, Any]:
+        """What the runner reads of a job besides its cases."""
         job = self._job
-        cases = []
-        for number, case in enumerate(job.cases):
-            entry = {"id": case.id, "model": self._push_model(case.model)}
-            if case.inputs is not None:
-                entry["inputs"] = self._push_array(case.inputs, f"{self._folder}/inputs-{number}.npy")
-                entry["outputs"] = entry["inputs"].replace("inputs-", "outputs-")
-            cases.append(entry)
         head: dict[str, Any] = {"version": 1, "runtime": job.runtime, "threads": job.threads, "mode": job.mode}
         head |= {"runs": job.profile_runs or job.memory_runs, "warm_up_runs": PROFILE_WARM_UP_RUNS}
         if job.cores:
             head["cores"] = list(job.cores)
-        return {**head, **(vars(job.timing) if job.timing else {}), "cases": cases}
+        return {**head, **(vars(job.timing) if job.timing else {})}
 
-    def _push_model(self, model: Path) -> str:
-        folder = f"models/{file_sha256(model)}"
-        weights = model.with_name(model.name + ".data")  # ONNX keeps large weights beside the file
+    def _unfinished(self) -> list[Case]:
+        return [case for case in self._job.cases if not self._results[case.id].finished]
+
+    def _cases(self, files: dict[str, Path], scratch: Path) -> list[dict[str, Any]]:
+        """The cases that are not finished as the runner reads them; adds their files to those to push. Timed ones go
+        on at the round after their last."""
+        numbers = {case.id: number for number, case in enumerate(self._job.cases)}
+        found = []
+        for case in self._unfinished():
+            model = self._model_file(case.model, files, scratch)
+            first = len(self._results[case.id].visits)
+            entry: dict[str, Any] = {"id": case.id, "model": self._device.path(model), "first_round": first}
+            if case.inputs is not None:
+                name = f"inputs-{numbers[case.id]}.npy"
+                np.save(scratch / name, np.ascontiguousarray(case.inputs), allow_pickle=False)
+                files[f"{self._folder}/{name}"] = scratch / name
+                place = self._device.path(f"{self._folder}/{name}")
+                entry |= {"inputs": place, "outputs": place.replace("inputs-", "outputs-")}
+            found.append(entry)
+        return found
+
+    def _model_file(self, model: Path, files: dict[str, Path], scratch: Path) -> str:
+        """Where a model goes: named by its content, for names that users give stay here."""
+        if model.is_dir():  # a Core ML package travels as one file
+            packed = scratch / f"{len(files)}.zip"
+            pack(model, packed)
+            remote = f"models/{file_sha256(packed)}.zip"
+            files[remote] = packed
+            return remote
+        if model not in self._digests:
+            self._digests[model] = file_sha256(model)
+        weights = model.with_name(model.name + ".data")  # ONNX keeps large weights beside the file, found by name
         if weights.is_file():
-            self._device.push(weights, f"{folder}/{weights.name}")
-        return self._device.push(model, f"{folder}/{model.name}")
-
-    def _push_array(self, array: Array, remote: str) -> str:
-        with tempfile.TemporaryDirectory() as scratch:
-            path = Path(scratch) / "array.npy"
-            np.save(path, array, allow_pickle=False)
-            return self._device.push(path, remote)
-
-    def _push_json(self, value: dict[str, Any], remote: str) -> str:
-        with tempfile.TemporaryDirectory() as scratch:
-            path = Path(scratch) / "job.json"
-            path.write_text(json.dumps(value), encoding="utf-8")
-            return self._device.push(path, remote)
-
-    def _remaining(self, cases: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Cases not finished; timed ones go on at the round after their last."""
-        open_cases = [c for c in cases if not self._results[c["id"]].finished]
-        return [{**c, "first_round": len(self._results[c["id"]].visits)} for c in open_cases]
+            folder = f"models/{self._digests[model]}"
+            files |= {f"{folder}/{model.name}": model, f"{folder}/{weights.name}": weights}
+            return f"{folder}/{model.name}"
+        remote = f"models/{self._digests[model]}{model.suffix}"
+        files[remote] = model
+        return remote
 
     def _take(self, line: str) -> None:
         """One line of the runner."""
@@ -389,6 +425,13 @@ class _Progress:
         last = _last_lines(done.stderr_tail)
         case.failure = f"it crashed the runtime: {why}" + (f" ({last})" if last else "")
         case.finished = True
+
+
+def pack(folder: Path, target: Path) -> None:
+    """A folder as a zip file: the same bytes for the same content."""
+    with zipfile.ZipFile(target, "w") as archive:
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            archive.writestr(zipfile.ZipInfo(f"{folder.name}/{path.relative_to(folder).as_posix()}"), path.read_bytes())
 
 
 def _cause(done: Completed) -> str:

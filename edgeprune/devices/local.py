@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import tempfile
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path, PurePosixPath
 
 import platformdirs
 
-from edgeprune.devices.base import Completed, DeviceFacts
+from edgeprune.devices.base import Completed, Device, DeviceFacts
+from edgeprune.devices.child import TooLate, TooLong, run_lines
 from edgeprune.devices.conditions import Conditions
 from edgeprune.devices.facts import local_facts
+from edgeprune.devices.failures import too_late, too_long
 from edgeprune.devices.lease import Lease
 from edgeprune.devices.store import Store
 from edgeprune.errors import DeviceError
 
-STDERR_TAIL = 4000
 
-
-class LocalDevice:
+class LocalDevice(Device):
     """This machine. Its work folder is in the user's cache unless one is given."""
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -49,17 +44,22 @@ class LocalDevice:
 
     def conditions(self) -> Conditions:
         """What this machine is like now."""
-        from apps.runner.python_runner import read_conditions
+        from apps.runner.runner_conditions import read_conditions
 
         return Conditions.model_validate(read_conditions())
 
-    def push(self, local: Path, remote: str) -> str:
-        """Copy a file there (atomic, skipped when the same content is there); returns its path on the device."""
-        name = self._relative(remote)
-        try:
-            return str(self._store.put(local, name))
-        except OSError as error:
-            raise self._lost(f"pushing {local}", error) from error
+    def push_all(self, files: Mapping[str, Path]) -> None:
+        """Copy files there (atomic, skipped when the same content is there)."""
+        for remote, local in files.items():
+            name = self._relative(remote)
+            try:
+                self._store.put(local, name)
+            except OSError as error:
+                raise self._lost(f"pushing {local}", error) from error
+
+    def path(self, remote: str) -> str:
+        """The absolute path of a file in the work folder."""
+        return str(self._folder / self._relative(remote))
 
     def pull(self, remote: str, local: Path) -> None:
         """Copy a file from there; `local` is replaced in one step."""
@@ -80,62 +80,39 @@ class LocalDevice:
         else:
             path.unlink(missing_ok=True)
 
-    def run_python(
+    def clean(self) -> None:
+        """Remove everything in the work folder but the lease, which is held."""
+        self._store.forget_old(older_than_s=0)
+
+    def free_bytes(self) -> int:
+        """What is left on the disk of the work folder."""
+        return shutil.disk_usage(self._folder).free
+
+    def run(
         self,
-        script: str,
-        arguments: Sequence[str],
+        argv: Sequence[str],
         *,
         timeout_s: float,
         on_line: Callable[[str], None],
     ) -> Completed:
-        """Run a pushed Python script; each line of its stdout goes to `on_line` as it comes.
+        """Run a program in the work folder; each line of its stdout goes to `on_line` as it comes.
 
-        The script and all its children are ended when the time is up, when `on_line` raises, or when the caller
-        is interrupted.
+        It and all its children are ended when the time is up, when `on_line` raises, or when the caller is
+        interrupted.
 
         Raises:
-            DeviceError: the time was up, or Python could not be started.
+            DeviceError: the time was up, it wrote without end, or it could not be started.
         """
-        with tempfile.TemporaryFile() as errors:
-            try:
-                process = subprocess.Popen(
-                    [sys.executable, "-u", script, *arguments],
-                    cwd=self._folder,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=errors,
-                    text=True,
-                    encoding="utf-8",
-                    errors="replace",
-                    start_new_session=True,
-                )
-            except OSError as error:
-                raise self._lost(f"starting {script}", error) from error
-            late = threading.Event()
-
-            def end() -> None:
-                late.set()
-                _end_group(process)
-
-            clock = threading.Timer(timeout_s, end)
-            clock.start()
-            try:
-                assert process.stdout is not None
-                with process.stdout:
-                    for line in process.stdout:
-                        on_line(line.rstrip("\n"))
-                exit_code = process.wait()
-            finally:
-                clock.cancel()
-                _end_group(process)
-            if late.is_set():
-                raise DeviceError(
-                    f"{Path(script).name} ran longer than {timeout_s:g} s and was ended",
-                    where=self.id,
-                    hint="give it more time, or fewer inputs or files at once",
-                )
-            errors.seek(max(0, errors.seek(0, os.SEEK_END) - STDERR_TAIL))
-            return Completed(exit_code, errors.read().decode(errors="replace"))
+        name = Path(argv[0]).name
+        try:
+            ended = run_lines(argv, on_line=on_line, timeout_s=timeout_s, cwd=self._folder)
+        except OSError as error:
+            raise self._lost(f"starting {name}", error) from error
+        except TooLate as error:
+            raise too_late(self.id, timeout_s) from error
+        except TooLong as error:
+            raise too_long(self.id) from error
+        return Completed(ended.exit_code, ended.stderr_tail)
 
     def lease(self, *, wait_s: float = 0.0) -> AbstractContextManager[None]:
         """Hold the machine; freed when the holder dies.
@@ -158,11 +135,3 @@ class LocalDevice:
         return DeviceError(
             f"{step} failed: {error}", where=self.id, hint=f"check the disk and the rights of {self._folder}"
         )
-
-
-def _end_group(process: subprocess.Popen[str]) -> None:
-    """End a process and all it started (it leads its own group)."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(timeout=10)

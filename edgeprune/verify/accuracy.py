@@ -73,9 +73,39 @@ def accuracy_checks(
             gates.int8_accuracy_drop if is_int8 else None,
         ),
     ]
+    checks += _host_checks(manifest, outputs, gates)
     if "original" in accuracy:
         checks.append(_drop("accuracy drop against the original", accuracy["original"], value, gates.accuracy_drop))
     return tuple(checks)
+
+
+def _host_checks(manifest: Manifest, outputs: Answers, gates: Gates) -> list[Check]:
+    """The device against this machine, which ran the same file with the same runtime; none where it did not."""
+    host = outputs.host_logits.get(manifest.file)
+    if host is None:
+        return []
+    logits, count = outputs.logits[manifest.file], len(outputs.labels)
+    agreement = top1_agreement(host, logits)
+    before, after = top1_accuracy(host, outputs.labels), top1_accuracy(logits, outputs.labels)
+    advice = "; find the first operator that differs with `edgeprune explain`"
+    same = f"device and this machine name the same class on {round(agreement * count)} of {count} test images"
+    poor = gates.host_agreement is not False and agreement < gates.host_agreement
+    return [
+        at_least(
+            "agreement with this machine",
+            agreement,
+            gates.host_agreement,
+            unit="share",
+            why=same + (advice if poor else ""),
+        ),
+        at_most(
+            "accuracy away from this machine's",
+            abs(after - before),
+            gates.host_accuracy_drop,
+            unit="share",
+            why=f"{100 * before:.2f} % on this machine, {100 * after:.2f} % on the device",
+        ),
+    ]
 
 
 def read_reference(path: Path) -> tuple[Floats, Floats]:

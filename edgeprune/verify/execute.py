@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,14 +13,20 @@ import numpy.typing as npt
 from edgeprune.artifacts.manifest import Manifest, TensorSpec
 from edgeprune.devices.base import Device
 from edgeprune.devices.jobs import run_inference
-from edgeprune.errors import DataError
+from edgeprune.devices.local import LocalDevice
+from edgeprune.errors import DataError, ToolkitMissing
 from edgeprune.recipe import Format
 
 Floats = npt.NDArray[np.float32]
-FileRuntime = Literal["litert", "executorch", "onnxruntime"]
+FileRuntime = Literal["litert", "executorch", "onnxruntime", "coreml"]
 
 REFERENCE_EXECUTION = "reference execution, no device"
-RUNTIMES: dict[Format, FileRuntime] = {"tflite": "litert", "pte": "executorch", "onnx": "onnxruntime"}
+RUNTIMES: dict[Format, FileRuntime] = {
+    "tflite": "litert",
+    "pte": "executorch",
+    "onnx": "onnxruntime",
+    "coreml": "coreml",
+}
 
 
 @dataclass(frozen=True)
@@ -44,8 +50,8 @@ def run_file(
 ) -> Execution:
     """Run a file on images (N, C, H, W) float32, preprocessed; outputs come back dequantized.
 
-    Core ML packages are executed by the reference executor, as no device here runs them. `on_progress` is told how
-    many images are done.
+    A file that the device cannot run is run by this machine, and a Core ML package where no device of Apple is asked
+    by the reference executor; `executed_on` says so. `on_progress` is told how many images are done.
 
     Raises:
         DataError: the images do not fit the file's input, or its outputs are not one row for each image.
@@ -53,17 +59,29 @@ def run_file(
         DeviceError: the device was lost.
     """
     fed = encode_input(images, manifest.input)
-    runtime = RUNTIMES.get(manifest.format)
-    if runtime is None:
+    runtime = runtime_on(device, manifest)
+    if runtime is None and manifest.format == "coreml":
         from edgeprune.verify.mil import run_mlpackage
 
         return Execution(_rows(run_mlpackage(file, fed), len(images), file), REFERENCE_EXECUTION, None)
+    if runtime is None:
+        lacking = RUNTIMES[manifest.format]
+        if device.id == "local":
+            raise ToolkitMissing(f"{lacking} is not installed", where=str(file), hint="see `edgeprune doctor`")
+        here = run_file(LocalDevice(), file, manifest, images, threads=threads, timeout_s=timeout_s)
+        return replace(here, executed_on=f"this machine, no device: {device.id} does not run {lacking}")
     result = run_inference(
         device, file, fed, runtime=runtime, threads=threads, timeout_s=timeout_s, on_progress=on_progress
     )
     outputs = _rows(decode_output(result.outputs, manifest.output), len(images), file)
     place = f"{device.id}, {result.build.name} {result.build.version}"
     return Execution(outputs, place, result.peak_memory_bytes)
+
+
+def runtime_on(device: Device, manifest: Manifest) -> FileRuntime | None:
+    """The runtime that runs a file on this device; None where the device has none."""
+    runtime = RUNTIMES[manifest.format]
+    return runtime if runtime in device.facts().runtimes else None
 
 
 def encode_input(images: Floats, spec: TensorSpec) -> npt.NDArray[Any]:

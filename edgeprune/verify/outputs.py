@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,8 +13,9 @@ from torch import Tensor
 
 from edgeprune.artifacts.manifest import Manifest
 from edgeprune.devices.base import Device
+from edgeprune.devices.local import LocalDevice
 from edgeprune.errors import DataError
-from edgeprune.verify.execute import Floats, run_file
+from edgeprune.verify.execute import Floats, run_file, runtime_on
 
 Labels = npt.NDArray[np.int64]
 CHUNK_BYTES = 256 * 2**20  # images held in memory at a time
@@ -33,12 +34,16 @@ class SplitLike(Protocol):
 
 @dataclass(frozen=True)
 class Answers:
-    """Labels (N,), logits (N, classes) of the float model and of every file (by name), and where each file ran."""
+    """Labels (N,), logits (N, classes) of the float model and of every file (by name), and where each file ran.
+
+    `host_logits`: of the files that ran on an attached device, what this machine answers with the same runtime.
+    """
 
     labels: Labels
     float_logits: Floats
     logits: Mapping[str, Floats]
     executed_on: Mapping[str, str]
+    host_logits: Mapping[str, Floats] = field(default_factory=dict)
 
 
 def collect_outputs(
@@ -65,6 +70,9 @@ def collect_outputs(
     floats: list[Floats] = []
     logits: dict[str, list[Floats]] = {manifest.file: [] for manifest in manifests}
     executed_on: dict[str, str] = {}
+    host = LocalDevice()
+    compared = [manifest for manifest in manifests if _on_both(device, host, manifest)]
+    host_logits: dict[str, list[Floats]] = {manifest.file: [] for manifest in compared}
     done = 0
     for part, part_labels in _parts(test, total):
         labels.append(part_labels)
@@ -79,11 +87,21 @@ def collect_outputs(
                 )
             logits[manifest.file].append(execution.outputs)
             executed_on[manifest.file] = execution.executed_on
+        for manifest in compared:
+            here = run_file(host, folder / manifest.file, manifest, part, threads=threads)
+            host_logits[manifest.file].append(here.outputs)
         done += len(part)
     if not labels:
         raise DataError("the test split has no images", hint="name a test split in [data]")
     together = {name: np.concatenate(parts) for name, parts in logits.items()}
-    return Answers(np.concatenate(labels), np.concatenate(floats), together, executed_on)
+    hosts = {name: np.concatenate(parts) for name, parts in host_logits.items()}
+    return Answers(np.concatenate(labels), np.concatenate(floats), together, executed_on, hosts)
+
+
+def _on_both(device: Device, host: Device, manifest: Manifest) -> bool:
+    """Whether a file runs on an attached device and on this machine."""
+    apart = device.id != host.id and runtime_on(device, manifest) is not None
+    return apart and runtime_on(host, manifest) is not None
 
 
 def _parts(test: SplitLike, total: int) -> Iterator[tuple[Floats, Labels]]:

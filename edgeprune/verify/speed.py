@@ -13,7 +13,7 @@ from edgeprune.errors import UsageError
 from edgeprune.latency.measurement import Measurement, Quality, Ratio
 from edgeprune.latency.protocol import measure, measure_peak_memory, measure_ratio
 from edgeprune.recipe import Gates, Runtime, Target
-from edgeprune.verify.execute import RUNTIMES, FileRuntime
+from edgeprune.verify.execute import RUNTIMES, FileRuntime, runtime_on
 from edgeprune.verify.limits import at_most, info
 from edgeprune.verify.verdict import Check
 
@@ -61,7 +61,7 @@ def measure_speed(
     # The interleaved measurement also tells the latency itself, unless the target is an absolute time.
     absolute = target is not None and target.unit in _SECONDS
     latencies = {} if absolute else {name: ratio.numerator for name, ratio in ratios.items()}
-    for name, group in _by_runtime(m for m in manifests if m.file not in latencies).items():
+    for name, group in _by_runtime(device, [m for m in manifests if m.file not in latencies]).items():
         files = [folder / m.file for m in group]
         measured = measure(device, files, runtime=name, threads=threads, protocol=protocol)
         latencies |= {m.file: one for m, one in zip(group, measured, strict=True)}
@@ -70,7 +70,7 @@ def measure_speed(
 
 def is_judged(manifest: Manifest, runtime: Runtime) -> bool:
     """Whether this is the file that the latency target is about: fp32, in the runtime that was pruned for."""
-    return manifest.precision == "fp32" and RUNTIMES.get(manifest.format) == runtime
+    return manifest.precision == "fp32" and RUNTIMES[manifest.format] == runtime
 
 
 def latency_check(
@@ -100,7 +100,7 @@ def latency_check(
 
 def memory_check(device: Device, manifest: Manifest, folder: Path, gates: Gates) -> Check | None:
     """Peak memory of the file on the device; None when it runs on no device."""
-    runtime = RUNTIMES.get(manifest.format)
+    runtime = runtime_on(device, manifest)
     if runtime is None:
         return None
     value = measure_peak_memory(device, folder / manifest.file, runtime=runtime)
@@ -154,10 +154,10 @@ def _said(measurement: Measurement) -> str:
     )
 
 
-def _by_runtime(manifests: Iterable[Manifest]) -> dict[FileRuntime, list[Manifest]]:
+def _by_runtime(device: Device, manifests: Iterable[Manifest]) -> dict[FileRuntime, list[Manifest]]:
     groups: dict[FileRuntime, list[Manifest]] = {}
     for manifest in manifests:
-        runtime = RUNTIMES.get(manifest.format)
+        runtime = runtime_on(device, manifest)
         if runtime is not None:
             groups.setdefault(runtime, []).append(manifest)
     return groups

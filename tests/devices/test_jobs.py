@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import json
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from edgeprune.devices import jobs
+from edgeprune.devices import runners
 from edgeprune.devices.jobs import Case, Job, Timing, run_inference, run_job, runtime_build
 from edgeprune.devices.local import LocalDevice
+from edgeprune.devices.store import file_sha256
 from edgeprune.errors import DeviceError, ToolkitMissing, UsageError
 from edgeprune.latency.tflite_writer import write_operation
 from edgeprune.structure.operations import OpSignature
@@ -109,7 +111,7 @@ sys.path.insert(0, {folder!r})
 import python_runner as runner
 load = runner.load_case
 def crashing(job, case):
-    if case["model"].endswith("crash.tflite"):
+    if {digest!r} in case["model"]:
         os.kill(os.getpid(), {signal})
     return load(job, case)
 runner.load_case = crashing
@@ -120,11 +122,11 @@ sys.exit(runner.main(sys.argv[1:]))
 @pytest.fixture
 def crashing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A model that the real runner dies of, by a real signal."""
-    wrapper = tmp_path / "crashing.py"
-    wrapper.write_text(CRASHING.format(folder=str(jobs.runner_script().parent), signal=int(signal.SIGSEGV)))
-    monkeypatch.setattr(jobs, "runner_script", lambda: wrapper)
-    model = tmp_path / "crash.tflite"
-    write_operation(RELU, model)
+    wrapper, model = tmp_path / "crashing.py", tmp_path / "crash.tflite"
+    write_operation(replace(RELU, in_channels=5, out_channels=5), model)
+    folder, digest = str(runners.runner_script().parent), file_sha256(model)
+    wrapper.write_text(CRASHING.format(folder=folder, digest=digest, signal=int(signal.SIGSEGV)))
+    monkeypatch.setattr(runners, "runner_script", lambda: wrapper)
     return model
 
 
@@ -160,7 +162,7 @@ def test_a_runner_that_does_not_start_is_a_device_error(
 ) -> None:
     broken = tmp_path / "broken.py"
     broken.write_text("raise SystemExit('no numpy here')")
-    monkeypatch.setattr(jobs, "runner_script", lambda: broken)
+    monkeypatch.setattr(runners, "runner_script", lambda: broken)
     with pytest.raises(DeviceError, match="no numpy here"):
         run_job(device, Job("litert", (Case("a", relu),)))
 
@@ -169,13 +171,13 @@ def test_what_a_runtime_prints_is_not_taken_for_an_answer(
     device: LocalDevice, relu: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loud = tmp_path / "loud.py"
-    folder = str(jobs.runner_script().parent)
+    folder = str(runners.runner_script().parent)
     loud.write_text(
         f"import os, sys\nsys.path.insert(0, {folder!r})\nimport python_runner as runner\nload = runner.load_case\n"
         "def shout(job, case):\n    print('hello'); os.write(1, b'raw\\n'); return load(job, case)\n"
         "runner.load_case = shout\nsys.exit(runner.main(sys.argv[1:]))\n"
     )
-    monkeypatch.setattr(jobs, "runner_script", lambda: loud)
+    monkeypatch.setattr(runners, "runner_script", lambda: loud)
     result = run_job(device, Job("litert", (Case("a", relu),), timing=TIMING))
     assert len(result.cases["a"].visits) == 3
 
@@ -189,8 +191,9 @@ def test_every_runtime_tells_its_build(device: LocalDevice) -> None:
 def test_a_job_is_plain_json_that_the_runner_refuses_in_another_version(device: LocalDevice, tmp_path: Path) -> None:
     path = tmp_path / "job.json"
     path.write_text(json.dumps({"version": 99, "runtime": "litert"}))
-    script = device.push(jobs.runner_script(), "r.py")
-    done = device.run_python(script, [device.push(path, "job.json")], timeout_s=60, on_line=lambda line: None)
+    runner = runners.runner_for(device, "litert")
+    device.push_all({**runner.files, "job.json": path})
+    done = device.run([*runner.argv, device.path("job.json")], timeout_s=60, on_line=lambda line: None)
     assert done.exit_code == 2
     assert "version 1" in done.stderr_tail
 

@@ -77,9 +77,8 @@ def test_lines_come_as_they_are_printed(device: LocalDevice, tmp_path: Path) -> 
         "sys.stderr.write('oops')\nsys.exit(5)"
     )
     arrived: list[tuple[str, float]] = []
-    done = device.run_python(
-        device.push(script(tmp_path, text), "s.py"),
-        ["x"],
+    done = device.run(
+        [sys.executable, "-u", device.push(script(tmp_path, text), "s.py"), "x"],
         timeout_s=30,
         on_line=lambda line: arrived.append((line, time.monotonic())),
     )
@@ -108,8 +107,10 @@ def gone(pid: int) -> bool:
 def test_the_time_limit_ends_the_whole_family(device: LocalDevice, tmp_path: Path) -> None:
     pids: list[int] = []
     with pytest.raises(DeviceError, match="longer than 1 s"):
-        device.run_python(
-            device.push(script(tmp_path, GRANDCHILD), "s.py"), [], timeout_s=1, on_line=lambda x: pids.append(int(x))
+        device.run(
+            [sys.executable, device.push(script(tmp_path, GRANDCHILD), "s.py")],
+            timeout_s=1,
+            on_line=lambda x: pids.append(int(x)),
         )
     assert gone(pids[0])
 
@@ -122,7 +123,7 @@ def test_an_interrupt_ends_the_whole_family(device: LocalDevice, tmp_path: Path)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        device.run_python(device.push(script(tmp_path, GRANDCHILD), "s.py"), [], timeout_s=60, on_line=interrupt)
+        device.run([sys.executable, device.push(script(tmp_path, GRANDCHILD), "s.py")], timeout_s=60, on_line=interrupt)
     assert gone(pids[0])
 
 
@@ -188,7 +189,7 @@ def test_the_local_machine_is_found_and_opened() -> None:
 
 @pytest.mark.parametrize(
     ("id", "words"),
-    [("lokal", "did you mean `local`"), ("adb:R58", "not built yet"), ("ssh:pi", "not built yet"), ("x:y", "local")],
+    [("lokal", "did you mean `local`"), ("x:y", "local"), ("apple:none", "devices add mac")],
 )
 def test_other_devices_are_refused_with_a_hint(id: str, words: str) -> None:
     with pytest.raises(DeviceError, match=words):

@@ -58,3 +58,11 @@ def fresh_machine(lab_image: Image, tmp_path: Path) -> Iterator[Callable[..., Ma
     yield boot
     for machine in machines:
         machine.kill()
+
+
+@pytest.fixture
+def lab_environment(adb_server: AdbServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process, adb talks to the private server."""
+    settings = {"ANDROID_ADB_SERVER_PORT": str(adb_server.port), "ADB_USB": "0", "ADB_EMU": "0", "ADB_MDNS": "0"}
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)

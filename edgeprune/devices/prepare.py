@@ -1,0 +1,24 @@
+"""Preparing a device: the runner goes over, and every runtime there is started once."""
+
+from __future__ import annotations
+
+from edgeprune.devices.base import Device
+from edgeprune.devices.conditions import RuntimeBuild, RuntimeName
+from edgeprune.devices.jobs import runtime_build
+from edgeprune.errors import DeviceError
+
+
+def prepare_device(device: Device) -> list[RuntimeBuild]:
+    """Put the runner there (skipped where the same one is) and start each runtime.
+
+    Raises:
+        ToolkitMissing: what the native runner is made of is not here.
+        DeviceError: the device runs nothing, was lost, is full, or a runtime does not start.
+    """
+    facts = device.facts()
+    if not facts.runtimes:
+        raise DeviceError(facts.reason or "nothing runs models there", where=device.id, hint="see docs/devices.md")
+    names: list[RuntimeName] = [
+        name for name in ("litert", "executorch", "onnxruntime", "coreml") if name in facts.runtimes
+    ]
+    return [runtime_build(device, name) for name in names]

@@ -1,0 +1,391 @@
+"""A device at the other end of a shell: files, programs and conditions over adb or ssh alike."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import shlex
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
+from typing import IO
+from uuid import uuid4
+
+import platformdirs
+
+from edgeprune.devices.base import Completed, Device, DeviceFacts, RunnerKind
+from edgeprune.devices.child import TooLate, TooLong
+from edgeprune.devices.conditions import Conditions
+from edgeprune.devices.failures import too_late, too_long
+from edgeprune.devices.lease import Lease
+from edgeprune.devices.reading import CONDITIONS_SCRIPT, facts_script, read_conditions, read_facts
+from edgeprune.devices.shell import Answer, Shell
+from edgeprune.devices.store import file_sha256
+from edgeprune.errors import DeviceError, DeviceLost
+
+LARGE = 1 << 20  # bytes; larger files go over alone, and go on where they were broken off
+SLOWEST = 100_000  # bytes a second; slower than this a transfer is given up
+SAFE = re.compile(r"[A-Za-z0-9._/=+-]+")
+DAMAGED = 21  # exit code of our own for files that did not arrive as they were sent
+PULL_S = 900.0
+RECONNECT_POLL_S = 0.5
+SHA256 = "S=$(command -v sha256sum) || S='shasum -a 256'"  # macOS has the second
+
+
+class RemoteDevice(Device):
+    """A device behind a shell.
+
+    Args:
+        folder: its work folder there: absolute, or beginning with `$HOME/`.
+        python: the interpreter there that is asked for runtimes; empty: none, as on phones.
+        runner: which one to use where a runtime has both.
+    """
+
+    def __init__(
+        self,
+        shell: Shell,
+        *,
+        kind: str,
+        folder: str,
+        python: str = "python3",
+        runner: RunnerKind | None = None,
+    ) -> None:
+        self._shell, self._kind, self._python, self._runner = shell, kind, python, runner
+        self._wanted_folder, self._folder = folder, ""
+        self._facts: DeviceFacts | None = None
+        self._verified: dict[str, tuple[str, int]] = {}  # path there -> (sha256, size) seen in this process
+        locks = Path(platformdirs.user_cache_dir("edgeprune")) / "devices" / "leases"
+        self._lease = Lease(locks / hashlib.sha256(shell.device_id.encode()).hexdigest()[:24], shell.device_id)
+        self._swept = False
+
+    @property
+    def id(self) -> str:
+        return self._shell.device_id
+
+    @property
+    def folder(self) -> str:
+        """The work folder there, made when it is first asked for."""
+        if not self._folder:
+            home, _, rest = self._wanted_folder.partition("/")
+            place = f'"$HOME"/{shlex.quote(rest)}' if home == "$HOME" else shlex.quote(self._wanted_folder)
+            answer = self._asked(
+                f"mkdir -p {place}/push {place}/run && cd {place} && pwd -P", step="making the work folder"
+            )
+            self._folder = answer.text.strip()
+        return self._folder
+
+    def facts(self) -> DeviceFacts:
+        """What the device is; asked once."""
+        if self._facts is None:
+            text = self._asked(facts_script(self._python), step="reading the facts", check=False).text
+            self._facts = read_facts(text, id=self.id, kind=self._kind, prefer=self._runner)
+        return self._facts
+
+    def conditions(self) -> Conditions:
+        """What the device is like now."""
+        return read_conditions(self._asked(CONDITIONS_SCRIPT, step="reading the conditions", check=False).text)
+
+    def path(self, remote: str) -> str:
+        """The absolute path there of a file in the work folder."""
+        path = PurePosixPath(remote)
+        if path.is_absolute() and self._folder:
+            with suppress(ValueError):
+                path = path.relative_to(self._folder)
+        if path.is_absolute() or ".." in path.parts or not path.parts:
+            raise DeviceError(f"the path {remote!r} is not in the work folder", where=self.id)
+        if not SAFE.fullmatch(str(path)):
+            raise DeviceError(f"the path {remote!r} has letters that a file on a device may not have", where=self.id)
+        return f"{self.folder}/{path}"
+
+    def push_all(self, files: Mapping[str, Path]) -> None:
+        """Copy files there, by their paths there; each is checked, and skipped when the same content is there.
+
+        Large files go over alone and go on where an earlier try was broken off; small ones together.
+        """
+        paths = {self.path(remote): local for remote, local in files.items()}
+        try:
+            wanted = {path: (file_sha256(local), local.stat().st_size) for path, local in paths.items()}
+        except OSError as error:
+            raise DeviceError(f"cannot read {error.filename}: {error.strerror}", where=self.id) from error
+        missing = self._missing(wanted)
+        if not missing:
+            return
+        needed = sum(wanted[path][1] for path in missing)
+        if needed > LARGE:
+            self._ask_for_room(needed)
+        for path in [path for path in missing if wanted[path][1] > LARGE]:
+            self._push_large(paths[path], path, *wanted[path])
+        small = [path for path in missing if wanted[path][1] <= LARGE]
+        if small:
+            self._push_small({path: paths[path] for path in small}, wanted)
+        self._verified |= {path: wanted[path] for path in missing}
+
+    def pull(self, remote: str, local: Path) -> None:
+        """Copy a file from there; `local` is replaced in one step, once the checksums agree."""
+        path, step = shlex.quote(self.path(remote)), f"pulling {remote}"
+        local.parent.mkdir(parents=True, exist_ok=True)
+        partial = local.with_name(f".{local.name}.{os.getpid()}.partial")
+        try:
+            script = f"{SHA256}; cat {path} && echo && $S <{path}"
+            answer = self._shell.receive(script, partial, step=step, timeout_s=PULL_S)
+            if answer.exit_code:
+                raise self._failed(answer, step)
+            digest = _cut_digest(partial)
+            if file_sha256(partial) != digest:
+                raise DeviceLost(
+                    f"{step}: what arrived is not what is there", where=self.id, hint="try again: it was cut off"
+                )
+            partial.replace(local)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def remove(self, remote: str) -> None:
+        """Remove a file or folder of the work folder; nothing there is no error."""
+        path = self.path(remote)
+        self._asked(f"rm -rf {shlex.quote(path)}", step=f"removing {remote}", check=False)
+        self._verified = {p: v for p, v in self._verified.items() if p != path and not p.startswith(f"{path}/")}
+
+    def clean(self) -> None:
+        """Remove the work folder; it is made anew when it is needed."""
+        self._asked(f"rm -rf {shlex.quote(self.folder)}", step="cleaning")
+        self._folder = ""
+        self._verified.clear()
+
+    def free_bytes(self) -> int:
+        """What is left for files in the work folder."""
+        text = self._asked(f"df -k {shlex.quote(self.folder)}", step="asking for free space").text
+        try:
+            return int(text.strip().splitlines()[-1].split()[-3]) * 1024
+        except (IndexError, ValueError) as error:
+            raise DeviceError(f"cannot read its free space: {text[:200]!r}", where=self.id) from error
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout_s: float,
+        on_line: Callable[[str], None],
+    ) -> Completed:
+        """Run a program in the work folder; each line of its stdout goes to `on_line` as it comes.
+
+        It is ended, on the device, when the time is up, when `on_line` raises, or when the caller is interrupted;
+        should the device not be reached for that, then before the next program is started.
+        """
+        name = PurePosixPath(argv[0]).name
+        pid_file = shlex.quote(f"{self.folder}/run/{uuid4().hex}")
+        script = f"cd {shlex.quote(self.folder)} && exec {shlex.join(argv)}"
+        try:
+            ended = self._shell.stream(
+                f"sh -c {shlex.quote(script)}",
+                step=f"running {name}",
+                timeout_s=timeout_s,
+                on_line=on_line,
+                pid_file=pid_file,
+            )
+        except DeviceLost:
+            self._swept = False
+            raise
+        except BaseException as error:
+            self._swept = False
+            with suppress(DeviceError):
+                self._sweep()
+            if isinstance(error, TooLate):
+                raise too_late(self.id, timeout_s) from error
+            if isinstance(error, TooLong):
+                raise too_long(self.id) from error
+            raise
+        return Completed(ended.exit_code, ended.stderr_tail)
+
+    @contextmanager
+    def lease(self, *, wait_s: float = 0.0) -> Iterator[None]:
+        """Hold the device; freed when the holder dies. What an earlier holder left running there is ended first.
+
+        Raises:
+            DeviceError: another job of this host holds it still after `wait_s` seconds, or it cannot be reached.
+        """
+        with self._lease.hold(wait_s=wait_s):
+            if not self._swept:
+                self._sweep()
+            yield
+
+    def reconnect(self, *, wait_s: float) -> None:
+        """Wait until a device that was lost answers again.
+
+        Raises:
+            DeviceError: it does not within `wait_s` seconds; says why.
+        """
+        deadline = time.monotonic() + wait_s
+        self._verified.clear()  # its disk may have been wiped
+        self._folder, self._swept = "", False
+        while True:
+            try:
+                self._shell.reconnect()
+                self._sweep()
+                return
+            except DeviceError:
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(RECONNECT_POLL_S)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._shell.close()
+
+    def _sweep(self) -> None:
+        """End what was left running by a holder that died or lost the connection.
+
+        A number is only believed where that process works in our folder: numbers are given again after a reboot.
+        """
+        folder = self.folder
+        script = (
+            f'cd {shlex.quote(folder)} && for f in run/*; do [ -f "$f" ] || continue; read -r p <"$f"; '
+            f'd=$(readlink /proc/"$p"/cwd); [ "$d" = {shlex.quote(folder)} ] && kill -9 "$p"; rm -f "$f"; done; true'
+        )
+        self._asked(script, step="ending what was left running", check=False)
+        self._swept = True
+
+    def _missing(self, wanted: Mapping[str, tuple[str, int]]) -> list[str]:
+        """The paths there whose content is not the wanted one."""
+        known = [path for path in wanted if self._verified.get(path) == wanted[path]]
+        asked = [path for path in wanted if path not in known]
+        fine: set[str] = set()
+        if known:
+            fine |= {path for path, size in self._sizes(known).items() if size == wanted[path][1]}
+        if asked:
+            sums = self._sums(asked)
+            fine |= {path for path in asked if sums.get(path) == wanted[path][0]}
+            self._verified |= {path: wanted[path] for path in fine}
+        return [path for path in wanted if path not in fine]
+
+    def _sizes(self, paths: Sequence[str]) -> dict[str, int]:
+        """Sizes in bytes of those that are there."""
+        lines = self._listed("xargs ls -ln 2>/dev/null", paths, step="looking what is there")
+        rows = (line.split() for line in lines)
+        return {row[-1]: int(row[4]) for row in rows if len(row) >= 8}
+
+    def _sums(self, paths: Sequence[str]) -> dict[str, str]:
+        """sha256 of those that are there."""
+        lines = self._listed(f"{SHA256}; xargs $S 2>/dev/null", paths, step="comparing checksums")
+        rows = (line.split(None, 1) for line in lines)
+        return {row[1].strip().removeprefix("*"): row[0] for row in rows if len(row) == 2}
+
+    def _listed(self, script: str, paths: Sequence[str], *, step: str) -> list[str]:
+        """Lines that a script answers to paths on its stdin (they hold no blanks: see SAFE)."""
+        with tempfile.TemporaryFile() as stdin:
+            stdin.write("".join(f"{path}\n" for path in paths).encode())
+            stdin.seek(0)
+            return self._shell.ask(f"{script}; true", step=step, stdin=stdin, timeout_s=300).text.splitlines()
+
+    def _push_small(self, files: Mapping[str, Path], wanted: Mapping[str, tuple[str, int]]) -> None:
+        """Many files as one stream into a folder of their own, checked there, then moved into place: in one go."""
+        staging, step = f"{self.folder}/push/{uuid4().hex}", f"pushing {len(files)} files"
+        with tempfile.TemporaryFile() as stream:
+            with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+                for number, (path, local) in enumerate(files.items()):
+                    with local.open("rb") as content:
+                        _add(tar, f"{number}/{PurePosixPath(path).name}", content, wanted[path][1])
+                sums, moves = (text.encode() for text in _instructions(list(files), wanted))
+                _add(tar, "sums", io.BytesIO(sums), len(sums))
+                _add(tar, "moves", io.BytesIO(moves), len(moves))
+            size = stream.tell()
+            stream.seek(0)
+            script = (
+                f"{SHA256}; mkdir -p {staging} && cd {staging} && tar -xf - && "
+                f"{{ $S -c sums >/dev/null || exit {DAMAGED}; }} && sh moves && cd .. && rm -rf {staging}"
+            )
+            answer = self._shell.ask(f"( {script} )", step=step, stdin=stream, timeout_s=60 + size / SLOWEST)
+        if answer.exit_code == DAMAGED:
+            raise DeviceLost(f"{step}: they did not arrive as they were sent", where=self.id, hint="try again")
+        if answer.exit_code:
+            self._full_or_failed(answer, step, size, staging)
+
+    def _push_large(self, local: Path, path: str, digest: str, size: int) -> None:
+        """One file, appended to what an earlier try brought over, checked, then moved into place."""
+        partial, step = f"{self.folder}/push/{digest}.part", f"pushing {PurePosixPath(path).name}"
+        for attempt in range(2):
+            there = self._sizes([partial]).get(partial, 0)
+            if there > size or attempt:
+                self._asked(f"rm -f {partial}", step=step)
+                there = 0
+            with local.open("rb") as content:
+                content.seek(there)
+                os.lseek(content.fileno(), there, os.SEEK_SET)
+                limit = 60 + (size - there) / SLOWEST
+                answer = self._shell.ask(f"cat >>{partial}", step=step, stdin=content, timeout_s=limit)
+            if answer.exit_code:
+                self._full_or_failed(answer, step, size, partial)
+            if self._sums([partial]).get(partial) == digest:
+                folder = PurePosixPath(path).parent
+                self._asked(f"mkdir -p {folder} && chmod 755 {partial} && mv -f {partial} {path}", step=step)
+                return
+        raise DeviceLost(f"{step}: it does not arrive as it was sent", where=self.id, hint="check the connection")
+
+    def _ask_for_room(self, needed: int) -> None:
+        free = self.free_bytes()
+        if needed > free:
+            raise DeviceError(
+                f"no room for {needed / 1e6:.1f} MB: {free / 1e6:.1f} MB are free in {self.folder}",
+                where=self.id,
+                hint="make room on the device (`edgeprune devices clean` removes what edgeprune keeps there)",
+            )
+
+    def _full_or_failed(self, answer: Answer, step: str, size: int, rest: str) -> None:
+        """Say why files could not be written, and leave no half of them."""
+        with suppress(DeviceError):
+            self._asked(f"rm -rf {rest}", step=step, check=False)
+        said = " | ".join(answer.stderr_tail.strip().splitlines()[-2:])
+        if "no space" in said.lower():
+            raise DeviceError(
+                f"{step} failed: the disk is full ({size / 1e6:.1f} MB were to be written)",
+                where=self.id,
+                hint="make room on the device (`edgeprune devices clean` removes what edgeprune keeps there)",
+            )
+        raise DeviceError(
+            f"{step} failed: {said or f'exit code {answer.exit_code}'}",
+            where=self.id,
+            hint=f"check the rights of {self.folder} there, and that it has `tar`, `sha256sum` and `cat`",
+        )
+
+    def _asked(self, script: str, *, step: str, check: bool = True) -> Answer:
+        answer = self._shell.ask(script, step=step)
+        if check and answer.exit_code:
+            raise self._failed(answer, step)
+        return answer
+
+    def _failed(self, answer: Answer, step: str) -> DeviceError:
+        said = " | ".join(answer.stderr_tail.strip().splitlines()[-2:]) or f"exit code {answer.exit_code}"
+        return DeviceError(f"{step} failed: {said}", where=self.id, hint="check the device's disk and rights")
+
+
+def _add(tar: tarfile.TarFile, name: str, content: IO[bytes], size: int) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.mode, entry.mtime = size, 0o755, int(time.time())
+    tar.addfile(entry, content)
+
+
+def _instructions(paths: Sequence[str], wanted: Mapping[str, tuple[str, int]]) -> tuple[str, str]:
+    """(checksums as `sha256sum -c` reads them, a script that moves the files into place)."""
+    sums = "".join(f"{wanted[path][0]}  {number}/{PurePosixPath(path).name}\n" for number, path in enumerate(paths))
+    folders: dict[str, list[int]] = {}
+    for number, path in enumerate(paths):
+        folders.setdefault(str(PurePosixPath(path).parent), []).append(number)
+    moves = "".join(
+        f"mkdir -p {folder} && mv -f {' '.join(f'{number}/*' for number in numbers)} {folder}/ || exit 1\n"
+        for folder, numbers in folders.items()
+    )
+    return sums, moves
+
+
+def _cut_digest(file: Path) -> str:
+    """Take the line with the checksum off a file's end; returns the checksum (empty where there is none)."""
+    with file.open("r+b") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, size - 80))
+        body, _, line = stream.read().rstrip(b"\n").rpartition(b"\n")
+        stream.truncate(max(0, size - 80) + len(body))
+    return line.split()[0].decode(errors="replace") if line else ""

@@ -1,0 +1,176 @@
+"""A shell on a device, reached by a client program of this machine (adb, ssh): the little that both have in common.
+
+What goes over is a POSIX script on one line, made by us: words that come from elsewhere are quoted (`shlex.quote`) or
+travel on stdin, so that no shell ever interprets them.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+from uuid import uuid4
+
+from edgeprune.devices.child import Ended, TooLate, end_group, run_lines, tail_of
+from edgeprune.errors import DeviceError, DeviceLost
+
+SHORT_S = 20.0  # for what needs no work on the device
+SILENCE_S = 45.0  # after which a device is asked whether it is still there
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a script answered."""
+
+    exit_code: int
+    stdout: bytes
+    stderr_tail: str
+
+    @property
+    def text(self) -> str:
+        return self.stdout.decode(errors="replace")
+
+
+class Shell(ABC):
+    """Runs scripts on one device."""
+
+    def __init__(self, device_id: str) -> None:
+        self.device_id = device_id
+
+    @abstractmethod
+    def argv(self, script: str) -> list[str]:
+        """The command of this machine that runs a script there."""
+
+    @property
+    def env(self) -> dict[str, str] | None:
+        """The environment of that command; None: ours."""
+        return None
+
+    @abstractmethod
+    def lost(self, step: str, said: str) -> DeviceError:
+        """Why the client could not go on, from what it said on stderr."""
+
+    def reconnect(self) -> None:  # noqa: B027  # ssh needs nothing
+        """Try once to get the connection back."""
+
+    def close(self) -> None:  # noqa: B027
+        """Let go of the connection."""
+
+    def ask(self, script: str, *, step: str, stdin: IO[bytes] | None = None, timeout_s: float = SHORT_S) -> Answer:
+        """Run a script to its end.
+
+        Raises:
+            DeviceLost: the connection broke off, or nothing came back in time.
+            DeviceError: the client cannot reach the device (says why).
+        """
+        mark = _mark()
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
+            process = self._started(f"{{ {script}; }}; echo; echo {mark} $?", stdin, out, errors)
+            try:
+                process.wait(timeout=timeout_s)
+            except subprocess.TimeoutExpired:
+                raise DeviceLost(
+                    f"{step}: no answer within {timeout_s:g} s", where=self.device_id, hint=WHAT_TO_CHECK
+                ) from None
+            finally:
+                end_group(process)
+            out.seek(0)
+            body, found, code = out.read().rpartition(f"\n{mark} ".encode())
+            if not found:
+                raise self.lost(step, tail_of(errors))
+            return Answer(int(code), body, tail_of(errors))
+
+    def receive(self, script: str, local: Path, *, step: str, timeout_s: float) -> Answer:
+        """Run a script whose output goes into a file; the answer's stdout is empty."""
+        mark = _mark()
+        with tempfile.TemporaryFile() as errors, local.open("w+b") as out:
+            process = self._started(f"{{ {script}; }}; echo; echo {mark} $?", None, out, errors)
+            try:
+                process.wait(timeout=timeout_s)
+            except subprocess.TimeoutExpired:
+                raise DeviceLost(
+                    f"{step}: not finished within {timeout_s:g} s", where=self.device_id, hint=WHAT_TO_CHECK
+                ) from None
+            finally:
+                end_group(process)
+            size = out.seek(0, 2)
+            out.seek(max(0, size - 100))
+            body, found, code = out.read().rpartition(f"\n{mark} ".encode())
+            if not found:
+                raise self.lost(step, tail_of(errors))
+            out.truncate(max(0, size - 100) + len(body))
+            return Answer(int(code), b"", tail_of(errors))
+
+    def stream(
+        self, script: str, *, step: str, timeout_s: float, on_line: Callable[[str], None], pid_file: str
+    ) -> Ended:
+        """Run a script (one command) in the background of a shell there; lines come as they are printed.
+
+        Its process number is kept in `pid_file` there while it runs. Exit codes above 128 are signals.
+
+        Raises:
+            DeviceLost: the connection broke off, or the device does not answer any more.
+            TooLate, TooLong: from the reading; what runs on the device still has to be ended by the caller.
+        """
+        mark = _mark()
+        held: list[str] = []  # the last line, which is empty when it is ours
+        codes: list[int] = []
+
+        def take(line: str) -> None:
+            line = line.removesuffix("\r")
+            if line.startswith(f"{mark} "):
+                codes.append(int(line.removeprefix(f"{mark} ")))
+                if held and not held[0]:
+                    held.clear()
+                return
+            if held:
+                on_line(held.pop())
+            if line:
+                on_line(line)
+            else:
+                held.append(line)
+
+        wrapped = (
+            f"{script} </dev/null & p=$!; echo $p >{pid_file}; wait $p; s=$?; rm -f {pid_file}; echo; echo {mark} $s"
+        )
+        ended = run_lines(
+            self.argv(wrapped),
+            env=self.env,
+            on_line=take,
+            timeout_s=timeout_s,
+            silence_s=SILENCE_S,
+            on_silence=lambda: self._still_there(step),
+        )
+        if not codes:
+            raise self.lost(step, ended.stderr_tail)
+        code = codes[0]
+        return Ended(128 - code if 128 < code < 192 else code, ended.stderr_tail)
+
+    def _still_there(self, step: str) -> None:
+        self.ask("true", step=f"{step}, asking whether it is still there", timeout_s=10.0)
+
+    def _started(
+        self, script: str, stdin: IO[bytes] | None, out: IO[bytes], errors: IO[bytes]
+    ) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            self.argv(script),
+            env=self.env,
+            stdin=stdin if stdin is not None else subprocess.DEVNULL,
+            stdout=out,
+            stderr=errors,
+            start_new_session=True,
+        )
+
+
+WHAT_TO_CHECK = "check the cable, the network and that the device is awake, then go on with --resume"
+
+__all__ = ["Answer", "Shell", "TooLate"]
+
+
+def _mark() -> str:
+    """A word that no program prints by chance."""
+    return f"@edgeprune-{uuid4().hex}"

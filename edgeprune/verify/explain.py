@@ -1,0 +1,162 @@
+"""Where a device and this machine part: the first operator of a .tflite file whose output differs."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import flatbuffers
+import numpy as np
+import numpy.typing as npt
+from ai_edge_litert import schema_py_generated as schema
+
+from edgeprune.devices.base import Device
+from edgeprune.devices.jobs import run_inference
+from edgeprune.devices.local import LocalDevice
+from edgeprune.errors import UsageError
+from edgeprune.verify.parity import sqnr_db
+
+FLOAT_DB = 80.0  # kernels that add in another order agree to more than 100 dB, layer upon layer
+INTEGER_DB = 25.0  # kernels that round otherwise differ by a step here and there
+IDENTIFIER = b"TFL3"
+
+_NAMES = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
+
+
+@dataclass(frozen=True)
+class OperatorDifference:
+    """How far an operator's output on the device is from this machine's: SQNR in dB, inf where they are equal."""
+
+    index: int
+    kind: str
+    tensor: str
+    sqnr_db: float
+    differs: bool
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What was looked at, in the order of the operators; `first` is the first that differs, None where none does."""
+
+    file: str
+    device: str
+    operators: int
+    looked_at: tuple[OperatorDifference, ...]
+    first: OperatorDifference | None
+
+
+def explain(
+    device: Device,
+    file: Path,
+    inputs: npt.NDArray[Any] | None = None,
+    *,
+    threads: int = 1,
+    limit_db: float | None = None,
+) -> Explanation:
+    """Find the first operator of a file whose output on the device differs from this machine's.
+
+    The file is cut behind an operator, and both run what is left; by halving, as what has parted stays parted. For
+    the last operator alone that is certain: the search looks at the whole file first.
+
+    Args:
+        inputs: (N, ...) in the file's own dtype and layout; without: eight random ones, the same each time.
+        limit_db: SQNR below which outputs differ; without: 80 dB, 25 dB for integers.
+
+    Raises:
+        UsageError: the file is no .tflite with one input and one part.
+        DeviceError: the device was lost.
+    """
+    model = _read(file)
+    operators = model.subgraphs[0].operators
+    if inputs is None:
+        inputs = _random_inputs(model)
+    looked: dict[int, OperatorDifference] = {}
+    host = LocalDevice()
+    with tempfile.TemporaryDirectory(prefix="edgeprune-explain-") as scratch:
+
+        def look(index: int) -> OperatorDifference:
+            if index not in looked:
+                cut = Path(scratch) / f"{index}.tflite"
+                cut.write_bytes(cut_behind(file, index))
+                answers = [
+                    run_inference(place, cut, inputs, runtime="litert", threads=threads).outputs
+                    for place in (host, device)
+                ]
+                looked[index] = _difference(model, index, answers[0], answers[1], limit_db)
+            return looked[index]
+
+        low, high = 0, len(operators) - 1
+        first = None
+        if look(high).differs:
+            while low < high:
+                middle = (low + high) // 2
+                low, high = (low, middle) if look(middle).differs else (middle + 1, high)
+            first = look(low)
+    return Explanation(
+        file=file.name,
+        device=device.id,
+        operators=len(operators),
+        looked_at=tuple(looked[index] for index in sorted(looked)),
+        first=first,
+    )
+
+
+def cut_behind(file: Path, index: int) -> bytes:
+    """The file with nothing behind an operator, whose output becomes the file's; weights that go are left out."""
+    model = _read(file)
+    graph = model.subgraphs[0]
+    graph.operators = graph.operators[: index + 1]
+    graph.outputs = [int(graph.operators[-1].outputs[0])]
+    used = {int(t) for op in graph.operators for t in (*op.inputs, *op.outputs) if t >= 0}
+    used |= {int(t) for t in graph.inputs}
+    kept = {graph.tensors[t].buffer for t in used}
+    for number, buffer in enumerate(model.buffers):
+        if number not in kept:
+            buffer.data = None
+    model.signatureDefs = None
+    builder = flatbuffers.Builder(1 << 16)
+    builder.Finish(model.Pack(builder), IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def _read(file: Path) -> Any:
+    """The file's content as the schema's own objects."""
+    content = file.read_bytes() if file.is_file() else b""
+    if content[4:8] != IDENTIFIER:
+        raise UsageError("this is no .tflite file", where=str(file), hint="only LiteRT's files can be cut")
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    if len(model.subgraphs) != 1 or len(model.subgraphs[0].inputs) != 1:
+        raise UsageError("the file has several inputs or parts", where=str(file), hint="explain takes one of each")
+    return model
+
+
+def _random_inputs(model: Any, count: int = 8) -> npt.NDArray[Any]:
+    tensor = model.subgraphs[0].tensors[int(model.subgraphs[0].inputs[0])]
+    kinds: dict[int, Any] = {schema.TensorType.FLOAT32: np.float32, schema.TensorType.INT8: np.int8}
+    kinds |= {schema.TensorType.UINT8: np.uint8, schema.TensorType.FLOAT16: np.float16}
+    dtype = np.dtype(kinds[tensor.type])
+    shape, random = (count, *(int(n) for n in tensor.shape[1:])), np.random.default_rng(0)
+    if np.issubdtype(dtype, np.integer):
+        limits = np.iinfo(dtype)
+        return random.integers(limits.min, limits.max, shape, dtype=dtype, endpoint=True)
+    return random.standard_normal(shape).astype(dtype)
+
+
+def _difference(
+    model: Any, index: int, expected: npt.NDArray[Any], given: npt.NDArray[Any], limit_db: float | None
+) -> OperatorDifference:
+    graph = model.subgraphs[0]
+    operator = graph.operators[index]
+    tensor = graph.tensors[int(operator.outputs[0])]
+    code = model.operatorCodes[operator.opcodeIndex]
+    kind = _NAMES.get(max(code.builtinCode, code.deprecatedBuiltinCode), "CUSTOM")
+    integers = np.issubdtype(expected.dtype, np.integer)
+    zero = int(tensor.quantization.zeroPoint[0]) if integers and tensor.quantization is not None else 0
+    finite = bool(np.isfinite(expected).all() and np.isfinite(given).all())
+    decibels = sqnr_db(expected.astype(np.float64) - zero, given.astype(np.float64) - zero) if finite else -math.inf
+    limit = limit_db if limit_db is not None else INTEGER_DB if integers else FLOAT_DB
+    name = tensor.name.decode(errors="replace") if isinstance(tensor.name, bytes) else str(tensor.name)
+    return OperatorDifference(index, kind, name, decibels, differs=decibels < limit)
