@@ -72,22 +72,32 @@ def _listed() -> list[dict[str, Any]]:
     Raises:
         ToolkitMissing: there is no tool to ask.
     """
-    if sys.platform == "darwin" and shutil.which("xcrun"):
+    tool = lister()
+    if tool.endswith("xcrun"):
         return _from_devicectl()
-    if tool := shutil.which("pymobiledevice3"):
-        said = _output([tool, "usbmux", "list"])
-        entries: list[dict[str, Any]] = json.loads(said or "[]")
-        return [
-            {
-                "udid": entry.get("Identifier") or entry.get("UniqueDeviceID", "unknown"),
-                "model": entry.get("ProductType", "unknown"),
-                "os": f"{entry.get('DeviceClass', 'iOS')} {entry.get('ProductVersion', '')}".strip(),
-            }
-            for entry in entries
-        ]
-    raise ToolkitMissing(
-        "nothing here can list iPhones and iPads", hint="pip install pymobiledevice3 (or Xcode, on a Mac)"
-    )
+    entries: list[dict[str, Any]] = json.loads(_output([tool, "usbmux", "list"]) or "[]")
+    return [
+        {
+            "udid": entry.get("Identifier") or entry.get("UniqueDeviceID", "unknown"),
+            "model": entry.get("ProductType", "unknown"),
+            "os": f"{entry.get('DeviceClass', 'iOS')} {entry.get('ProductVersion', '')}".strip(),
+        }
+        for entry in entries
+    ]
+
+
+def lister() -> str:
+    """The program that lists iPhones and iPads: Xcode's xcrun on a Mac, else pymobiledevice3.
+
+    Raises:
+        ToolkitMissing: neither is here.
+    """
+    found = (sys.platform == "darwin" and shutil.which("xcrun")) or shutil.which("pymobiledevice3")
+    if not found:
+        raise ToolkitMissing(
+            "nothing here can list iPhones and iPads", hint="pip install pymobiledevice3 (or Xcode, on a Mac)"
+        )
+    return found
 
 
 def _from_devicectl() -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ import tempfile
 import uuid
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -227,7 +228,8 @@ def run_job(
         try:
             return _Progress(device, job, folder, timeout_s, on_event).run()
         finally:
-            device.remove(folder)
+            with suppress(DeviceError):  # a device that was lost keeps it for some days (see RemoteDevice)
+                device.remove(folder)
 
 
 def _check(job: Job) -> None:

@@ -33,6 +33,7 @@ SLOWEST = 100_000  # bytes a second; slower than this a transfer is given up
 SAFE = re.compile(r"[A-Za-z0-9._/=+-]+")
 DAMAGED = 21  # exit code of our own for files that did not arrive as they were sent
 PULL_S = 900.0
+FORGET_DAYS = 7  # what was put there longer ago is removed
 RECONNECT_POLL_S = 0.5
 SHA256 = "S=$(command -v sha256sum) || S='shasum -a 256'"  # macOS has the second
 
@@ -158,7 +159,8 @@ class RemoteDevice(Device):
 
     def free_bytes(self) -> int:
         """What is left for files in the work folder."""
-        text = self._asked(f"df -k {shlex.quote(self.folder)}", step="asking for free space").text
+        place = shlex.quote(self.folder)  # which somebody may have removed
+        text = self._asked(f"mkdir -p {place} && df -k {place}", step="asking for free space").text
         try:
             return int(text.strip().splitlines()[-1].split()[-3]) * 1024
         except (IndexError, ValueError) as error:
@@ -177,7 +179,7 @@ class RemoteDevice(Device):
         should the device not be reached for that, then before the next program is started.
         """
         name = PurePosixPath(argv[0]).name
-        pid_file = shlex.quote(f"{self.folder}/run/{uuid4().hex}")
+        pid_file = f"{self.folder}/run/{uuid4().hex}"
         script = f"cd {shlex.quote(self.folder)} && exec {shlex.join(argv)}"
         try:
             ended = self._shell.stream(
@@ -237,14 +239,16 @@ class RemoteDevice(Device):
         self._shell.close()
 
     def _sweep(self) -> None:
-        """End what was left running by a holder that died or lost the connection.
+        """End what was left running by a holder that died or lost the connection, and remove old files.
 
         A number is only believed where that process works in our folder: numbers are given again after a reboot.
         """
         folder = self.folder
         script = (
             f'cd {shlex.quote(folder)} && for f in run/*; do [ -f "$f" ] || continue; read -r p <"$f"; '
-            f'd=$(readlink /proc/"$p"/cwd); [ "$d" = {shlex.quote(folder)} ] && kill -9 "$p"; rm -f "$f"; done; true'
+            f'd=$(readlink /proc/"$p"/cwd); [ "$d" = {shlex.quote(folder)} ] && kill -9 "$p"; rm -f "$f"; done; '
+            f"find jobs push models native -mindepth 1 -maxdepth 1 -mtime +{FORGET_DAYS} -exec rm -rf {{}} + "
+            "2>/dev/null; true"
         )
         self._asked(script, step="ending what was left running", check=False)
         self._swept = True
@@ -316,7 +320,9 @@ class RemoteDevice(Device):
                 content.seek(there)
                 os.lseek(content.fileno(), there, os.SEEK_SET)
                 limit = 60 + (size - there) / SLOWEST
-                answer = self._shell.ask(f"cat >>{partial}", step=step, stdin=content, timeout_s=limit)
+                answer = self._shell.ask(
+                    f"mkdir -p {self.folder}/push && cat >>{partial}", step=step, stdin=content, timeout_s=limit
+                )
             if answer.exit_code:
                 self._full_or_failed(answer, step, size, partial)
             if self._sums([partial]).get(partial) == digest:

@@ -20,6 +20,7 @@ from edgeprune.errors import DeviceError, DeviceLost
 
 SHORT_S = 20.0  # for what needs no work on the device
 SILENCE_S = 45.0  # after which a device is asked whether it is still there
+PING_S = 10.0  # for the answer
 
 
 @dataclass(frozen=True)
@@ -60,16 +61,16 @@ class Shell(ABC):
     def close(self) -> None:  # noqa: B027
         """Let go of the connection."""
 
-    def ask(self, script: str, *, step: str, stdin: IO[bytes] | None = None, timeout_s: float = SHORT_S) -> Answer:
+    def ask(self, script: str, *, step: str, stdin: IO[bytes] | None = None, timeout_s: float | None = None) -> Answer:
         """Run a script to its end.
 
         Raises:
             DeviceLost: the connection broke off, or nothing came back in time.
             DeviceError: the client cannot reach the device (says why).
         """
-        mark = _mark()
+        mark, timeout_s = _mark(), SHORT_S if timeout_s is None else timeout_s
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
-            process = self._started(f"{{ {script}; }}; echo; echo {mark} $?", stdin, out, errors)
+            process = self._started(f"{{ {script}; }}; s=$?; echo; echo {mark} $s", stdin, out, errors)
             try:
                 process.wait(timeout=timeout_s)
             except subprocess.TimeoutExpired:
@@ -88,7 +89,7 @@ class Shell(ABC):
         """Run a script whose output goes into a file; the answer's stdout is empty."""
         mark = _mark()
         with tempfile.TemporaryFile() as errors, local.open("w+b") as out:
-            process = self._started(f"{{ {script}; }}; echo; echo {mark} $?", None, out, errors)
+            process = self._started(f"{{ {script}; }}; s=$?; echo; echo {mark} $s", None, out, errors)
             try:
                 process.wait(timeout=timeout_s)
             except subprocess.TimeoutExpired:
@@ -110,7 +111,8 @@ class Shell(ABC):
     ) -> Ended:
         """Run a script (one command) in the background of a shell there; lines come as they are printed.
 
-        Its process number is kept in `pid_file` there while it runs. Exit codes above 128 are signals.
+        Its process number is kept in `pid_file` there (a path without blanks or quotes) while it runs. Exit codes
+        above 128 are signals.
 
         Raises:
             DeviceLost: the connection broke off, or the device does not answer any more.
@@ -135,7 +137,8 @@ class Shell(ABC):
                 held.append(line)
 
         wrapped = (
-            f"{script} </dev/null & p=$!; echo $p >{pid_file}; wait $p; s=$?; rm -f {pid_file}; echo; echo {mark} $s"
+            f"mkdir -p {pid_file.rpartition('/')[0]}; {script} </dev/null & p=$!; echo $p >{pid_file}; "
+            f"wait $p; s=$?; rm -f {pid_file}; echo; echo {mark} $s"
         )
         ended = run_lines(
             self.argv(wrapped),
@@ -151,7 +154,7 @@ class Shell(ABC):
         return Ended(128 - code if 128 < code < 192 else code, ended.stderr_tail)
 
     def _still_there(self, step: str) -> None:
-        self.ask("true", step=f"{step}, asking whether it is still there", timeout_s=10.0)
+        self.ask("true", step=f"{step}, asking whether it is still there", timeout_s=PING_S)
 
     def _started(
         self, script: str, stdin: IO[bytes] | None, out: IO[bytes], errors: IO[bytes]

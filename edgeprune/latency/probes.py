@@ -13,7 +13,7 @@ import numpy as np
 
 from edgeprune.devices.base import Device
 from edgeprune.devices.conditions import RuntimeBuild
-from edgeprune.devices.jobs import Case, CaseResult, Job, JobResult, Visit, runtime_build
+from edgeprune.devices.jobs import Case, CaseResult, Job, JobLost, JobResult, Visit, runtime_build
 from edgeprune.errors import DeviceError
 from edgeprune.latency.care import timed_job
 from edgeprune.latency.cost import stair_kind
@@ -30,6 +30,7 @@ ProbeRuntime = Literal["litert", "executorch"]
 POINTS = 4  # widths measured along a free axis
 BATCH = 48  # operations in one runner process; their results are kept when it has ended
 AGREE = 0.03  # the two quietest rounds of a probe agree so well, or it is measured once more
+ROUNDS_TO_KEEP = 2  # of a job that was broken off: with one, nobody can tell whether rounds agree
 EMPTY = OpSignature("activation", 1, 1, function="relu")  # what invoking costs apart from the operation
 
 
@@ -180,11 +181,27 @@ class _Prober:
             for _ in range(2):
                 if not todo:
                     break
-                result = self._run(files, todo)
+                try:
+                    result = self._run(files, todo)
+                except JobLost as lost:
+                    self._keep_finished(lost.result, todo, visits)
+                    raise
                 overhead = _quietest(result.cases[EMPTY.key()].visits)[1]
                 for op in todo:
                     self._keep(op, result, result.cases[op.key()], visits.setdefault(op, []), overhead)
                 todo = [op for op in todo if visits[op] and not _agree(visits[op])]
+
+    def _keep_finished(
+        self, result: JobResult, operations: Sequence[OpSignature], visits: dict[OpSignature, list[Visit]]
+    ) -> None:
+        """Keep what a job had measured before its device was lost: operations with two rounds at least."""
+        empty = result.cases[EMPTY.key()].visits
+        if len(empty) < ROUNDS_TO_KEEP:
+            return
+        for op in operations:
+            case = result.cases[op.key()]
+            if case.failure is not None or len(case.visits) >= ROUNDS_TO_KEEP:
+                self._keep(op, result, case, visits.setdefault(op, []), _quietest(empty)[1])
 
     def _run(self, files: Mapping[OpSignature, Path], operations: Iterable[OpSignature]) -> JobResult:
         cases = tuple(Case(op.key(), files[op]) for op in (EMPTY, *operations) if op in files)

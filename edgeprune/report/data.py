@@ -18,12 +18,14 @@ from edgeprune.artifacts.manifest import Manifest
 from edgeprune.devices.base import DeviceFacts
 from edgeprune.errors import RunError
 from edgeprune.latency.measurement import Measurement, Ratio
+from edgeprune.latency.profile import Kernel
 from edgeprune.models.spec import ModelSpec
 from edgeprune.structure.operations import OpSignature
 from edgeprune.structure.units import Structure
 from edgeprune.verify.verdict import FileVerdict, Verdict
 
 Standing = Literal["proven", "reference", "failed", "uncertain", "unproven"]
+DEAREST = 12  # kernels shown of a file
 NO_DEVICE = "no device"  # how verify says in `executed_on` that a file ran in the reference executor
 
 
@@ -183,6 +185,12 @@ class FileLine(Part):
     def precision(self) -> str:
         known = self.manifest or self.verdict
         return known.precision if known else ""
+
+    @property
+    def dearest(self) -> tuple[tuple[int, Kernel], ...]:
+        """The kernels that take longest, each with its place in the order in which they ran."""
+        kernels = self.verdict.profile.kernels if self.verdict and self.verdict.profile else ()
+        return tuple(sorted(enumerate(kernels), key=lambda entry: -entry[1].median_s)[:DEAREST])
 
     @property
     def standing(self) -> Standing:

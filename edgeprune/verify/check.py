@@ -22,6 +22,7 @@ from edgeprune.verify.speed import (
     latency_check,
     measure_speed,
     memory_check,
+    profile_of_file,
     size_check,
 )
 from edgeprune.verify.verdict import FileVerdict, Verdict
@@ -78,7 +79,7 @@ def verify(
     judge = _Judge(folder, device, gates, target, runtime, threads, accuracy, outputs, speed)
     files = []
     for manifest in manifests:
-        say(f"{manifest.file}: parity and memory")
+        say(f"{manifest.file}: parity, memory and kernels")
         files.append(judge.file(manifest))
     return Verdict(device=device.id, test_images=len(outputs.labels), accuracy=dict(accuracy), files=tuple(files))
 
@@ -141,6 +142,7 @@ class _Judge:
             checks=tuple(check for check in checks if check is not None),
             latency=self.speed.latencies.get(manifest.file),
             against_original=self.speed.ratios.get(manifest.file),
+            profile=profile_of_file(self.device, manifest, self.folder, threads=self.threads),
         )
 
 

@@ -11,6 +11,7 @@ from edgeprune.artifacts.manifest import Delegation, Manifest, file_size
 from edgeprune.devices.base import Device
 from edgeprune.errors import UsageError
 from edgeprune.latency.measurement import Measurement, Quality, Ratio
+from edgeprune.latency.profile import Profile, profile
 from edgeprune.latency.protocol import measure, measure_peak_memory, measure_ratio
 from edgeprune.recipe import Gates, Runtime, Target
 from edgeprune.verify.execute import RUNTIMES, FileRuntime, runtime_on
@@ -19,6 +20,7 @@ from edgeprune.verify.verdict import Check
 
 Protocol = Literal["quick", "standard", "mlperf"]
 
+PROFILE_RUNS = 60  # seconds on a slow device; `edgeprune profile` takes more
 _SECONDS = {"ms": 1e-3, "us": 1e-6}
 
 
@@ -107,6 +109,13 @@ def memory_check(device: Device, manifest: Manifest, folder: Path, gates: Gates)
     return at_most(
         "peak memory", value, gates.peak_memory_bytes, unit="bytes", why="memory the runtime took to load and run it"
     )
+
+
+def profile_of_file(device: Device, manifest: Manifest, folder: Path, *, threads: int) -> Profile | None:
+    """Time of each kernel of the file in place; None where it runs on no device or its runtime does not tell."""
+    if runtime_on(device, manifest) != "litert":
+        return None
+    return profile(device, folder / manifest.file, threads=threads, runs=PROFILE_RUNS)
 
 
 def size_check(manifest: Manifest, folder: Path, gates: Gates) -> Check:

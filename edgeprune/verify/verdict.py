@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from edgeprune.errors import DeviceError, GateFailed
 from edgeprune.latency.measurement import Measurement, Ratio
+from edgeprune.latency.profile import Profile
 from edgeprune.recipe import Format, Precision
 
 Outcome = Literal["pass", "fail", "info"]
@@ -43,6 +44,7 @@ class FileVerdict(BaseModel):
     checks: tuple[Check, ...]
     latency: Measurement | None = None
     against_original: Ratio | None = None
+    profile: Profile | None = None  # of its kernels, where the runtime tells them
 
     @property
     def outcome(self) -> Outcome:

@@ -233,3 +233,13 @@ def test_a_serial_that_is_not_there_is_named(adb_server: AdbServer, lab_environm
 def test_a_host_that_is_none_is_refused(host: str) -> None:
     with pytest.raises(DeviceError, match="is no host"):
         open_ssh(host)
+
+
+def test_a_step_that_fails_there_is_told(device: RemoteDevice, tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match=r"pulling nothing failed: .*[Nn]o such file"):
+        device.pull("nothing", tmp_path / "x")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "x").write_bytes(b"x")
+    device.push(tmp_path / "x", "a")
+    with pytest.raises(DeviceError, match=r"pushing 1 files failed"):
+        device.push(tmp_path / "x", "a/b")  # a is a file
