@@ -13,6 +13,7 @@ from edgeprune.devices.conditions import Conditions
 from edgeprune.devices.jobs import Job, JobResult, run_job
 from edgeprune.errors import DeviceError, UsageError
 
+MODERATE = 2  # from this thermal status on Android slows processors down
 POLL_S = 2.0
 PATIENCE_S = 300.0  # MLPerf Mobile's app pauses this long between two tests
 
@@ -51,25 +52,28 @@ def profile_of(device: Device) -> DeviceProfile:
 
 
 def wait_until_cool(device: Device, profile: DeviceProfile, *, patience_s: float = PATIENCE_S) -> Conditions | None:
-    """Wait until no temperature is above the profile's limit; None where it names none.
+    """Wait until no temperature is above the profile's limit and Android does not throttle; None where the profile
+    names no limit and the device is no phone.
 
     Raises:
         DeviceError: it does not cool down in time; says how hot which part is.
     """
     limit = profile.thermal_limit_c
-    if limit is None:
+    if limit is None and device.facts().kind != "adb":
         return None
     deadline = time.monotonic() + patience_s
     while True:
         now = device.conditions()
-        hot = {name: value for name, value in now.temperature_c.items() if value > limit}
+        hot = {n: f"{value:.0f} C" for n, value in now.temperature_c.items() if limit is not None and value > limit}
+        if (now.thermal_status or 0) >= MODERATE:
+            hot["Android's thermal status"] = str(now.thermal_status)
         if not hot:
             return now
         if time.monotonic() >= deadline:
-            shown = ", ".join(f"{name} {value:.0f} C" for name, value in sorted(hot.items()))
+            shown = ", ".join(f"{name} {value}" for name, value in sorted(hot.items()))
             raise DeviceError(
                 f"the device is still too hot to measure after {patience_s:.0f} s: {shown}",
                 where=device.id,
-                hint=f"let it cool below {limit:.0f} C (the limit of its profile, {profile.name})",
+                hint=f"let it cool{'' if limit is None else f' below {limit:.0f} C'} (its profile is {profile.name})",
             )
         time.sleep(min(POLL_S, max(0.0, deadline - time.monotonic())))

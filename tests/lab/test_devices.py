@@ -19,6 +19,7 @@ from edgeprune.devices.local import LocalDevice
 from edgeprune.devices.remote import RemoteDevice
 from edgeprune.devices.ssh import open_ssh
 from edgeprune.errors import DeviceError, ToolkitMissing
+from edgeprune.latency.care import profile_of
 from edgeprune.latency.tflite_writer import write_operation
 from edgeprune.structure.operations import OpSignature
 
@@ -57,6 +58,7 @@ def test_it_says_what_it_is(device: RemoteDevice) -> None:
     assert facts.runtimes["litert"]
     assert facts.runners["litert"] == ("native" if facts.kind == "adb" else "python")
     assert 500 * 2**20 < facts.memory_bytes < 2**30
+    assert profile_of(device).name == "ARM64 lab, cortex-a76"
     now = device.conditions()
     assert now.cpus == 1
     assert now.cpu_busy_s is not None

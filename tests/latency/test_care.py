@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from edgeprune.devices.base import DeviceFacts
+from edgeprune.devices.conditions import Conditions
 from edgeprune.devices.jobs import Case, Job, Timing
 from edgeprune.devices.local import LocalDevice
 from edgeprune.errors import DeviceError, UsageError
@@ -112,6 +114,21 @@ def test_a_device_that_never_cools_is_not_measured(
         timed_job(device, job(file), patience_s=0.1)
     assert caught.value.exit_code == 4
     assert "60 C" in caught.value.hint
+
+
+class HotPhone(LocalDevice):
+    """This machine, were it a phone that Android slows down."""
+
+    def facts(self) -> DeviceFacts:
+        return super().facts().model_copy(update={"kind": "adb"})
+
+    def conditions(self) -> Conditions:
+        return super().conditions().model_copy(update={"thermal_status": 3})
+
+
+def test_a_phone_that_android_slows_down_is_not_measured(file: Path, tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match=r"too hot .*Android's thermal status 3"):
+        timed_job(HotPhone(tmp_path / "phone"), job(file), patience_s=0.1)
 
 
 def test_measuring_begins_once_the_device_is_cool(

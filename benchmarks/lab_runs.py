@@ -1,0 +1,166 @@
+"""ResNet-20 on CIFAR-10 pruned to 0.6x of its latency on the ARM64 lab, over adb and over ssh, and verified there.
+
+    python benchmarks/lab_runs.py --data ../shared/data --cache .cache/bench
+
+Boots the machine of tests/lab under icount, where a second is a count of instructions: it repeats, and it is not a
+phone's latency. Parts: `adb` and `ssh` (the whole job, 1,000 test images on the machine and here), `choice` (the
+files of the adb run and the unpruned ones on both processors of the lab, with and without dot product: which is the
+most accurate below a latency differs). Everything resumes. Writes benchmarks/results/lab_runs.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import ROOT, cifar10_npz, whole_job, write_result
+
+sys.path.insert(0, str(ROOT / "tests" / "lab"))
+from machine import AdbServer, Machine, built_image, free_port  # type: ignore[import-not-found]
+
+from edgeprune.artifacts.export import export
+from edgeprune.artifacts.manifest import Manifest
+from edgeprune.data.open import open_data
+from edgeprune.devices.adb import open_adb
+from edgeprune.devices.local import LocalDevice
+from edgeprune.devices.registry import AddedDevice, add_device
+from edgeprune.latency.profile import profile
+from edgeprune.latency.protocol import measure
+from edgeprune.models.load import load_from
+from edgeprune.recipe import Recipe, parse_recipe
+from edgeprune.reparam.merge import merge
+from edgeprune.stages.export import read_manifests
+from edgeprune.verify.execute import run_file
+from edgeprune.verify.parity import top1_accuracy
+
+PARTS = ("adb", "ssh", "choice")
+NAME = "lab-benchmark"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--cache", type=Path, default=ROOT / ".cache" / "bench")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--epochs", type=int, default=5)
+    arguments = parser.parse_args()
+    root = arguments.cache / "lab"
+    root.mkdir(parents=True, exist_ok=True)
+    os.environ["XDG_CONFIG_HOME"] = str(root / "config")  # the devices that the user has added stay as they are
+    npz = cifar10_npz(arguments.data, root)
+    done = root / "results.json"
+    found: dict[str, Any] = json.loads(done.read_text()) if done.exists() else {}
+    for part in arguments.only:
+        print(f"== {part} {time.strftime('%H:%M:%S')}", flush=True)
+        if part == "choice":
+            found[part] = choice(recipe_for("local", arguments.data, npz, arguments.epochs), root)
+        else:
+            with lab(root) as (machine, config):
+                id = f"adb:{machine.adb_serial}" if part == "adb" else f"ssh:{NAME}"
+                if part == "ssh":
+                    add_device(AddedDevice(name=NAME, host="labarm", ssh_config=str(config)))
+                recipe = recipe_for(id, arguments.data, npz, arguments.epochs)
+                found[part] = whole_job(recipe, root / part)
+        done.write_text(json.dumps(found))
+        write_result("lab_runs", found)
+
+
+def recipe_for(device: str, data: Path, npz: Path, epochs: int) -> Recipe:
+    return parse_recipe(
+        {
+            "model": {
+                "factory": f"{ROOT / 'examples' / 'cifar_resnet.py'}:resnet20",
+                "checkpoint": str((data / "weights" / "cifar10_resnet20_akamaster.safetensors").resolve()),
+                "input_size": [3, 32, 32],
+                "mean": [0.485, 0.456, 0.406],
+                "std": [0.229, 0.224, 0.225],
+            },
+            "data": {"source": f"npz:{npz}", "validation_images": 1000, "calibration_images": 256},
+            "device": {"id": device},
+            "prune": {"target": "0.6x"},
+            "tune": {"epochs": epochs, "precision": "bf16", "lr": 0.05, "distillation": 0.7},
+            "export": {"formats": ["tflite"]},
+            "verify": {"images": 1000},
+        },
+        where="benchmark",
+    )
+
+
+def choice(recipe: Recipe, root: Path) -> dict[str, Any]:
+    """Accuracy on all test images (here) and latency on both processors of four files."""
+    files = {**unpruned(recipe, root / "unpruned"), **exported("pruned", root / "adb" / "export")}
+    found: dict[str, Any] = {"accuracy": accuracies(recipe, files), "latency": {}, "kernels": {}}
+    for cpu in ("cortex-a76", "cortex-a72"):
+        with lab(root, cpu=cpu) as (machine, _):
+            device = open_adb(machine.adb_serial)
+            measured = measure(device, [file for file, _ in files.values()], runtime="litert")
+            found["latency"][cpu] = {
+                name: {"median_s": m.median_s, "low_s": m.low_s, "high_s": m.high_s, "quality": m.quality}
+                for name, m in zip(files, measured, strict=True)
+            }
+            dearest = profile(device, files["unpruned int8"][0], runs=40)
+            found["kernels"][cpu] = [[k.name, k.median_s] for k in dearest.kernels]
+    found["front"] = {
+        cpu: front(found["accuracy"], {name: one["median_s"] for name, one in times.items()})
+        for cpu, times in found["latency"].items()
+    }
+    return found
+
+
+def front(accuracy: dict[str, float], latency: dict[str, float]) -> list[str]:
+    """The files that no other beats in both, from the fastest on."""
+    order = sorted(latency, key=lambda name: latency[name])
+    return [
+        name for place, name in enumerate(order) if all(accuracy[name] > accuracy[faster] for faster in order[:place])
+    ]
+
+
+def accuracies(recipe: Recipe, files: dict[str, tuple[Path, Manifest]]) -> dict[str, float]:
+    model = load_from(recipe.model)
+    test = open_data(recipe.data, model.spec, seed=recipe.seed).test
+    images, labels = (torch.cat(parts).numpy() for parts in zip(*test.batches(500), strict=True))
+    return {
+        name: top1_accuracy(run_file(LocalDevice(), file, manifest, images).outputs, labels)
+        for name, (file, manifest) in files.items()
+    }
+
+
+def unpruned(recipe: Recipe, folder: Path) -> dict[str, tuple[Path, Manifest]]:
+    """The model as it is, as fp32 and int8 files."""
+    if not folder.exists():
+        model = load_from(recipe.model)
+        splits = open_data(recipe.data, model.spec, seed=recipe.seed)
+        images = torch.cat([batch for batch, _ in splits.calibration.batches(64)])
+        merged = model.with_module(merge(model.module.eval(), model.example_input()))
+        export(merged, folder, formats=("tflite",), int8=True, calibration=images, reference_input=images[:8])
+    return exported("unpruned", folder)
+
+
+def exported(name: str, folder: Path) -> dict[str, tuple[Path, Manifest]]:
+    return {f"{name} {m.precision}": (folder / m.file, m) for m in read_manifests(folder)}
+
+
+@contextmanager
+def lab(root: Path, *, cpu: str = "cortex-a76") -> Iterator[tuple[Any, Path]]:
+    """The machine under icount, and its ssh config. Its adb port is kept: it is the device's name in the run."""
+    kept = root / "adb_port"
+    if not kept.exists():
+        kept.write_text(str(free_port()))
+    machine = Machine(built_image(), root / "machine", cpu=cpu, icount=True)
+    machine.adb_port = int(kept.read_text())
+    with machine, AdbServer(root / "adb_home") as server:
+        os.environ["ANDROID_ADB_SERVER_PORT"] = str(server.port)
+        server.connect(machine.adb_serial)
+        yield machine, machine.write_ssh_files(root / "ssh_files")
+
+
+if __name__ == "__main__":
+    main()
