@@ -96,7 +96,6 @@ def read_facts(text: str, *, id: str, kind: str, prefer: RunnerKind | None = Non
     runtimes, runners = _runtimes(packages, abi, system, prefer)
     memory = re.findall(r"\d+", part.get("memory", ""))
     temperatures = [int(t) / 1000 for t in part.get("temperature", "").split() if t.lstrip("-").isdigit()]
-    soc = " ".join(prop[name] for name in ("ro.soc.manufacturer", "ro.soc.model") if prop.get(name))
     libc = re.search(r"glibc|gnu libc", part.get("libc", ""), re.IGNORECASE) and part["libc"].split()[-1]
     os_words = (
         f"Android {android}" if android else system,
@@ -107,7 +106,7 @@ def read_facts(text: str, *, id: str, kind: str, prefer: RunnerKind | None = Non
         id=id,
         kind=kind,
         model=prop.get("ro.product.model") or _first_line(part.get("model", "")) or "unknown",
-        soc=soc or prop.get("ro.board.platform", "") or _first_line(part.get("soc", "")),
+        soc=prop.get("ro.soc.model") or prop.get("ro.board.platform", "") or _first_line(part.get("soc", "")),
         cpu=cpu_name(cpuinfo) or _first_line(part.get("soc", "")) or "unknown",
         abi=abi,
         os=" ".join(word for word in os_words if word),

@@ -61,8 +61,8 @@ class Facts:
         (Facts("arm64-v8a", os="Android 15", kind="adb", soc="SM8750"), "Snapdragon 8 Elite"),
         (Facts("arm64-v8a", os="Android 15", kind="adb", soc="Tensor"), "Google Tensor (GS101, Pixel 6)"),
         (Facts("arm64-v8a", os="Android 15", kind="adb", soc="Tensor G3"), "generic"),
-        (Facts("aarch64", model="linux,dummy-virt", cpu="implementer 0x41, parts 0xd08"), "ARM64 lab, cortex-a72"),
-        (Facts("aarch64", model="linux,dummy-virt", cpu="implementer 0x41, parts 0xd0b"), "ARM64 lab, cortex-a76"),
+        (Facts("aarch64", soc="linux,dummy-virt", cpu="implementer 0x41, parts 0xd08"), "ARM64 lab, cortex-a72"),
+        (Facts("aarch64", soc="linux,dummy-virt", cpu="implementer 0x41, parts 0xd0b"), "ARM64 lab, cortex-a76"),
         (
             Facts("x86_64", cpu="AMD EPYC (family 25, model 17)"),
             "AMD EPYC, Zen 4 (virtual machine of this project)",

@@ -123,7 +123,7 @@ Apple M2
 
 def test_a_phone() -> None:
     facts = read_facts(PHONE, id="adb:X", kind="adb", prefer="native")
-    assert (facts.model, facts.soc, facts.os) == ("Pixel 8", "Google Tensor G3", "Android 14 5.15")
+    assert (facts.model, facts.soc, facts.os) == ("Pixel 8", "Tensor G3", "Android 14 5.15")
     assert facts.cpu == "implementer 0x41, parts 0xd46 0xd4e"
     assert facts.cpu_features == ("asimd", "asimdhp", "asimddp", "i8mm", "bf16")
     assert (facts.cores, facts.memory_bytes, facts.temperature_c) == (8, 7734568 * 1024, 41.2)
