@@ -9,7 +9,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgeprune.api import compare, export, front, load, merge, predict, probe, prune, quantize, run, tune, verify
+    from edgeprune.api import (
+        compare,
+        explain,
+        export,
+        front,
+        load,
+        merge,
+        predict,
+        probe,
+        prune,
+        quantize,
+        run,
+        tune,
+        verify,
+    )
     from edgeprune.errors import EdgePruneError
     from edgeprune.fronts import FrontPoint
     from edgeprune.latency.compare import Comparison
@@ -19,6 +33,7 @@ if TYPE_CHECKING:
     from edgeprune.recipe import Recipe, read_recipe
     from edgeprune.runs import Run, open_run
     from edgeprune.structure.plan import Plan, read_plan
+    from edgeprune.verify.explain import Explanation
     from edgeprune.verify.verdict import Verdict
 
 __version__ = "0.1.0"
@@ -26,6 +41,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "compare": "api",
     "Comparison": "api",
+    "explain": "api",
+    "Explanation": "api",
     "export": "api",
     "front": "api",
     "FrontPoint": "fronts",
@@ -55,6 +72,7 @@ _HOMES = {
 __all__ = [
     "Comparison",
     "EdgePruneError",
+    "Explanation",
     "FrontPoint",
     "Model",
     "ModelSpec",
@@ -65,6 +83,7 @@ __all__ = [
     "Run",
     "Verdict",
     "compare",
+    "explain",
     "export",
     "front",
     "load",

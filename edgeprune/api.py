@@ -36,6 +36,8 @@ from edgeprune.stages.context import Context
 from edgeprune.structure.find import find_structure
 from edgeprune.structure.plan import Plan
 from edgeprune.structure.surgery import check_base, removed_layers, removed_units
+from edgeprune.verify.explain import Explanation
+from edgeprune.verify.explain import explain as explain_file
 from edgeprune.verify.verdict import Verdict
 
 _MODELS: tuple[Stage, ...] = ("merge", "tune", "prune", "load")
@@ -202,6 +204,14 @@ def predict(
     removed, gone = ({}, ()) if plan is None else (removed_units(plan, structure), removed_layers(plan, structure))
     kept = {name: size - len(removed.get(name, ())) for name, size in structure.sizes.items()}
     return predictor.predict(kept, gone)
+
+
+def explain(file: Path | str, *, device: str, threads: int = 1, limit_db: float | None = None) -> Explanation:
+    """Find the first operator of a .tflite file whose output on a device differs from this machine's.
+
+    See `edgeprune.verify.explain.explain`.
+    """
+    return explain_file(open_device(device), Path(file), threads=threads, limit_db=limit_db)
 
 
 def write_report(run: Run | Path | str, *, progress: Progress | None = None) -> Path:

@@ -21,10 +21,9 @@ def explain(
     """Find the first operator of FILE whose output on the device differs from this machine's."""
     from rich.table import Table
 
-    from edgeprune.devices.discovery import open_device
-    from edgeprune.verify.explain import explain as find
+    from edgeprune import api
 
-    found = find(open_device(device or "local"), file, threads=threads, limit_db=limit_db)
+    found = api.explain(file, device=device or "local", threads=threads, limit_db=limit_db)
     verdict = (
         f"none of {found.operators} operators differs"
         if found.first is None

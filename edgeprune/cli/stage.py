@@ -60,14 +60,29 @@ def export(
     _show(record.result, as_json=as_json)
 
 
-def verify(run: RunArgument, device: DeviceOption = None, as_json: JsonOption = False) -> None:
+def verify(
+    run: RunArgument,
+    device: DeviceOption = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Where a file differs from this machine: from which operator on.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
     """Run every file on the device and hold its figures against the gates."""
+    from dataclasses import asdict
+
     from edgeprune import api
     from edgeprune.verify.verdict import exit_code
 
     with RichProgress().shown() as progress:
         verdict = api.verify(run, device=device, progress=progress)
-    _show(json.loads(verdict.model_dump_json()), as_json=as_json)
+        result = json.loads(verdict.model_dump_json())
+        if explain:
+            parted = [file.file for file in verdict.files if file.format == "tflite" and file.parts_from_host]
+            progress.say(f"files that differ from this machine: {', '.join(parted) or 'none'}")
+            found = {name: api.explain(run / "export" / name, device=verdict.device) for name in parted}
+            result["explained"] = {name: asdict(one) for name, one in found.items()}
+    _show(result, as_json=as_json)
     raise typer.Exit(exit_code(verdict))
 
 

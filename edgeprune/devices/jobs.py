@@ -326,11 +326,12 @@ class _Progress:
             first = len(self._results[case.id].visits)
             entry: dict[str, Any] = {"id": case.id, "model": self._device.path(model), "first_round": first}
             if case.inputs is not None:
-                name = f"inputs-{numbers[case.id]}.npy"
-                np.save(scratch / name, np.ascontiguousarray(case.inputs), allow_pickle=False)
-                files[f"{self._folder}/{name}"] = scratch / name
-                place = self._device.path(f"{self._folder}/{name}")
-                entry |= {"inputs": place, "outputs": place.replace("inputs-", "outputs-")}
+                local = scratch / f"{numbers[case.id]}.npy"
+                np.save(local, np.ascontiguousarray(case.inputs), allow_pickle=False)
+                remote = f"inputs/{file_sha256(local)}.npy"  # kept there: the next file is asked the same
+                files[remote] = local
+                outputs = f"{self._folder}/outputs-{numbers[case.id]}.npy"
+                entry |= {"inputs": self._device.path(remote), "outputs": self._device.path(outputs)}
             found.append(entry)
         return found
 

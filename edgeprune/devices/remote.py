@@ -247,7 +247,7 @@ class RemoteDevice(Device):
         script = (
             f'cd {shlex.quote(folder)} && for f in run/*; do [ -f "$f" ] || continue; read -r p <"$f"; '
             f'd=$(readlink /proc/"$p"/cwd); [ "$d" = {shlex.quote(folder)} ] && kill -9 "$p"; rm -f "$f"; done; '
-            f"find jobs push models native -mindepth 1 -maxdepth 1 -mtime +{FORGET_DAYS} -exec rm -rf {{}} + "
+            f"find jobs push models inputs native -mindepth 1 -maxdepth 1 -mtime +{FORGET_DAYS} -exec rm -rf {{}} + "
             "2>/dev/null; true"
         )
         self._asked(script, step="ending what was left running", check=False)

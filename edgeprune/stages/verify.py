@@ -59,6 +59,7 @@ def verify_stage(context: Context, folder: Path) -> dict[str, Any]:
             images=recipe.verify.images,
             accuracy=accuracy,
             on_progress=context.progress.say,
+            on_images=context.progress.update,
         )
     write_atomic(folder / "verdict.json", verdict.model_dump_json(indent=1).encode())
     failed = [f"{f.file}: {c.name}" for f in verdict.files for c in f.checks if c.outcome == "fail"]

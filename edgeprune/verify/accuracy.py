@@ -15,7 +15,7 @@ from edgeprune.verify.execute import Execution, Floats
 from edgeprune.verify.limits import Gate, at_least, at_most, info
 from edgeprune.verify.outputs import Answers
 from edgeprune.verify.parity import sqnr_db, top1_accuracy, top1_agreement
-from edgeprune.verify.verdict import Check
+from edgeprune.verify.verdict import HOST_AGREEMENT, Check
 
 Runner = Callable[[Floats], Execution]
 
@@ -92,7 +92,7 @@ def _host_checks(manifest: Manifest, outputs: Answers, gates: Gates) -> list[Che
     poor = gates.host_agreement is not False and agreement < gates.host_agreement
     return [
         at_least(
-            "agreement with this machine",
+            HOST_AGREEMENT,
             agreement,
             gates.host_agreement,
             unit="share",

@@ -44,12 +44,14 @@ def verify(
     images: int | None,
     accuracy: Mapping[str, float],
     on_progress: Callable[[str], None] | None = None,
+    on_images: Callable[[str, int, int], None] | None = None,
 ) -> Verdict:
     """Check every exported file of a folder.
 
     `float_outputs` maps images (N, C, H, W) float32 to the float model's logits (N, classes). `original_file` is the
     unpruned model's fp32 file in `runtime`. `images` limits how many test images are used. `accuracy` is top-1 by
-    stage; with the key "original" the drop against it is checked too.
+    stage; with the key "original" the drop against it is checked too. `on_images` gets (what runs, images done, in
+    all).
 
     Raises:
         RunError: there is nothing to check, or a file is missing or was changed since its manifest was written.
@@ -63,7 +65,15 @@ def verify(
     for manifest in manifests:
         check_unchanged(manifest, folder)
     outputs = collect_outputs(
-        manifests, folder, device, float_outputs, test, images=images, threads=threads, on_progress=say
+        manifests,
+        folder,
+        device,
+        float_outputs,
+        test,
+        images=images,
+        threads=threads,
+        on_progress=say,
+        on_images=on_images or _uncounted,
     )
     say("measuring latency")
     speed = measure_speed(
@@ -144,6 +154,10 @@ class _Judge:
             against_original=self.speed.ratios.get(manifest.file),
             profile=profile_of_file(self.device, manifest, self.folder, threads=self.threads),
         )
+
+
+def _uncounted(text: str, done: int, total: int) -> None:
+    """Images that nobody counts."""
 
 
 def _silent(_: str) -> None:

@@ -58,8 +58,8 @@ def explain(
 ) -> Explanation:
     """Find the first operator of a file whose output on the device differs from this machine's.
 
-    The file is cut behind an operator, and both run what is left; by halving, as what has parted stays parted. For
-    the last operator alone that is certain: the search looks at the whole file first.
+    The file is cut behind an operator, and both run what is left. The whole file is looked at first; where that
+    differs, the search halves, which takes for granted that what has parted stays parted.
 
     Args:
         inputs: (N, ...) in the file's own dtype and layout; without: eight random ones, the same each time.

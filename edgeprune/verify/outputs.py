@@ -56,6 +56,7 @@ def collect_outputs(
     images: int | None,
     threads: int,
     on_progress: Callable[[str], None],
+    on_images: Callable[[str, int, int], None],
 ) -> Answers:
     """Run the float model and every file on the first `images` test images (all when None).
 
@@ -79,7 +80,11 @@ def collect_outputs(
         floats.append(np.asarray(float_outputs(part), dtype=np.float32))
         for manifest in manifests:
             on_progress(f"{manifest.file}: test images {done + 1} to {done + len(part)} of {total}")
-            execution = run_file(device, folder / manifest.file, manifest, part, threads=threads)
+
+            def count(images: int, what: str = f"{manifest.file} on {device.id}", before: int = done) -> None:
+                on_images(what, before + images, total)
+
+            execution = run_file(device, folder / manifest.file, manifest, part, threads=threads, on_progress=count)
             if execution.outputs.shape != floats[-1].shape:
                 raise DataError(
                     f"the outputs have shape {execution.outputs.shape}, the float model's {floats[-1].shape}",

@@ -17,6 +17,9 @@ Outcome = Literal["pass", "fail", "info"]
 _CONFIG = ConfigDict(frozen=True, ser_json_inf_nan="strings")
 
 
+HOST_AGREEMENT = "agreement with this machine"  # the name of that check
+
+
 class Check(BaseModel):
     """One figure held against its limit; `info` where the recipe sets no gate.
 
@@ -49,6 +52,11 @@ class FileVerdict(BaseModel):
     @property
     def outcome(self) -> Outcome:
         return "fail" if any(c.outcome == "fail" for c in self.checks) else "pass"
+
+    @property
+    def parts_from_host(self) -> bool:
+        """Whether an attached device names other classes than this machine for more images than the gate allows."""
+        return any(c.name == HOST_AGREEMENT and c.outcome == "fail" for c in self.checks)
 
 
 class Verdict(BaseModel):

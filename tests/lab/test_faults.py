@@ -30,6 +30,10 @@ from edgeprune.structure.operations import OpSignature
 RELU = OpSignature("activation", 3, 3, 4, 4, function="relu")
 TIMING = Timing("interleaved", 6, True, warm_up_runs=1, warm_up_s=0.0, min_runs=4, min_s=0.2, max_samples=16)
 
+# What has to do with one lane only, or with none: it is not tried through both.
+THROUGH_ADB = pytest.mark.parametrize("lab", ["adb"], indirect=True)
+THROUGH_SSH = pytest.mark.parametrize("lab", ["ssh"], indirect=True)
+
 
 class Lab:
     """A machine to break, reached through one lane."""
@@ -151,6 +155,7 @@ def test_a_reboot_in_the_middle_of_a_job_costs_only_time(lab: Lab, relu: Path) -
     assert result.processes == 2
 
 
+@THROUGH_ADB
 def test_a_device_that_lost_its_files_gets_them_again(lab: Lab, relu: Path) -> None:
     device = lab.open()
     run_job(device, Job("litert", (Case("a", relu),), timing=TIMING))
@@ -171,6 +176,7 @@ def test_what_was_finished_is_told_when_the_device_does_not_come_back(
     assert str(lost.value).startswith(device.id)
 
 
+@THROUGH_ADB
 def test_probes_that_were_finished_are_kept(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from edgeprune.structure.units import Layer, Width
 
@@ -200,9 +206,8 @@ def _summary(table: LatencyTable) -> Any:
     return summarize(table)
 
 
+@THROUGH_ADB
 def test_the_adb_server_is_killed_in_the_middle(lab: Lab, relu: Path) -> None:
-    if lab.lane == "ssh":
-        pytest.skip("ssh has no server of its own")
     device = lab.open()
     killed = on("samples", lab.server.kill, count=2)
     result = run_job(device, Job("litert", (Case("a", relu),), timing=TIMING), on_event=killed)
@@ -251,6 +256,7 @@ def test_a_full_disk_is_told_and_left_as_it_was(lab: Lab, relu: Path, tmp_path: 
     device.push_all(many)
 
 
+@THROUGH_ADB
 def test_a_model_that_crashes_the_runner_costs_only_itself(lab: Lab, relu: Path, tmp_path: Path) -> None:
     device = lab.open()
     other = tmp_path / "crash.tflite"
@@ -301,9 +307,8 @@ def test_what_a_killed_holder_left_running_is_ended(lab: Lab) -> None:
     assert not [line for line in lines if "sleep 613" in line]
 
 
+@THROUGH_SSH
 def test_a_changed_host_key_is_refused(lab: Lab, relu: Path, tmp_path: Path) -> None:
-    if lab.lane == "adb":
-        pytest.skip("adb has no host keys")
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / "other")], check=True)
     config = lab.config.read_text()
     known = next(Path(line.split()[1].strip('"')) for line in config.splitlines() if "UserKnownHostsFile" in line)
