@@ -12,25 +12,18 @@ Writes benchmarks/results/lab_devices.json.
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from common import ROOT, imagenet_folders, write_result
-
-sys.path.insert(0, str(ROOT / "tests" / "lab"))
-from machine import AdbServer, Machine, built_image  # type: ignore[import-not-found]
+from lab import lab
 
 from edgeprune.artifacts.export import export
 from edgeprune.data.open import open_data
-from edgeprune.devices.adb import open_adb
 from edgeprune.devices.bundle import native_bundle
 from edgeprune.devices.jobs import Case, Job, Timing, run_job
 from edgeprune.devices.remote import RemoteDevice
@@ -73,7 +66,8 @@ def size(*_: Path) -> dict[str, Any]:
 
 def overhead(*_: Path) -> dict[str, Any]:
     """Wall time of a job less the runs it timed; one probe a job, then 500 in one."""
-    with tempfile.TemporaryDirectory() as scratch, lab(icount=False) as (device, _):
+    with tempfile.TemporaryDirectory() as scratch, lab(icount=False) as machine:
+        device = machine.device
         files = [probe_file(Path(scratch), number) for number in range(PROBES)]
         run_job(device, Job("litert", (Case("0", files[0]),), timing=PROBE))  # the runner goes over
         one = [beside(device, [file]) for file in files[:REPEATS]]
@@ -101,11 +95,11 @@ def beside(device: RemoteDevice, files: list[Path]) -> float:
 def runner(data: Path, cache: Path) -> dict[str, Any]:
     """Medians of both runners, over ssh, and of the native one over adb, on the same machine under icount."""
     files = mobilenet(data, cache)
-    with lab(icount=True) as (device, config):
+    with lab() as machine:
         lanes = {
-            "python_ssh": open_ssh("labarm", config=config, runner="python"),
-            "native_ssh": open_ssh("labarm", config=config, runner="native"),
-            "native_adb": device,
+            "python_ssh": open_ssh("labarm", config=machine.ssh_config, runner="python"),
+            "native_ssh": open_ssh("labarm", config=machine.ssh_config, runner="native"),
+            "native_adb": machine.device,
         }
         found: dict[str, Any] = {}
         for name, file in files.items():
@@ -126,8 +120,8 @@ def cpus(data: Path, cache: Path) -> dict[str, Any]:
     files = mobilenet(data, cache)
     found: dict[str, Any] = {}
     for cpu in ("cortex-a76", "cortex-a72"):
-        with lab(icount=True, cpu=cpu) as (device, _):
-            times = {name: measure(device, [file], runtime="litert")[0] for name, file in files.items()}
+        with lab(cpu=cpu) as machine:
+            times = {name: measure(machine.device, [file], runtime="litert")[0] for name, file in files.items()}
         found[cpu] = {name: {"median_s": m.median_s, "quality": m.quality} for name, m in times.items()}
         found[cpu]["int8_of_fp32"] = times["int8"].median_s / times["fp32"].median_s
     return found
@@ -158,20 +152,6 @@ def mobilenet(data: Path, cache: Path) -> dict[str, Path]:
         ):
             (folder / manifest.file).replace(files[manifest.precision])
     return files
-
-
-@contextmanager
-def lab(*, icount: bool, cpu: str = "cortex-a76") -> Iterator[tuple[RemoteDevice, Path]]:
-    """The machine, opened over adb through a server of its own, and the ssh config to reach it by."""
-    with tempfile.TemporaryDirectory(prefix="edgeprune-lab-") as scratch:
-        folder = Path(scratch)
-        with (
-            Machine(built_image(), folder / "machine", cpu=cpu, icount=icount) as machine,
-            AdbServer(folder / "adb") as server,
-        ):
-            os.environ["ANDROID_ADB_SERVER_PORT"] = str(server.port)
-            server.connect(machine.adb_serial)
-            yield open_adb(machine.adb_serial), machine.write_ssh_files(folder / "ssh")
 
 
 if __name__ == "__main__":

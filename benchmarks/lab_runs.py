@@ -13,23 +13,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from common import ROOT, cifar10_npz, whole_job, write_result
-
-sys.path.insert(0, str(ROOT / "tests" / "lab"))
-from machine import AdbServer, Machine, built_image, free_port  # type: ignore[import-not-found]
+from lab import lab
 
 from edgeprune.artifacts.export import export
 from edgeprune.artifacts.manifest import Manifest
 from edgeprune.data.open import open_data
-from edgeprune.devices.adb import open_adb
 from edgeprune.devices.local import LocalDevice
 from edgeprune.devices.registry import AddedDevice, add_device
 from edgeprune.latency.profile import profile
@@ -63,10 +57,10 @@ def main() -> None:
         if part == "choice":
             found[part] = choice(recipe_for("local", arguments.data, npz, arguments.epochs), root)
         else:
-            with lab(root) as (machine, config):
-                id = f"adb:{machine.adb_serial}" if part == "adb" else f"ssh:{NAME}"
+            with lab(keep=root) as machine:
+                id = machine.device.id if part == "adb" else f"ssh:{NAME}"
                 if part == "ssh":
-                    add_device(AddedDevice(name=NAME, host="labarm", ssh_config=str(config)))
+                    add_device(AddedDevice(name=NAME, host="labarm", ssh_config=str(machine.ssh_config)))
                 recipe = recipe_for(id, arguments.data, npz, arguments.epochs)
                 found[part] = whole_job(recipe, root / part)
         done.write_text(json.dumps(found))
@@ -99,8 +93,8 @@ def choice(recipe: Recipe, root: Path) -> dict[str, Any]:
     files = {**unpruned(recipe, root / "unpruned"), **exported("pruned", root / "adb" / "export")}
     found: dict[str, Any] = {"accuracy": accuracies(recipe, files), "latency": {}, "kernels": {}}
     for cpu in ("cortex-a76", "cortex-a72"):
-        with lab(root, cpu=cpu) as (machine, _):
-            device = open_adb(machine.adb_serial)
+        with lab(cpu=cpu) as machine:
+            device = machine.device
             measured = measure(device, [file for file, _ in files.values()], runtime="litert")
             found["latency"][cpu] = {
                 name: {"median_s": m.median_s, "low_s": m.low_s, "high_s": m.high_s, "quality": m.quality}
@@ -146,20 +140,6 @@ def unpruned(recipe: Recipe, folder: Path) -> dict[str, tuple[Path, Manifest]]:
 
 def exported(name: str, folder: Path) -> dict[str, tuple[Path, Manifest]]:
     return {f"{name} {m.precision}": (folder / m.file, m) for m in read_manifests(folder)}
-
-
-@contextmanager
-def lab(root: Path, *, cpu: str = "cortex-a76") -> Iterator[tuple[Any, Path]]:
-    """The machine under icount, and its ssh config. Its adb port is kept: it is the device's name in the run."""
-    kept = root / "adb_port"
-    if not kept.exists():
-        kept.write_text(str(free_port()))
-    machine = Machine(built_image(), root / "machine", cpu=cpu, icount=True)
-    machine.adb_port = int(kept.read_text())
-    with machine, AdbServer(root / "adb_home") as server:
-        os.environ["ANDROID_ADB_SERVER_PORT"] = str(server.port)
-        server.connect(machine.adb_serial)
-        yield machine, machine.write_ssh_files(root / "ssh_files")
 
 
 if __name__ == "__main__":

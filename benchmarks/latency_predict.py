@@ -12,7 +12,10 @@ the predictor falls back on, and how nn-Meter predicts: a sum over kernels), for
 The cost of probing stands beside one process for each probe: --processes of MobileNetV2's operations, each timed in a
 process of its own, times how many there are.
 
-Everything resumes: one JSON file a plan in --cache. Writes benchmarks/results/latency_predict.json.
+With --lab the device is the ARM64 machine of tests/lab under icount, over adb, for which six nets with small inputs
+stand in: an inference takes a hundred times as long there. Nothing drifts there, so each plan is measured once.
+
+Everything resumes: one JSON file a plan in --cache. Writes benchmarks/results/latency_predict.json (or _lab.json).
 """
 
 from __future__ import annotations
@@ -23,14 +26,17 @@ import random
 import statistics
 import tempfile
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from common import write_result
+from common import ROOT, write_result
+from lab import lab
 from scipy.stats import binomtest
 
 import edgeprune
 from edgeprune.artifacts.export import MeasuringExporter
+from edgeprune.devices.base import Device
 from edgeprune.devices.jobs import runtime_build
 from edgeprune.devices.local import LocalDevice
 from edgeprune.latency.predictor import Predictor, predictor_of
@@ -55,6 +61,15 @@ MODELS = (
     "convnext_atto",
     "deit_tiny_patch16_224",
 )
+CIFAR = ROOT / "examples" / "cifar_resnet.py"
+LAB_MODELS: dict[str, dict[str, Any]] = {  # name -> what `edgeprune.load` takes
+    "resnet20": {"source": f"{CIFAR}:resnet20", "input_size": (3, 32, 32)},
+    "resnet56": {"source": f"{CIFAR}:resnet56", "input_size": (3, 32, 32)},
+    "mobilenetv2_100": {"source": "mobilenetv2_100", "input_size": (3, 64, 64)},
+    "mobilenetv3_large_100": {"source": "mobilenetv3_large_100", "input_size": (3, 64, 64)},
+    "efficientnet_b0": {"source": "efficientnet_b0", "input_size": (3, 64, 64)},
+    "convnext_atto": {"source": "convnext_atto", "input_size": (3, 64, 64)},
+}
 PROCESSES = 3  # of which the median counts
 GRANULARITY, MINIMUM = 8, 8
 SHARE = 0.25  # of its units that a group keeps at least
@@ -63,13 +78,17 @@ SHARE = 0.25  # of its units that a group keeps at least
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--cache", type=Path, default=Path(".cache/predict"))
-    parser.add_argument("--models", nargs="+", default=list(MODELS))
+    parser.add_argument("--models", nargs="+")
+    parser.add_argument("--lab", action="store_true", help="on the ARM64 machine of tests/lab")
     parser.add_argument("--plans", type=int, default=10, help="for each model")
     parser.add_argument("--alone", nargs="*", default=["resnet18", "mobilenetv2_100"])
     parser.add_argument("--processes", type=int, default=24, help="operations that are timed one process each")
     arguments = parser.parse_args()
     arguments.cache.mkdir(parents=True, exist_ok=True)
-    models = {name: of_model(name, arguments) for name in arguments.models}
+    names = arguments.models or list(LAB_MODELS if arguments.lab else MODELS)
+    with lab() if arguments.lab else nullcontext() as machine:
+        device = machine.device if machine else LocalDevice()
+        models = {name: of_model(name, device, arguments) for name in names}
     rows = [row for found in models.values() for row in found["plans"]]
     result: dict[str, Any] = {
         "settings": {"plans": arguments.plans, "processes": PROCESSES, "granularity": GRANULARITY, "share": SHARE},
@@ -80,20 +99,22 @@ def main() -> None:
             [row["predicted_s"] / row["measured_s"] - 1 for row in rows if "alone_s" in row]
         ),
         "interval covers": share([row["low_s"] <= row["measured_s"] <= row["high_s"] for row in rows if row["low_s"]]),
-        "one_process_per_probe": one_process_each(arguments) if arguments.processes else None,
+        "one_process_per_probe": one_process_each(arguments) if arguments.processes and not arguments.lab else None,
         "models": models,
     }
     print(json.dumps({key: value for key, value in result.items() if key != "models"}, indent=1))
-    print(f"wrote {write_result('latency_predict', result)}")
+    print(f"wrote {write_result('latency_predict_lab' if arguments.lab else 'latency_predict', result)}")
 
 
-def of_model(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
+def of_model(name: str, device: Device, arguments: argparse.Namespace) -> dict[str, Any]:
     """The model's probing and its plans, those of the cache included."""
     folder = arguments.cache / name
     folder.mkdir(exist_ok=True)
     files = [folder / f"plan-{number}.json" for number in range(arguments.plans)]
     if not all(file.exists() for file in (folder / "probed.json", *files)):
-        measure_plans(name, files, folder, with_alone=name in arguments.alone)
+        loaded = LAB_MODELS[name] if arguments.lab else {"source": name}
+        with_alone = name in arguments.alone and not arguments.lab
+        measure_plans(edgeprune.load(**loaded), device, files, folder, with_alone=with_alone)
     plans = [json.loads(file.read_text()) for file in files]
     errors = [row["predicted_s"] / row["measured_s"] - 1 for row in plans]
     ratios = [row["predicted_ratio"] / row["ratio"] - 1 for row in plans]
@@ -101,12 +122,11 @@ def of_model(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     return {**probed, "seconds": summary(errors), "ratio": summary(ratios), "plans": plans}
 
 
-def measure_plans(name: str, files: list[Path], folder: Path, *, with_alone: bool) -> None:
+def measure_plans(model: Model, device: Device, files: list[Path], folder: Path, *, with_alone: bool) -> None:
     """Probe the model and measure the plans that are not there yet."""
-    model = edgeprune.load(name)
     with MeasuringExporter("litert") as exporter:
         probing = Probing(
-            device=LocalDevice(),
+            device=device,
             table=LatencyTable(folder / "table.sqlite"),
             runtime="litert",
             exporter=exporter,
@@ -123,7 +143,7 @@ def measure_plans(name: str, files: list[Path], folder: Path, *, with_alone: boo
             row = of_plan(model, structure, predictor, alone, number, probing, folder)
             write_atomic(file, json.dumps(row).encode())
             print(
-                f"{name} {number}: predicted {1e3 * row['predicted_s']:.3f} ms, measured "
+                f"{folder.name} {number}: predicted {1e3 * row['predicted_s']:.3f} ms, measured "
                 f"{1e3 * row['measured_s']:.3f} ms ({100 * (row['predicted_s'] / row['measured_s'] - 1):+.1f} %), "
                 f"ratio {100 * (row['predicted_ratio'] / row['ratio'] - 1):+.1f} %",
                 flush=True,
@@ -185,10 +205,11 @@ def of_plan(
     file = folder / "plan.tflite"
     probing.exporter.write(model.with_module(merge(pruned, model.example_input())), file)
     files = [file, folder / "original.tflite"]
-    pairs = [measure(probing.device, files, runtime="litert", protocol="quick") for _ in range(PROCESSES)]
+    processes = PROCESSES if probing.device.id == "local" else 1
+    pairs = [measure(probing.device, files, runtime="litert", protocol="quick") for _ in range(processes)]
     file.unlink()
     found, originals = zip(*pairs, strict=True)
-    middle = sorted(found, key=lambda one: one.median_s)[PROCESSES // 2]
+    middle = sorted(found, key=lambda one: one.median_s)[processes // 2]
     return {
         "predicted_s": prediction.seconds,
         "low_s": prediction.low_s,
