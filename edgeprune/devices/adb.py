@@ -66,7 +66,7 @@ def attached() -> dict[str, str]:
     for line in _run([client, "devices"]).stdout.splitlines():
         match = re.fullmatch(r"(.+?)\t(.+)", line)
         if match:
-            found[match[1]] = match[2].split(";")[0].strip().removesuffix(" (user in plugdev group")
+            found[match[1]] = match[2].split(";")[0].strip()
     return found
 
 
@@ -135,7 +135,7 @@ def _why_not(state: str | None, serial: str) -> str | None:
     if state is None:
         return f"adb sees no device {serial!r}"
     known = next((words for name, words in NOT_READY.items() if state.startswith(name)), None)
-    return f"the device is {state}" + (f": {known}" if known else "")
+    return f"adb says `{state.partition(' (')[0]}`" + (f": {known}" if known else "")
 
 
 def not_ready(state: str) -> str:

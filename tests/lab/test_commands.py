@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,9 @@ from machine import AdbServer, Machine
 sys.path.insert(0, str(Path(__file__).parents[1] / "cli"))
 from tiny_job import Done, edgeprune, write_job
 
+from edgeprune.devices.adb import open_adb
+from edgeprune.devices.jobs import runtime_build
+from edgeprune.latency.care import profile_of
 from edgeprune.latency.tflite_writer import write_operation
 from edgeprune.structure.operations import OpSignature
 
@@ -153,3 +156,18 @@ def test_a_whole_run_over_adb_hits_its_target_at_once(
     assert 0.4 < ratio["ratio"] < 0.63
     page = (run / "report" / "report.html").read_text()
     assert "Where its time goes on" in page
+
+
+def test_the_two_processors_are_two_devices(
+    fresh_machine: Callable[..., Machine], adb_server: AdbServer, lab_environment: None, arm: Machine, conv: Path
+) -> None:
+    """Without dot product it is another device: other facts, profile and fingerprint, so other latency tables."""
+    plain = fresh_machine(cpu="cortex-a72")
+    adb_server.connect(plain.adb_serial)
+    old, new = open_adb(plain.adb_serial), open_adb(arm.adb_serial)
+    assert "asimddp" in new.facts().cpu_features
+    assert "asimddp" not in old.facts().cpu_features
+    assert (profile_of(old).name, profile_of(new).name) == ("ARM64 lab, cortex-a72", "ARM64 lab, cortex-a76")
+    assert old.facts().fingerprint != new.facts().fingerprint
+    assert runtime_build(old, "litert") == runtime_build(new, "litert")
+    adb_server.disconnect(plain.adb_serial)
