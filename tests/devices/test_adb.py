@@ -22,7 +22,8 @@ def listing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that lists devices in every state, as the real one writes them; it reaches none."""
     client = tmp_path / "adb"
     client.write_text(
-        f'#!/bin/sh\ncase "$*" in devices) printf "{LISTING}";; start-server) :;; *) echo "error: closed" >&2; exit 1;; '
+        f'#!/bin/sh\ncase "$*" in devices) printf "{LISTING}";; start-server) :;; '
+        '*) echo "error: closed" >&2; exit 1;; '
         "esac\n"
     )
     client.chmod(client.stat().st_mode | stat.S_IXUSR)
