@@ -136,10 +136,16 @@ def mobilenet(data: Path, cache: Path) -> dict[str, Path]:
             {
                 "model": {
                     "name": "mobilenetv2_100",
-                    "pretrained": False,
+                    "arguments": {"pad_type": "same", "bn_eps": 1e-3},
                     "checkpoint": str((data / "weights" / "mobilenetv2_100_keras_in1k.safetensors").resolve()),
                 },
-                "data": {"source": str(imagenet_folders(data, cache)), "calibration_images": 64},
+                "data": {
+                    "source": str(imagenet_folders(data, cache)),
+                    "calibration": "calibration",
+                    "test": "test",
+                    "validation_images": 0,
+                    "calibration_images": 64,
+                },
             },
             where="benchmark",
         )

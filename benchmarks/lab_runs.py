@@ -5,7 +5,8 @@
 Boots the machine of tests/lab under icount, where a second is a count of instructions: it repeats, and it is not a
 phone's latency. Parts: `adb` and `ssh` (the whole job, 1,000 test images on the machine and here), `choice` (the
 files of the adb run and the unpruned ones on both processors of the lab, with and without dot product: which is the
-most accurate below a latency differs). Everything resumes. Writes benchmarks/results/lab_runs.json.
+most accurate below a latency differs), `mobilenetv2` (a run to a counted target: its report has the kernels of both
+files on the machine). Everything resumes. Writes benchmarks/results/lab_runs.json.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import ROOT, cifar10_npz, whole_job, write_result
+from common import ROOT, Lines, cifar10_npz, imagenet_folders, whole_job, write_result
 from lab import lab
+from mobilenetv2 import recipe_for as share_recipe
 
+import edgeprune
 from edgeprune.artifacts.export import export
 from edgeprune.artifacts.manifest import Manifest
 from edgeprune.data.open import open_data
@@ -34,8 +37,9 @@ from edgeprune.reparam.merge import merge
 from edgeprune.stages.export import read_manifests
 from edgeprune.verify.execute import run_file
 from edgeprune.verify.parity import top1_accuracy
+from edgeprune.verify.verdict import FileVerdict
 
-PARTS = ("adb", "ssh", "choice")
+PARTS = ("adb", "ssh", "choice", "mobilenetv2")
 NAME = "lab-benchmark"
 
 
@@ -54,7 +58,12 @@ def main() -> None:
     found: dict[str, Any] = json.loads(done.read_text()) if done.exists() else {}
     for part in arguments.only:
         print(f"== {part} {time.strftime('%H:%M:%S')}", flush=True)
-        if part == "choice":
+        if part == "mobilenetv2":
+            with lab(keep=root) as machine:
+                recipe = mobilenet_recipe(machine.device.id, arguments.data, imagenet_folders(arguments.data, root))
+                outcome = edgeprune.run(recipe, root / part, resume=True, progress=Lines())
+            found[part] = {f.file: kernels_of(f) for f in outcome.verdict.files}
+        elif part == "choice":
             found[part] = choice(recipe_for("local", arguments.data, npz, arguments.epochs), root)
         else:
             with lab(keep=root) as machine:
@@ -86,6 +95,28 @@ def recipe_for(device: str, data: Path, npz: Path, epochs: int) -> Recipe:
         },
         where="benchmark",
     )
+
+
+def mobilenet_recipe(device: str, data: Path, folders: Path) -> Recipe:
+    """MobileNetV2, hardly pruned: what counts is what its files do on the machine."""
+    recipe = share_recipe(data, folders, share=0.9, epochs=1).model_dump(exclude_unset=True)
+    recipe |= {"device": {"id": device}, "export": {"formats": ["tflite"]}}
+    recipe["prune"] |= {"target": "295MMACs"}
+    recipe["verify"] |= {"images": 100}
+    return parse_recipe(recipe, where="benchmark")
+
+
+def kernels_of(file: FileVerdict) -> dict[str, Any]:
+    profile = file.profile
+    assert file.latency is not None
+    assert profile is not None
+    return {
+        "median_s": file.latency.median_s,
+        "kernels": len(profile.kernels),
+        "kernels_s": profile.sum_s,
+        "dearest": [[k.name, k.median_s, k.share] for k in sorted(profile.kernels, key=lambda k: -k.median_s)[:8]],
+        "checks": {c.name: {"value": c.value, "outcome": c.outcome} for c in file.checks},
+    }
 
 
 def choice(recipe: Recipe, root: Path) -> dict[str, Any]:
