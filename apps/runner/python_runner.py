@@ -307,11 +307,11 @@ def profile_case(job: Job, case: Job) -> None:
     """Time of each kernel in each run; only LiteRT tells."""
     if job["runtime"] != "litert":
         raise CaseError("run", f"{job['runtime']} has no profiler that this runner can ask")
-    from litert_profile import profiled  # type: ignore[import-not-found]
-
     try:
+        from litert_profile import profiled  # type: ignore[import-not-found]
+
         found = profiled(case["model"], job["threads"], job["runs"], job["warm_up_runs"])
-    except (RuntimeError, OSError, AttributeError) as error:
+    except (RuntimeError, OSError, AttributeError, ImportError) as error:
         raise CaseError("run", f"{type(error).__name__}: {error}") from error
     emit("profile", case=case["id"], **found)
 

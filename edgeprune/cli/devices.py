@@ -69,9 +69,9 @@ def _add(kind: str, host: str, name: str | None, config: str | None, python: str
 
     from pydantic import ValidationError
 
-    from edgeprune.devices.discovery import open_device
-    from edgeprune.devices.registry import AddedDevice, add_device, remove_device
-    from edgeprune.errors import EdgePruneError, UsageError
+    from edgeprune.devices.discovery import open_added
+    from edgeprune.devices.registry import AddedDevice, add_device
+    from edgeprune.errors import UsageError
 
     entry = {
         "name": name or host.rpartition("@")[2],
@@ -85,15 +85,11 @@ def _add(kind: str, host: str, name: str | None, config: str | None, python: str
         added = AddedDevice.model_validate(entry)
     except ValidationError as error:
         first = error.errors()[0]
-        raise UsageError(
-            f"{'.'.join(map(str, first['loc']))}: {first['msg']}", where=host, hint="give it a plain --name"
-        ) from error
+        field = ".".join(map(str, first["loc"]))
+        hint = "give it a plain --name" if field == "name" else "see `edgeprune devices add --help`"
+        raise UsageError(f"{field}: {first['msg']}", where=host, hint=hint) from error
+    facts = open_added(added).facts()  # what cannot be reached is not added
     add_device(added)
-    try:
-        facts = open_device(added.id).facts()
-    except EdgePruneError:
-        remove_device(added.id)  # what cannot be reached is not added
-        raise
     typer.echo(f"{added.id}: {facts.model}, {facts.cores} x {facts.cpu}, {facts.os}", err=True)
     if not facts.ready:
         typer.echo(f"not ready yet: {facts.reason}", err=True)

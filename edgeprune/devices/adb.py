@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from edgeprune.devices.remote import RemoteDevice
-from edgeprune.devices.shell import Shell
+from edgeprune.devices.shell import WHAT_TO_CHECK, Shell
 from edgeprune.errors import DeviceError, DeviceLost, ToolkitMissing
 
 WORK_FOLDER = "/data/local/tmp/edgeprune"  # the one place of Android where a shell may keep and start programs
@@ -97,13 +97,16 @@ class AdbShell(Shell):
 
     def lost(self, step: str, said: str) -> DeviceError:
         """Why the client gave up."""
-        why = _why_not(attached().get(self._serial), self._serial)
+        try:
+            why = _why_not(attached().get(self._serial), self._serial)
+        except DeviceError as error:  # its server does not start
+            why = error.what
         said = _last(said)
         if why is None:
             why = f"the connection broke off{f' ({said})' if said else ''}"
         elif said:
             why = f"{why} ({said})"
-        return DeviceLost(f"{step}: {why}", where=self.device_id, hint="then go on with --resume: nothing is lost")
+        return DeviceLost(f"{step}: {why}", where=self.device_id, hint=WHAT_TO_CHECK)
 
     def connect(self) -> None:
         """See that the device is there; an address that the server does not know is connected to.

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from edgeprune.devices.base import Device, DeviceFacts
+from edgeprune.devices.base import DeviceFacts
 from edgeprune.errors import DeviceError, ToolkitMissing
 
 LIST_S = 20.0
@@ -23,28 +23,6 @@ NO_RUNNER = (
     "it is seen, but edgeprune has no app for iOS yet that runs models there: measure Core ML files on a Mac"
     " (`edgeprune devices add mac HOST`), or with Xcode's performance report"
 )
-
-
-def open_apple(name: str) -> Device:
-    """A Mac that was added by name.
-
-    Raises:
-        DeviceError: no Mac of that name was added, or it is an iPhone, which cannot be measured on yet.
-    """
-    from edgeprune.devices.registry import added_devices
-    from edgeprune.devices.ssh import open_ssh
-
-    id = f"apple:{name}"
-    for added in added_devices():
-        if added.id == id:
-            config = Path(added.ssh_config) if added.ssh_config else None
-            return open_ssh(added.host, id=id, config=config, python=added.python, runner="python", kind="apple")
-    for facts in find_apple():
-        if facts.id == id:
-            raise DeviceError(facts.reason, where=id, hint="see docs/devices.md")
-    raise DeviceError(
-        f"no Apple device is called {name!r}", hint="Macs are added with `edgeprune devices add mac HOST --name NAME`"
-    )
 
 
 def find_apple() -> Iterator[DeviceFacts]:

@@ -6,7 +6,6 @@ import os
 import selectors
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -17,6 +16,7 @@ from typing import IO
 STDERR_TAIL = 4000
 LINE_MOST = 16 << 20  # a line longer than this is no answer
 BLOCK = 1 << 16
+LINGER_S = 2.0  # stderr is read so long after stdout has ended
 
 
 @dataclass(frozen=True)
@@ -44,48 +44,61 @@ def run_lines(
     env: dict[str, str] | None = None,
     silence_s: float | None = None,
     on_silence: Callable[[], None] | None = None,
+    end_all: bool = True,
 ) -> Ended:
-    """Run a command with nothing on stdin; each line of stdout goes to `on_line` as it comes.
+    """Run a command with nothing on stdin; each line of stdout goes to `on_line` as it comes. What is left of a line
+    that was cut off is dropped.
 
     The child and all it started are ended when the time is up, when `on_line` or `on_silence` raise, or when the
-    caller is interrupted. `on_silence` is called whenever nothing came for `silence_s` seconds.
+    caller is interrupted; `end_all`: what it has started after a normal end, too. `on_silence` is called whenever
+    nothing came for `silence_s` seconds.
 
     Raises:
         TooLate, TooLong: it was ended.
         OSError: it could not be started.
     """
-    with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(
-            list(argv),
-            cwd=cwd,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            start_new_session=True,
-        )
-        assert process.stdout is not None
+    deadline = time.monotonic() + timeout_s
+    process = subprocess.Popen(
+        list(argv),
+        cwd=cwd,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        with process.stdout, process.stderr:
+            tail = _read(process.stdout, process.stderr, on_line, deadline, silence_s, on_silence)
         try:
-            with process.stdout:
-                _read(process.stdout, on_line, time.monotonic() + timeout_s, silence_s, on_silence)
-            exit_code = process.wait()
-        finally:
-            end_group(process)
-        return Ended(exit_code, tail_of(errors))
+            exit_code = process.wait(max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            raise TooLate from None
+    except BaseException:
+        end_group(process)
+        raise
+    if end_all:
+        end_group(process)
+    return Ended(exit_code, tail.decode(errors="replace"))
 
 
 def _read(
-    stream: IO[bytes],
+    stdout: IO[bytes],
+    stderr: IO[bytes],
     on_line: Callable[[str], None],
     deadline: float,
     silence_s: float | None,
     on_silence: Callable[[], None] | None,
-) -> None:
-    held = bytearray()
+) -> bytes:
+    """Read both until stdout ends; returns the last of stderr."""
+    held, tail = bytearray(), b""
     heard = time.monotonic()
     with selectors.DefaultSelector() as selector:
-        selector.register(stream, selectors.EVENT_READ)
-        while True:
+        selector.register(stdout, selectors.EVENT_READ)
+        selector.register(stderr, selectors.EVENT_READ)
+        while stdout in selector.get_map():
             now = time.monotonic()
             if now >= deadline:
                 raise TooLate
@@ -95,21 +108,33 @@ def _read(
                     on_silence()
                 heard = time.monotonic()
                 continue
-            if not selector.select(min(deadline, quiet_until) - now):
-                continue
-            block = os.read(stream.fileno(), BLOCK)
-            heard = time.monotonic()
-            if not block:
-                break
-            held += block
-            *lines, rest = held.split(b"\n")
-            for line in lines:
-                on_line(line.decode(errors="replace"))
-            held = bytearray(rest)
-            if len(held) > LINE_MOST:
-                raise TooLong
-    if held:
-        on_line(held.decode(errors="replace"))
+            for key, _ in selector.select(min(deadline, quiet_until) - now):
+                block = os.read(key.fd, BLOCK)
+                if not block:
+                    selector.unregister(key.fileobj)
+                elif key.fileobj is stderr:
+                    tail = (tail + block)[-STDERR_TAIL:]
+                else:
+                    heard = time.monotonic()
+                    held = _lines(held + block, on_line)
+        until = time.monotonic() + LINGER_S
+        while stderr in selector.get_map() and time.monotonic() < until:
+            for key, _ in selector.select(LINGER_S / 10):
+                block = os.read(key.fd, BLOCK)
+                tail = (tail + block)[-STDERR_TAIL:]
+                if not block:
+                    selector.unregister(stderr)
+    return tail
+
+
+def _lines(held: bytearray, on_line: Callable[[str], None]) -> bytearray:
+    """Hand out whole lines; returns what is left."""
+    *lines, rest = held.split(b"\n")
+    for line in lines:
+        on_line(line.decode(errors="replace"))
+    if len(rest) > LINE_MOST:
+        raise TooLong
+    return bytearray(rest)
 
 
 def tail_of(errors: IO[bytes]) -> str:

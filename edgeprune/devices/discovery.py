@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgeprune.devices.base import Device, DeviceFacts
 from edgeprune.devices.facts import local_facts
 from edgeprune.devices.local import LocalDevice
 from edgeprune.errors import DeviceError, EdgePruneError, ToolkitMissing, UsageError
+
+if TYPE_CHECKING:
+    from edgeprune.devices.registry import AddedDevice
 
 
 def find_devices() -> list[DeviceFacts]:
@@ -47,9 +52,7 @@ def open_device(id: str) -> Device:
     if kind == "ssh" and name:
         return _open_ssh(id, name)
     if kind == "apple" and name:
-        from edgeprune.devices.apple import open_apple
-
-        return open_apple(name)
+        return _open_apple(id, name)
     known = known_ids()
     near = difflib.get_close_matches(id, known, n=1)
     hint = f"did you mean `{near[0]}`? " if near else ""
@@ -57,16 +60,38 @@ def open_device(id: str) -> Device:
 
 
 def _open_ssh(id: str, name: str) -> Device:
-    from pathlib import Path
-
     from edgeprune.devices.registry import added_devices
     from edgeprune.devices.ssh import open_ssh
 
     for added in added_devices():
         if added.id == id:
-            config = Path(added.ssh_config) if added.ssh_config else None
-            return open_ssh(added.host, id=id, config=config, python=added.python, runner=added.runner)
+            return open_added(added)
     return open_ssh(name)
+
+
+def _open_apple(id: str, name: str) -> Device:
+    from edgeprune.devices.apple import find_apple
+    from edgeprune.devices.registry import added_devices
+
+    for added in added_devices():
+        if added.id == id:
+            return open_added(added)
+    for facts in find_apple():
+        if facts.id == id:
+            raise DeviceError(facts.reason, where=id, hint="see docs/devices.md")
+    raise DeviceError(
+        f"no Apple device is called {name!r}", hint="Macs are added with `edgeprune devices add mac HOST --name NAME`"
+    )
+
+
+def open_added(added: AddedDevice) -> Device:
+    """A machine as it is, or would be, in the user's list."""
+    from edgeprune.devices.ssh import open_ssh
+
+    config = Path(added.ssh_config) if added.ssh_config else None
+    if added.kind == "mac":
+        return open_ssh(added.host, id=added.id, config=config, python=added.python, runner="python", kind="apple")
+    return open_ssh(added.host, id=added.id, config=config, python=added.python, runner=added.runner)
 
 
 def _adb_devices() -> Iterator[DeviceFacts]:
@@ -104,7 +129,10 @@ def _added_devices() -> Iterator[DeviceFacts]:
 def _apple_devices() -> Iterator[DeviceFacts]:
     from edgeprune.devices.apple import find_apple
 
-    yield from find_apple()
+    try:
+        yield from find_apple()
+    except (DeviceError, ValueError) as error:  # its tool is there and does not work, or says what is no JSON
+        yield absent("apple", "apple", f"iPhones cannot be listed: {error}")
 
 
 def absent(id: str, kind: str, reason: str) -> DeviceFacts:

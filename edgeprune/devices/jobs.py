@@ -4,6 +4,7 @@ that is lost and comes back goes on where it was."""
 from __future__ import annotations
 
 import json
+import re
 import signal
 import tempfile
 import uuid
@@ -28,7 +29,7 @@ PROFILE_WARM_UP_RUNS = 20
 LEASE_WAIT_S = 900.0  # a job in front of ours is waited for this long
 RECONNECT_WAIT_S = 120.0  # a phone takes about a minute to start anew
 MOST_LOSSES = 3  # of the connection in one job
-INFERENCE_BATCH = 250  # inputs; what is done of a batch is lost with the device, finished batches are kept
+INFERENCE_BATCH = 250  # inputs: a device that is lost for a while costs the batch it was at
 
 
 @dataclass(frozen=True)
@@ -136,8 +137,9 @@ class JobResult:
         return self.before, *self.during, self.after
 
 
-class JobLost(DeviceLost):
-    """The device was lost and did not come back; `result` holds what was finished before."""
+class JobBroken(DeviceError):
+    """A job that could not be ended (the device was lost and did not come back, say); `result` holds what was
+    finished before."""
 
     def __init__(self, error: DeviceError, result: JobResult) -> None:
         super().__init__(error.what, where=error.where, hint=error.hint)
@@ -261,6 +263,7 @@ class _Progress:
         self._after: Conditions | None = None
         self._during: list[Conditions] = []
         self._digests: dict[Path, str] = {}
+        self._unreadable: str | None = None
 
     def run(self) -> JobResult:
         processes = losses = 0
@@ -270,12 +273,16 @@ class _Progress:
                 self._run_process(processes)
             except DeviceLost as error:
                 losses += 1
+                if self._job.cases and not self._unfinished():
+                    break  # all is here; whether it comes back does not matter
                 if losses > MOST_LOSSES:
-                    raise self._lost(error) from error
+                    raise self._broken(error) from error
                 try:
                     self._device.reconnect(wait_s=RECONNECT_WAIT_S)
                 except DeviceError as gone:
-                    raise self._lost(gone) from error
+                    raise self._broken(gone) from error
+            except DeviceError as error:
+                raise self._broken(error) from error
         if self._build is None or self._before is None:
             raise DeviceError("the runner did not say what it runs on", where=self._device.id)
         return self._result(self._build, self._before, processes)
@@ -289,7 +296,7 @@ class _Progress:
             remote, local = f"{self._folder}/job-{number}.json", Path(scratch) / "job.json"
             local.write_text(json.dumps(job), encoding="utf-8")
             self._device.push_all({**files, remote: local})
-        self._current, self._ended = None, False
+        self._current, self._ended, self._unreadable = None, False, None
         argv = [*runner.argv, self._device.path(remote)]
         done = self._device.run(argv, timeout_s=self._timeout_s, on_line=self._take)
         if not self._ended:
@@ -298,11 +305,11 @@ class _Progress:
     def _result(self, build: RuntimeBuild, before: Conditions, processes: int) -> JobResult:
         return JobResult(build, before, self._after or before, self._results, processes, tuple(self._during))
 
-    def _lost(self, error: DeviceError) -> DeviceError:
+    def _broken(self, error: DeviceError) -> DeviceError:
         """The error, with what was finished before."""
-        if self._build is None or self._before is None or not isinstance(error, DeviceLost):
+        if self._build is None or self._before is None:
             return error
-        return JobLost(error, self._result(self._build, self._before, 0))
+        return JobBroken(error, self._result(self._build, self._before, 0))
 
     def _head(self) -> dict[str, Any]:
         """What the runner reads of a job besides its cases."""
@@ -347,6 +354,12 @@ class _Progress:
             self._digests[model] = file_sha256(model)
         weights = model.with_name(model.name + ".data")  # ONNX keeps large weights beside the file, found by name
         if weights.is_file():
+            if not re.fullmatch(r"[A-Za-z0-9._-]+", model.name):
+                raise UsageError(
+                    "a file with weights beside it keeps its name on a device, and this one cannot be kept there",
+                    where=str(model),
+                    hint="export it under a name of letters, digits, dots, dashes and underscores",
+                )
             folder = f"models/{self._digests[model]}"
             files |= {f"{folder}/{model.name}": model, f"{folder}/{weights.name}": weights}
             return f"{folder}/{model.name}"
@@ -356,14 +369,23 @@ class _Progress:
 
     def _take(self, line: str) -> None:
         """One line of the runner."""
+        if self._unreadable is not None:
+            raise DeviceError(f"the runner said something unreadable: {self._unreadable!r}", where=self._device.id)
         try:
             event = json.loads(line)
             kind = event["event"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise DeviceError(f"the runner said something unreadable: {line[:200]!r}", where=self._device.id) from error
+        except (ValueError, KeyError, TypeError):
+            self._unreadable = line[:200]  # the last of a runner that was killed in the middle of it, unless more comes
+            return
         case = self._results.get(event.get("case", ""))
         if kind == "start":
             self._build = RuntimeBuild(name=event["runtime"], version=event["version"], sha256=event["sha256"])
+            if self._job.cores and set(event["cores"]) != set(self._job.cores):
+                raise DeviceError(
+                    f"it runs on the cores {event['cores']} instead of {list(self._job.cores)}",
+                    where=self._device.id,
+                    hint="some are switched off: wait for them, or change `cpu_affinity` in a profile of yours",
+                )
         elif kind == "conditions":
             now = Conditions.model_validate({k: v for k, v in event.items() if k not in ("event", "when")})
             if event["when"] == "before":

@@ -16,11 +16,12 @@ from edgeprune.devices.base import DeviceFacts, RunnerKind
 from edgeprune.devices.conditions import Conditions
 from edgeprune.devices.facts import NATIVE_ABIS, RUNTIME_PACKAGES, abi_of, cpu_features, cpu_name
 
+ANY_PYTHON = "python3"  # the interpreter that is asked for where the user names none
 _PYTHON_PROBE = (
     "import json,sys;from importlib import metadata as m;f={};"
     "n=[d.metadata['Name'].lower() for d in m.distributions() if d.metadata['Name']];"
     "[f.update({p:m.version(p)}) for p in ('ai-edge-litert','tflite-runtime','executorch','onnxruntime','coremltools',"
-    "'numpy') if p in n];print(json.dumps([sys.executable,f]))"
+    "'numpy') if p in n];print(json.dumps([sys.executable,f,sys.version_info[:2]]))"
 )
 
 _FACTS = "; ".join(
@@ -80,11 +81,14 @@ def properties(text: str) -> dict[str, str]:
     return dict(re.findall(r"^\[([^\]]+)\]: \[([^\]]*)\]\s*$", text, re.MULTILINE))
 
 
-def read_facts(text: str, *, id: str, kind: str, prefer: RunnerKind | None = None) -> DeviceFacts:
+def read_facts(
+    text: str, *, id: str, kind: str, prefer: RunnerKind | None = None, asked: str = ANY_PYTHON
+) -> DeviceFacts:
     """Facts from the answer to `facts_script`. `prefer`: which runner to use where a runtime has both.
 
     Without a word from the user a runtime that is installed there is used as it is, by the Python runner; LiteRT is
-    brought along, with the native runner, where none is installed.
+    brought along, with the native runner, where none is installed. An interpreter that the user named (`asked`) has to
+    be there.
     """
     part = parts(text)
     prop = properties(part.get("properties", ""))
@@ -94,6 +98,14 @@ def read_facts(text: str, *, id: str, kind: str, prefer: RunnerKind | None = Non
     abi = abi_of(machine)
     python, packages = _python(part.get("python", ""))
     runtimes, runners = _runtimes(packages, abi, system, prefer)
+    reason = ""
+    if asked not in ("", ANY_PYTHON) and not python:
+        reason = f"{asked} there is no Python 3.11 or newer with numpy"
+    elif not runtimes:
+        reason = (
+            f"nothing runs models on {abi or 'this processor'} {system}: no runtime is installed in a Python 3.11 or"
+            " newer there, and the native runner is for aarch64 and x86_64 Linux and Android"
+        )
     memory = re.findall(r"\d+", part.get("memory", ""))
     temperatures = [int(t) / 1000 for t in part.get("temperature", "").split() if t.lstrip("-").isdigit()]
     libc = re.search(r"glibc|gnu libc", part.get("libc", ""), re.IGNORECASE) and part["libc"].split()[-1]
@@ -117,21 +129,18 @@ def read_facts(text: str, *, id: str, kind: str, prefer: RunnerKind | None = Non
         runners=runners,
         python=python,
         temperature_c=max(temperatures, default=None),
-        ready=bool(runtimes),
-        reason=""
-        if runtimes
-        else f"nothing runs models on {abi or 'this processor'} {system}: no Python runtime is"
-        " installed there, and the native runner is for aarch64 and x86_64 Linux and Android",
+        ready=not reason,
+        reason=reason,
     )
 
 
 def _python(text: str) -> tuple[str, dict[str, str]]:
-    """(interpreter, versions of what interests us) there; nothing where there is no Python or no numpy."""
+    """(interpreter, versions of what interests us) there; nothing where there is no Python that the runner can use."""
     try:
-        executable, packages = json.loads(_first_line(text))
+        executable, packages, version = json.loads(_first_line(text))
     except (ValueError, TypeError):
         return "", {}
-    return (executable, packages) if "numpy" in packages else ("", {})
+    return (executable, packages) if "numpy" in packages and version >= [3, 11] else ("", {})
 
 
 def _runtimes(

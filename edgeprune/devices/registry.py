@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tomllib
@@ -94,12 +95,14 @@ def _write(devices: tuple[AddedDevice, ...], path: Path) -> None:
         lines += [f"{key} = {_text(str(value))}" for key, value in device.model_dump(exclude_defaults=True).items()]
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    try:
+        content = ("\n".join(lines) + "\n").encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"a name or path is no valid UTF-8: {error}", where=str(path), hint="rename it") from error
+    partial.write_bytes(content)
     partial.replace(path)
 
 
 def _text(value: str) -> str:
-    """A TOML string; JSON's escapes are TOML's."""
-    import json
-
-    return json.dumps(value, ensure_ascii=True)
+    """A TOML string: JSON's escapes below the letters are TOML's; the letters stay as they are."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

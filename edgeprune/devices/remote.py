@@ -33,7 +33,8 @@ SLOWEST = 100_000  # bytes a second; slower than this a transfer is given up
 SAFE = re.compile(r"[A-Za-z0-9._/=+-]+")
 DAMAGED = 21  # exit code of our own for files that did not arrive as they were sent
 PULL_S = 900.0
-FORGET_DAYS = 7  # what was put there longer ago is removed
+FORGET_DAYS = 30  # what was put there longer ago is removed; test images after a day
+LONG_S = 300.0  # for what a slow disk may take
 RECONNECT_POLL_S = 0.5
 SHA256 = "S=$(command -v sha256sum) || S='shasum -a 256'"  # macOS has the second
 
@@ -77,14 +78,21 @@ class RemoteDevice(Device):
             answer = self._asked(
                 f"mkdir -p {place}/push {place}/run && cd {place} && pwd -P", step="making the work folder"
             )
-            self._folder = answer.text.strip()
+            folder = answer.text.strip()
+            if not SAFE.fullmatch(folder):
+                raise DeviceError(
+                    f"its work folder {folder!r} has letters that scripts cannot take",
+                    where=self.id,
+                    hint="log in there as a user with a plain home folder",
+                )
+            self._folder = folder
         return self._folder
 
     def facts(self) -> DeviceFacts:
         """What the device is; asked once."""
         if self._facts is None:
-            text = self._asked(facts_script(self._python), step="reading the facts", check=False).text
-            self._facts = read_facts(text, id=self.id, kind=self._kind, prefer=self._runner)
+            text = self._asked(facts_script(self._python), step="reading the facts", check=False, timeout_s=LONG_S).text
+            self._facts = read_facts(text, id=self.id, kind=self._kind, prefer=self._runner, asked=self._python)
         return self._facts
 
     def conditions(self) -> Conditions:
@@ -118,7 +126,8 @@ class RemoteDevice(Device):
             return
         needed = sum(wanted[path][1] for path in missing)
         if needed > LARGE:
-            self._ask_for_room(needed)
+            begun = self._sizes([f"{self.folder}/push/{wanted[path][0]}.part" for path in missing])
+            self._ask_for_room(needed - sum(begun.values()))
         for path in [path for path in missing if wanted[path][1] > LARGE]:
             self._push_large(paths[path], path, *wanted[path])
         small = [path for path in missing if wanted[path][1] <= LARGE]
@@ -148,12 +157,12 @@ class RemoteDevice(Device):
     def remove(self, remote: str) -> None:
         """Remove a file or folder of the work folder; nothing there is no error."""
         path = self.path(remote)
-        self._asked(f"rm -rf {shlex.quote(path)}", step=f"removing {remote}", check=False)
+        self._asked(f"rm -rf {shlex.quote(path)}", step=f"removing {remote}", check=False, timeout_s=LONG_S)
         self._verified = {p: v for p, v in self._verified.items() if p != path and not p.startswith(f"{path}/")}
 
     def clean(self) -> None:
         """Remove the work folder; it is made anew when it is needed."""
-        self._asked(f"rm -rf {shlex.quote(self.folder)}", step="cleaning")
+        self._asked(f"rm -rf {shlex.quote(self.folder)}", step="cleaning", timeout_s=LONG_S)
         self._folder = ""
         self._verified.clear()
 
@@ -246,11 +255,12 @@ class RemoteDevice(Device):
         folder = self.folder
         script = (
             f'cd {shlex.quote(folder)} && for f in run/*; do [ -f "$f" ] || continue; read -r p <"$f"; '
-            f'd=$(readlink /proc/"$p"/cwd); [ "$d" = {shlex.quote(folder)} ] && kill -9 "$p"; rm -f "$f"; done; '
-            f"find jobs push models inputs native -mindepth 1 -maxdepth 1 -mtime +{FORGET_DAYS} -exec rm -rf {{}} + "
-            "2>/dev/null; true"
+            'w=$(readlink /proc/"$p"/cwd 2>/dev/null || ps -o args= -p "$p"); '  # a Mac has no /proc
+            f'case "$w" in *{shlex.quote(folder)}*) kill -9 "$p";; esac; rm -f "$f"; done; '
+            f"find jobs push models native -mindepth 1 -maxdepth 1 -mtime +{FORGET_DAYS} -exec rm -rf {{}} + "
+            "2>/dev/null; find inputs -type f -mtime +0 -exec rm -f {} + 2>/dev/null; true"
         )
-        self._asked(script, step="ending what was left running", check=False)
+        self._asked(script, step="ending what was left running", check=False, timeout_s=LONG_S)
         self._swept = True
 
     def _missing(self, wanted: Mapping[str, tuple[str, int]]) -> list[str]:
@@ -357,8 +367,8 @@ class RemoteDevice(Device):
             hint=f"check the rights of {self.folder} there, and that it has `tar`, `sha256sum` and `cat`",
         )
 
-    def _asked(self, script: str, *, step: str, check: bool = True) -> Answer:
-        answer = self._shell.ask(script, step=step)
+    def _asked(self, script: str, *, step: str, check: bool = True, timeout_s: float | None = None) -> Answer:
+        answer = self._shell.ask(script, step=step, timeout_s=timeout_s)
         if check and answer.exit_code:
             raise self._failed(answer, step)
         return answer

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import IO
 from uuid import uuid4
 
-from edgeprune.devices.child import Ended, TooLate, end_group, run_lines, tail_of
+from edgeprune.devices.child import Ended, end_group, run_lines, tail_of
 from edgeprune.errors import DeviceError, DeviceLost
 
 SHORT_S = 20.0  # for what needs no work on the device
 SILENCE_S = 45.0  # after which a device is asked whether it is still there
 PING_S = 10.0  # for the answer
+BANNER_MOST = 1 << 16  # what a login shell says before a file begins
 
 
 @dataclass(frozen=True)
@@ -70,40 +71,31 @@ class Shell(ABC):
         """
         mark, timeout_s = _mark(), SHORT_S if timeout_s is None else timeout_s
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
-            process = self._started(f"{{ {script}; }}; s=$?; echo; echo {mark} $s", stdin, out, errors)
-            try:
-                process.wait(timeout=timeout_s)
-            except subprocess.TimeoutExpired:
-                raise DeviceLost(
-                    f"{step}: no answer within {timeout_s:g} s", where=self.device_id, hint=WHAT_TO_CHECK
-                ) from None
-            finally:
-                end_group(process)
+            self._finish(_framed(script, mark), stdin, out, errors, step, timeout_s)
             out.seek(0)
             body, found, code = out.read().rpartition(f"\n{mark} ".encode())
-            if not found:
+            _, begun, body = body.partition(f"{mark}\n".encode())  # a login shell may have said something before
+            if not found or not begun:
                 raise self.lost(step, tail_of(errors))
             return Answer(int(code), body, tail_of(errors))
 
     def receive(self, script: str, local: Path, *, step: str, timeout_s: float) -> Answer:
         """Run a script whose output goes into a file; the answer's stdout is empty."""
         mark = _mark()
-        with tempfile.TemporaryFile() as errors, local.open("w+b") as out:
-            process = self._started(f"{{ {script}; }}; s=$?; echo; echo {mark} $s", None, out, errors)
-            try:
-                process.wait(timeout=timeout_s)
-            except subprocess.TimeoutExpired:
-                raise DeviceLost(
-                    f"{step}: not finished within {timeout_s:g} s", where=self.device_id, hint=WHAT_TO_CHECK
-                ) from None
-            finally:
-                end_group(process)
+        with tempfile.TemporaryFile() as errors, tempfile.TemporaryFile() as out, local.open("wb") as target:
+            self._finish(_framed(script, mark), None, out, errors, step, timeout_s)
             size = out.seek(0, 2)
+            out.seek(0)
+            head = out.read(BANNER_MOST)
             out.seek(max(0, size - 100))
-            body, found, code = out.read().rpartition(f"\n{mark} ".encode())
-            if not found:
+            tail, found, code = out.read().rpartition(f"\n{mark} ".encode())
+            start = head.find(f"{mark}\n".encode()) + len(mark) + 1
+            if not found or start <= len(mark):
                 raise self.lost(step, tail_of(errors))
-            out.truncate(max(0, size - 100) + len(body))
+            out.seek(start)
+            end = max(0, size - 100) + len(tail)
+            while (left := end - out.tell()) > 0:
+                target.write(out.read(min(left, 1 << 20)))
             return Answer(int(code), b"", tail_of(errors))
 
     def stream(
@@ -121,9 +113,13 @@ class Shell(ABC):
         mark = _mark()
         held: list[str] = []  # the last line, which is empty when it is ours
         codes: list[int] = []
+        begun = False
 
         def take(line: str) -> None:
-            line = line.removesuffix("\r")
+            nonlocal begun
+            if not begun:  # a login shell may say something before
+                begun = line.endswith(mark)
+                return
             if line.startswith(f"{mark} "):
                 codes.append(int(line.removeprefix(f"{mark} ")))
                 if held and not held[0]:
@@ -137,7 +133,7 @@ class Shell(ABC):
                 held.append(line)
 
         wrapped = (
-            f"mkdir -p {pid_file.rpartition('/')[0]}; {script} </dev/null & p=$!; echo $p >{pid_file}; "
+            f"echo {mark}; mkdir -p {pid_file.rpartition('/')[0]}; {script} </dev/null & p=$!; echo $p >{pid_file}; "
             f"wait $p; s=$?; rm -f {pid_file}; echo; echo {mark} $s"
         )
         ended = run_lines(
@@ -147,6 +143,7 @@ class Shell(ABC):
             timeout_s=timeout_s,
             silence_s=SILENCE_S,
             on_silence=lambda: self._still_there(step),
+            end_all=False,  # a jump host's helper lives in the client's group
         )
         if not codes:
             raise self.lost(step, ended.stderr_tail)
@@ -156,10 +153,17 @@ class Shell(ABC):
     def _still_there(self, step: str) -> None:
         self.ask("true", step=f"{step}, asking whether it is still there", timeout_s=PING_S)
 
-    def _started(
-        self, script: str, stdin: IO[bytes] | None, out: IO[bytes], errors: IO[bytes]
-    ) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
+    def _finish(
+        self,
+        script: str,
+        stdin: IO[bytes] | None,
+        out: IO[bytes],
+        errors: IO[bytes],
+        step: str,
+        timeout_s: float,
+    ) -> None:
+        """Run the client to its end. What it leaves running goes on: the helper of a jump host, say."""
+        process = subprocess.Popen(
             self.argv(script),
             env=self.env,
             stdin=stdin if stdin is not None else subprocess.DEVNULL,
@@ -167,11 +171,24 @@ class Shell(ABC):
             stderr=errors,
             start_new_session=True,
         )
+        try:
+            process.wait(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            end_group(process)
+            raise DeviceLost(
+                f"{step}: no answer within {timeout_s:g} s", where=self.device_id, hint=WHAT_TO_CHECK
+            ) from None
+        except BaseException:
+            end_group(process)
+            raise
 
 
-WHAT_TO_CHECK = "check the cable, the network and that the device is awake, then go on with --resume"
+WHAT_TO_CHECK = "check the cable, the network and that the device is awake, then try again (a run: with --resume)"
 
-__all__ = ["Answer", "Shell", "TooLate"]
+
+def _framed(script: str, mark: str) -> str:
+    """The script between two marks, the second with its exit code."""
+    return f"echo {mark}; {{ {script}; }}; s=$?; echo; echo {mark} $s"
 
 
 def _mark() -> str:

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import atexit
+import itertools
 import os
+import re
 import shlex
 import shutil
 import subprocess
-import tempfile
 import weakref
 from contextlib import suppress
 from pathlib import Path
 
 from edgeprune.devices.base import RunnerKind
 from edgeprune.devices.remote import RemoteDevice
-from edgeprune.devices.shell import Shell
+from edgeprune.devices.shell import WHAT_TO_CHECK, Shell
 from edgeprune.errors import DeviceError, DeviceLost, ToolkitMissing
 
 WORK_FOLDER = "$HOME/.cache/edgeprune/device"
 CONNECT_S = 10
 ALIVE_S, ALIVE_MISSES = 5, 4  # a connection that is silent for their product is dead
+_NUMBERS = itertools.count()
 PERSIST_S = 60  # the shared connection ends by itself so long after its last use
 
 
@@ -53,9 +54,9 @@ class SshShell(Shell):
         if self._client is None:
             raise ToolkitMissing("the ssh client is not installed", hint="sudo apt-get install openssh-client")
         self._host, self._config = host, config
-        self._sockets = _socket_folder()
-        self._finalizer = weakref.finalize(self, _hang_up, self._base(), host)
-        atexit.register(self._finalizer)
+        # A connection of its own for each: closing one must not end what another process runs.
+        self._socket = _socket_folder() / f"{os.getpid():x}-{next(_NUMBERS):x}"
+        weakref.finalize(self, _hang_up, self._base(), host)
 
     def argv(self, script: str) -> list[str]:
         """The ssh client; the login shell there sees one quoted word, whichever shell it is."""
@@ -64,27 +65,27 @@ class SshShell(Shell):
     def lost(self, step: str, said: str) -> DeviceError:
         """Why the client gave up."""
         low, last = said.lower(), " | ".join(line.strip() for line in said.strip().splitlines()[-2:])
-        if "identification has changed" in low:
+        if "remote host identification has changed" in low:
             return DeviceError(
                 f"{step}: the host key of {self._host} has changed: this is another machine, or somebody is between",
                 where=self.device_id,
                 hint=f"if the machine was set up anew: ssh-keygen -R {shlex.quote(self._hostname())}, then connect once"
                 " by hand and compare the fingerprint",
             )
-        if "host key verification failed" in low:
+        if re.search(r"^host key verification failed\.", low, re.MULTILINE):
             return DeviceError(
                 f"{step}: the host key of {self._host} is not known",
                 where=self.device_id,
                 hint=f"connect once by hand (`ssh {self._host}`) and compare the fingerprint",
             )
-        if "permission denied" in low:
+        if re.search(r"^\S+: permission denied \(", low, re.MULTILINE):  # ssh's own, not a program's there
             return DeviceError(
                 f"{step}: {self._host} does not let us in ({last})",
                 where=self.device_id,
                 hint="set up a key (`ssh-copy-id`) or start your agent: edgeprune never asks for a password",
             )
         why = f"the connection broke off ({last})" if last else "the connection broke off"
-        return DeviceLost(f"{step}: {why}", where=self.device_id, hint="then go on with --resume: nothing is lost")
+        return DeviceLost(f"{step}: {why}", where=self.device_id, hint=WHAT_TO_CHECK)
 
     def reconnect(self) -> None:
         """Drop the shared connection, which may be dead; the next command opens a new one."""
@@ -103,7 +104,7 @@ class SshShell(Shell):
             "ServerAliveCountMax": str(ALIVE_MISSES),
             "ControlMaster": "auto",
             "ControlPersist": str(PERSIST_S),
-            "ControlPath": f"{self._sockets}/%C",
+            "ControlPath": str(self._socket),
             "ForwardX11": "no",
             "ForwardAgent": "no",
         }
@@ -139,9 +140,14 @@ def _hang_up(base: list[str], host: str) -> None:
 def _socket_folder() -> Path:
     """A folder of this user's alone with a short path: a socket's path has about a hundred letters at most."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    place = Path(runtime or tempfile.gettempdir()) / (f"edgeprune-{os.getuid()}" if runtime is None else "edgeprune")
-    place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    owner = place.lstat()
+    place = Path(runtime) / "edgeprune" if runtime else Path("/tmp") / f"edgeprune-{os.getuid()}"  # short, on a Mac too
+    try:
+        place.mkdir(mode=0o700, exist_ok=True)
+        owner = place.lstat()
+    except OSError as error:
+        raise DeviceError(
+            f"no folder for ssh's sockets: {error}", where=str(place), hint="set XDG_RUNTIME_DIR to a folder of yours"
+        ) from error
     if owner.st_uid != os.getuid() or owner.st_mode & 0o077 or place.is_symlink():
         raise DeviceError(f"the folder for ssh's sockets is not ours alone: {place}", hint=f"remove {place}")
     return place

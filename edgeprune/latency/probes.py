@@ -13,7 +13,7 @@ import numpy as np
 
 from edgeprune.devices.base import Device
 from edgeprune.devices.conditions import RuntimeBuild
-from edgeprune.devices.jobs import Case, CaseResult, Job, JobLost, JobResult, Visit, runtime_build
+from edgeprune.devices.jobs import Case, CaseResult, Job, JobBroken, JobResult, Visit, runtime_build
 from edgeprune.errors import DeviceError
 from edgeprune.latency.care import timed_job
 from edgeprune.latency.cost import stair_kind
@@ -183,8 +183,8 @@ class _Prober:
                     break
                 try:
                     result = self._run(files, todo)
-                except JobLost as lost:
-                    self._keep_finished(lost.result, todo, visits)
+                except JobBroken as broken:
+                    self._keep_finished(broken.result, todo, visits)
                     raise
                 overhead = _quietest(result.cases[EMPTY.key()].visits)[1]
                 for op in todo:

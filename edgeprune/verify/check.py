@@ -86,7 +86,7 @@ def verify(
         threads=threads,
         protocol=protocol,
     )
-    judge = _Judge(folder, device, gates, target, runtime, threads, accuracy, outputs, speed)
+    judge = _Judge(folder, device, gates, target, runtime, threads, accuracy, outputs, speed, say)
     files = []
     for manifest in manifests:
         say(f"{manifest.file}: parity, memory and kernels")
@@ -125,10 +125,11 @@ class _Judge:
         accuracy: Mapping[str, float],
         outputs: Answers,
         speed: Speed,
+        say: Callable[[str], None],
     ) -> None:
         self.folder, self.device, self.gates, self.target = folder, device, gates, target
         self.runtime, self.threads, self.accuracy = runtime, threads, accuracy
-        self.outputs, self.speed = outputs, speed
+        self.outputs, self.speed, self.say = outputs, speed, say
 
     def file(self, manifest: Manifest) -> FileVerdict:
         """All checks of one file, in the order in which a reader asks for them."""
@@ -152,7 +153,7 @@ class _Judge:
             checks=tuple(check for check in checks if check is not None),
             latency=self.speed.latencies.get(manifest.file),
             against_original=self.speed.ratios.get(manifest.file),
-            profile=profile_of_file(self.device, manifest, self.folder, threads=self.threads),
+            profile=profile_of_file(self.device, manifest, self.folder, threads=self.threads, say=self.say),
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,8 @@ def explain(
     """Find the first operator of a file whose output on the device differs from this machine's.
 
     The file is cut behind an operator, and both run what is left. The whole file is looked at first; where that
-    differs, the search halves, which takes for granted that what has parted stays parted.
+    differs, the search halves, which takes for granted that what has parted stays parted, and then goes
+    back along the branch.
 
     Args:
         inputs: (N, ...) in the file's own dtype and layout; without: eight random ones, the same each time.
@@ -88,12 +90,18 @@ def explain(
                 looked[index] = _difference(model, index, answers[0], answers[1], limit_db)
             return looked[index]
 
-        low, high = 0, len(operators) - 1
+        makers = {int(t): index for index, op in enumerate(operators) for t in op.outputs}
+        low, high = 0, makers[int(model.subgraphs[0].outputs[0])]
         first = None
         if look(high).differs:
             while low < high:
                 middle = (low + high) // 2
                 low, high = (low, middle) if look(middle).differs else (middle + 1, high)
+            # Branches do not stand in one line: go on to what the operator was given, as long as that differs.
+            while (
+                earlier := next((m for m in _makers_of(operators[low], makers) if look(m).differs), None)
+            ) is not None:
+                low = earlier
             first = look(low)
     return Explanation(
         file=file.name,
@@ -102,6 +110,11 @@ def explain(
         looked_at=tuple(looked[index] for index in sorted(looked)),
         first=first,
     )
+
+
+def _makers_of(operator: Any, makers: Mapping[int, int]) -> list[int]:
+    """The operators that make what one is given."""
+    return sorted({makers[int(t)] for t in operator.inputs if int(t) in makers})
 
 
 def cut_behind(file: Path, index: int) -> bytes:
@@ -137,6 +150,8 @@ def _random_inputs(model: Any, count: int = 8) -> npt.NDArray[Any]:
     tensor = model.subgraphs[0].tensors[int(model.subgraphs[0].inputs[0])]
     kinds: dict[int, Any] = {schema.TensorType.FLOAT32: np.float32, schema.TensorType.INT8: np.int8}
     kinds |= {schema.TensorType.UINT8: np.uint8, schema.TensorType.FLOAT16: np.float16}
+    if tensor.type not in kinds:
+        raise UsageError("no random inputs of its type can be made", hint="give inputs (the Python call takes them)")
     dtype = np.dtype(kinds[tensor.type])
     shape, random = (count, *(int(n) for n in tensor.shape[1:])), np.random.default_rng(0)
     if np.issubdtype(dtype, np.integer):
@@ -154,7 +169,8 @@ def _difference(
     code = model.operatorCodes[operator.opcodeIndex]
     kind = _NAMES.get(max(code.builtinCode, code.deprecatedBuiltinCode), "CUSTOM")
     integers = np.issubdtype(expected.dtype, np.integer)
-    zero = int(tensor.quantization.zeroPoint[0]) if integers and tensor.quantization is not None else 0
+    points = tensor.quantization.zeroPoint if integers and tensor.quantization is not None else None
+    zero = int(points[0]) if points is not None and len(points) else 0
     finite = bool(np.isfinite(expected).all() and np.isfinite(given).all())
     decibels = sqnr_db(expected.astype(np.float64) - zero, given.astype(np.float64) - zero) if finite else -math.inf
     limit = limit_db if limit_db is not None else INTEGER_DB if integers else FLOAT_DB

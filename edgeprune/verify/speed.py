@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -106,16 +107,26 @@ def memory_check(device: Device, manifest: Manifest, folder: Path, gates: Gates)
     if runtime is None:
         return None
     value = measure_peak_memory(device, folder / manifest.file, runtime=runtime)
+    if value is None:
+        why = f"{device.id} does not tell it"
+        untold = info("peak memory", math.nan, unit="bytes", why=why)
+        return untold if gates.peak_memory_bytes is False else untold.model_copy(update={"outcome": "fail"})
     return at_most(
         "peak memory", value, gates.peak_memory_bytes, unit="bytes", why="memory the runtime took to load and run it"
     )
 
 
-def profile_of_file(device: Device, manifest: Manifest, folder: Path, *, threads: int) -> Profile | None:
+def profile_of_file(
+    device: Device, manifest: Manifest, folder: Path, *, threads: int, say: Callable[[str], None]
+) -> Profile | None:
     """Time of each kernel of the file in place; None where it runs on no device or its runtime does not tell."""
     if runtime_on(device, manifest) != "litert":
         return None
-    return profile(device, folder / manifest.file, threads=threads, runs=PROFILE_RUNS)
+    try:
+        return profile(device, folder / manifest.file, threads=threads, runs=PROFILE_RUNS)
+    except UsageError as error:  # it runs, as its latency shows; its profiler does not (tflite-runtime has none)
+        say(f"{manifest.file}: no times of its kernels: {error.what}")
+        return None
 
 
 def size_check(manifest: Manifest, folder: Path, gates: Gates) -> Check:

@@ -95,7 +95,7 @@ ldd (Debian GLIBC 2.36-9+rpt2+deb12u7) 2.36
 @@temperature
 48300
 @@python
-["/usr/bin/python3", {"numpy": "1.26.4", "tflite-runtime": "2.14.0", "onnxruntime": "1.31.1"}]
+["/usr/bin/python3", {"numpy": "1.26.4", "tflite-runtime": "2.14.0", "onnxruntime": "1.31.1"}, [3, 11]]
 """
 
 MAC = """@@system
@@ -117,7 +117,7 @@ Apple M2
 @@libc
 @@temperature
 @@python
-["/opt/homebrew/bin/python3", {"numpy": "2.1.0", "coremltools": "9.0"}]
+["/opt/homebrew/bin/python3", {"numpy": "2.1.0", "coremltools": "9.0"}, [3, 13]]
 """
 
 
@@ -165,6 +165,14 @@ def test_a_board_that_nothing_runs_on_says_so() -> None:
     facts = read_facts(BOARD.replace("aarch64", "armv7l").replace('"numpy": "1.26.4", ', ""), id="ssh:pi", kind="ssh")
     assert not facts.ready
     assert "armv7l" in facts.reason
+
+
+def test_an_interpreter_that_was_named_has_to_be_there() -> None:
+    for text in (BOARD.replace("[3, 11]", "[3, 9]"), BOARD[: BOARD.index("@@python")]):
+        facts = read_facts(text, id="ssh:pi", kind="ssh", asked="/home/pi/venv/bin/python")
+        assert not facts.ready
+        assert "/home/pi/venv/bin/python" in facts.reason
+    assert read_facts(BOARD.replace("[3, 11]", "[3, 9]"), id="ssh:pi", kind="ssh").runners == {"litert": "native"}
 
 
 def test_what_a_device_does_not_tell_is_none() -> None:

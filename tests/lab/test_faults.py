@@ -18,7 +18,7 @@ from lanes import open_lane
 from machine import AdbServer, Machine
 
 from edgeprune.devices import bundle, jobs, shell
-from edgeprune.devices.jobs import Case, Job, JobLost, Timing, run_inference, run_job
+from edgeprune.devices.jobs import Case, Job, JobBroken, Timing, run_inference, run_job
 from edgeprune.devices.remote import RemoteDevice
 from edgeprune.devices.ssh import open_ssh
 from edgeprune.errors import DeviceError, DeviceLost
@@ -169,7 +169,7 @@ def test_what_was_finished_is_told_when_the_device_does_not_come_back(
     monkeypatch.setattr(jobs, "RECONNECT_WAIT_S", 1.0)
     device = lab.open()
     gone = on("samples", lab.machine.kill, count=4)
-    with pytest.raises(JobLost) as lost:
+    with pytest.raises(JobBroken) as lost:
         run_job(device, Job("litert", (Case("a", relu), Case("b", relu)), timing=TIMING), on_event=gone)
     assert [len(case.visits) for case in lost.value.result.cases.values()] == [2, 2]
     assert lost.value.exit_code == 4
@@ -195,7 +195,7 @@ def test_probes_that_were_finished_are_kept(lab: Lab, tmp_path: Path, monkeypatc
         seen(json.loads(line))
 
     monkeypatch.setattr(jobs._Progress, "_take", watched)
-    with pytest.raises(DeviceLost):
+    with pytest.raises(JobBroken):
         probe(device, layers, {}, table)
     assert sum(line.operations for line in _summary(table)) >= 2
 

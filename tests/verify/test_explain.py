@@ -98,3 +98,17 @@ def test_what_is_no_tflite_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.pte").write_bytes(b"something else")
     with pytest.raises(UsageError, match=r"x\.pte: this is no \.tflite file"):
         explain(LocalDevice(tmp_path / "device"), tmp_path / "x.pte")
+
+
+def test_the_operator_on_a_branch_is_found_behind_one_that_agrees(tmp_path: Path) -> None:
+    graph = Graph()
+    x = graph.input((1, 6, 6, 8))
+    wrong, right = append(graph, CONV, x), append(graph, CONV, x)  # operators 0 and 1
+    for _ in range(4):
+        right = append(graph, CONV, right)
+    graph.output(graph.add("ADD", [wrong, right], graph.shape(right), schema.AddOptionsT()))
+    path = tmp_path / "branch.tflite"
+    path.write_bytes(graph.to_bytes())
+    found = explain(Wrong(tmp_path / "device", 0), path)
+    assert found.first is not None
+    assert found.first.index == 0
