@@ -103,7 +103,7 @@ def runner(data: Path, cache: Path) -> dict[str, Any]:
         }
         found: dict[str, Any] = {}
         for name, file in files.items():
-            measured = {lane: measure(opened, [file], runtime="litert")[0] for lane, opened in lanes.items()}
+            measured = {lane: measure(opened, [file], runtime="litert", protocol="probe")[0] for lane, opened in lanes.items()}
             found[name] = {
                 lane: {"median_s": m.median_s, "low_s": m.low_s, "high_s": m.high_s, "quality": m.quality}
                 for lane, m in measured.items()
@@ -121,7 +121,7 @@ def cpus(data: Path, cache: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for cpu in ("cortex-a76", "cortex-a72"):
         with lab(cpu=cpu) as machine:
-            times = {name: measure(machine.device, [file], runtime="litert")[0] for name, file in files.items()}
+            times = {name: measure(machine.device, [file], runtime="litert", protocol="probe")[0] for name, file in files.items()}
         found[cpu] = {name: {"median_s": m.median_s, "quality": m.quality} for name, m in times.items()}
         found[cpu]["int8_of_fp32"] = times["int8"].median_s / times["fp32"].median_s
     return found
