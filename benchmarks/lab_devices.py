@@ -28,6 +28,7 @@ from edgeprune.devices.bundle import native_bundle
 from edgeprune.devices.jobs import Case, Job, Timing, run_job
 from edgeprune.devices.remote import RemoteDevice
 from edgeprune.devices.ssh import open_ssh
+from edgeprune.latency.measurement import Measurement
 from edgeprune.latency.protocol import measure
 from edgeprune.latency.tflite_writer import write_operation
 from edgeprune.models.load import load_from
@@ -103,7 +104,7 @@ def runner(data: Path, cache: Path) -> dict[str, Any]:
         }
         found: dict[str, Any] = {}
         for name, file in files.items():
-            measured = {lane: measure(opened, [file], runtime="litert", protocol="probe")[0] for lane, opened in lanes.items()}
+            measured = {lane: median_of(opened, file) for lane, opened in lanes.items()}
             found[name] = {
                 lane: {"median_s": m.median_s, "low_s": m.low_s, "high_s": m.high_s, "quality": m.quality}
                 for lane, m in measured.items()
@@ -115,13 +116,18 @@ def runner(data: Path, cache: Path) -> dict[str, Any]:
     return found
 
 
+def median_of(device: RemoteDevice, file: Path) -> Measurement:
+    """Of few runs: nothing drifts there, and each takes seconds to emulate."""
+    return measure(device, [file], runtime="litert", protocol="probe")[0]
+
+
 def cpus(data: Path, cache: Path) -> dict[str, Any]:
     """MobileNetV2 on the two processors of the lab."""
     files = mobilenet(data, cache)
     found: dict[str, Any] = {}
     for cpu in ("cortex-a76", "cortex-a72"):
         with lab(cpu=cpu) as machine:
-            times = {name: measure(machine.device, [file], runtime="litert", protocol="probe")[0] for name, file in files.items()}
+            times = {name: median_of(machine.device, file) for name, file in files.items()}
         found[cpu] = {name: {"median_s": m.median_s, "quality": m.quality} for name, m in times.items()}
         found[cpu]["int8_of_fp32"] = times["int8"].median_s / times["fp32"].median_s
     return found
