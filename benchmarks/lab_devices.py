@@ -5,8 +5,8 @@
 Boots the machine of tests/lab. Parts: `size` (what is pushed once), `overhead` (of one measurement over adb beyond the
 inference itself, and 500 probes in one job; without icount, for that is wall time), `runner` (medians of the native
 runner and of LiteRT's Python interpreter on the same files under icount), `cpus` (MobileNetV2 at 96 pixels, fp32
-and int8, with and without dot product). Under icount a second is a count of instructions: it repeats, and it is not a phone's latency.
-Writes benchmarks/results/lab_devices.json.
+and int8, with and without dot product). Under icount a second is a count of instructions: it repeats, and it is not a
+phone's latency. Writes benchmarks/results/lab_devices.json.
 """
 
 from __future__ import annotations
