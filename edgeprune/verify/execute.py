@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from edgeprune.artifacts.manifest import Manifest, TensorSpec
 from edgeprune.devices.base import Device
-from edgeprune.devices.jobs import run_inference
+from edgeprune.devices.inference import run_inference
 from edgeprune.devices.local import LocalDevice
 from edgeprune.errors import DataError, ToolkitMissing
 from edgeprune.recipe import Format

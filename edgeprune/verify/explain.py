@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ai_edge_litert import schema_py_generated as schema
 
 from edgeprune.devices.base import Device
-from edgeprune.devices.jobs import run_inference
+from edgeprune.devices.inference import run_inference
 from edgeprune.devices.local import LocalDevice
 from edgeprune.errors import UsageError
 from edgeprune.verify.parity import sqnr_db

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from edgeprune.devices import runners
-from edgeprune.devices.jobs import Case, Job, Timing, run_inference, run_job, runtime_build
+from edgeprune.devices.inference import run_inference
+from edgeprune.devices.jobs import Case, Job, Timing, run_job, runtime_build
 from edgeprune.devices.local import LocalDevice
 from edgeprune.devices.store import file_sha256
 from edgeprune.errors import DeviceError, ToolkitMissing, UsageError

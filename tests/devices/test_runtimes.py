@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from edgeprune.artifacts.probing import build_probes
-from edgeprune.devices.jobs import Case, Job, Timing, run_inference, run_job
+from edgeprune.devices.inference import run_inference
+from edgeprune.devices.jobs import Case, Job, Timing, run_job
 from edgeprune.devices.local import LocalDevice
 from edgeprune.structure.operations import OpSignature
 

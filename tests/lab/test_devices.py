@@ -14,7 +14,8 @@ from lanes import open_lane
 from machine import AdbServer, Machine
 
 from edgeprune.devices.adb import open_adb
-from edgeprune.devices.jobs import Case, Job, Timing, run_inference, run_job
+from edgeprune.devices.inference import run_inference
+from edgeprune.devices.jobs import Case, Job, Timing, run_job
 from edgeprune.devices.local import LocalDevice
 from edgeprune.devices.remote import RemoteDevice
 from edgeprune.devices.ssh import open_ssh

@@ -18,7 +18,8 @@ from lanes import open_lane
 from machine import AdbServer, Machine
 
 from edgeprune.devices import bundle, jobs, shell
-from edgeprune.devices.jobs import Case, Job, JobBroken, Timing, run_inference, run_job
+from edgeprune.devices.inference import run_inference
+from edgeprune.devices.jobs import Case, Job, JobBroken, Timing, run_job
 from edgeprune.devices.remote import RemoteDevice
 from edgeprune.devices.ssh import open_ssh
 from edgeprune.errors import DeviceError, DeviceLost

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
-from edgeprune.devices.jobs import run_inference
+from edgeprune.devices.inference import run_inference
 from edgeprune.devices.local import LocalDevice
 from edgeprune.errors import UsageError
 from edgeprune.latency.tflite_writer import Graph, append
