@@ -196,8 +196,8 @@ def test_unknown_device(tmp_path: Path, finished: Finished, command: str) -> Non
     done = inside(command, *arguments[command], "--device", "locl")
     done.refused("no device is called 'locl'", "did you mean `local`", code=4)
     assert stamps(finished.run) == before
-    inside(command, *arguments[command], *(("--resume",) if command == "run" else ()), "--device", "adb:123").refused(
-        "Android devices over adb are not built yet", code=4
+    inside(command, *arguments[command], *(("--resume",) if command == "run" else ()), "--device", "apple:123").refused(
+        "no Apple device is called", code=4
     )
 
 

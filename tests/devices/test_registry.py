@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,7 @@ def test_a_file_that_is_not_valid_is_named(tmp_path: Path, text: str, words: str
     assert str(file) in str(refused.value)
 
 
+@pytest.mark.skipif(shutil.which("ssh") is None, reason="no ssh client is installed")
 def test_a_machine_that_cannot_be_reached_is_not_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     config = tmp_path / "ssh_config"
