@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from edgeprune.devices.child import last_lines
 from edgeprune.devices.remote import RemoteDevice
 from edgeprune.devices.shell import WHAT_TO_CHECK, Shell
 from edgeprune.errors import DeviceError, DeviceLost, ToolkitMissing
@@ -58,7 +59,7 @@ def attached() -> dict[str, str]:
     started = _run([client, "start-server"])
     if started.returncode:
         raise DeviceError(
-            f"the adb server does not start: {_last(started.stdout)}",
+            f"the adb server does not start: {last_lines(started.stdout)}",
             where="adb",
             hint="`adb kill-server`, then `adb start-server` shows why",
         )
@@ -101,7 +102,7 @@ class AdbShell(Shell):
             why = _why_not(attached().get(self._serial), self._serial)
         except DeviceError as error:  # its server does not start
             why = error.what
-        said = _last(said)
+        said = last_lines(said)
         if why is None:
             why = f"the connection broke off{f' ({said})' if said else ''}"
         elif said:
@@ -160,7 +161,3 @@ def _run(argv: list[str]) -> subprocess.CompletedProcess[str]:
             ) from None
         out.seek(0)
         return subprocess.CompletedProcess(argv, code, out.read().decode(errors="replace"), "")
-
-
-def _last(text: str) -> str:
-    return " | ".join(line.strip() for line in text.strip().splitlines()[-2:])

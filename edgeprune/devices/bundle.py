@@ -28,6 +28,7 @@ from pathlib import Path
 
 from platformdirs import user_cache_dir
 
+from edgeprune.devices.facts import abi_of
 from edgeprune.devices.store import file_sha256
 from edgeprune.errors import ToolkitMissing
 
@@ -170,8 +171,7 @@ def needed_libraries(path: Path) -> tuple[int, list[str]]:
 
 def _host_abi() -> str:
     """This machine's own kind, empty where it does not run Linux programs."""
-    machine = platform.machine()
-    return {"AMD64": "x86_64", "arm64": "aarch64"}.get(machine, machine) if sys.platform == "linux" else ""
+    return abi_of(platform.machine()) if sys.platform == "linux" else ""
 
 
 def _litert_version() -> str:

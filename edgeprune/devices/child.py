@@ -9,22 +9,15 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
+
+from edgeprune.devices.base import Completed
 
 STDERR_TAIL = 4000
 LINE_MOST = 16 << 20  # a line longer than this is no answer
 BLOCK = 1 << 16
 LINGER_S = 2.0  # stderr is read so long after stdout has ended
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a child ended. `exit_code` is negative for a signal."""
-
-    exit_code: int
-    stderr_tail: str
 
 
 class TooLate(Exception):
@@ -41,11 +34,10 @@ def run_lines(
     on_line: Callable[[str], None],
     timeout_s: float,
     cwd: Path | None = None,
-    env: dict[str, str] | None = None,
     silence_s: float | None = None,
     on_silence: Callable[[], None] | None = None,
     end_all: bool = True,
-) -> Ended:
+) -> Completed:
     """Run a command with nothing on stdin; each line of stdout goes to `on_line` as it comes. What is left of a line
     that was cut off is dropped.
 
@@ -61,7 +53,6 @@ def run_lines(
     process = subprocess.Popen(
         list(argv),
         cwd=cwd,
-        env=env,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -81,7 +72,7 @@ def run_lines(
         raise
     if end_all:
         end_group(process)
-    return Ended(exit_code, tail.decode(errors="replace"))
+    return Completed(exit_code, tail.decode(errors="replace"))
 
 
 def _read(
@@ -141,6 +132,11 @@ def tail_of(errors: IO[bytes]) -> str:
     """The last of what was written to a file."""
     errors.seek(max(0, errors.seek(0, os.SEEK_END) - STDERR_TAIL))
     return errors.read().decode(errors="replace")
+
+
+def last_lines(text: str, count: int = 2) -> str:
+    """The last lines of what a program said, on one."""
+    return " | ".join(line.strip() for line in text.strip().splitlines()[-count:])
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:

@@ -14,7 +14,6 @@ import psutil
 from edgeprune.devices.base import DeviceFacts
 
 RUNTIME_PACKAGES = {"litert": "ai-edge-litert", "executorch": "executorch", "onnxruntime": "onnxruntime"}
-NATIVE_ABIS = ("aarch64", "x86_64")  # that the native runner is built for
 
 # Features that choose kernels in XNNPACK, oneDNN or MLAS; the others would only make fingerprints fragile.
 KERNEL_FEATURES = (

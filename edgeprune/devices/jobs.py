@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeprune.devices.base import Completed, Device
+from edgeprune.devices.child import last_lines
 from edgeprune.devices.conditions import Conditions, RuntimeBuild, RuntimeName
 from edgeprune.devices.runners import runner_for
 from edgeprune.devices.store import file_sha256
@@ -391,10 +392,10 @@ class _Progress:
             raise DeviceError(
                 f"the runner for {self._job.runtime} ended early: {why}",
                 where=self._device.id,
-                hint=_last_lines(done.stderr_tail) or "it left no message",
+                hint=last_lines(done.stderr_tail) or "it left no message",
             )
         case = self._results[self._current]
-        last = _last_lines(done.stderr_tail)
+        last = last_lines(done.stderr_tail)
         case.failure = f"it crashed the runtime: {why}" + (f" ({last})" if last else "")
         case.finished = True
 
@@ -414,7 +415,3 @@ def _cause(done: Completed) -> str:
     except ValueError:
         name = f"signal {-done.exit_code}"
     return f"{name} (killed, perhaps for want of memory)" if name == "SIGKILL" else name
-
-
-def _last_lines(text: str, count: int = 2) -> str:
-    return " | ".join(line.strip() for line in text.strip().splitlines()[-count:])

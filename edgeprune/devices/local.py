@@ -105,14 +105,13 @@ class LocalDevice(Device):
         """
         name = Path(argv[0]).name
         try:
-            ended = run_lines(argv, on_line=on_line, timeout_s=timeout_s, cwd=self._folder)
+            return run_lines(argv, on_line=on_line, timeout_s=timeout_s, cwd=self._folder)
         except OSError as error:
             raise self._lost(f"starting {name}", error) from error
         except TooLate as error:
             raise too_late(self.id, timeout_s) from error
         except TooLong as error:
             raise too_long(self.id) from error
-        return Completed(ended.exit_code, ended.stderr_tail)
 
     def lease(self, *, wait_s: float = 0.0) -> AbstractContextManager[None]:
         """Hold the machine; freed when the holder dies.

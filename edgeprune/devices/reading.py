@@ -13,8 +13,9 @@ from importlib import metadata
 from typing import Any
 
 from edgeprune.devices.base import DeviceFacts, RunnerKind
+from edgeprune.devices.bundle import TARGETS
 from edgeprune.devices.conditions import Conditions
-from edgeprune.devices.facts import NATIVE_ABIS, RUNTIME_PACKAGES, abi_of, cpu_features, cpu_name
+from edgeprune.devices.facts import RUNTIME_PACKAGES, abi_of, cpu_features, cpu_name
 
 ANY_PYTHON = "python3"  # the interpreter that is asked for where the user names none
 _PYTHON_PROBE = (
@@ -152,7 +153,7 @@ def _runtimes(
     if "litert" not in runtimes and "tflite-runtime" in packages:
         runtimes["litert"] = packages["tflite-runtime"]
     runners: dict[str, RunnerKind] = dict.fromkeys(runtimes, "python")
-    native = abi in NATIVE_ABIS and system == "Linux"
+    native = abi in TARGETS and system == "Linux"
     if native and prefer != "python" and (prefer == "native" or "litert" not in runtimes):
         runtimes["litert"] = metadata.version(RUNTIME_PACKAGES["litert"])
         runners["litert"] = "native"

@@ -19,7 +19,7 @@ from uuid import uuid4
 import platformdirs
 
 from edgeprune.devices.base import Completed, Device, DeviceFacts, RunnerKind
-from edgeprune.devices.child import TooLate, TooLong
+from edgeprune.devices.child import TooLate, TooLong, last_lines
 from edgeprune.devices.conditions import Conditions
 from edgeprune.devices.failures import too_late, too_long
 from edgeprune.devices.lease import Lease
@@ -36,6 +36,7 @@ PULL_S = 900.0
 FORGET_DAYS = 30  # what was put there longer ago is removed; test images after a day
 LONG_S = 300.0  # for what a slow disk may take
 RECONNECT_POLL_S = 0.5
+MAKE_ROOM = "make room on the device (`edgeprune devices clean` removes what edgeprune keeps there)"
 SHA256 = "S=$(command -v sha256sum) || S='shasum -a 256'"  # macOS has the second
 
 
@@ -191,7 +192,7 @@ class RemoteDevice(Device):
         pid_file = f"{self.folder}/run/{uuid4().hex}"
         script = f"cd {shlex.quote(self.folder)} && exec {shlex.join(argv)}"
         try:
-            ended = self._shell.stream(
+            return self._shell.stream(
                 f"sh -c {shlex.quote(script)}",
                 step=f"running {name}",
                 timeout_s=timeout_s,
@@ -210,7 +211,6 @@ class RemoteDevice(Device):
             if isinstance(error, TooLong):
                 raise too_long(self.id) from error
             raise
-        return Completed(ended.exit_code, ended.stderr_tail)
 
     @contextmanager
     def lease(self, *, wait_s: float = 0.0) -> Iterator[None]:
@@ -347,19 +347,19 @@ class RemoteDevice(Device):
             raise DeviceError(
                 f"no room for {needed / 1e6:.1f} MB: {free / 1e6:.1f} MB are free in {self.folder}",
                 where=self.id,
-                hint="make room on the device (`edgeprune devices clean` removes what edgeprune keeps there)",
+                hint=MAKE_ROOM,
             )
 
     def _full_or_failed(self, answer: Answer, step: str, size: int, rest: str) -> None:
         """Say why files could not be written, and leave no half of them."""
         with suppress(DeviceError):
             self._asked(f"rm -rf {rest}", step=step, check=False)
-        said = " | ".join(answer.stderr_tail.strip().splitlines()[-2:])
+        said = last_lines(answer.stderr_tail)
         if "no space" in said.lower():
             raise DeviceError(
                 f"{step} failed: the disk is full ({size / 1e6:.1f} MB were to be written)",
                 where=self.id,
-                hint="make room on the device (`edgeprune devices clean` removes what edgeprune keeps there)",
+                hint=MAKE_ROOM,
             )
         raise DeviceError(
             f"{step} failed: {said or f'exit code {answer.exit_code}'}",
@@ -374,7 +374,7 @@ class RemoteDevice(Device):
         return answer
 
     def _failed(self, answer: Answer, step: str) -> DeviceError:
-        said = " | ".join(answer.stderr_tail.strip().splitlines()[-2:]) or f"exit code {answer.exit_code}"
+        said = last_lines(answer.stderr_tail) or f"exit code {answer.exit_code}"
         return DeviceError(f"{step} failed: {said}", where=self.id, hint="check the device's disk and rights")
 
 

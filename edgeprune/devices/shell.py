@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import IO
 from uuid import uuid4
 
-from edgeprune.devices.child import Ended, end_group, run_lines, tail_of
+from edgeprune.devices.base import Completed
+from edgeprune.devices.child import end_group, run_lines, tail_of
 from edgeprune.errors import DeviceError, DeviceLost
 
 SHORT_S = 20.0  # for what needs no work on the device
@@ -46,11 +47,6 @@ class Shell(ABC):
     @abstractmethod
     def argv(self, script: str) -> list[str]:
         """The command of this machine that runs a script there."""
-
-    @property
-    def env(self) -> dict[str, str] | None:
-        """The environment of that command; None: ours."""
-        return None
 
     @abstractmethod
     def lost(self, step: str, said: str) -> DeviceError:
@@ -100,7 +96,7 @@ class Shell(ABC):
 
     def stream(
         self, script: str, *, step: str, timeout_s: float, on_line: Callable[[str], None], pid_file: str
-    ) -> Ended:
+    ) -> Completed:
         """Run a script (one command) in the background of a shell there; lines come as they are printed.
 
         Its process number is kept in `pid_file` there (a path without blanks or quotes) while it runs. Exit codes
@@ -138,7 +134,6 @@ class Shell(ABC):
         )
         ended = run_lines(
             self.argv(wrapped),
-            env=self.env,
             on_line=take,
             timeout_s=timeout_s,
             silence_s=SILENCE_S,
@@ -148,7 +143,7 @@ class Shell(ABC):
         if not codes:
             raise self.lost(step, ended.stderr_tail)
         code = codes[0]
-        return Ended(128 - code if 128 < code < 192 else code, ended.stderr_tail)
+        return Completed(128 - code if 128 < code < 192 else code, ended.stderr_tail)
 
     def _still_there(self, step: str) -> None:
         self.ask("true", step=f"{step}, asking whether it is still there", timeout_s=PING_S)
@@ -165,7 +160,6 @@ class Shell(ABC):
         """Run the client to its end. What it leaves running goes on: the helper of a jump host, say."""
         process = subprocess.Popen(
             self.argv(script),
-            env=self.env,
             stdin=stdin if stdin is not None else subprocess.DEVNULL,
             stdout=out,
             stderr=errors,

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from edgeprune.devices.base import RunnerKind
+from edgeprune.devices.child import last_lines
 from edgeprune.devices.remote import RemoteDevice
 from edgeprune.devices.shell import WHAT_TO_CHECK, Shell
 from edgeprune.errors import DeviceError, DeviceLost, ToolkitMissing
@@ -64,7 +65,7 @@ class SshShell(Shell):
 
     def lost(self, step: str, said: str) -> DeviceError:
         """Why the client gave up."""
-        low, last = said.lower(), " | ".join(line.strip() for line in said.strip().splitlines()[-2:])
+        low, last = said.lower(), last_lines(said)
         if "remote host identification has changed" in low:
             return DeviceError(
                 f"{step}: the host key of {self._host} has changed: this is another machine, or somebody is between",

@@ -71,7 +71,7 @@ def collect_outputs(
     floats: list[Floats] = []
     logits: dict[str, list[Floats]] = {manifest.file: [] for manifest in manifests}
     executed_on: dict[str, str] = {}
-    host = LocalDevice()
+    host = device if device.id == "local" else LocalDevice()
     compared = [manifest for manifest in manifests if _on_both(device, host, manifest)]
     host_logits: dict[str, list[Floats]] = {manifest.file: [] for manifest in compared}
     done = 0
