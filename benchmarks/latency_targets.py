@@ -30,6 +30,7 @@ from edgeprune.pruning.baseline import measure_original, probe_layers
 from edgeprune.pruning.magnitude import score_magnitude
 from edgeprune.pruning.probing import Probing
 from edgeprune.pruning.prune import LatencyLoop, Pruned
+from edgeprune.pruning.ranking import ByScore
 from edgeprune.recipe import PruneSection
 from edgeprune.runs import write_atomic
 
@@ -79,7 +80,7 @@ def of_model(name: str, folder: Path) -> list[dict[str, Any]]:
             )
             baseline = measure_original(model, Path(scratch), probing)
             predictor = probe_layers(model, baseline, probing)
-            ranks = score_magnitude(model.module, baseline.structure)
+            ranks = ByScore(score_magnitude(model.module, baseline.structure))
             judge: Any = MadeUpLoss(baseline.structure.sizes)
             for target, file in files.items():
                 if not file.exists():

@@ -18,6 +18,8 @@ Format = Literal["tflite", "pte", "coreml", "onnx"]
 Precision = Literal["fp32", "fp16", "int8"]
 Computing = Literal["fp32", "bf16"]
 Runtime = Literal["litert", "executorch"]
+Method = Literal["taylor", "magnitude", "reprune"]
+AllocatorName = Literal["judged", "additive", "knapsack", "uniform", "global", "scales"]
 TargetUnit = Literal["x", "ms", "us", "MMACs", "GMACs", "kparams", "Mparams", "KB", "MB"]
 
 
@@ -112,8 +114,8 @@ class PruneSection(Section):
     they may where there are training images: what goes with a branch has to be learned again."""
 
     target: str = "0.5x"
-    method: Literal["taylor", "magnitude"] = "taylor"
-    allocator: Literal["judged", "additive"] = "judged"
+    method: Method = "taylor"
+    allocator: AllocatorName = "judged"
     tolerance: float = Field(default=0.03, gt=0, lt=1)
     corrections: int = Field(default=6, ge=0)
     granularity: int | None = Field(default=None, ge=1)

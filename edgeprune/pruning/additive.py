@@ -9,27 +9,28 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection
 
-import numpy as np
-
 from edgeprune.latency.cost import CostModel
-from edgeprune.pruning.allocate import Choice, Judge, Scores, allowed_widths, removed_of
+from edgeprune.pruning.allocate import Choice, Judge, allowed_widths
 from edgeprune.pruning.exact import Losses, Problem, Solution
+from edgeprune.pruning.ranking import Ranking, gone_of
 from edgeprune.structure.units import Structure
 
 
 class AdditiveAllocator:
     """Chooses what goes so that the sum of the losses is least within a budget; arguments as for `Allocator`.
 
-    `on_solved` is told what binds, in words.
+    `value` tells what each width and branch loses alone, where that is not what the judge says; the choice's own loss
+    is always the judge's. `on_solved` is told what binds, in words.
     """
 
     def __init__(
         self,
         structure: Structure,
-        ranks: Scores,
+        ranking: Ranking,
         costs: CostModel,
         judge: Judge,
         *,
+        value: Judge | None = None,
         branches: bool = True,
         granularity: int = 8,
         minimum: int = 8,
@@ -38,10 +39,11 @@ class AdditiveAllocator:
         self.structure, self.costs, self.judge, self.on_solved = structure, costs, judge, on_solved
         self.granularity, self.minimum = granularity, minimum
         self._branches = structure.branches if branches else ()
-        self._order = {g.id: np.argsort(ranks[g.id], kind="stable") for g in structure.groups}
+        self._ranking = ranking
         self._judged: dict[tuple[str, int], float] = {}
         self._problems: dict[int, Problem] = {}
-        self._whole = judge({}, ())
+        self._value = value or judge
+        self._whole = self._value({}, ())
 
     def within(self, budget: float, *, granularity: int | None = None) -> Choice:
         """The choice for a budget, at a finer granularity where one is given.
@@ -77,16 +79,16 @@ class AdditiveAllocator:
         most = 0.0
         for width in widths:
             if (name, width) not in self._judged:
-                gone = removed_of(self._order, self.structure.sizes, {name: width})
+                gone = gone_of(self._ranking, {name: width})
                 self._judged[name, width] = self._alone(gone, ()) if gone else 0.0
             if math.isfinite(self._judged[name, width]):
                 most = found[width] = max(most, self._judged[name, width])
         return found
 
     def _alone(self, removed: dict[str, tuple[int, ...]], branches: Collection[str]) -> float:
-        return self.judge(removed, branches) - self._whole
+        return self._value(removed, branches) - self._whole
 
     def _choice(self, found: Solution) -> Choice:
-        removed = removed_of(self._order, self.structure.sizes, found.kept)
+        removed = gone_of(self._ranking, found.kept)
         loss = self.judge(removed, found.dropped)
         return Choice(found.kept, removed, found.dropped, found.cost, loss)

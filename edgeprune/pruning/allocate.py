@@ -16,14 +16,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeprune.errors import TargetError
 from edgeprune.latency.cost import CostModel
+from edgeprune.pruning.ranking import Ranking, gone_of
 from edgeprune.structure.units import Branch, Structure, UnitGroup
 
-Scores = Mapping[str, npt.NDArray[np.float64]]
-Order = Mapping[str, npt.NDArray[np.int64]]  # the units of each group, the lowest rank first
 Removed = Mapping[str, tuple[int, ...]]
 Judge = Callable[[Removed, Collection[str]], float]  # (units by group, branches) that go -> the loss without them
 
@@ -116,18 +114,12 @@ def allowed_widths(group: UnitGroup, *, granularity: int, minimum: int) -> tuple
     return (group.size, *(w for w in range((group.size - 1) // step * step, 0, -step) if w >= floor))
 
 
-def removed_of(order: Order, sizes: Mapping[str, int], kept: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
-    """The units that go where each group keeps so many: those first in its order."""
-    gone = {name: sizes[name] - width for name, width in kept.items()}
-    return {name: tuple(sorted(int(i) for i in order[name][:n])) for name, n in gone.items() if n}
-
-
 class Allocator:
     """Chooses what goes so that the judged loss is low and the cost within a budget.
 
     Args:
         structure: the model's groups, layers and branches.
-        ranks: for each group a score per unit, shape (units,); the lowest go first.
+        ranking: which units of a group go at each width.
         costs: what a layer costs at given widths, in the budgets' unit.
         judge: the loss of the model without these units and branches; it is asked once for each model.
         branches: whether whole residual branches may go.
@@ -139,7 +131,7 @@ class Allocator:
     def __init__(
         self,
         structure: Structure,
-        ranks: Scores,
+        ranking: Ranking,
         costs: CostModel,
         judge: Judge,
         *,
@@ -151,7 +143,7 @@ class Allocator:
         self.structure, self.costs, self.judge, self.on_step = structure, costs, judge, on_step
         self.granularity, self.minimum = granularity, minimum
         self._branches = structure.branches if branches else ()
-        self._order = {g.id: np.argsort(ranks[g.id], kind="stable") for g in structure.groups}
+        self._ranking = ranking
         self._widths = self._allowed(granularity)
         self._path = [_State(structure, costs)]
         self._step_saving = self._path[0].total / STEPS
@@ -247,7 +239,7 @@ class Allocator:
         return self._losses[state.key]
 
     def _removed(self, state: _State) -> dict[str, tuple[int, ...]]:
-        return removed_of(self._order, state.sizes, state.kept)
+        return gone_of(self._ranking, state.kept)
 
     def _choice(self, state: _State) -> Choice:
         branches = tuple(name for name in state.branches if name in state.dropped)

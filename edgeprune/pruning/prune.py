@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
 
-from edgeprune.data.split import Split
 from edgeprune.errors import DeviceError, TargetError, UsageError
-from edgeprune.latency.cost import CostModel, total
+from edgeprune.latency.cost import total
 from edgeprune.latency.measurement import Ratio
 from edgeprune.latency.predictor import Predictor
 from edgeprune.latency.protocol import measure_ratio
 from edgeprune.models.spec import Model
-from edgeprune.pruning.additive import AdditiveAllocator
-from edgeprune.pruning.allocate import Allocator, Choice, Scores
+from edgeprune.pruning.allocate import Choice
 from edgeprune.pruning.baseline import Baseline
 from edgeprune.pruning.judge import AdaptedLoss
-from edgeprune.pruning.magnitude import score_magnitude
+from edgeprune.pruning.methods import allocator_of
 from edgeprune.pruning.probing import Probing
+from edgeprune.pruning.ranking import Ranking
 from edgeprune.pruning.target import counted_cost, latency_share
-from edgeprune.pruning.taylor import score_taylor
-from edgeprune.recipe import PruneSection, Target, TuneSection
+from edgeprune.recipe import PruneSection, Target
 from edgeprune.reparam.merge import merge
 from edgeprune.structure.plan import Plan
 from edgeprune.structure.surgery import make_plan, remove_branches, remove_units
 from edgeprune.structure.units import Structure
 
-MICRO_BATCHES = 8  # of which `prune.scoring_batches` counts one batch
-SCORING_BATCH = 16  # Taylor's square is taken per micro-batch: small ones keep the gradient's variance in the score
-JUDGING_BATCH = 128
 NOISY_RETRIES = 3
 PLATEAU = 1e-6  # two measured shares that are one and the same
 
@@ -59,57 +53,10 @@ class Pruned:
     best: Attempt | None = None  # the attempt that was chosen; None for a counted target
 
 
-def rank(model: Model, structure: Structure, settings: PruneSection, images: Split, *, seed: int = 0) -> Scores:
-    """Rank the units of every group by the method of the recipe."""
-    if settings.method == "magnitude":
-        return score_magnitude(model.module, structure)
-    batches = itertools.islice(images.batches(SCORING_BATCH, seed=seed), settings.scoring_batches * MICRO_BATCHES)
-    return score_taylor(model.module, structure, list(batches))
-
-
-def judge_of(
-    model: Model, structure: Structure, settings: PruneSection, tuning: TuneSection, images: Split, *, seed: int = 0
-) -> AdaptedLoss:
-    """A judge on images that are augmented as re-training's: the model has seen the plain ones too often."""
-    count = min(settings.judging_images, len(images))
-    batches = images.batches(min(JUDGING_BATCH, count), seed=seed, augment=tuning.augment)
-    judged = itertools.islice(batches, max(1, count // JUDGING_BATCH))
-    return AdaptedLoss(model.module, structure, judged, precision=tuning.precision)
-
-
-def allocator_of(
-    structure: Structure,
-    ranks: Scores,
-    judge: AdaptedLoss,
-    costs: CostModel,
-    settings: PruneSection,
-    *,
-    multiple: int,
-    on_step: Callable[[float], None] | None = None,
-    on_message: Callable[[str], None] | None = None,
-) -> Allocator | AdditiveAllocator:
-    """The allocator that the recipe asks for. `multiple`: of the kept widths."""
-    branches, minimum = bool(settings.branches), settings.minimum_width
-    if settings.allocator == "additive":
-        return AdditiveAllocator(
-            structure,
-            ranks,
-            costs,
-            judge,
-            branches=branches,
-            granularity=multiple,
-            minimum=minimum,
-            on_solved=on_message,
-        )
-    return Allocator(
-        structure, ranks, costs, judge, branches=branches, granularity=multiple, minimum=minimum, on_step=on_step
-    )
-
-
 def prune_counted(
     model: Model,
     structure: Structure,
-    ranks: Scores,
+    ranking: Ranking,
     judge: AdaptedLoss,
     settings: PruneSection,
     *,
@@ -133,7 +80,7 @@ def prune_counted(
             on_progress(cost / now)
 
     allocator = allocator_of(
-        structure, ranks, judge, costs, settings, multiple=multiple, on_step=step, on_message=on_message
+        model.module, structure, ranking, judge, costs, settings, multiple=multiple, on_step=step, on_message=on_message
     )
     return _pruned(model, structure, allocator.within(budget))
 
@@ -146,7 +93,7 @@ class LatencyLoop:
         model: Model,
         baseline: Baseline,
         predictor: Predictor,
-        ranks: Scores,
+        ranking: Ranking,
         judge: AdaptedLoss,
         settings: PruneSection,
         probing: Probing,
@@ -161,8 +108,9 @@ class LatencyLoop:
         self.target = Target.parse(settings.target)
         self.goal = latency_share(self.target, self.original_s)
         self.allocator = allocator_of(
+            model.module,
             self.structure,
-            ranks,
+            ranking,
             judge,
             predictor.costs,
             settings,

@@ -14,10 +14,11 @@ from edgeprune.latency.cost import MacsCost, total
 from edgeprune.latency.measurement import Ratio
 from edgeprune.latency.predictor import Predictor
 from edgeprune.models.checkpoint import save_state
-from edgeprune.pruning.allocate import Scores
 from edgeprune.pruning.baseline import Baseline, probe_layers
 from edgeprune.pruning.judge import AdaptedLoss
-from edgeprune.pruning.prune import Attempt, LatencyLoop, Pruned, judge_of, prune_counted, rank
+from edgeprune.pruning.methods import judge_of, rank
+from edgeprune.pruning.prune import Attempt, LatencyLoop, Pruned, prune_counted
+from edgeprune.pruning.ranking import Ranking
 from edgeprune.pruning.target import counted_cost, latency_share
 from edgeprune.recipe import PruneSection, Target
 from edgeprune.report.data import Attempt as AttemptRow
@@ -89,13 +90,13 @@ def _to_latency(context: Context, baseline: Baseline) -> tuple[Pruned, Predictor
         probing = probing_of(context, exporter)
         with context.device.lease():
             predictor = probe_layers(model, baseline, probing)  # the table may be another by now
-        ranks, judge = _ranks(context, baseline, settings), _judge(context, baseline, settings)
+        ranking, judge = _ranking(context, baseline, settings), _judge(context, baseline, settings)
         with context.device.lease():
             loop = LatencyLoop(
                 model,
                 baseline,
                 predictor,
-                ranks,
+                ranking,
                 judge,
                 settings,
                 probing,
@@ -110,7 +111,7 @@ def _to_count(context: Context, baseline: Baseline) -> Pruned:
     return prune_counted(
         context.model("load"),
         baseline.structure,
-        _ranks(context, baseline, settings),
+        _ranking(context, baseline, settings),
         _judge(context, baseline, settings),
         settings,
         multiple=channel_multiple(context),
@@ -119,7 +120,7 @@ def _to_count(context: Context, baseline: Baseline) -> Pruned:
     )
 
 
-def _ranks(context: Context, baseline: Baseline, settings: PruneSection) -> Scores:
+def _ranking(context: Context, baseline: Baseline, settings: PruneSection) -> Ranking:
     recipe = context.recipe
     context.progress.update(f"ranking units by {recipe.prune.method}", 0, 1)
     return rank(context.model("load"), baseline.structure, settings, context.splits.train, seed=recipe.seed)

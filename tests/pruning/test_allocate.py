@@ -3,49 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from toy_structures import Additive, chain, group, scores_of
 
 from edgeprune.errors import TargetError
 from edgeprune.latency.cost import MacsCost, total
 from edgeprune.pruning.allocate import Allocator, Removed, allowed_widths
+from edgeprune.pruning.ranking import ByScore
 from edgeprune.structure.operations import OpSignature
-from edgeprune.structure.units import Branch, Layer, Structure, UnitGroup, Width
-
-
-def group(name: str, size: int, multiple: int = 1) -> UnitGroup:
-    return UnitGroup(id=name, size=size, produced=(), consumed=(), multiple=multiple)
-
-
-def chain(widths: Mapping[str, int], pixels: int = 8) -> Structure:
-    """A chain of 1x1 convolutions: 3 channels in, one group between any two, 10 out."""
-    sides = [Width(3), *(Width(0, (((name,), 1),)) for name in widths), Width(10)]
-    layers = []
-    for number, (left, right) in enumerate(itertools.pairwise(sides)):
-        operation = OpSignature("conv2d", left.at(widths), right.at(widths), height=pixels, width=pixels)
-        layers.append(Layer(f"conv{number}", operation, left, right))
-    return Structure(tuple(group(name, size) for name, size in widths.items()), tuple(layers), ())
-
-
-def scores_of(structure: Structure, seed: int) -> dict[str, np.ndarray]:
-    generator = np.random.default_rng(seed)
-    return {g.id: generator.exponential(size=g.size) for g in structure.groups}
-
-
-class Additive:
-    """Judges a model by the sum of the scores that are gone: what is lost together is the sum of its parts."""
-
-    def __init__(self, scores: Mapping[str, np.ndarray], branches: Mapping[str, float] | None = None) -> None:
-        self.scores, self.branches, self.asked = scores, branches or {}, 0
-
-    def __call__(self, removed: Removed, branches: Collection[str]) -> float:
-        self.asked += 1
-        units = sum(float(self.scores[name][list(units)].sum()) for name, units in removed.items())
-        return units + sum(self.branches[name] for name in branches)
+from edgeprune.structure.units import Branch, Structure
 
 
 @given(
@@ -61,7 +32,7 @@ def test_choice_is_in_budget_lowest_scores_go_and_nothing_more_fits(
     structure = chain({f"g{i}": size for i, size in enumerate(sizes)})
     costs, scores = MacsCost(), scores_of(structure, seed)
     budget = share * total(structure.layers, structure.sizes, costs)
-    allocator = Allocator(structure, scores, costs, Additive(scores), granularity=granularity, minimum=2)
+    allocator = Allocator(structure, ByScore(scores), costs, Additive(scores), granularity=granularity, minimum=2)
     if allocator.smallest().cost > budget:
         with pytest.raises(TargetError, match="cannot be reached"):
             allocator.within(budget)
@@ -94,7 +65,7 @@ def test_close_to_brute_force_on_small_problems(seed: int) -> None:
         for widths in itertools.product(*(range(1, g.size + 1) for g in structure.groups))
         if total(structure.layers, dict(zip(structure.sizes, widths, strict=True)), costs) <= budget
     )
-    choice = Allocator(structure, scores, costs, Additive(scores), granularity=1, minimum=1).within(budget)
+    choice = Allocator(structure, ByScore(scores), costs, Additive(scores), granularity=1, minimum=1).within(budget)
     assert best <= choice.loss + 1e-12
     assert choice.loss <= 1.6 * best  # greedy: near, not exact
 
@@ -109,7 +80,7 @@ class Staircase:
 def test_steps_over_plateaus() -> None:
     structure = chain({"a": 64})
     scores = {"a": np.arange(64.0)}
-    choice = Allocator(structure, scores, Staircase(), Additive(scores), granularity=4, minimum=4).within(4)
+    choice = Allocator(structure, ByScore(scores), Staircase(), Additive(scores), granularity=4, minimum=4).within(4)
     assert choice.kept["a"] == 32  # 36 costs what 48 does: it is passed over
     assert choice.removed["a"] == tuple(range(32))
 
@@ -132,7 +103,7 @@ def test_cuts_are_judged_together_with_what_is_gone_already() -> None:
     ranks = {name: np.arange(8.0) for name in "abc"}
     costs = MacsCost()
     full = total(structure.layers, structure.sizes, costs)
-    choice = Allocator(structure, ranks, costs, Redundant(), granularity=4, minimum=4).within(0.5 * full)
+    choice = Allocator(structure, ByScore(ranks), costs, Redundant(), granularity=4, minimum=4).within(0.5 * full)
     assert set(choice.removed) in ({"a", "c"}, {"b", "c"})
     assert choice.loss == pytest.approx(0.04)
 
@@ -149,10 +120,10 @@ def test_branches_go_when_they_are_cheapest_and_only_when_they_may() -> None:
     costs = MacsCost()
     full = total(structure.layers, structure.sizes, costs)
     judge = Additive(scores, {"conv1:branch": 0.1})
-    choice = Allocator(structure, scores, costs, judge, granularity=8).within(0.6 * full)
+    choice = Allocator(structure, ByScore(scores), costs, judge, granularity=8).within(0.6 * full)
     assert choice.branches == ("conv1:branch",)
     assert choice.kept["g1"] == 16  # goes with its branch: listed at its full size
-    kept = Allocator(structure, scores, costs, judge, branches=False, granularity=8).within(0.6 * full)
+    kept = Allocator(structure, ByScore(scores), costs, judge, branches=False, granularity=8).within(0.6 * full)
     assert kept.branches == ()
     assert kept.removed
 
@@ -162,7 +133,7 @@ def test_the_path_is_walked_once_and_grows_with_the_budgets() -> None:
     scores = scores_of(structure, 0)
     costs, judge, seen = MacsCost(), Additive(scores), []
     full = total(structure.layers, structure.sizes, costs)
-    allocator = Allocator(structure, scores, costs, judge, granularity=2, minimum=2, on_step=seen.append)
+    allocator = Allocator(structure, ByScore(scores), costs, judge, granularity=2, minimum=2, on_step=seen.append)
     small = allocator.within(0.3 * full)
     asked, steps = judge.asked, len(seen)
     assert seen == sorted(seen, reverse=True)
@@ -179,7 +150,7 @@ def test_a_finer_granularity_fills_the_room_that_is_left() -> None:
     scores = scores_of(structure, 1)
     costs = MacsCost()
     budget = 0.5 * total(structure.layers, structure.sizes, costs)
-    allocator = Allocator(structure, scores, costs, Additive(scores), granularity=8)
+    allocator = Allocator(structure, ByScore(scores), costs, Additive(scores), granularity=8)
     coarse, fine = allocator.within(budget), allocator.within(budget, granularity=1)
     assert coarse.cost <= fine.cost <= budget
     assert any(width % 8 for width in fine.kept.values())

@@ -1,0 +1,127 @@
+"""What a recipe asks for: its method's ranking, the judge, and its allocator."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Protocol
+
+from torch import nn
+
+from edgeprune.data.split import Split
+from edgeprune.errors import RecipeError
+from edgeprune.latency.cost import CostModel
+from edgeprune.models.spec import Model
+from edgeprune.pruning.additive import AdditiveAllocator
+from edgeprune.pruning.allocate import Allocator, Choice
+from edgeprune.pruning.judge import AdaptedLoss
+from edgeprune.pruning.knapsack import SummedScores
+from edgeprune.pruning.magnitude import score_magnitude
+from edgeprune.pruning.ranking import ByScore, Ranking, Scores
+from edgeprune.pruning.reprune import Reprune
+from edgeprune.pruning.rules import GlobalThreshold, Rule, RuleAllocator, Uniform
+from edgeprune.pruning.scales import batch_norm_scales
+from edgeprune.pruning.taylor import score_taylor
+from edgeprune.recipe import PruneSection, TuneSection
+from edgeprune.structure.units import Structure
+
+MICRO_BATCHES = 8  # of which `prune.scoring_batches` counts one batch
+SCORING_BATCH = 16  # Taylor's square is taken per micro-batch: small ones keep the gradient's variance in the score
+JUDGING_BATCH = 128
+
+
+class Allocating(Protocol):
+    """What every allocator answers."""
+
+    def within(self, budget: float, *, granularity: int | None = None) -> Choice: ...
+    def smallest(self) -> Choice: ...
+
+
+def rank(model: Model, structure: Structure, settings: PruneSection, images: Split, *, seed: int = 0) -> Ranking:
+    """Rank the units of every group by the method of the recipe."""
+    if settings.method == "reprune":
+        return Reprune(model.module, structure, seed=seed)
+    if settings.method == "magnitude":
+        return ByScore(score_magnitude(model.module, structure))
+    batches = itertools.islice(images.batches(SCORING_BATCH, seed=seed), settings.scoring_batches * MICRO_BATCHES)
+    return ByScore(score_taylor(model.module, structure, list(batches)))
+
+
+def judge_of(
+    model: Model, structure: Structure, settings: PruneSection, tuning: TuneSection, images: Split, *, seed: int = 0
+) -> AdaptedLoss:
+    """A judge on images that are augmented as re-training's: the model has seen the plain ones too often."""
+    count = min(settings.judging_images, len(images))
+    batches = images.batches(min(JUDGING_BATCH, count), seed=seed, augment=tuning.augment)
+    judged = itertools.islice(batches, max(1, count // JUDGING_BATCH))
+    return AdaptedLoss(model.module, structure, judged, precision=tuning.precision)
+
+
+def allocator_of(
+    module: nn.Module,
+    structure: Structure,
+    ranking: Ranking,
+    judge: AdaptedLoss,
+    costs: CostModel,
+    settings: PruneSection,
+    *,
+    multiple: int,
+    on_step: Callable[[float], None] | None = None,
+    on_message: Callable[[str], None] | None = None,
+) -> Allocating:
+    """The allocator that the recipe asks for.
+
+    Args:
+        module: the model that `structure` was found in.
+        multiple: of the kept widths.
+
+    Raises:
+        RecipeError: it wants scores, and the method gives none.
+        ModelError: it goes by the scales of batch norms, and the model has none that tell layers apart.
+    """
+    minimum, branches = settings.minimum_width, bool(settings.branches)
+    match settings.allocator:
+        case "judged":
+            return Allocator(
+                structure,
+                ranking,
+                costs,
+                judge,
+                branches=branches,
+                granularity=multiple,
+                minimum=minimum,
+                on_step=on_step,
+            )
+        case "additive" | "knapsack":
+            scores = _scores(ranking, settings) if settings.allocator == "knapsack" else None
+            return AdditiveAllocator(
+                structure,
+                ranking,
+                costs,
+                judge,
+                value=SummedScores(scores) if scores is not None else None,
+                branches=branches and scores is None,
+                granularity=multiple,
+                minimum=minimum,
+                on_solved=on_message,
+            )
+    rule = _rule(module, structure, ranking, settings)
+    return RuleAllocator(structure, ranking, costs, judge, rule, granularity=multiple, minimum=minimum)
+
+
+def _rule(module: nn.Module, structure: Structure, ranking: Ranking, settings: PruneSection) -> Rule:
+    if settings.allocator == "uniform":
+        return Uniform(structure.sizes)
+    if settings.allocator == "global":
+        return GlobalThreshold(_scores(ranking, settings))
+    return batch_norm_scales(module, structure)
+
+
+def _scores(ranking: Ranking, settings: PruneSection) -> Scores:
+    if not isinstance(ranking, ByScore):
+        raise RecipeError(
+            f"prune.allocator = '{settings.allocator}' adds up or compares the scores of units, and "
+            f"prune.method = '{settings.method}' gives none",
+            hint="take prune.allocator = 'judged', 'additive', 'uniform' or 'scales', or another method",
+        )
+    return ranking.scores

@@ -1,0 +1,116 @@
+"""Widths by a rule with one number in it: every layer alike, one threshold over all scores, or over all batch norm
+scales. The number is the share of units to remove; the allocator takes the least at which the budget is met.
+
+`uniform` and `global` are those of the study of compact networks (Khan et al., Pruning Compact ConvNets for Efficient
+Inference, arXiv 2301.04502, section 3); `scales` is REPrune's (`scales.py`). None of them knows what a unit costs,
+which is what the judged allocator adds; they are here to be compared with, and for budgets as published.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+
+from edgeprune.errors import TargetError
+from edgeprune.latency.cost import CostModel, total
+from edgeprune.pruning.allocate import Choice, Judge, allowed_widths
+from edgeprune.pruning.ranking import Ranking, Scores, gone_of
+from edgeprune.structure.units import Structure
+
+SHARES = np.linspace(0.0, 1.0, 1025)[1:]  # of the units to remove, those that are tried
+
+
+class Rule(Protocol):
+    """How many units each group should keep at a share of units to remove."""
+
+    def kept(self, share: float) -> Mapping[str, int]: ...
+
+
+class Uniform:
+    """Every group loses the same share of its units."""
+
+    def __init__(self, sizes: Mapping[str, int]) -> None:
+        self._sizes = sizes
+
+    def kept(self, share: float) -> dict[str, int]:
+        return {name: math.ceil((1 - share) * size - 1e-9) for name, size in self._sizes.items()}
+
+
+class GlobalThreshold:
+    """One threshold over the scores of all groups: what scores at most as much goes."""
+
+    def __init__(self, scores: Scores) -> None:
+        self._scores = scores
+        self._all = np.sort(np.concatenate([np.asarray(values) for values in scores.values()]))
+
+    def kept(self, share: float) -> dict[str, int]:
+        threshold = self._all[max(0, math.ceil(share * len(self._all)) - 1)]
+        return {name: int((values > threshold).sum()) for name, values in self._scores.items()}
+
+
+class RuleAllocator:
+    """Chooses the widths that a rule gives at the least share that meets a budget.
+
+    Widths are rounded up to the next that is allowed, so no group loses more than the rule says. Groups that the rule
+    does not name stay whole, and so do residual branches.
+
+    Args:
+        structure, ranking, costs, judge, granularity, minimum: as for `Allocator`; only the answer is judged.
+    """
+
+    def __init__(
+        self,
+        structure: Structure,
+        ranking: Ranking,
+        costs: CostModel,
+        judge: Judge,
+        rule: Rule,
+        *,
+        granularity: int = 8,
+        minimum: int = 8,
+    ) -> None:
+        self.structure, self.costs, self.judge, self.rule = structure, costs, judge, rule
+        self.granularity, self.minimum = granularity, minimum
+        self._ranking = ranking
+
+    def within(self, budget: float, *, granularity: int | None = None) -> Choice:
+        """The choice for a budget.
+
+        Raises:
+            TargetError: no share of the rule meets it (the message says what the cheapest costs).
+        """
+        kept = dict(self.structure.sizes)
+        for share in (0.0, *SHARES):
+            kept = self._widths(share, granularity or self.granularity) if share else kept
+            if self._cost(kept) <= budget:
+                return self._choice(kept)
+        least = self.smallest()
+        raise TargetError(
+            f"the budget {budget:.6g} cannot be reached: the smallest model that the rule gives costs {least.cost:.6g}",
+            hint="raise the target, lower prune.minimum_width or prune.granularity, or take prune.allocator = 'judged'",
+        )
+
+    def smallest(self) -> Choice:
+        """The cheapest that the rule gives at any share."""
+        candidates = (self._widths(share, self.granularity) for share in SHARES)
+        return self._choice(min(candidates, key=self._cost))
+
+    def _widths(self, share: float, granularity: int) -> dict[str, int]:
+        wanted = self.rule.kept(share)
+        kept = dict(self.structure.sizes)
+        for group in self.structure.groups:
+            allowed = allowed_widths(group, granularity=granularity, minimum=self.minimum)
+            kept[group.id] = min(
+                width for width in allowed if width >= min(wanted.get(group.id, group.size), group.size)
+            )
+        return kept
+
+    def _cost(self, kept: Mapping[str, int]) -> float:
+        return total(self.structure.layers, kept, self.costs)
+
+    def _choice(self, kept: Mapping[str, int]) -> Choice:
+        removed = gone_of(self._ranking, kept)
+        return Choice(kept, removed, (), self._cost(kept), self.judge(removed, ()))

@@ -1,0 +1,104 @@
+"""Widths by a rule, and the knapsack: the rule's widths, the budget met with the least share, and what is refused."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from toy_structures import chain, net, scores_of
+
+from edgeprune.errors import RecipeError, TargetError
+from edgeprune.latency.cost import MacsCost, total
+from edgeprune.pruning.additive import AdditiveAllocator
+from edgeprune.pruning.allocate import allowed_widths
+from edgeprune.pruning.knapsack import SummedScores
+from edgeprune.pruning.methods import allocator_of
+from edgeprune.pruning.ranking import ByScore
+from edgeprune.pruning.reprune import Reprune
+from edgeprune.pruning.rules import GlobalThreshold, Rule, RuleAllocator, Uniform
+from edgeprune.recipe import PruneSection
+
+SIZES = st.lists(st.integers(4, 24), min_size=1, max_size=4)
+
+
+def no_loss(*_: object) -> float:
+    return 0.0
+
+
+@given(sizes=SIZES, share=st.floats(0.3, 1.0), name=st.sampled_from(["uniform", "global"]), seed=st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_the_budget_is_met_and_no_lesser_share_meets_it(sizes: list[int], share: float, name: str, seed: int) -> None:
+    structure = chain({f"g{i}": size for i, size in enumerate(sizes)})
+    scores, costs = scores_of(structure, seed), MacsCost()
+    rule: Rule = Uniform(structure.sizes) if name == "uniform" else GlobalThreshold(scores)
+    budget = share * total(structure.layers, structure.sizes, costs)
+    allocator = RuleAllocator(structure, ByScore(scores), costs, no_loss, rule, granularity=2, minimum=2)
+    if allocator.smallest().cost > budget:
+        with pytest.raises(TargetError, match="cannot be reached"):
+            allocator.within(budget)
+        return
+    choice = allocator.within(budget)
+    assert choice.cost == pytest.approx(total(structure.layers, choice.kept, costs))
+    assert choice.cost <= budget
+    for lesser in np.linspace(0.0, 1.0, 1025)[1:]:
+        wanted = rule.kept(lesser)
+        kept = {
+            g.id: min(w for w in allowed_widths(g, granularity=2, minimum=2) if w >= min(wanted[g.id], g.size))
+            for g in structure.groups
+        }
+        if kept == choice.kept:
+            break
+        assert total(structure.layers, kept, costs) > budget
+
+
+def test_the_global_threshold_is_one_for_all_groups() -> None:
+    scores = {"a": np.array([0.1, 0.2, 0.9, 0.8]), "b": np.array([0.3, 0.4])}
+    rule = GlobalThreshold(scores)
+    assert rule.kept(0.5) == {"a": 2, "b": 1}  # 0.1, 0.2 and 0.3 of six go
+    assert rule.kept(1.0) == {"a": 0, "b": 0}
+    assert Uniform({"a": 4, "b": 2}).kept(0.5) == {"a": 2, "b": 1}
+
+
+@given(sizes=st.lists(st.integers(2, 6), min_size=1, max_size=3), share=st.floats(0.4, 0.95), seed=st.integers(0, 99))
+@settings(max_examples=40, deadline=None)
+def test_the_knapsack_keeps_the_greatest_score(sizes: list[int], share: float, seed: int) -> None:
+    """Against every choice there is."""
+    structure = chain({f"g{i}": size for i, size in enumerate(sizes)})
+    scores, costs = scores_of(structure, seed), MacsCost()
+    budget = share * total(structure.layers, structure.sizes, costs)
+    allocator = AdditiveAllocator(
+        structure, ByScore(scores), costs, no_loss, value=SummedScores(scores), granularity=1, minimum=1
+    )
+    best = math.inf
+    for widths in itertools.product(*(range(1, size + 1) for size in sizes)):
+        kept = dict(zip(structure.sizes, widths, strict=True))
+        if total(structure.layers, kept, costs) <= budget:
+            lost = sum(np.sort(scores[name])[: structure.sizes[name] - w].sum() for name, w in kept.items())
+            best = min(best, float(lost))
+    if math.isinf(best):
+        with pytest.raises(TargetError):
+            allocator.within(budget)
+        return
+    choice = allocator.within(budget)
+    assert choice.cost <= budget
+    assert SummedScores(scores)(choice.removed, ()) == pytest.approx(best, abs=1e-9)
+    assert choice.loss == 0.0  # the judge's, not the scores'
+
+
+def test_a_method_without_scores_is_refused_where_scores_are_compared() -> None:
+    made, structure = net()
+    for allocator in ("global", "knapsack"):
+        with pytest.raises(RecipeError, match="'reprune' gives none"):
+            allocator_of(
+                made,
+                structure,
+                Reprune(made, structure),
+                no_loss,  # type: ignore[arg-type]
+                MacsCost(),
+                PruneSection(method="reprune", allocator=allocator),  # type: ignore[arg-type]
+                multiple=1,
+            )
