@@ -31,7 +31,8 @@ from edgeprune.stages.probe import probe_stage
 from edgeprune.stages.prune import prune_stage
 from edgeprune.stages.quantize import quantize_stage
 from edgeprune.stages.report import report_stage
-from edgeprune.stages.tune import SNAPSHOTS, tune_stage
+from edgeprune.stages.snapshots import SNAPSHOTS
+from edgeprune.stages.tune import tune_stage
 from edgeprune.stages.verify import verify_stage
 from edgeprune.verify.verdict import Verdict
 
@@ -179,8 +180,8 @@ def do_stage(context: Context, stage: Stage) -> None:
         seconds = time.monotonic() - started
         settings = _settings(context.run, stage)
         context.run.finish(stage, settings=settings, seconds=seconds, result=result)
-        if stage == "tune":
-            shutil.rmtree(context.run.folder / SNAPSHOTS, ignore_errors=True)
+        if stage in SNAPSHOTS:
+            shutil.rmtree(context.run.folder / SNAPSHOTS[stage], ignore_errors=True)
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise EdgePruneError(
@@ -196,6 +197,8 @@ def do_stage(context: Context, stage: Stage) -> None:
 def _settings(run: Run, stage: Stage) -> str:
     """What a stage and those before it read: sections of the recipe, and the checkpoint's content."""
     sections = [name for earlier in STAGES[: STAGES.index(stage) + 1] for name in _READS[earlier]]
+    if run.recipe.prune.epochs and "prune" in sections:
+        sections.append("tune")  # the epochs of pruning are the first of the same training
     settings = settings_hash(run.recipe, tuple(sections))
     weights = _checkpoint_sha256(run)
     return f"{settings}-{weights[:16]}" if weights else settings

@@ -111,7 +111,11 @@ class DeviceSection(Section):
 
 class PruneSection(Section):
     """How the plan is found. `branches`: whether whole residual branches may go, beside channels; unless said,
-    they may where there are training images: what goes with a branch has to be learned again."""
+    they may where there are training images: what goes with a branch has to be learned again.
+
+    With `epochs` the model trains while it is pruned, and what stays is chosen anew every `interval` epochs: step by
+    step on the way to the target, or with `regrow` (CHEX's delta_0) at the target, that share of each layer coming
+    back."""
 
     target: str = "0.5x"
     method: Method = "taylor"
@@ -124,12 +128,26 @@ class PruneSection(Section):
     branches: bool | None = None
     scoring_batches: int = Field(default=8, ge=1)
     judging_images: int = Field(default=256, ge=32)
+    epochs: int = Field(default=0, ge=0)
+    interval: int = Field(default=2, ge=1)
+    regrow: float = Field(default=0.0, ge=0, lt=1)
 
     @field_validator("target")
     @classmethod
     def _target_reads(cls, text: str) -> str:
         Target.parse(text)
         return text
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> PruneSection:
+        if self.regrow and not self.epochs:
+            raise ValueError("`regrow` brings units back while the model trains: say for how many `epochs`, too")
+        if self.method == "reprune" and self.allocator in ("global", "knapsack"):
+            raise ValueError(
+                f"allocator `{self.allocator}` compares the scores of units, and method `reprune` gives none: take "
+                "`judged`, `additive`, `uniform` or `scales`"
+            )
+        return self
 
 
 class TuneSection(Section):

@@ -9,7 +9,6 @@ from typing import Protocol
 from torch import nn
 
 from edgeprune.data.split import Split
-from edgeprune.errors import RecipeError
 from edgeprune.latency.cost import CostModel
 from edgeprune.models.spec import Model
 from edgeprune.pruning.additive import AdditiveAllocator
@@ -76,7 +75,6 @@ def allocator_of(
         multiple: of the kept widths.
 
     Raises:
-        RecipeError: it wants scores, and the method gives none.
         ModelError: it goes by the scales of batch norms, and the model has none that tell layers apart.
     """
     minimum, branches = settings.minimum_width, bool(settings.branches)
@@ -118,10 +116,5 @@ def _rule(module: nn.Module, structure: Structure, ranking: Ranking, settings: P
 
 
 def _scores(ranking: Ranking, settings: PruneSection) -> Scores:
-    if not isinstance(ranking, ByScore):
-        raise RecipeError(
-            f"prune.allocator = '{settings.allocator}' adds up or compares the scores of units, and "
-            f"prune.method = '{settings.method}' gives none",
-            hint="take prune.allocator = 'judged', 'additive', 'uniform' or 'scales', or another method",
-        )
+    assert isinstance(ranking, ByScore), f"{settings.method} gives no scores"  # the recipe refuses that
     return ranking.scores

@@ -20,7 +20,7 @@ from edgeprune.pruning.judge import AdaptedLoss
 from edgeprune.pruning.methods import allocator_of
 from edgeprune.pruning.probing import Probing
 from edgeprune.pruning.ranking import Ranking
-from edgeprune.pruning.target import counted_cost, latency_share
+from edgeprune.pruning.target import check_counted, counted_cost, latency_share
 from edgeprune.recipe import PruneSection, Target
 from edgeprune.reparam.merge import merge
 from edgeprune.structure.plan import Plan
@@ -70,10 +70,7 @@ def prune_counted(
     """
     costs, budget = counted_cost(Target.parse(settings.target))
     now = total(structure.layers, structure.sizes, costs)
-    if budget >= now:
-        raise TargetError(
-            f"the target {settings.target} is not below the model's {now:.4g}", hint="choose a target below that"
-        )
+    check_counted(settings.target, budget, now)
 
     def step(cost: float) -> None:
         if on_progress is not None:

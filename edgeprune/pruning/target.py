@@ -17,6 +17,16 @@ def counted_cost(target: Target) -> tuple[CostModel, float]:
     return (ParameterCost() if target.unit in ("kparams", "Mparams") else SizeCost()), budget
 
 
+def check_counted(target: str, budget: float, now: float) -> None:
+    """Check that a counted target asks for less than there is.
+
+    Raises:
+        TargetError: it does not.
+    """
+    if budget >= now:
+        raise TargetError(f"the target {target} is not below the model's {now:.4g}", hint="choose a target below that")
+
+
 def latency_share(target: Target, original_s: float) -> float:
     """A latency target as a share of the original's latency.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,17 @@ from edgeprune.latency.measurement import Ratio
 from edgeprune.latency.predictor import Predictor
 from edgeprune.models.checkpoint import save_state
 from edgeprune.pruning.baseline import Baseline, probe_layers
-from edgeprune.pruning.judge import AdaptedLoss
-from edgeprune.pruning.methods import judge_of, rank
 from edgeprune.pruning.prune import Attempt, LatencyLoop, Pruned, prune_counted
-from edgeprune.pruning.ranking import Ranking
-from edgeprune.pruning.target import counted_cost, latency_share
+from edgeprune.pruning.target import check_counted, counted_cost, latency_share
 from edgeprune.recipe import PruneSection, Target
 from edgeprune.report.data import Attempt as AttemptRow
 from edgeprune.report.data import LayerRow, layer_rows
 from edgeprune.runs import write_atomic
 from edgeprune.stages.context import Context
 from edgeprune.stages.probe import channel_multiple, probing_of, read_baseline
+from edgeprune.stages.turns import Budget, Candidate, candidate_of, trained_in_turns
 from edgeprune.structure.units import Layer
+from edgeprune.training.gradual import NONE_GONE
 
 
 class PruneRecord(BaseModel):
@@ -84,20 +84,28 @@ def _steps(context: Context) -> Callable[[float], None]:
 
 
 def _to_latency(context: Context, baseline: Baseline) -> tuple[Pruned, Predictor]:
-    recipe, model = context.recipe, context.model("load")
-    settings = _settings(context)
+    recipe, settings = context.recipe, _settings(context)
     with MeasuringExporter(recipe.device.runtime) as exporter, tempfile.TemporaryDirectory() as scratch:
         probing = probing_of(context, exporter)
         with context.device.lease():
-            predictor = probe_layers(model, baseline, probing)  # the table may be another by now
-        ranking, judge = _ranking(context, baseline, settings), _judge(context, baseline, settings)
+            predictor = probe_layers(context.model("load"), baseline, probing)  # the table may be another by now
+        structure = replace(baseline.structure, layers=predictor.layers)
+        goal = latency_share(Target.parse(settings.target), baseline.measurement.median_s)
+        budget = Budget(
+            structure,
+            predictor.costs,
+            lambda share: predictor.budget(share * predictor.unpruned_s),
+            goal,
+            probing.granularity,
+        )
+        now = _candidate(context, settings, budget)
         with context.device.lease():
             loop = LatencyLoop(
-                model,
+                now.model,
                 baseline,
                 predictor,
-                ranking,
-                judge,
+                now.ranking,
+                now.judge,
                 settings,
                 probing,
                 Path(scratch),
@@ -107,28 +115,28 @@ def _to_latency(context: Context, baseline: Baseline) -> tuple[Pruned, Predictor
 
 
 def _to_count(context: Context, baseline: Baseline) -> Pruned:
-    settings = _settings(context)
+    settings, structure = _settings(context), baseline.structure
+    costs, wanted = counted_cost(Target.parse(settings.target))
+    whole = total(structure.layers, structure.sizes, costs)
+    multiple = channel_multiple(context)
+    check_counted(settings.target, wanted, whole)
+    now = _candidate(context, settings, Budget(structure, costs, lambda share: share * whole, wanted / whole, multiple))
     return prune_counted(
-        context.model("load"),
-        baseline.structure,
-        _ranking(context, baseline, settings),
-        _judge(context, baseline, settings),
+        now.model,
+        structure,
+        now.ranking,
+        now.judge,
         settings,
-        multiple=channel_multiple(context),
+        multiple=multiple,
         on_progress=_steps(context),
         on_message=context.progress.say,
     )
 
 
-def _ranking(context: Context, baseline: Baseline, settings: PruneSection) -> Ranking:
-    recipe = context.recipe
-    context.progress.update(f"ranking units by {recipe.prune.method}", 0, 1)
-    return rank(context.model("load"), baseline.structure, settings, context.splits.train, seed=recipe.seed)
-
-
-def _judge(context: Context, baseline: Baseline, settings: PruneSection) -> AdaptedLoss:
-    recipe, train = context.recipe, context.splits.train
-    return judge_of(context.model("load"), baseline.structure, settings, recipe.tune, train, seed=recipe.seed)
+def _candidate(context: Context, settings: PruneSection, budget: Budget) -> Candidate:
+    """The model to choose from: as it was loaded, or trained by now where the recipe trains while it prunes."""
+    model, gone = trained_in_turns(context, settings, budget) if settings.epochs else (context.model("load"), NONE_GONE)
+    return candidate_of(context, budget.structure, settings, model, gone)
 
 
 def _record(context: Context, baseline: Baseline, pruned: Pruned, predictor: Predictor | None) -> PruneRecord:

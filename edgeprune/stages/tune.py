@@ -7,36 +7,27 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.models.checkpoint import save_state
-from edgeprune.runs import settings_hash, write_atomic
+from edgeprune.recipe import Recipe, TuneSection
+from edgeprune.runs import write_atomic
 from edgeprune.stages.context import Context
-from edgeprune.training.loop import TuneProgress, tune
-
-SNAPSHOTS = "tune.snapshots"
+from edgeprune.stages.snapshots import show_epochs, snapshots_of
+from edgeprune.training.loop import tune
 
 
 def tune_stage(context: Context, folder: Path) -> dict[str, Any]:
     recipe = context.recipe
     pruned, original = context.model("prune"), context.model("load")
-    # Snapshots live outside the stage's folder: that one is emptied whenever the stage begins anew. The next stage
-    # removes them, when this one's record is safely there.
-    plan = context.run.record("prune")
-    state = plan.files[-1].sha256 if plan else "none"
-    snapshots = context.run.folder / SNAPSHOTS / f"{settings_hash(recipe, ('tune', 'data'))}-{state[:12]}"
-
-    def show(progress: TuneProgress) -> None:
-        text = f"epoch {progress.epoch}/{progress.epochs}, {progress.images_per_second:.0f} images/s"
-        done = (progress.epoch - 1) * progress.steps + progress.step
-        context.progress.update(text, done, progress.epochs * progress.steps)
-
+    settings = whole_cycle(recipe)
     result = tune(
         pruned.module,
         original.module if recipe.tune.distillation > 0 else None,
         context.splits.train,
         context.splits.validation,
-        recipe.tune,
+        settings,
         seed=recipe.seed,
-        snapshots=snapshots,
-        on_progress=show,
+        snapshots=snapshots_of(context, "tune", "prune"),
+        first=recipe.prune.epochs + 1,
+        on_progress=lambda progress: show_epochs(context, progress),
     )
     save_state(folder / "model.safetensors", result.module)
     for epoch in result.history:
@@ -47,3 +38,8 @@ def tune_stage(context: Context, folder: Path) -> dict[str, Any]:
     result.module.eval()
     context.keep_model("tune", pruned.with_module(result.module))
     return {"epochs": len(history), "last": history[-1] if history else None}
+
+
+def whole_cycle(recipe: Recipe) -> TuneSection:
+    """The settings of one training whose first epochs run while the model is pruned."""
+    return recipe.tune.model_copy(update={"epochs": recipe.prune.epochs + recipe.tune.epochs})

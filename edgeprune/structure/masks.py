@@ -34,15 +34,7 @@ def mask_units(module: nn.Module, structure: Structure, removed: Removed) -> nn.
     model's do: zeros would count in them. So do convolutions that standardize their weight, over a filter's inputs.
     """
     indices = gone_indices(module, structure, removed)  # also checks that the structure fits
-    masked = copy.deepcopy(module)
-    parameters = {name for name, _ in masked.named_parameters(remove_duplicate=False)}
-    with torch.no_grad():
-        for group, units in chosen_units(structure, removed):
-            for member in (*group.produced, *group.consumed):
-                if member.name in parameters:
-                    tensor = tensor_named(masked, member.name)
-                    index = torch.from_numpy(member.indices[units].reshape(-1)).to(tensor.device)
-                    tensor.index_fill_(member.dim, index, 0)
+    masked = zero_units(module, structure, removed)
     for (path, dim), gone in gone_statistics(structure, removed).items():
         _replace(masked, path, KeptNorm(module.get_submodule(path), gone, dim))
     if any((f"{path}.weight", dim) in indices for path in structure.standardized for dim in (0, 1)):
@@ -51,6 +43,20 @@ def mask_units(module: nn.Module, structure: Structure, removed: Removed) -> nn.
             outs, inner = (indices.get((f"{path}.weight", dim), _NONE) for dim in (0, 1))
             _replace(masked, path, KeptConv(pruned.get_submodule(path), module.get_submodule(path), outs, inner))
     return masked
+
+
+def zero_units(module: nn.Module, structure: Structure, removed: Removed) -> nn.Module:
+    """A copy of a module in which the parameters of some units are zero, whatever norms make of that."""
+    zeroed = copy.deepcopy(module)
+    parameters = {name for name, _ in zeroed.named_parameters(remove_duplicate=False)}
+    with torch.no_grad():
+        for group, units in chosen_units(structure, removed):
+            for member in (*group.produced, *group.consumed):
+                if member.name in parameters:
+                    tensor = tensor_named(zeroed, member.name)
+                    index = torch.from_numpy(member.indices[units].reshape(-1)).to(tensor.device)
+                    tensor.index_fill_(member.dim, index, 0)
+    return zeroed
 
 
 def _replace(masked: nn.Module, path: str, new: nn.Module) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +51,7 @@ def tune(
     *,
     seed: int,
     snapshots: Path | None,
+    first: int = 1,
     on_progress: Callable[[TuneProgress], None] | None = None,
 ) -> TuneResult:
     """Train a copy of the student; it runs on the GPU where there is one.
@@ -58,7 +59,8 @@ def tune(
     The loss is (1 - d) CE(student, label) + d T^2 KL(teacher/T || student/T) with d = settings.distillation and
     T = settings.temperature (Hinton et al. 2015); without a teacher only the labels count. SGD with Nesterov momentum,
     no weight decay on biases and norms; the rate rises over the first `warmup` share of the steps, then falls to 0
-    along a cosine. The last epoch's weights are the result. Zero epochs give the student back unchanged.
+    along a cosine. The last epoch's weights are the result. Zero epochs give the student back unchanged, and so does
+    a `first` epoch beyond the last: those before it ran while the model was pruned (`gradual.py`), in the same cycle.
 
     With `snapshots` (a folder) an interrupted run goes on after its last whole epoch; on a CPU with as many threads
     it ends at the same weights as one that was not interrupted.
@@ -67,26 +69,21 @@ def tune(
         DataError: there are no training images, or one cannot be read.
         EdgePruneError: the loss is not finite (epoch, step and rate are named), or a snapshot cannot be written.
     """
-    if settings.epochs == 0:
+    if settings.epochs < first:
         return TuneResult(copy.deepcopy(student).cpu().eval(), ())
     if len(train) == 0:
         raise DataError("there are no training images", hint="name `train` or `calibration` in [data]")
-    job = _Job(student, teacher, train, settings, seed)
+    job = Training(student, teacher, train, settings, seed)
     history = job.resume(snapshots)
-    for epoch in range(len(history) + 1, settings.epochs + 1):
-        start = time.perf_counter()
-        loss = job.run_epoch(epoch, on_progress)
-        accuracy = top1(job.student, validation) if len(validation) else None
-        seconds = time.perf_counter() - start
-        record = EpochRecord(epoch=epoch, loss=loss, lr=job.lr, validation=accuracy, seconds=seconds)
-        history = (*history, record)
+    for epoch in range(first + len(history), settings.epochs + 1):
+        history = (*history, job.record_of(epoch, validation, on_progress))
         if snapshots is not None:
             write_snapshot(snapshots, job.id, Snapshot(job.student.state_dict(), job.momentum(), history))
     return TuneResult(_laid_out(job.student.cpu(), torch.contiguous_format).eval(), history)
 
 
-class _Job:
-    """Student, teacher and optimizer while they are trained."""
+class Training:
+    """Student, teacher and optimizer while they are trained, an epoch at a time."""
 
     def __init__(
         self, student: nn.Module, teacher: nn.Module | None, train: Split, settings: TuneSection, seed: int
@@ -115,16 +112,29 @@ class _Job:
         if snapshot is None:
             return ()
         self.student.load_state_dict(snapshot.module)
-        for name, buffer in snapshot.momentum.items():
-            own = torch.empty_like(self.named[name]).copy_(buffer)
-            self.optimizer.state[self.named[name]]["momentum_buffer"] = own
+        self.take_momentum(snapshot.momentum)
         self.lr = snapshot.history[-1].lr
         return snapshot.history
+
+    def take_momentum(self, momentum: Mapping[str, torch.Tensor]) -> None:
+        """Go on with these buffers, by parameter name."""
+        for name, buffer in momentum.items():
+            own = torch.empty_like(self.named[name]).copy_(buffer)
+            self.optimizer.state[self.named[name]]["momentum_buffer"] = own
 
     def momentum(self) -> dict[str, torch.Tensor]:
         """Momentum buffers by parameter name."""
         states = {name: self.optimizer.state[p].get("momentum_buffer") for name, p in self.named.items()}
         return {name: buffer for name, buffer in states.items() if buffer is not None}
+
+    def record_of(
+        self, epoch: int, validation: Split, on_progress: Callable[[TuneProgress], None] | None
+    ) -> EpochRecord:
+        """Train one epoch (numbered from 1), and say how it went."""
+        start = time.perf_counter()
+        loss = self.run_epoch(epoch, on_progress)
+        accuracy = top1(self.student, validation) if len(validation) else None
+        return EpochRecord(epoch=epoch, loss=loss, lr=self.lr, validation=accuracy, seconds=time.perf_counter() - start)
 
     def run_epoch(self, epoch: int, on_progress: Callable[[TuneProgress], None] | None) -> float:
         """Train one epoch (numbered from 1); returns the mean loss."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -46,15 +46,18 @@ class SnapshotHead(BaseModel):
     job: str  # see `job_id`
     sha256: str  # of the safetensors half
     history: tuple[EpochRecord, ...]
+    gone: tuple[dict[str, tuple[int, ...]], tuple[str, ...]] = ({}, ())
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A whole snapshot: weights and buffers by name, momentum by parameter name, and the epochs so far."""
+    """A whole snapshot: weights and buffers by name, momentum by parameter name, the epochs so far, and where the model
+    is pruned meanwhile (`gradual.py`), the units by group and the branches that are gone."""
 
     module: dict[str, torch.Tensor]
     momentum: dict[str, torch.Tensor]
     history: tuple[EpochRecord, ...]
+    gone: tuple[Mapping[str, Sequence[int]], tuple[str, ...]] = ({}, ())
 
 
 def job_id(student: nn.Module, teacher: nn.Module | None, settings: TuneSection, seed: int, images: int) -> str:
@@ -75,7 +78,9 @@ def write_snapshot(folder: Path, job: str, snapshot: Snapshot) -> None:
     tensors = _prefixed("module.", snapshot.module) | _prefixed("momentum.", snapshot.momentum)
     data = to_bytes(tensors)
     write_atomic(stem.with_suffix(".safetensors"), data)
-    head = SnapshotHead(job=job, sha256=hashlib.sha256(data).hexdigest(), history=snapshot.history)
+    units, branches = snapshot.gone
+    gone = ({name: tuple(numbers) for name, numbers in units.items()}, branches)
+    head = SnapshotHead(job=job, sha256=hashlib.sha256(data).hexdigest(), history=snapshot.history, gone=gone)
     write_atomic(stem.with_suffix(".json"), head.model_dump_json(indent=1).encode())
     for old in sorted(folder.glob("epoch-*.json"))[:-2]:
         old.unlink()
@@ -97,7 +102,7 @@ def newest_snapshot(folder: Path, job: str) -> Snapshot | None:
             _log.warning("%s: missing or changed, passed over", weights)
         else:
             tensors = safetensors.torch.load_file(str(weights))
-            return Snapshot(_without("module.", tensors), _without("momentum.", tensors), head.history)
+            return Snapshot(_without("module.", tensors), _without("momentum.", tensors), head.history, head.gone)
     return None
 
 

@@ -9,18 +9,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy_structures import chain, net, scores_of
+from toy_structures import chain, scores_of
 
 from edgeprune.errors import RecipeError, TargetError
 from edgeprune.latency.cost import MacsCost, total
 from edgeprune.pruning.additive import AdditiveAllocator
 from edgeprune.pruning.allocate import allowed_widths
 from edgeprune.pruning.knapsack import SummedScores
-from edgeprune.pruning.methods import allocator_of
 from edgeprune.pruning.ranking import ByScore
-from edgeprune.pruning.reprune import Reprune
 from edgeprune.pruning.rules import GlobalThreshold, Rule, RuleAllocator, Uniform
-from edgeprune.recipe import PruneSection
+from edgeprune.recipe import parse_recipe
 
 SIZES = st.lists(st.integers(4, 24), min_size=1, max_size=4)
 
@@ -89,16 +87,8 @@ def test_the_knapsack_keeps_the_greatest_score(sizes: list[int], share: float, s
     assert choice.loss == 0.0  # the judge's, not the scores'
 
 
-def test_a_method_without_scores_is_refused_where_scores_are_compared() -> None:
-    made, structure = net()
-    for allocator in ("global", "knapsack"):
-        with pytest.raises(RecipeError, match="'reprune' gives none"):
-            allocator_of(
-                made,
-                structure,
-                Reprune(made, structure),
-                no_loss,  # type: ignore[arg-type]
-                MacsCost(),
-                PruneSection(method="reprune", allocator=allocator),  # type: ignore[arg-type]
-                multiple=1,
-            )
+@pytest.mark.parametrize("allocator", ["global", "knapsack"])
+def test_a_method_without_scores_is_refused_where_scores_are_compared(allocator: str) -> None:
+    tree = {"model": {"name": "resnet18"}, "data": {"source": "digits"}}
+    with pytest.raises(RecipeError, match="`reprune` gives none"):
+        parse_recipe({**tree, "prune": {"method": "reprune", "allocator": allocator}})

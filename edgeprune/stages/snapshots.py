@@ -1,0 +1,27 @@
+"""Where the stages that train keep what an interrupted run needs to go on: outside of the stage's own folder, which is
+emptied whenever the stage begins anew. It is removed when the stage is done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgeprune.runs import Stage, settings_hash
+from edgeprune.stages.context import Context
+from edgeprune.training.loop import TuneProgress
+
+SNAPSHOTS: dict[Stage, str] = {"prune": "prune.snapshots", "tune": "tune.snapshots"}
+
+
+def snapshots_of(context: Context, stage: Stage, after: Stage) -> Path:
+    """The folder for a stage's snapshots that go with these settings and with what the stage before it made."""
+    record = context.run.record(after)
+    state = record.files[-1].sha256 if record else "none"
+    sections = ("prune", "tune", "data", "device") if stage == "prune" else ("tune", "data")
+    return context.run.folder / SNAPSHOTS[stage] / f"{settings_hash(context.recipe, sections)}-{state[:12]}"
+
+
+def show_epochs(context: Context, progress: TuneProgress) -> None:
+    """Show how far a training is."""
+    text = f"epoch {progress.epoch}/{progress.epochs}, {progress.images_per_second:.0f} images/s"
+    done = (progress.epoch - 1) * progress.steps + progress.step
+    context.progress.update(text, done, progress.epochs * progress.steps)

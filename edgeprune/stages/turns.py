@@ -1,0 +1,98 @@
+"""Pruning while the model trains: what stays is chosen anew before every turn (`training/gradual.py`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from edgeprune.latency.cost import CostModel
+from edgeprune.models.spec import Model
+from edgeprune.pruning.judge import AdaptedLoss
+from edgeprune.pruning.methods import allocator_of, judge_of, rank
+from edgeprune.pruning.ranking import Ranking
+from edgeprune.pruning.regrowth import regrow, regrowth_share
+from edgeprune.recipe import PruneSection
+from edgeprune.stages.context import Context
+from edgeprune.stages.snapshots import show_epochs, snapshots_of
+from edgeprune.stages.tune import whole_cycle
+from edgeprune.structure.masks import zero_units
+from edgeprune.structure.units import Structure
+from edgeprune.training.gradual import Gone, Turn, share_on_the_way, train_in_turns
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a model may cost on the way to its target: `at` takes a share of the unpruned model's cost, 1 is all."""
+
+    structure: Structure
+    costs: CostModel
+    at: Callable[[float], float]
+    goal: float
+    multiple: int  # of the kept widths
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model to choose from, with how its units rank and what judges a choice."""
+
+    model: Model
+    ranking: Ranking
+    judge: AdaptedLoss
+
+
+def candidate_of(context: Context, structure: Structure, settings: PruneSection, model: Model, gone: Gone) -> Candidate:
+    """Rank and judge a model some of whose units are gone by now.
+
+    Scores and losses are taken with these units at zero, so they go again: nothing else tells what they are worth.
+    REPrune looks at kernels only, and takes those that the units last had.
+    """
+    recipe, train = context.recipe, context.splits.train
+    if settings.method != "reprune" and gone[0]:
+        scored = model.with_module(zero_units(model.module, structure, gone[0]))
+    else:
+        scored = model
+    context.progress.update(f"ranking units by {settings.method}", 0, 1)
+    ranking = rank(scored, structure, settings, train, seed=recipe.seed)
+    return Candidate(model, ranking, judge_of(scored, structure, settings, recipe.tune, train, seed=recipe.seed))
+
+
+def trained_in_turns(context: Context, settings: PruneSection, budget: Budget) -> tuple[Model, Gone]:
+    """The model after `prune.epochs` of training, whole, and what was gone in the last turn."""
+    recipe, model, structure = context.recipe, context.model("load"), budget.structure
+
+    def choose(whole: nn.Module, gone: Gone, turn: Turn) -> Gone:
+        now = candidate_of(context, structure, settings, model.with_module(whole), gone)
+        allocator = allocator_of(
+            whole, structure, now.ranking, now.judge, budget.costs, settings, multiple=budget.multiple
+        )
+        share = budget.goal if settings.regrow else share_on_the_way(budget.goal, turn.goal_progress)
+        choice = allocator.within(budget.at(share))
+        removed, back = dict(choice.removed), 0.0
+        if settings.regrow:
+            back = regrowth_share(settings.regrow, turn.progress)
+            rng = np.random.default_rng([recipe.seed, turn.number])
+            removed = regrow(whole, structure, removed, back, rng)
+        count = sum(map(len, removed.values()))
+        context.progress.say(
+            f"turn {turn.number}: chosen at {share:.3f}x, {count} units and {len(choice.branches)} branches out"
+            + (f", {back:.0%} of each layer back" if back else "")
+        )
+        return removed, choice.branches
+
+    trained = train_in_turns(
+        model.module,
+        structure,
+        choose,
+        context.splits.train,
+        context.splits.validation,
+        whole_cycle(recipe),
+        epochs=settings.epochs,
+        interval=settings.interval,
+        seed=recipe.seed,
+        snapshots=snapshots_of(context, "prune", "probe"),
+        on_progress=lambda progress: show_epochs(context, progress),
+    )
+    return model.with_module(trained.module), trained.gone
