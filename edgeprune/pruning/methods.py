@@ -19,7 +19,7 @@ from edgeprune.pruning.magnitude import score_magnitude
 from edgeprune.pruning.ranking import ByScore, Ranking, Scores
 from edgeprune.pruning.reprune import Reprune
 from edgeprune.pruning.rules import GlobalThreshold, Rule, RuleAllocator, Uniform
-from edgeprune.pruning.scales import batch_norm_scales
+from edgeprune.pruning.scales import telling_scales
 from edgeprune.pruning.taylor import score_taylor
 from edgeprune.recipe import PruneSection, TuneSection
 from edgeprune.structure.units import Structure
@@ -112,7 +112,7 @@ def _rule(module: nn.Module, structure: Structure, ranking: Ranking, settings: P
         return Uniform(structure.sizes)
     if settings.allocator == "global":
         return GlobalThreshold(_scores(ranking, settings))
-    return batch_norm_scales(module, structure)
+    return telling_scales(module, structure)
 
 
 def _scores(ranking: Ranking, settings: PruneSection) -> Scores:

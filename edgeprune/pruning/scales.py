@@ -23,6 +23,11 @@ class Scales:
 
     values: dict[str, Array]
 
+    @property
+    def tell(self) -> bool:
+        """Whether they tell any layer from another; those of a net that was never trained are all 1."""
+        return bool(np.ptp(np.concatenate(list(self.values.values()))) > 0)
+
     def kept(self, share: float) -> dict[str, int]:
         """How many units of each group stay at a global share of units to remove: REPrune's layer sparsity.
 
@@ -38,7 +43,7 @@ def batch_norm_scales(module: nn.Module, structure: Structure) -> Scales:
     """The scales that tell how sparse each layer may be; of coupled norms, their mean.
 
     Raises:
-        ModelError: no group has a batch norm with a scale, a scale is not finite, or all are equal.
+        ModelError: no group has a batch norm with a scale, or a scale is not finite.
     """
     found = {group.id: np.mean(parts, axis=0) for group in structure.groups if (parts := _scales(module, group))}
     if not found:
@@ -52,13 +57,24 @@ def batch_norm_scales(module: nn.Module, structure: Structure) -> Scales:
         raise ModelError(
             "scales of batch norms are not finite", where=type(module).__name__, hint="look at the checkpoint"
         )
-    if np.ptp(values) == 0:
+    return Scales(found)
+
+
+def telling_scales(module: nn.Module, structure: Structure) -> Scales:
+    """As `batch_norm_scales`, where they tell layers apart.
+
+    Raises:
+        ModelError: as there, or all are equal.
+    """
+    scales = batch_norm_scales(module, structure)
+    if not scales.tell:
+        values = np.concatenate(list(scales.values.values()))
         raise ModelError(
             f"all {len(values)} scales of batch norms are {values[0]:g}: they tell no layer from another",
             where=type(module).__name__,
             hint="train the model first, or let the allocator decide: prune.allocator = 'judged'",
         )
-    return Scales(found)
+    return scales
 
 
 def _scales(module: nn.Module, group: UnitGroup) -> list[Array]:

@@ -14,13 +14,14 @@ from edgeprune.pruning.judge import AdaptedLoss
 from edgeprune.pruning.methods import allocator_of, judge_of, rank
 from edgeprune.pruning.ranking import Ranking
 from edgeprune.pruning.regrowth import regrow, regrowth_share
+from edgeprune.pruning.scales import batch_norm_scales
 from edgeprune.recipe import PruneSection
 from edgeprune.stages.context import Context
 from edgeprune.stages.snapshots import show_epochs, snapshots_of
 from edgeprune.stages.tune import whole_cycle
 from edgeprune.structure.masks import zero_units
 from edgeprune.structure.units import Structure
-from edgeprune.training.gradual import Gone, Turn, share_on_the_way, train_in_turns
+from edgeprune.training.gradual import NONE_GONE, Gone, Turn, share_on_the_way, train_in_turns
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,9 @@ def trained_in_turns(context: Context, settings: PruneSection, budget: Budget) -
     recipe, model, structure = context.recipe, context.model("load"), budget.structure
 
     def choose(whole: nn.Module, gone: Gone, turn: Turn) -> Gone:
+        if turn.number == 1 and settings.allocator == "scales" and not batch_norm_scales(whole, structure).tell:
+            context.progress.say("turn 1: all scales of batch norms are equal yet, so nothing is out")
+            return NONE_GONE
         now = candidate_of(context, structure, settings, model.with_module(whole), gone)
         allocator = allocator_of(
             whole, structure, now.ranking, now.judge, budget.costs, settings, multiple=budget.multiple

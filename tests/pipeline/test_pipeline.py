@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -257,3 +258,55 @@ def test_a_checkpoint_that_was_replaced_begins_the_run_anew_and_one_that_is_gone
     assert all(torch.equal(loaded[name], value + 1) for name, value in module.state_dict().items())
     moved.replace(weights)
     assert not is_finished(again, "load")
+
+
+TURNS = {
+    "method": "reprune",
+    "allocator": "scales",
+    "epochs": 2,
+    "interval": 1,
+    "regrow": 0.3,
+    "granularity": 1,
+    "minimum_width": 2,
+}
+
+
+def test_pruned_while_it_trains_in_one_cycle_and_resumed_by_turn(tmp_path: Path) -> None:
+    """REPrune as published: the scales' layer sparsity, regrowth, and no fine-tuning of its own."""
+    wanted = recipe(prune={"target": "2kparams", **TURNS})
+
+    class Stopped(Listener):
+        def say(self, text: str) -> None:
+            said.append(text)
+            if self.stop_at is not None and text.startswith(self.stop_at):
+                raise KeyboardInterrupt
+
+    said: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        edgeprune.run(wanted, tmp_path / "run", progress=Stopped(stop_at="turn 2"))
+    assert [text.split(":")[0] for text in said if text.startswith("turn")] == ["turn 1", "turn 2"]
+    said.clear()
+    outcome = edgeprune.run(wanted, tmp_path / "run", resume=True, progress=Stopped())
+    assert [text.split(":")[0] for text in said if text.startswith("turn")] == ["turn 2"]
+    assert ", 15% of each layer back" in "".join(said)
+    module = edgeprune.load(outcome.folder).module
+    assert sum(p.numel() for p in module.parameters()) <= 2000
+    history = json.loads((outcome.folder / "tune" / "history.json").read_text())
+    assert [epoch["epoch"] for epoch in history] == [3]  # the third of one cycle of three
+    assert not list(outcome.folder.glob("*.snapshots"))
+    longer = change_recipe(open_run(outcome.folder), recipe(prune={"target": "2kparams", **TURNS}, tune={"epochs": 2}))
+    assert not is_finished(longer, "prune")  # its epochs are part of the training
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"regrow": 0.3}, "say for how many `epochs`"),
+        ({"regrow": 1.0, "epochs": 2}, "less than 1"),
+        ({"interval": 0, "epochs": 2}, "greater than or equal to 1"),
+        ({"method": "reprune", "allocator": "knapsack"}, "gives none"),
+    ],
+)
+def test_settings_of_pruning_that_do_not_go_together(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        recipe(prune=settings)

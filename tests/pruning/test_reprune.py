@@ -17,7 +17,7 @@ from toy_structures import net
 
 from edgeprune.errors import ModelError
 from edgeprune.pruning.reprune import Reprune, clusters, cover, coverage, cut_height, kernel_sets, linkage
-from edgeprune.pruning.scales import batch_norm_scales
+from edgeprune.pruning.scales import batch_norm_scales, telling_scales
 from edgeprune.structure.find import find_structure
 
 SEEDS = st.integers(0, 10_000)
@@ -125,7 +125,7 @@ def test_scales_that_tell_nothing_are_refused() -> None:
         if isinstance(module, nn.BatchNorm2d):
             nn.init.ones_(module.weight)
     with pytest.raises(ModelError, match="all 14 scales"):
-        batch_norm_scales(made, structure)
+        telling_scales(made, structure)
     bare = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3), nn.Flatten())
     with pytest.raises(ModelError, match="no layer that can be pruned has a batch norm"):
-        batch_norm_scales(bare, find_structure(bare, torch.randn(2, 3, 8, 8)))
+        telling_scales(bare, find_structure(bare, torch.randn(2, 3, 8, 8)))
