@@ -10,8 +10,6 @@ is in --cache is not done again. Writes benchmarks/results/resnet56.json.
 from __future__ import annotations
 
 import argparse
-import copy
-import hashlib
 import json
 import sys
 import time
@@ -19,190 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from common import ROOT, cifar10_npz, whole_job, write_result
-from safetensors.torch import load_file, save_file
-from torch import nn
+from torch_pruning_peer import Peer, cifar_recipe
 
-from edgeprune.artifacts.export import MeasuringExporter
-from edgeprune.data.open import open_data
-from edgeprune.data.split import Splits
-from edgeprune.devices.discovery import open_device
-from edgeprune.latency.cost import MacsCost, total
-from edgeprune.latency.protocol import measure_ratio
-from edgeprune.models.load import load_from
-from edgeprune.models.spec import Model
-from edgeprune.recipe import Recipe, parse_recipe
-from edgeprune.reparam.merge import merge
-from edgeprune.structure.find import find_structure
-from edgeprune.training.accuracy import top1
-from edgeprune.training.loop import TuneProgress, tune
-
-STEPS = 5  # of Torch-Pruning's schedule
-SCORING_BATCHES = 8
 METHODS = ("edgeprune", "tp_l1", "tp_taylor")
-
-
-def recipe_for(data: Path, npz: Path, share: float, epochs: int, net: str) -> Recipe:
-    return parse_recipe(
-        {
-            "model": {
-                "factory": f"{ROOT / 'examples' / 'cifar_resnet.py'}:{net}",
-                "checkpoint": str((data / "weights" / f"cifar10_{net}_akamaster.safetensors").resolve()),
-                "input_size": [3, 32, 32],
-                "mean": [0.485, 0.456, 0.406],
-                "std": [0.229, 0.224, 0.225],
-            },
-            "data": {"source": f"npz:{npz}", "validation_images": 1000, "calibration_images": 256},
-            "device": {"protocol": "standard"},
-            "prune": {"target": f"{share}x"},
-            "tune": {"epochs": epochs, "precision": "bf16", "lr": 0.05, "distillation": 0.7},
-        }
-    )
-
-
-class Peer:
-    """Torch-Pruning, global pruning of the blocks' inner channels, its ratio searched until the latency is met."""
-
-    def __init__(self, name: str, recipe: Recipe, folder: Path, original: Path) -> None:
-        self.name, self.recipe, self.folder, self.original = name, recipe, folder, original
-        self.base = load_from(recipe.model)
-        self.splits = open_data(recipe.data, self.base.spec, seed=recipe.seed)
-        self.device = open_device("local")
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def run(self, share: float) -> dict[str, Any]:
-        pruned = self.pruned(share)
-        before = top1(pruned, self.splits.test)
-        teacher = RememberedTeacher(self.base.module, self.folder.parent / "teacher.safetensors")
-        tuned = tune(
-            pruned,
-            teacher,
-            self.splits.train,
-            self.splits.validation,
-            self.recipe.tune,
-            seed=self.recipe.seed,
-            snapshots=self.folder / "snapshots",
-            on_progress=lines_of_training,
-        ).module
-        teacher.save()
-        save_file({k: v.contiguous() for k, v in tuned.state_dict().items()}, self.folder / "tuned.safetensors")
-        layers = find_structure(tuned, self.base.example_input())
-        return {
-            "accuracy": {"pruned": before, "tuned": top1(tuned, self.splits.test)},
-            "macs": total(layers.layers, layers.sizes, MacsCost()),
-            "widths": widths(tuned),
-            **json.loads((self.folder / "search.json").read_text()),
-        }
-
-    def pruned(self, share: float) -> nn.Module:
-        """The peer's model nearest the latency, by bisection over its pruning ratio; kept for a resumed run."""
-        file = self.folder / "pruned.safetensors"
-        if not file.exists():
-            low, high, tried = 0.5, 0.9, []
-            with MeasuringExporter("litert") as exporter:
-                for number in range(8):
-                    ratio = (low + high) / 2
-                    module = torch_pruning(self.name, copy.deepcopy(self.base.module), ratio, self.splits)
-                    path = self.folder / f"try-{number}.tflite"
-                    example = self.base.example_input()
-                    exporter.write(self.base.with_module(merge(module.eval(), example)), path)
-                    measured = measure_ratio(
-                        self.device, path, self.original, runtime="litert", protocol=self.recipe.device.protocol
-                    )
-                    print(f"{self.name}: ratio {ratio:.3f} -> {measured.ratio:.3f}x ({measured.quality})", flush=True)
-                    tried.append((abs(measured.ratio / share - 1), ratio, measured, module))
-                    low, high = (ratio, high) if measured.ratio > share else (low, ratio)
-                    if tried[-1][0] <= self.recipe.prune.tolerance:
-                        break
-            _, ratio, measured, module = min(tried, key=lambda t: t[0])
-            found = {"ratio": ratio, "measured_share": measured.ratio, "interval": [measured.low, measured.high]}
-            (self.folder / "search.json").write_text(json.dumps({**found, "quality": measured.quality}))
-            save_file({k: v.contiguous() for k, v in module.state_dict().items()}, file)
-        return resized(self.base, load_file(file))
-
-
-class RememberedTeacher(nn.Module):
-    """The unpruned net's answers, kept by batch: all peers see the same batches, so only the first one has to ask."""
-
-    def __init__(self, module: nn.Module, file: Path) -> None:
-        super().__init__()
-        self.module, self.file = copy.deepcopy(module).eval(), file
-        self.answers = load_file(file) if file.exists() else {}
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> RememberedTeacher:
-        return self  # the loop trains with copies; the answers are shared
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        key = hashlib.sha256(images.permute(0, 2, 3, 1).contiguous().numpy().tobytes()).hexdigest()
-        if key not in self.answers:
-            self.answers[key] = self.module(images).float()
-        return self.answers[key]
-
-    def save(self) -> None:
-        save_file(self.answers, self.file)
-
-
-def torch_pruning(name: str, module: nn.Module, ratio: float, splits: Splits) -> nn.Module:
-    """Torch-Pruning's MetaPruner, iterative; widths in multiples of 8, as our device profile has them.
-
-    In one step it leaves a layer whole when the global threshold would take all of it (seen: a ratio of 0.875 prunes
-    less than 0.5 does), so the ratio is reached in steps.
-    """
-    import torch_pruning as tp
-
-    torch.manual_seed(0)
-    example = torch.zeros(1, 3, 32, 32)
-    blocks = [m for m in module.modules() if hasattr(m, "conv1") and hasattr(m, "conv2")]
-    outer = [module.conv1, module.linear, *(block.conv2 for block in blocks)]
-    importance = (
-        tp.importance.GroupTaylorImportance() if name == "tp_taylor" else tp.importance.MagnitudeImportance(p=1)
-    )
-    module.eval()
-    pruner = tp.pruner.MetaPruner(
-        module,
-        example,
-        importance=importance,
-        global_pruning=True,
-        pruning_ratio=ratio,
-        round_to=8,
-        iterative_steps=STEPS,
-        ignored_layers=outer,
-    )
-    for _ in range(STEPS):
-        if name == "tp_taylor":
-            for _, (images, labels) in zip(range(SCORING_BATCHES), splits.train.batches(128, seed=0), strict=False):
-                F.cross_entropy(module(images), labels).backward()
-        pruner.step()
-        module.zero_grad()
-    return module
-
-
-def widths(module: nn.Module) -> list[int]:
-    return [m.conv1.out_channels for m in module.modules() if hasattr(m, "conv1") and hasattr(m, "conv2")]
-
-
-def resized(base: Model, state: dict[str, torch.Tensor]) -> nn.Module:
-    """The net with its blocks as wide as a state says."""
-    module = copy.deepcopy(base.module)
-    for name, part in module.named_modules():
-        for key in ("weight", "bias", "running_mean", "running_var"):
-            value = state.get(f"{name}.{key}" if name else key)
-            if value is None:
-                continue
-            own = getattr(part, key)
-            setattr(part, key, nn.Parameter(value) if isinstance(own, nn.Parameter) else value)
-        if isinstance(part, nn.Conv2d):
-            part.out_channels, part.in_channels = part.weight.shape[:2]
-        if isinstance(part, nn.BatchNorm2d):
-            part.num_features = len(part.weight)
-    return module
-
-
-def lines_of_training(progress: TuneProgress) -> None:
-    if progress.step == progress.steps:
-        print(f"   epoch {progress.epoch}: {progress.images_per_second:.0f} images/s", flush=True)
 
 
 def main() -> None:
@@ -215,7 +33,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=METHODS, default=METHODS)
     args = parser.parse_args()
     npz = cifar10_npz(args.data, args.cache.resolve())
-    recipe = recipe_for(args.data, npz, args.share, args.epochs, args.net)
+    recipe = cifar_recipe(args.data, npz, args.share, args.epochs, args.net)
     root = args.cache.resolve() / f"{args.net}-{args.share}x-{args.epochs}"
     jobs: dict[str, Callable[[], dict[str, Any]]] = {"edgeprune": lambda: whole_job(recipe, root / "edgeprune")}
     original = root / "edgeprune" / "probe" / "original.tflite"

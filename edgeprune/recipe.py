@@ -19,7 +19,7 @@ Precision = Literal["fp32", "fp16", "int8"]
 Computing = Literal["fp32", "bf16"]
 Runtime = Literal["litert", "executorch"]
 Method = Literal["taylor", "magnitude", "reprune"]
-AllocatorName = Literal["judged", "additive", "knapsack", "uniform", "global", "scales"]
+AllocatorName = Literal["judged", "additive", "knapsack", "netadapt", "uniform", "global", "scales"]
 TargetUnit = Literal["x", "ms", "us", "MMACs", "GMACs", "kparams", "Mparams", "KB", "MB"]
 
 

@@ -45,7 +45,11 @@ class AdaptedLoss:
         ]
 
     def __call__(self, removed: Removed, branches: Collection[str]) -> float:
-        pruned = remove_branches(remove_units(self.module, self.structure, removed), self.structure, branches).eval()
+        return self.of(remove_branches(remove_units(self.module, self.structure, removed), self.structure, branches))
+
+    def of(self, pruned: nn.Module) -> float:
+        """The loss of a model; it is left in eval mode, with other batch norm statistics."""
+        pruned.eval()
         norms = [module for module in pruned.modules() if isinstance(module, _BatchNorm)]
         losses = []
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16"):

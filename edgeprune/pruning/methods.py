@@ -12,10 +12,11 @@ from edgeprune.data.split import Split
 from edgeprune.latency.cost import CostModel
 from edgeprune.models.spec import Model
 from edgeprune.pruning.additive import AdditiveAllocator
-from edgeprune.pruning.allocate import Allocator, Choice
+from edgeprune.pruning.allocate import Allocator, Choice, Judge
 from edgeprune.pruning.judge import AdaptedLoss
 from edgeprune.pruning.knapsack import SummedScores
 from edgeprune.pruning.magnitude import score_magnitude
+from edgeprune.pruning.netadapt import NetAdapt
 from edgeprune.pruning.ranking import ByScore, Ranking, Scores
 from edgeprune.pruning.reprune import Reprune
 from edgeprune.pruning.rules import GlobalThreshold, Rule, RuleAllocator, Uniform
@@ -60,7 +61,7 @@ def allocator_of(
     module: nn.Module,
     structure: Structure,
     ranking: Ranking,
-    judge: AdaptedLoss,
+    judge: Judge,
     costs: CostModel,
     settings: PruneSection,
     *,
@@ -103,6 +104,8 @@ def allocator_of(
                 minimum=minimum,
                 on_solved=on_message,
             )
+        case "netadapt":
+            return NetAdapt(structure, ranking, costs, judge, granularity=multiple, minimum=minimum, on_step=on_step)
     rule = _rule(module, structure, ranking, settings)
     return RuleAllocator(structure, ranking, costs, judge, rule, granularity=multiple, minimum=minimum)
 

@@ -14,9 +14,8 @@ from edgeprune.latency.measurement import Ratio
 from edgeprune.latency.predictor import Predictor
 from edgeprune.latency.protocol import measure_ratio
 from edgeprune.models.spec import Model
-from edgeprune.pruning.allocate import Choice
+from edgeprune.pruning.allocate import Choice, Judge
 from edgeprune.pruning.baseline import Baseline
-from edgeprune.pruning.judge import AdaptedLoss
 from edgeprune.pruning.methods import allocator_of
 from edgeprune.pruning.probing import Probing
 from edgeprune.pruning.ranking import Ranking
@@ -57,7 +56,7 @@ def prune_counted(
     model: Model,
     structure: Structure,
     ranking: Ranking,
-    judge: AdaptedLoss,
+    judge: Judge,
     settings: PruneSection,
     *,
     multiple: int,
@@ -91,7 +90,7 @@ class LatencyLoop:
         baseline: Baseline,
         predictor: Predictor,
         ranking: Ranking,
-        judge: AdaptedLoss,
+        judge: Judge,
         settings: PruneSection,
         probing: Probing,
         folder: Path,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,8 +11,8 @@ from torch import nn
 
 from edgeprune.latency.cost import CostModel
 from edgeprune.models.spec import Model
-from edgeprune.pruning.judge import AdaptedLoss
-from edgeprune.pruning.methods import allocator_of, judge_of, rank
+from edgeprune.pruning.allocate import Judge
+from edgeprune.pruning.methods import JUDGING_BATCH, allocator_of, judge_of, rank
 from edgeprune.pruning.ranking import Ranking
 from edgeprune.pruning.regrowth import regrow, regrowth_share
 from edgeprune.pruning.scales import batch_norm_scales
@@ -22,6 +23,9 @@ from edgeprune.stages.tune import whole_cycle
 from edgeprune.structure.masks import zero_units
 from edgeprune.structure.units import Structure
 from edgeprune.training.gradual import NONE_GONE, Gone, Turn, share_on_the_way, train_in_turns
+from edgeprune.training.short import TunedLoss
+
+SHORT_STEPS = 12  # of training before NetAdapt judges a proposal
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class Candidate:
 
     model: Model
     ranking: Ranking
-    judge: AdaptedLoss
+    judge: Judge
 
 
 def candidate_of(context: Context, structure: Structure, settings: PruneSection, model: Model, gone: Gone) -> Candidate:
@@ -57,7 +61,12 @@ def candidate_of(context: Context, structure: Structure, settings: PruneSection,
         scored = model
     context.progress.update(f"ranking units by {settings.method}", 0, 1)
     ranking = rank(scored, structure, settings, train, seed=recipe.seed)
-    return Candidate(model, ranking, judge_of(scored, structure, settings, recipe.tune, train, seed=recipe.seed))
+    judge = judge_of(scored, structure, settings, recipe.tune, train, seed=recipe.seed)
+    if settings.allocator != "netadapt":
+        return Candidate(model, ranking, judge)
+    batches = train.batches(JUDGING_BATCH, seed=recipe.seed, augment=recipe.tune.augment)
+    others = itertools.islice(batches, len(judge.batches), len(judge.batches) + SHORT_STEPS)
+    return Candidate(model, ranking, TunedLoss(judge, others, recipe.tune))
 
 
 def trained_in_turns(context: Context, settings: PruneSection, budget: Budget) -> tuple[Model, Gone]:

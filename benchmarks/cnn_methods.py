@@ -1,0 +1,139 @@
+"""Accuracy against measured latency for every channel pruning method, ours and Torch-Pruning's, on CIFAR ResNets.
+
+    python benchmarks/cnn_methods.py --data ../shared/data --cache .cache/bench --budget cpu
+
+All start from the same real weights, are pruned to the same measured LiteRT latency on this machine (in turns with the
+original, within 3 %), and are trained for the same epochs of the same loop: data order, augmentation, learning rate
+cycle, distillation from the unpruned net. Methods that prune while they train have their epochs of pruning among these.
+Budgets: `cpu` is ResNet-20 to 0.5x with 5 epochs, then ResNet-56 for the two best of ours and the best peer; `gpu` is
+ResNet-20 and -56 to 0.7x, 0.5x and 0.35x with 30 epochs. Every method resumes, and `--only` does some of them.
+Accuracy is top-1 on the 10,000 test images. Writes benchmarks/results/cnn_methods.json, docs/methods/cnn_methods.svg.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from cnn_picture import draw
+from common import ROOT, Lines, cifar10_npz, write_result
+from torch_pruning_peer import PEERS, Peer, cifar_recipe
+
+from edgeprune.pipeline import do_stage, prepare_run
+from edgeprune.recipe import Recipe
+from edgeprune.runs import STAGES, lock
+from edgeprune.stages.context import Context
+from edgeprune.stages.prune import PruneRecord
+from edgeprune.training.accuracy import top1
+
+TURNS = 0.6  # of the epochs, for methods that prune while they train
+OURS: dict[str, dict[str, Any]] = {
+    "taylor": {},
+    "taylor, no branches": {"branches": False},
+    "magnitude": {"method": "magnitude"},
+    "reprune": {"method": "reprune"},
+    "halp": {"allocator": "knapsack"},
+    "netadapt": {"method": "magnitude", "allocator": "netadapt"},
+    "magnitude, global": {"method": "magnitude", "allocator": "global"},
+    "magnitude, uniform": {"method": "magnitude", "allocator": "uniform"},
+    "reprune, scales": {"method": "reprune", "allocator": "scales"},
+    "taylor, in turns": {"epochs": TURNS, "interval": 1},
+    "reprune, in turns": {"method": "reprune", "epochs": TURNS, "interval": 1, "regrow": 0.3},
+    "reprune, as published": {
+        **{"method": "reprune", "allocator": "scales"},
+        **{"epochs": TURNS, "interval": 1, "regrow": 0.3},
+    },
+}
+BUDGETS = {"cpu": (("resnet20",), (0.5,), 5), "gpu": (("resnet20", "resnet56"), (0.7, 0.5, 0.35), 30)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="the data pack")
+    parser.add_argument("--cache", type=Path, default=ROOT / ".cache" / "bench")
+    parser.add_argument("--budget", choices=BUDGETS, default="cpu")
+    parser.add_argument("--only", nargs="*", choices=(*OURS, *PEERS), default=(*OURS, *PEERS))
+    arguments = parser.parse_args()
+    cache = arguments.cache.resolve()
+    npz = cifar10_npz(arguments.data, cache)
+    nets, shares, epochs = BUDGETS[arguments.budget]
+    for net in nets:
+        for share in shares:
+            of_net(net, share, epochs, arguments.only, arguments.data, npz, cache)
+    if arguments.budget == "cpu":
+        of_net("resnet56", 0.5, epochs, best(rows_of(cache, "resnet20")), arguments.data, npz, cache)
+    rows = {net: rows_of(cache, net) for net in ("resnet20", "resnet56")}
+    draw(rows, ROOT / "docs" / "methods" / "cnn_methods.svg")
+    print(write_result("cnn_methods", {"nets": rows}), file=sys.stderr)
+
+
+def of_net(net: str, share: float, epochs: int, names: tuple[str, ...], data: Path, npz: Path, cache: Path) -> None:
+    """Run what is not done yet; one JSON file each."""
+    root = cache / "cnn_methods" / f"{net}-{share}x-{epochs}"
+    for name in names:
+        folder = root / name.replace(", ", "-").replace(" ", "-")
+        done = folder.with_suffix(".json")
+        if done.exists():
+            continue
+        print(f"== {net} {share}x {name} {time.strftime('%H:%M:%S')}", flush=True)
+        started = time.time()
+        if name in OURS:
+            settings = dict(OURS[name])
+            turns = round(settings.get("epochs", 0) * epochs)
+            recipe = cifar_recipe(data, npz, share, epochs - turns, net, prune={**settings, "epochs": turns})
+            row = ours(recipe, folder)
+        else:
+            recipe = cifar_recipe(data, npz, share, epochs, net)
+            row = theirs(recipe, name, root, share)
+        row |= {"method": name, "net": net, "share": share, "epochs": epochs, "seconds": time.time() - started}
+        done.parent.mkdir(parents=True, exist_ok=True)
+        done.write_text(json.dumps(row, indent=1))
+        print(f"   {row['top1']:.4f} at {row['measured_share']:.3f}x", flush=True)
+
+
+def ours(recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """Up to the tuned model, as `edgeprune run` does it."""
+    with lock(folder):
+        context = Context(prepare_run(recipe, folder, resume=True), Lines())
+        for stage in STAGES[: STAGES.index("tune") + 1]:
+            do_stage(context, stage)
+        pruned = PruneRecord.model_validate_json(context.file("prune", "prune.json").read_bytes())
+        ratio = pruned.ratio
+        assert ratio is not None
+        return {
+            "measured_share": ratio.ratio,
+            "interval": [ratio.low, ratio.high],
+            "quality": ratio.quality,
+            "within_tolerance": pruned.within_tolerance,
+            "attempts": len(pruned.attempts),
+            "macs": pruned.macs_after,
+            "branches_removed": len(pruned.branches),
+            "top1": top1(context.model("tune").module, context.splits.test),
+        }
+
+
+def theirs(recipe: Recipe, name: str, root: Path, share: float) -> dict[str, Any]:
+    """Beside the original that our first run measured."""
+    original = next(root.glob("*/probe/original.tflite"))
+    found = Peer(name, recipe, root / name, original).run(share)
+    kept = {key: found[key] for key in ("measured_share", "interval", "quality", "macs", "ratio")}
+    return {**kept, "top1": found["accuracy"]["tuned"]}
+
+
+def rows_of(cache: Path, net: str) -> list[dict[str, Any]]:
+    files = sorted((cache / "cnn_methods").glob(f"{net}-*/*.json"))
+    return [row for file in files if "method" in (row := json.loads(file.read_text()))]
+
+
+def best(rows: list[dict[str, Any]]) -> tuple[str, ...]:
+    """The two best of ours, and the best peer."""
+    ranked = [row["method"] for row in sorted(rows, key=lambda row: -row["top1"])]
+    return (*[name for name in ranked if name in OURS][:2], *[name for name in ranked if name in PEERS][:1])
+
+
+if __name__ == "__main__":
+    main()

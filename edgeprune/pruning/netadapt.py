@@ -1,0 +1,109 @@
+"""NetAdapt: the network gives up a little of its cost at a time, and each step is the layer's that loses least.
+
+Yang et al., NetAdapt: Platform-Aware Neural Network Adaptation for Mobile Applications (ECCV 2018, arXiv 1804.03230),
+algorithm 1: in each step every layer proposes its widest cut that saves the step by the latency table, each proposal is
+tuned for a short time, and the most accurate is kept. Steps shrink by a constant factor.
+
+Ours differs where their weights go from step to step: here each proposal is tuned from the model's own weights with all
+that is gone (`judge`), since a plan is a choice of units, and what is re-trained is re-trained afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from edgeprune.errors import TargetError
+from edgeprune.latency.cost import CostModel, total
+from edgeprune.pruning.allocate import Choice, Judge, allowed_widths
+from edgeprune.pruning.ranking import Ranking, gone_of
+from edgeprune.structure.units import Structure
+
+FIRST_STEP = 1 / 16  # of the unpruned cost
+DECAY = 0.96  # of the step, at each
+
+
+@dataclass(frozen=True)
+class _Stop:
+    """A model on the way: its widths and what it costs."""
+
+    kept: Mapping[str, int]
+    cost: float
+
+
+class NetAdapt:
+    """Chooses widths step by step; residual branches stay.
+
+    Args:
+        structure, ranking, costs, granularity, minimum, on_step: as for `Allocator`.
+        judge: the loss of a proposal; NetAdapt's tunes it for a short time first (`training/short.py`).
+    """
+
+    def __init__(
+        self,
+        structure: Structure,
+        ranking: Ranking,
+        costs: CostModel,
+        judge: Judge,
+        *,
+        granularity: int = 8,
+        minimum: int = 8,
+        on_step: Callable[[float], None] | None = None,
+    ) -> None:
+        self.structure, self.costs, self.judge, self.on_step = structure, costs, judge, on_step
+        self.granularity, self.minimum = granularity, minimum
+        self._ranking = ranking
+        self._path = [self._stop(structure.sizes)]
+
+    def within(self, budget: float, *, granularity: int | None = None) -> Choice:
+        """The choice for a budget; the last step goes no further than it must.
+
+        Raises:
+            TargetError: even the smallest model allowed costs more than the budget.
+        """
+        widths = self._allowed(granularity or self.granularity)
+        first = next((n for n, stop in enumerate(self._path) if stop.cost <= budget), len(self._path))
+        here = self._path[first - 1] if first else self._path[0]
+        while here.cost > budget:
+            step = FIRST_STEP * DECAY ** (first - 1) * self._path[0].cost
+            if here.cost - step <= budget:
+                here = self._proposed(here, budget, widths)  # not of the path: another budget ends elsewhere
+            else:
+                here = self._proposed(here, here.cost - step, self._allowed(self.granularity))
+                self._path[first:] = [here]
+                first += 1
+            if self.on_step is not None:
+                self.on_step(here.cost)
+        return self._choice(here)
+
+    def smallest(self) -> Choice:
+        """Every group at its least width."""
+        return self._choice(self._stop({name: widths[-1] for name, widths in self._allowed(self.granularity).items()}))
+
+    def _proposed(self, here: _Stop, goal: float, widths: Mapping[str, tuple[int, ...]]) -> _Stop:
+        """The best of the groups' proposals: each its widest cut down to the goal, or to its least width where only
+        several groups together can reach that."""
+        proposals = []
+        for name, allowed in widths.items():
+            narrower = [self._stop({**here.kept, name: width}) for width in allowed if width < here.kept[name]]
+            saving = [stop for stop in narrower if stop.cost < here.cost]
+            if saving:
+                proposals.append(next((stop for stop in saving if stop.cost <= goal), saving[-1]))
+        if not proposals:
+            raise TargetError(
+                f"the budget {goal:.6g} cannot be reached: the smallest model allowed costs {here.cost:.6g}",
+                hint="raise the target, or lower prune.minimum_width or prune.granularity",
+            )
+        reaching = [stop for stop in proposals if stop.cost <= goal] or proposals
+        return min(reaching, key=lambda stop: self.judge(gone_of(self._ranking, stop.kept), ()))
+
+    def _allowed(self, granularity: int) -> dict[str, tuple[int, ...]]:
+        groups = self.structure.groups
+        return {g.id: allowed_widths(g, granularity=granularity, minimum=self.minimum) for g in groups}
+
+    def _stop(self, kept: Mapping[str, int]) -> _Stop:
+        return _Stop(kept, total(self.structure.layers, kept, self.costs))
+
+    def _choice(self, stop: _Stop) -> Choice:
+        removed = gone_of(self._ranking, stop.kept)
+        return Choice(stop.kept, removed, (), stop.cost, self.judge(removed, ()))

@@ -1,0 +1,29 @@
+"""NetAdapt's judge: what a short training brings back is seen, and the model is left as it was."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from toy_training import make_net
+
+from edgeprune.data.split import Split
+from edgeprune.pruning.judge import AdaptedLoss
+from edgeprune.recipe import TuneSection
+from edgeprune.structure.find import find_structure
+from edgeprune.training.loop import tune
+from edgeprune.training.short import TunedLoss
+
+
+def test_a_short_training_brings_some_of_the_loss_back(train: Split, validation: Split) -> None:
+    settings = TuneSection(epochs=4, batch_size=32, lr=0.05, augment="none")
+    net = tune(make_net(dropout=0.0), None, train, validation, settings, seed=0, snapshots=None).module
+    structure = find_structure(net, torch.randn(2, 1, 8, 8))
+    judge = AdaptedLoss(net, structure, validation.batches(60, seed=0))
+    batches = list(train.batches(32, seed=0))
+    before = copy.deepcopy(net.state_dict())
+    removed = {"0:out": (0, 1, 2, 3, 4, 5)}
+    tuned = TunedLoss(judge, batches, settings)(removed, ())
+    assert tuned < judge(removed, ())
+    assert TunedLoss(judge, [], settings)(removed, ()) == judge(removed, ())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
