@@ -18,7 +18,7 @@ Format = Literal["tflite", "pte", "coreml", "onnx"]
 Precision = Literal["fp32", "fp16", "int8"]
 Computing = Literal["fp32", "bf16"]
 Runtime = Literal["litert", "executorch"]
-Method = Literal["taylor", "magnitude", "reprune"]
+Method = Literal["taylor", "magnitude", "reprune", "auto"]
 AllocatorName = Literal["judged", "additive", "knapsack", "netadapt", "uniform", "global", "scales"]
 TargetUnit = Literal["x", "ms", "us", "MMACs", "GMACs", "kparams", "Mparams", "KB", "MB"]
 
@@ -115,7 +115,7 @@ class PruneSection(Section):
 
     With `epochs` the model trains while it is pruned, and what stays is chosen anew every `interval` epochs: step by
     step on the way to the target, or with `regrow` (CHEX's delta_0) at the target, that share of each layer coming
-    back."""
+    back. `method = "auto"` tries the methods for `auto_minutes` first, and takes its own allocators."""
 
     target: str = "0.5x"
     method: Method = "taylor"
@@ -130,6 +130,7 @@ class PruneSection(Section):
     judging_images: int = Field(default=256, ge=32)
     epochs: int = Field(default=0, ge=0)
     interval: int = Field(default=2, ge=1)
+    auto_minutes: float = Field(default=30.0, gt=0)
     regrow: float = Field(default=0.0, ge=0, lt=1)
 
     @field_validator("target")

@@ -17,8 +17,10 @@ def prune(
     out: Annotated[Path, typer.Option(help="The run folder to make.")],
     device: DeviceOption = None,
     runtime: Annotated[str, typer.Option(help="litert or executorch: whose latency the target means.")] = "litert",
-    method: Annotated[str, typer.Option(help="taylor or magnitude.")] = "taylor",
-    allocator: Annotated[str, typer.Option(help="judged (along a path) or additive (exact).")] = "judged",
+    method: Annotated[str, typer.Option(help="taylor, magnitude, reprune, or auto (by short trials).")] = "taylor",
+    allocator: Annotated[
+        str, typer.Option(help="judged, additive, knapsack, netadapt, uniform, global or scales.")
+    ] = "judged",
     pretrained: Annotated[bool, typer.Option("--pretrained", help="Let timm load its published weights.")] = False,
     checkpoint: Annotated[Path | None, typer.Option(help="Weights: safetensors, or a weights-only .pt.")] = None,
     num_classes: Annotated[int | None, typer.Option(help="Classes of the classifier.")] = None,

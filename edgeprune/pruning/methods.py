@@ -39,6 +39,7 @@ class Allocating(Protocol):
 
 def rank(model: Model, structure: Structure, settings: PruneSection, images: Split, *, seed: int = 0) -> Ranking:
     """Rank the units of every group by the method of the recipe."""
+    assert settings.method != "auto", "that is settled first (stages/trials.py)"
     if settings.method == "reprune":
         return Reprune(model.module, structure, seed=seed)
     if settings.method == "magnitude":

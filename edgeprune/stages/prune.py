@@ -24,6 +24,7 @@ from edgeprune.report.data import LayerRow, layer_rows
 from edgeprune.runs import write_atomic
 from edgeprune.stages.context import Context
 from edgeprune.stages.probe import channel_multiple, probing_of, read_baseline
+from edgeprune.stages.trials import pick_method
 from edgeprune.stages.turns import Budget, Candidate, candidate_of, trained_in_turns
 from edgeprune.structure.units import Layer
 from edgeprune.training.gradual import NONE_GONE
@@ -35,6 +36,7 @@ class PruneRecord(BaseModel):
     model_config = ConfigDict(frozen=True)
     target: str
     method: str
+    allocator: str = "judged"
     attempts: tuple[AttemptRow, ...]
     ratio: Ratio | None  # of the chosen model over the original, interleaved; None for a counted target
     within_tolerance: bool
@@ -52,10 +54,10 @@ def prune_stage(context: Context, folder: Path) -> dict[str, Any]:
     baseline = read_baseline(context)
     if (target := Target.parse(recipe.prune.target)).is_latency:
         latency_share(target, baseline.measurement.median_s)  # a target slower than the model is told before the work
-        pruned, predictor = _to_latency(context, baseline)
+        pruned, predictor, settings = _to_latency(context, baseline, folder)
     else:
-        pruned, predictor = _to_count(context, baseline), None
-    record = _record(context, baseline, pruned, predictor)
+        (pruned, settings), predictor = _to_count(context, baseline, folder), None
+    record = _record(context, baseline, pruned, predictor, settings)
     write_atomic(folder / "plan.json", pruned.plan.model_dump_json(indent=1).encode())
     write_atomic(folder / "prune.json", record.model_dump_json(indent=1).encode())
     save_state(folder / "model.safetensors", pruned.model.module)
@@ -83,7 +85,7 @@ def _steps(context: Context) -> Callable[[float], None]:
     return lambda left: context.progress.update(f"choosing what goes: {left:.2f}x so far", round((1 - left) * 100), 100)
 
 
-def _to_latency(context: Context, baseline: Baseline) -> tuple[Pruned, Predictor]:
+def _to_latency(context: Context, baseline: Baseline, folder: Path) -> tuple[Pruned, Predictor, PruneSection]:
     recipe, settings = context.recipe, _settings(context)
     with MeasuringExporter(recipe.device.runtime) as exporter, tempfile.TemporaryDirectory() as scratch:
         probing = probing_of(context, exporter)
@@ -98,6 +100,7 @@ def _to_latency(context: Context, baseline: Baseline) -> tuple[Pruned, Predictor
             goal,
             probing.granularity,
         )
+        settings = _settled(context, settings, budget, folder)
         now = _candidate(context, settings, budget)
         with context.device.lease():
             loop = LatencyLoop(
@@ -111,17 +114,19 @@ def _to_latency(context: Context, baseline: Baseline) -> tuple[Pruned, Predictor
                 Path(scratch),
                 on_progress=_steps(context),
             )
-            return loop.run(), predictor
+            return loop.run(), predictor, settings
 
 
-def _to_count(context: Context, baseline: Baseline) -> Pruned:
+def _to_count(context: Context, baseline: Baseline, folder: Path) -> tuple[Pruned, PruneSection]:
     settings, structure = _settings(context), baseline.structure
     costs, wanted = counted_cost(Target.parse(settings.target))
     whole = total(structure.layers, structure.sizes, costs)
     multiple = channel_multiple(context)
     check_counted(settings.target, wanted, whole)
-    now = _candidate(context, settings, Budget(structure, costs, lambda share: share * whole, wanted / whole, multiple))
-    return prune_counted(
+    budget = Budget(structure, costs, lambda share: share * whole, wanted / whole, multiple)
+    settings = _settled(context, settings, budget, folder)
+    now = _candidate(context, settings, budget)
+    pruned = prune_counted(
         now.model,
         structure,
         now.ranking,
@@ -131,6 +136,16 @@ def _to_count(context: Context, baseline: Baseline) -> Pruned:
         on_progress=_steps(context),
         on_message=context.progress.say,
     )
+    return pruned, settings
+
+
+def _settled(context: Context, settings: PruneSection, budget: Budget, folder: Path) -> PruneSection:
+    """The settings with a method: that of the recipe, or the one that does best in trials, which are written down."""
+    if settings.method != "auto":
+        return settings
+    settled, trials = pick_method(context, settings, budget)
+    write_atomic(folder / "trials.json", trials.model_dump_json(indent=1).encode())
+    return settled
 
 
 def _candidate(context: Context, settings: PruneSection, budget: Budget) -> Candidate:
@@ -139,7 +154,9 @@ def _candidate(context: Context, settings: PruneSection, budget: Budget) -> Cand
     return candidate_of(context, budget.structure, settings, model, gone)
 
 
-def _record(context: Context, baseline: Baseline, pruned: Pruned, predictor: Predictor | None) -> PruneRecord:
+def _record(
+    context: Context, baseline: Baseline, pruned: Pruned, predictor: Predictor | None, settings: PruneSection
+) -> PruneRecord:
     structure, kept = pruned.structure, pruned.choice.kept
     target = Target.parse(context.recipe.prune.target)
     best = pruned.best
@@ -147,7 +164,8 @@ def _record(context: Context, baseline: Baseline, pruned: Pruned, predictor: Pre
     stays = [layer for layer in structure.layers if layer.name not in gone]
     return PruneRecord(
         target=str(target),
-        method=context.recipe.prune.method,
+        method=settings.method,
+        allocator=settings.allocator,
         attempts=tuple(
             _row(number, attempt, baseline, target) for number, attempt in enumerate(pruned.attempts, start=1)
         ),

@@ -310,3 +310,42 @@ def test_pruned_while_it_trains_in_one_cycle_and_resumed_by_turn(tmp_path: Path)
 def test_settings_of_pruning_that_do_not_go_together(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         recipe(prune=settings)
+
+
+AUTO = {"target": "4kparams", "method": "auto", "auto_minutes": 0.05, "granularity": 4, "minimum_width": 2}
+
+
+def test_auto_takes_what_does_best_on_validation_images_and_resumes_by_trial(tmp_path: Path) -> None:
+    wanted = recipe(prune=AUTO)
+
+    class Stopped(Listener):
+        def say(self, text: str) -> None:
+            said.append(text)
+            if self.stop_at is not None and text.startswith(self.stop_at):
+                raise KeyboardInterrupt
+
+    said: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        edgeprune.run(wanted, tmp_path / "run", progress=Stopped(stop_at="trial 1, taylor (knapsack)"))
+    before = [text for text in said if text.startswith("trial")]
+    said.clear()
+    outcome = edgeprune.run(wanted, tmp_path / "run", resume=True, progress=Stopped())
+    after = [text for text in said if text.startswith("trial")]
+    assert not set(before[:-1]) & set(after)  # what was tried is not tried again
+    trials = json.loads((outcome.folder / "prune" / "trials.json").read_text())
+    rounds: dict[int, dict[tuple[str, str], float]] = {}
+    for trial in trials["done"]:
+        rounds.setdefault(trial["round"], {})[tuple(trial["arm"])] = trial["validation"]
+    assert [len(scores) for scores in rounds.values()] == [5, 3, 2]
+    assert "16 scales of batch norms are 1" in trials["left_out"]["reprune (scales)"]  # the net was never trained
+    for number in (1, 2):
+        assert min(rounds[number][arm] for arm in rounds[number + 1]) >= max(
+            score for arm, score in rounds[number].items() if arm not in rounds[number + 1]
+        )
+    record = json.loads((outcome.folder / "prune" / "prune.json").read_text())
+    assert rounds[3][record["method"], record["allocator"]] == max(rounds[3].values())
+
+
+def test_auto_without_validation_images_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="there are none"):
+        edgeprune.run(recipe(prune=AUTO, data={"validation_images": 0}), tmp_path / "run")

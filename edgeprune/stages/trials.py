@@ -1,0 +1,174 @@
+"""`prune.method = "auto"`: short trials of the methods at the target, by successive halving, within the user's time.
+
+Every method chooses at the same predicted cost and its model is tuned for a short time; the better half by accuracy on
+the validation images goes on to a training twice as long, until one is left (Jamieson and Talwalkar, AISTATS 2016,
+algorithm 1, with a method as an arm). Test images are never looked at.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+from torch import nn
+
+from edgeprune.data.split import Split
+from edgeprune.errors import EdgePruneError, ModelError, RecipeError, TargetError
+from edgeprune.pruning.methods import allocator_of
+from edgeprune.recipe import AllocatorName, Method, PruneSection
+from edgeprune.runs import write_atomic
+from edgeprune.stages.context import Context
+from edgeprune.stages.snapshots import snapshots_of
+from edgeprune.stages.turns import Budget, candidate_of
+from edgeprune.structure.surgery import remove_branches, remove_units
+from edgeprune.training.accuracy import top1
+from edgeprune.training.gradual import NONE_GONE
+from edgeprune.training.loop import tune
+
+
+class Arm(NamedTuple):
+    """What is tried."""
+
+    method: Method
+    allocator: AllocatorName
+
+    def __str__(self) -> str:
+        return f"{self.method} ({self.allocator})"
+
+
+ARMS = (
+    Arm("taylor", "judged"),
+    Arm("magnitude", "judged"),
+    Arm("reprune", "judged"),
+    Arm("taylor", "knapsack"),
+    Arm("magnitude", "uniform"),
+    Arm("reprune", "scales"),
+)
+SPEED_IMAGES = 512  # that are trained on to see how fast it goes
+
+
+class Trial(BaseModel):
+    """One short training: top-1 on the validation images after so many training images."""
+
+    model_config = ConfigDict(frozen=True)
+    arm: Arm
+    round: int  # from 1
+    images: int
+    validation: float
+
+
+class Trials(BaseModel):
+    """All trials so far. `images`: of the first round's trainings; `left_out`: what could not be tried, and why."""
+
+    model_config = ConfigDict(frozen=True)
+    images: int | None = None
+    done: tuple[Trial, ...] = ()
+    left_out: dict[str, str] = {}
+
+
+def pick_method(context: Context, settings: PruneSection, budget: Budget) -> tuple[PruneSection, Trials]:
+    """The settings with the method and allocator that do best in short trials, and what was tried.
+
+    An interrupted run goes on after its last trial.
+
+    Raises:
+        RecipeError: there are no validation images to choose by.
+        EdgePruneError: no method can meet the target on this model.
+    """
+    if not len(context.splits.validation):
+        raise RecipeError(
+            "prune.method = 'auto' chooses by accuracy on validation images, and there are none",
+            hint="set data.validation_images, or name a method",
+        )
+    started = time.monotonic()
+    file = snapshots_of(context, "prune", "probe") / "trials.json"
+    trials = Trials.model_validate_json(file.read_bytes()) if file.exists() else Trials()
+    models, left_out = _choices(context, settings, budget)
+    trials = trials.model_copy(update={"left_out": left_out})
+    if trials.images is None:
+        left_s = settings.auto_minutes * 60 - (time.monotonic() - started)
+        trials = trials.model_copy(update={"images": _first_images(context, len(models), left_s)})
+    arms = list(models)
+    for number in range(1, rounds_of(len(models)) + 1):
+        scores = {}
+        for arm in arms:
+            trial = next((t for t in trials.done if (t.arm, t.round) == (arm, number)), None)
+            if trial is None:
+                trial = _trial(context, models[arm], arm, number, trials.images or 1)
+                trials = trials.model_copy(update={"done": (*trials.done, trial)})
+                _keep(file, trials)
+            scores[arm] = trial.validation
+        arms = sorted(arms, key=lambda arm: -scores[arm])[: math.ceil(len(arms) / 2)]
+    context.progress.say(f"chosen by trial: {arms[0]}")
+    method, allocator = arms[0]
+    return settings.model_copy(update={"method": method, "allocator": allocator}), trials
+
+
+def rounds_of(arms: int) -> int:
+    """How often so many can be halved until one is left."""
+    return math.ceil(math.log2(arms)) if arms > 1 else 0
+
+
+def _choices(context: Context, settings: PruneSection, budget: Budget) -> tuple[dict[Arm, nn.Module], dict[str, str]]:
+    """Each method's pruned model at the target; those that cannot, with the reason."""
+    model, structure = context.model("load"), budget.structure
+    found: dict[Arm, nn.Module] = {}
+    left_out: dict[str, str] = {}
+    for arm in ARMS:
+        own = settings.model_copy(update={"method": arm.method, "allocator": arm.allocator})
+        now = candidate_of(context, structure, own, model, NONE_GONE)
+        try:
+            allocator = allocator_of(
+                model.module, structure, now.ranking, now.judge, budget.costs, own, multiple=budget.multiple
+            )
+            choice = allocator.within(budget.at(budget.goal))
+        except (ModelError, TargetError) as error:
+            left_out[str(arm)] = error.what
+            context.progress.say(f"not tried: {arm}: {error.what}")
+            continue
+        found[arm] = remove_branches(remove_units(model.module, structure, choice.removed), structure, choice.branches)
+    if not found:
+        raise EdgePruneError(
+            "none of the methods can meet the target on this model",
+            where=settings.target,
+            hint="; ".join(f"{name}: {why}" for name, why in left_out.items()),
+        )
+    return found, left_out
+
+
+def _first_images(context: Context, arms: int, left_s: float) -> int:
+    """How many images the first round's trainings may see, so that all rounds together take the time that is left."""
+    train, batch = context.splits.train, context.recipe.tune.batch_size
+    started = time.monotonic()
+    _tuned(context, context.model("load").module, train.take(SPEED_IMAGES))
+    speed = min(SPEED_IMAGES, len(train)) / (time.monotonic() - started)
+    trained = sum(
+        math.ceil(arms / 2**number) * 2**number for number in range(rounds_of(arms))
+    )  # in first rounds' images
+    images = int(max(0.0, left_s) * speed / max(1, trained))
+    if images < batch:
+        context.progress.say(f"prune.auto_minutes is short for {arms} methods: one batch each in the first round")
+    return min(max(batch, images), len(train))
+
+
+def _trial(context: Context, module: nn.Module, arm: Arm, number: int, first: int) -> Trial:
+    images = context.splits.train.take(first * 2 ** (number - 1))
+    accuracy = top1(_tuned(context, module, images), context.splits.validation)
+    context.progress.say(f"trial {number}, {arm}: validation {accuracy:.2%} after {len(images)} images")
+    return Trial(arm=arm, round=number, images=len(images), validation=accuracy)
+
+
+def _tuned(context: Context, module: nn.Module, images: Split) -> nn.Module:
+    recipe = context.recipe
+    teacher = context.model("load").module if recipe.tune.distillation > 0 else None
+    settings = recipe.tune.model_copy(update={"epochs": 1})
+    none = context.splits.validation.take(0)
+    return tune(module, teacher, images, none, settings, seed=recipe.seed, snapshots=None).module
+
+
+def _keep(file: Path, trials: Trials) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(file, trials.model_dump_json(indent=1).encode())
