@@ -56,15 +56,15 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the data pack")
     parser.add_argument("--cache", type=Path, default=ROOT / ".cache" / "bench")
     parser.add_argument("--budget", choices=BUDGETS, default="cpu")
-    parser.add_argument("--only", nargs="*", choices=(*OURS, *PEERS), default=(*OURS, *PEERS))
+    parser.add_argument("--only", nargs="*", choices=(*OURS, *PEERS))
     arguments = parser.parse_args()
     cache = arguments.cache.resolve()
     npz = cifar10_npz(arguments.data, cache)
     nets, shares, epochs = BUDGETS[arguments.budget]
     for net in nets:
         for share in shares:
-            of_net(net, share, epochs, arguments.only, arguments.data, npz, cache)
-    if arguments.budget == "cpu":
+            of_net(net, share, epochs, arguments.only or (*OURS, *PEERS), arguments.data, npz, cache)
+    if arguments.budget == "cpu" and not arguments.only:
         of_net("resnet56", 0.5, epochs, best(rows_of(cache, "resnet20")), arguments.data, npz, cache)
     rows = {net: rows_of(cache, net) for net in ("resnet20", "resnet56")}
     draw(rows, ROOT / "docs" / "methods" / "cnn_methods.svg")
