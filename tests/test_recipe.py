@@ -41,8 +41,8 @@ def test_unknown_key_names_the_nearest_and_the_line(tmp_path: Path) -> None:
 
 def test_key_in_the_wrong_table_is_found_in_the_right_one(tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as caught:
-        read_recipe(write(tmp_path, GOOD + "epochs = 3\n"))
-    assert caught.value.hint == "did you mean `tune.epochs`?"
+        read_recipe(write(tmp_path, GOOD + "batch_size = 3\n"))
+    assert caught.value.hint == "did you mean `tune.batch_size`?"
 
 
 def test_unknown_table(tmp_path: Path) -> None:
