@@ -101,7 +101,7 @@ def _to_latency(context: Context, baseline: Baseline, folder: Path) -> tuple[Pru
             probing.granularity,
         )
         settings = _settled(context, settings, budget, folder)
-        now = _candidate(context, settings, budget)
+        now = _candidate(context, settings, budget, folder)
         with context.device.lease():
             loop = LatencyLoop(
                 now.model,
@@ -125,7 +125,7 @@ def _to_count(context: Context, baseline: Baseline, folder: Path) -> tuple[Prune
     check_counted(settings.target, wanted, whole)
     budget = Budget(structure, costs, lambda share: share * whole, wanted / whole, multiple)
     settings = _settled(context, settings, budget, folder)
-    now = _candidate(context, settings, budget)
+    now = _candidate(context, settings, budget, folder)
     pruned = prune_counted(
         now.model,
         structure,
@@ -148,9 +148,11 @@ def _settled(context: Context, settings: PruneSection, budget: Budget, folder: P
     return settled
 
 
-def _candidate(context: Context, settings: PruneSection, budget: Budget) -> Candidate:
+def _candidate(context: Context, settings: PruneSection, budget: Budget, folder: Path) -> Candidate:
     """The model to choose from: as it was loaded, or trained by now where the recipe trains while it prunes."""
-    model, gone = trained_in_turns(context, settings, budget) if settings.epochs else (context.model("load"), NONE_GONE)
+    model, gone = context.model("load"), NONE_GONE
+    if settings.epochs:
+        model, gone = trained_in_turns(context, settings, budget, folder)
     return candidate_of(context, budget.structure, settings, model, gone)
 
 

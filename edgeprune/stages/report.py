@@ -14,6 +14,7 @@ from edgeprune.runs import STAGES, Run
 from edgeprune.stages.context import Context
 from edgeprune.stages.export import read_manifests
 from edgeprune.stages.prune import PruneRecord
+from edgeprune.stages.snapshots import HISTORY
 from edgeprune.training.snapshot import EpochRecord
 from edgeprune.verify.verdict import Verdict
 
@@ -50,7 +51,7 @@ def gather(context: Context) -> ReportData:
         command=context.run.info.command,
         created=datetime.datetime.fromtimestamp(measurement.after.time, datetime.UTC).isoformat(timespec="seconds"),
         timings={s: record.seconds for s in STAGES if s != "report" and (record := run.record(s))},
-        notes=_notes(context, verdict),
+        notes=_notes(context, pruned, verdict),
     )
 
 
@@ -101,15 +102,21 @@ def _points(run: Run, pruned: PruneRecord, verdict: Verdict, original: Measureme
 
 
 def _epochs(context: Context) -> tuple[Epoch, ...]:
-    rows = json.loads(context.file("tune", "history.json").read_bytes())
+    """Of the whole training: that while the model was pruned, where there was one, and re-training."""
+    files = [context.run.stage_folder("prune") / HISTORY, context.file("tune", HISTORY)]
+    rows = [row for file in files if file.exists() for row in json.loads(file.read_bytes())]
     records = (EpochRecord.model_validate(row) for row in rows)
     return tuple(
         Epoch(epoch=r.epoch, loss=r.loss, validation_accuracy=r.validation, lr=r.lr, seconds=r.seconds) for r in records
     )
 
 
-def _notes(context: Context, verdict: Verdict) -> tuple[str, ...]:
+def _notes(context: Context, pruned: PruneRecord, verdict: Verdict) -> tuple[str, ...]:
     notes = [f"{f.file}: {f.executed_on}" for f in verdict.files if "no device" in f.executed_on]
+    if context.recipe.prune.method == "auto":
+        notes.append(
+            f"Of the methods that were tried, {pruned.method} ({pruned.allocator}) did best on validation images."
+        )
     if context.splits.train_is_calibration:
         notes.append("There are no training images: the model was scored and tuned on the calibration images.")
     return tuple(notes)

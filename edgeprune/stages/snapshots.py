@@ -1,14 +1,18 @@
-"""Where the stages that train keep what an interrupted run needs to go on: outside of the stage's own folder, which is
-emptied whenever the stage begins anew. It is removed when the stage is done."""
+"""What the stages that train write: their epochs, and what an interrupted run needs to go on. That lies outside of the
+stage's own folder, which is emptied whenever the stage begins anew, and is removed when the stage is done."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
-from edgeprune.runs import Stage, settings_hash
+from edgeprune.runs import Stage, settings_hash, write_atomic
 from edgeprune.stages.context import Context
 from edgeprune.training.loop import TuneProgress
+from edgeprune.training.snapshot import EpochRecord
 
+HISTORY = "history.json"
 SNAPSHOTS: dict[Stage, str] = {"prune": "prune.snapshots", "tune": "tune.snapshots"}
 
 
@@ -18,6 +22,11 @@ def snapshots_of(context: Context, stage: Stage, after: Stage) -> Path:
     state = record.files[-1].sha256 if record else "none"
     sections = ("prune", "tune", "data", "device") if stage == "prune" else ("tune", "data")
     return context.run.folder / SNAPSHOTS[stage] / f"{settings_hash(context.recipe, sections)}-{state[:12]}"
+
+
+def write_history(folder: Path, history: Sequence[EpochRecord]) -> None:
+    """Write a stage's epochs into its folder."""
+    write_atomic(folder / HISTORY, json.dumps([record.model_dump() for record in history], indent=1).encode())
 
 
 def show_epochs(context: Context, progress: TuneProgress) -> None:

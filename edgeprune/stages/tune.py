@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from edgeprune.models.checkpoint import save_state
 from edgeprune.recipe import Recipe, TuneSection
-from edgeprune.runs import write_atomic
 from edgeprune.stages.context import Context
-from edgeprune.stages.snapshots import show_epochs, snapshots_of
+from edgeprune.stages.snapshots import show_epochs, snapshots_of, write_history
 from edgeprune.training.loop import tune
 
 
@@ -33,11 +31,11 @@ def tune_stage(context: Context, folder: Path) -> dict[str, Any]:
     for epoch in result.history:
         shown = "" if epoch.validation is None else f", validation {epoch.validation:.2%}"
         context.progress.say(f"epoch {epoch.epoch}: loss {epoch.loss:.4f}{shown}, {epoch.seconds:.0f} s")
-    history = [record.model_dump() for record in result.history]
-    write_atomic(folder / "history.json", json.dumps(history, indent=1).encode())
+    write_history(folder, result.history)
     result.module.eval()
     context.keep_model("tune", pruned.with_module(result.module))
-    return {"epochs": len(history), "last": history[-1] if history else None}
+    last = result.history[-1].model_dump() if result.history else None
+    return {"epochs": len(result.history), "last": last}
 
 
 def whole_cycle(recipe: Recipe) -> TuneSection:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from torch import nn
@@ -18,7 +19,7 @@ from edgeprune.pruning.regrowth import regrow, regrowth_share
 from edgeprune.pruning.scales import batch_norm_scales
 from edgeprune.recipe import PruneSection
 from edgeprune.stages.context import Context
-from edgeprune.stages.snapshots import show_epochs, snapshots_of
+from edgeprune.stages.snapshots import show_epochs, snapshots_of, write_history
 from edgeprune.stages.tune import whole_cycle
 from edgeprune.structure.masks import zero_units
 from edgeprune.structure.units import Structure
@@ -69,8 +70,9 @@ def candidate_of(context: Context, structure: Structure, settings: PruneSection,
     return Candidate(model, ranking, TunedLoss(judge, others, recipe.tune))
 
 
-def trained_in_turns(context: Context, settings: PruneSection, budget: Budget) -> tuple[Model, Gone]:
-    """The model after `prune.epochs` of training, whole, and what was gone in the last turn."""
+def trained_in_turns(context: Context, settings: PruneSection, budget: Budget, folder: Path) -> tuple[Model, Gone]:
+    """The model after `prune.epochs` of training, whole, and what was gone in the last turn; its epochs are written
+    down in the folder."""
     recipe, model, structure = context.recipe, context.model("load"), budget.structure
 
     def choose(whole: nn.Module, gone: Gone, turn: Turn) -> Gone:
@@ -108,4 +110,5 @@ def trained_in_turns(context: Context, settings: PruneSection, budget: Budget) -
         snapshots=snapshots_of(context, "prune", "probe"),
         on_progress=lambda progress: show_epochs(context, progress),
     )
+    write_history(folder, trained.history)
     return model.with_module(trained.module), trained.gone
