@@ -29,7 +29,7 @@ final class Session {
         UIApplication.shared.isIdleTimerDisabled = true
         UIDevice.current.isBatteryMonitoringEnabled = true
         endInBackground()
-        FileManager.default.changeCurrentDirectoryPath(NSHomeDirectory())
+        _ = FileManager.default.changeCurrentDirectoryPath(NSHomeDirectory())
         let thread = Thread { exit(runJob(job, on: Phone())) }
         thread.stackSize = stackBytes
         thread.qualityOfService = .userInteractive  // the performance cores
@@ -39,7 +39,7 @@ final class Session {
     /// A job that is not on the screen would stand still, and its times would hold the pause.
     private func endInBackground() {
         let left = UIApplication.didEnterBackgroundNotification
-        NotificationCenter.default.addObserver(forName: left, object: nil, queue: .main) { _ in
+        _ = NotificationCenter.default.addObserver(forName: left, object: nil, queue: .main) { _ in
             fputs("the app left the screen: keep the phone unlocked and open nothing else while it measures\n", stderr)
             exit(6)
         }

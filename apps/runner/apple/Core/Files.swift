@@ -1,8 +1,8 @@
 import Foundation
 
 extension Work {
-    private static let inputsS = 24 * 3600.0
-    private static let othersS = 30 * 24 * 3600.0
+    private static let dayS = 24 * 3600.0
+    private static let monthS = 30 * dayS
 
     /// The mode "files", for a host whose tools cannot do this in an app's container: removes what `remove` names,
     /// answers the checksums of what `sums` names (nothing for what is not there) and what is left on the disk.
@@ -24,7 +24,7 @@ extension Work {
     }
 
     private func forgetOld(_ folder: String) {
-        for (name, age) in [("inputs", Work.inputsS), ("models", Work.othersS), ("jobs", Work.othersS)] {
+        for (name, age) in [("files", Work.dayS), ("inputs", Work.dayS), ("models", Work.monthS), ("jobs", Work.monthS)] {
             let place = folder + "/" + name
             for entry in (try? FileManager.default.contentsOfDirectory(atPath: place)) ?? [] {
                 let path = place + "/" + entry

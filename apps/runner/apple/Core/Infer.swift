@@ -41,8 +41,10 @@ extension Work {
             writer?.discard()
             throw error
         }
-        let members: [(String, Json)] = [("count", .whole(inputs.spec.shape[0])), ("peak_bytes", .told(risen))]
-        lines.send("outputs", [("case", .text(item.id)), ("file", .text(to))] + members)
+        lines.send("outputs", [
+            ("case", .text(item.id)), ("file", .text(to)), ("count", .whole(inputs.spec.shape[0])),
+            ("peak_bytes", .told(risen)), ("sha256", fileDigest(to).map(Json.text) ?? .null),
+        ])
     }
 
     /// The spec of the one input, when the given array fits it.
