@@ -48,6 +48,8 @@ def _how_to_get(runtime: RuntimeName, facts: DeviceFacts) -> str:
         return "phones run .tflite files only, so far"
     if "app" in facts.runners.values():
         return "iPhones and iPads run Core ML packages only"
+    if runtime == "coreml" and facts.kind != "apple":
+        return "Core ML runs on Macs, iPhones and iPads: name one with --device"
     package = {**RUNTIME_PACKAGES, "coreml": "coremltools"}.get(runtime, runtime)
     return f"pip install {package}" + (f" with {facts.python}" if facts.python else "")
 

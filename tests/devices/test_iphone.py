@@ -19,12 +19,14 @@ import numpy as np
 import pytest
 from fake_phone_state import BUNDLE, DEVICES, UDID, USBMUX
 
+from device_profiles import match_profile
 from edgeprune.devices import iphone, jobs
 from edgeprune.devices.devicectl import Devicectl
 from edgeprune.devices.discovery import find_devices, open_device
 from edgeprune.devices.inference import run_inference
 from edgeprune.devices.iphone import IPhone
 from edgeprune.devices.jobs import Case, Job, Timing, run_job
+from edgeprune.devices.local import LocalDevice
 from edgeprune.devices.means import means
 from edgeprune.devices.phone_app import sources_version
 from edgeprune.devices.phone_console import PhoneConsole
@@ -32,8 +34,10 @@ from edgeprune.devices.phone_link import PhoneLink
 from edgeprune.devices.prepare import prepare_device
 from edgeprune.devices.pymobile import PyMobile
 from edgeprune.devices.runners import runner_script
-from edgeprune.errors import DeviceError, DeviceLost, ToolkitMissing
+from edgeprune.devices.runtimes import runtime_of
+from edgeprune.errors import DeviceError, DeviceLost, ToolkitMissing, UsageError
 from edgeprune.latency.care import wait_until_cool
+from edgeprune.latency.protocol import measure
 from edgeprune.latency.tflite_writer import write_operation
 from edgeprune.structure.operations import OpSignature
 
@@ -159,7 +163,9 @@ def test_a_console_that_shows_nothing_is_no_hanging_job(
     phone.tell(silent=True)
     seen: list[bool] = []
     timing = Timing("interleaved", 3, True, warm_up_runs=1, warm_up_s=0.3, min_runs=2, min_s=0.3, max_samples=16)
-    result = run_job(device, Job("coreml", (Case("a", relu),), timing=timing), on_event=lambda _: seen.append(runs(phone)))
+    result = run_job(
+        device, Job("coreml", (Case("a", relu),), timing=timing), on_event=lambda _: seen.append(runs(phone))
+    )
     assert len(result.cases["a"].visits) == 3
     assert True in seen  # told while the app was still running
 
@@ -354,8 +360,6 @@ def test_other_runtimes_and_cores_are_refused(device: IPhone, relu: Path) -> Non
 
 
 def test_low_power_mode_and_heat_are_looked_at(phone: Phone, monkeypatch: pytest.MonkeyPatch) -> None:
-    from device_profiles import match_profile
-
     device = phone.open(Devicectl)
     profile = match_profile(device.facts())
     assert profile.name == "iPhone 15 Pro"
@@ -456,3 +460,17 @@ def test_a_job_goes_through_the_app(swift_device: IPhone, tmp_path: Path) -> Non
         raise DeviceError(kernels.cases["a"].failure or "")
     with pytest.raises(DeviceError, match="lets no app choose"):
         run_job(swift_device, Job("coreml", (Case("a", package),), cores=(1,)))
+
+
+def test_a_package_is_measured_by_its_name(phone: Phone, tmp_path: Path) -> None:
+    """`bench model.mlpackage --device apple:UDID`, up to the model, which the stand-in cannot read."""
+    package = tmp_path / "net.mlpackage"
+    package.mkdir()
+    (package / "x").write_text("x")
+    assert runtime_of(package) == "coreml"
+    with pytest.raises(UsageError, match=r"net\.mlpackage"):
+        measure(phone.open(Devicectl), [package], runtime="coreml")
+    with pytest.raises(UsageError, match="no such file"):
+        runtime_of(tmp_path / "none.mlpackage")
+    with pytest.raises(ToolkitMissing, match="Macs, iPhones and iPads"):
+        run_job(LocalDevice(tmp_path / "local"), Job("coreml", (Case("a", package),)))

@@ -17,7 +17,7 @@ final class ToyModel: Model {
         guard let data = FileManager.default.contents(atPath: place) else {
             throw Failure(kind: "load", message: "No such file or directory: \(place)")
         }
-        let words = String(decoding: data, as: UTF8.self).split(separator: " ").map(String.init)
+        let words = String(decoding: data, as: UTF8.self).split(whereSeparator: \.isWhitespace).map(String.init)
         guard words.count > 2, let element = Element(rawValue: words[1]) else {
             throw Failure(kind: "load", message: "no toy")
         }

@@ -143,7 +143,10 @@ struct Job: Decodable {
         } catch let DecodingError.valueNotFound(_, context) {
             throw BadJob(why: "`\(name(context))` is null")
         } catch let DecodingError.dataCorrupted(context) {
-            throw BadJob(why: context.codingPath.isEmpty ? "it is no JSON" : "`\(name(context))` is none that this runner knows")
+            guard !context.codingPath.isEmpty else {
+                throw BadJob(why: "it is no JSON that can be read: \(context.debugDescription)")
+            }
+            throw BadJob(why: "`\(name(context))` is none that this runner knows")
         }
     }
 
