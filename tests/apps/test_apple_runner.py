@@ -1,4 +1,4 @@
-"""The app for iPhones speaks the runners' language: its framework-free part, compiled and run here where there is Swift,
+"""The app for iPhones speaks the runners' language: its framework-free part, compiled and run here where Swift is,
 beside the Python and the native runner. Core ML itself is in no test: App/ is only looked at by the compiler, against
 declarations of our own (apple_declarations) in the place of Apple's.
 """

@@ -1,9 +1,9 @@
 """An iPhone that is none: what `xcrun devicectl` and `pymobiledevice3` do, on a folder of this machine.
 
-Only because no real one can be had where the tests run. The words and the JSON are as they are documented: devicectl's by
-Flutter's and Qt Creator's recorded answers (flutter_tools' core_devices.dart and its test, tst_devicectlutils.cpp),
-pymobiledevice3's by its own source, version 11.45. What it shows is that edgeprune speaks with tools that behave so, not
-that a phone does.
+Only because no real one can be had where the tests run. The words and the JSON are as they are documented: devicectl's
+by Flutter's and Qt Creator's recorded answers (flutter_tools' core_devices.dart and its test, tst_devicectlutils.cpp),
+pymobiledevice3's by its own source, version 11.45. What it shows is that edgeprune speaks with tools that behave so,
+not that a phone does.
 
     fake_phone.py TOOL ARGUMENTS...     with EDGEPRUNE_FAKE_PHONE: a folder with `container/`, `app` (the command of the
                                         app's stand-in, as JSON), `state.json`
@@ -17,6 +17,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +69,8 @@ def launch(arguments: list[str], *, shown: bool) -> int:
             fail("ERROR: The connection was interrupted. (com.apple.dt.CoreDeviceError error 4)")
         if count % 4 == 1:
             say(b"2026-09-16 12:15:47.939171-0500 EdgePruneRunner[1230:133819] [CoreML] something it says\n", shown)
-        if STATE.get("loses") and count % 3 == 2:
-            line = line[: len(line) // 2]  # mixed up with another
-        say(line, shown)
+        lost = STATE.get("loses") and count % 3 == 2  # mixed up with another
+        say(line[: len(line) // 2] if lost else line, shown)
     return process.wait()
 
 
@@ -81,7 +81,7 @@ def say(line: bytes, shown: bool) -> None:
 
 
 def devicectl(words: list[str]) -> int:
-    options = dict(zip(words, words[1:], strict=False))
+    options = dict(pairwise(words))
     result: dict[str, Any] = {}
     if words[:2] != ["list", "devices"] and STATE.get("unplugged"):
         fail("ERROR: The specified device was not found. (com.apple.dt.CoreDeviceError error 1000)")
@@ -126,6 +126,16 @@ def devicectl(words: list[str]) -> int:
     return 0
 
 
+def push(source: Path, target: Path) -> None:
+    """A folder makes the folders that are missing; a file does not."""
+    if source.is_dir():
+        shutil.copytree(source, target / source.name, dirs_exist_ok=True)
+    elif target.parent.is_dir():
+        shutil.copyfile(source, target)
+    else:
+        fail("ERROR No such file on the device")
+
+
 def pymobiledevice3(words: list[str]) -> int:
     if words == ["usbmux", "list"]:
         print(json.dumps(STATE["usbmux"], indent=4))
@@ -138,13 +148,7 @@ def pymobiledevice3(words: list[str]) -> int:
             print(json.dumps({name: {"CFBundleVersion": version} for name, version in STATE["apps"].items()}))
         case ["apps", "push", "--documents", bundle, local, remote]:
             assert bundle == BUNDLE
-            source, target = Path(local), inside(remote)
-            if source.is_dir():
-                shutil.copytree(source, target / source.name, dirs_exist_ok=True)
-            elif target.parent.is_dir():
-                shutil.copyfile(source, target)
-            else:
-                fail("ERROR No such file on the device")
+            push(Path(local), inside(remote))
         case ["apps", "pull", "--documents", bundle, remote, local]:
             assert bundle == BUNDLE
             if not inside(remote).is_file():
