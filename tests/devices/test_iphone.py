@@ -2,7 +2,7 @@
 edgeprune asks, what it makes of the answers, and that a job, its files and its losses go through. Apple's hardware is
 in no test.
 
-The app's place is taken by a Python stand-in, and, where there is a Swift compiler, by the app's own framework-free part.
+The app's place is taken by a Python stand-in, and, where Swift is, by the app's own framework-free part.
 """
 
 from __future__ import annotations
