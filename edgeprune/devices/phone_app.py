@@ -21,7 +21,8 @@ def sources() -> list[Path]:
     """
     spec = importlib.util.find_spec("apps.runner")
     folders = [Path(folder) / "apple" for folder in (spec.submodule_search_locations or [] if spec else [])]
-    found = sorted(path for folder in folders for path in (*folder.glob("*/*.swift"), *folder.glob("project.yml")))
+    patterns = ("Core/*.swift", "App/*.swift", "project.yml")
+    found = sorted(path for folder in folders for pattern in patterns for path in folder.glob(pattern))
     if not found:
         raise ToolkitMissing("the app's sources are not installed", hint="install edgeprune with its `apps`")
     return found
