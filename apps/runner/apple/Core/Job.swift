@@ -144,7 +144,8 @@ struct Job: Decodable {
             throw BadJob(why: "`\(name(context))` is null")
         } catch let DecodingError.dataCorrupted(context) {
             guard !context.codingPath.isEmpty else {
-                throw BadJob(why: "it is no JSON that can be read: \(context.debugDescription)")
+                // Foundation does not say which: a fraction where a whole number has to be comes here, too.
+                throw BadJob(why: "it is no JSON, or a number in it is of another kind: \(context.debugDescription)")
             }
             throw BadJob(why: "`\(name(context))` is none that this runner knows")
         }
