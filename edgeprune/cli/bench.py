@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def bench(
-    files: Annotated[list[Path], typer.Argument(help="Files to measure: .tflite, .pte, .onnx.")],
+    files: Annotated[list[Path], typer.Argument(help="Files to measure: .tflite, .pte, .onnx, .mlpackage.")],
     device: DeviceOption = None,
     threads: Annotated[int, typer.Option(help="Threads of the runtime.")] = 1,
     protocol: Annotated[str, typer.Option(help="quick, standard or mlperf.")] = "quick",

@@ -31,12 +31,13 @@ def list_devices(context: typer.Context, as_json: JsonOption = False) -> None:
             table.add_row(facts.id, facts.model, "", f"not ready: {facts.reason}")
             continue
         runtimes = "\n".join(
-            f"{name} {version}" + (" (native runner)" if facts.runners.get(name) == "native" else "")
+            f"{name} {version}" + {"native": " (native runner)", "app": " (app)"}.get(facts.runners.get(name, ""), "")
             for name, version in facts.runtimes.items()
         )
         warm = f", {facts.temperature_c:.0f} C" if facts.temperature_c is not None else ""
         soc = f" ({facts.soc})" if facts.soc else ""
-        what = f"{facts.model}{soc}\n{facts.cores} x {facts.cpu}\n{facts.abi}, {facts.os}{warm}"
+        cores = f"{facts.cores} x {facts.cpu}\n" if facts.cpu != "unknown" else ""
+        what = f"{facts.model}{soc}\n{cores}{facts.abi}, {facts.os}{warm}"
         table.add_row(facts.id, what, runtimes, "ready")
     show_result([facts.model_dump(mode="json") for facts in found], table, as_json=as_json)
 
@@ -105,7 +106,7 @@ def remove(id: IdArgument) -> None:
 
 @devices.command("prepare")
 def prepare(id: IdArgument, as_json: JsonOption = False) -> None:
-    """Put the runner on a device, once, and start every runtime there."""
+    """Put the runner on a device, once, and start every runtime there. For an iPhone: how to install the app."""
     from rich.table import Table
 
     from edgeprune.devices.discovery import open_device

@@ -23,7 +23,7 @@ def doctor(as_json: JsonOption = False) -> None:
     for one in means():
         rows.append({"what": one.what, "ok": not one.fix, "missing": [one.why] if one.fix else [], "fix": one.fix})
     for facts in find_devices():
-        rows.append({"what": f"device {facts.id}", "ok": facts.ready, "missing": [], "fix": facts.reason})
+        rows.append({"what": f"device {facts.id}", "ok": facts.ready, "missing": [], "fix": facts.fix or facts.reason})
     table = Table("what", "state", "fix")
     for row in rows:
         state = "ok" if row["ok"] else f"missing {', '.join(row['missing'])}" if row["missing"] else "not ready"

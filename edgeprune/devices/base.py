@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from edgeprune.devices.conditions import Conditions
 
-RunnerKind = Literal["python", "native"]
+RunnerKind = Literal["python", "native", "app"]
 
 
 class DeviceFacts(BaseModel):
@@ -36,6 +36,7 @@ class DeviceFacts(BaseModel):
     temperature_c: float | None = None  # the hottest part, when it was looked at
     ready: bool = True
     reason: str = ""  # why it is not ready
+    fix: str = ""  # what to do about it, where that is a command
 
     @property
     def fingerprint(self) -> str:

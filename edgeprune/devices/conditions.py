@@ -26,7 +26,8 @@ class Conditions(BaseModel):
     battery_percent: int | None = None
     charging: bool | None = None
     screen_on: bool | None = None
-    thermal_status: int | None = None  # Android's: 0 none, 1 light, 2 moderate, 3 severe, ...
+    thermal_status: int | None = None  # Android's: 0 none, 1 light, 2 moderate, 3 severe, ...; of an iPhone 0, 1, 3, 4
+    low_power: bool | None = None  # an iPhone's low power mode
 
 
 class RuntimeBuild(BaseModel):

@@ -36,7 +36,7 @@ def known_ids() -> list[str]:
 
 def open_device(id: str) -> Device:
     """Open a device by its id: `local`, `adb:SERIAL`, `ssh:NAME` (as added, or a host of the ssh config) or
-    `apple:NAME`.
+    `apple:NAME` (a Mac as added, or the UDID of an iPhone).
 
     Raises:
         DeviceError: no such device (names the known ids), or it does not answer.
@@ -70,17 +70,18 @@ def _open_ssh(id: str, name: str) -> Device:
 
 
 def _open_apple(id: str, name: str) -> Device:
-    from edgeprune.devices.apple import find_apple
+    from edgeprune.devices.apple import find_phone
     from edgeprune.devices.registry import added_devices
 
     for added in added_devices():
         if added.id == id:
             return open_added(added)
-    for facts in find_apple():
-        if facts.id == id:
-            raise DeviceError(facts.reason, where=id, hint="see docs/devices.md")
+    if (phone := find_phone(name)) is not None:
+        return phone
     raise DeviceError(
-        f"no Apple device is called {name!r}", hint="Macs are added with `edgeprune devices add mac HOST --name NAME`"
+        f"no Apple device is called {name!r}",
+        hint="Macs are added with `edgeprune devices add mac HOST --name NAME`; `edgeprune devices`"
+        " lists the iPhones that are plugged in",
     )
 
 

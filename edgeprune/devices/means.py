@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edgeprune.devices.adb import attached
-from edgeprune.devices.apple import lister
+from edgeprune.devices.apple import link_kind
 from edgeprune.devices.bundle import native_bundle
 from edgeprune.errors import EdgePruneError, ToolkitMissing
 
@@ -27,7 +27,7 @@ def means() -> list[Means]:
         _looked("adb (Android)", lambda: _keep(attached())),
         _looked("ssh (boards, Macs)", _ssh),
         _looked("native runner (aarch64)", lambda: _keep(native_bundle("aarch64"))),
-        _looked("list of iPhones", lambda: _keep(lister())),
+        _looked("iPhones and iPads", lambda: _keep(link_kind())),
     ]
 
 

@@ -9,7 +9,8 @@ from edgeprune.errors import DeviceError
 
 
 def prepare_device(device: Device) -> list[RuntimeBuild]:
-    """Put the runner there (skipped where the same one is) and start each runtime.
+    """Put the runner there (skipped where the same one is) and start each runtime. An iPhone's app is the user's to
+    sign and install: without it the error says how.
 
     Raises:
         ToolkitMissing: what the native runner is made of is not here.
@@ -17,7 +18,8 @@ def prepare_device(device: Device) -> list[RuntimeBuild]:
     """
     facts = device.facts()
     if not facts.runtimes:
-        raise DeviceError(facts.reason or "nothing runs models there", where=device.id, hint="see docs/devices.md")
+        hint = facts.fix or "see docs/devices.md"
+        raise DeviceError(facts.reason or "nothing runs models there", where=device.id, hint=hint)
     names: list[RuntimeName] = [
         name for name in ("litert", "executorch", "onnxruntime", "coreml") if name in facts.runtimes
     ]

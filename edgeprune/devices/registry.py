@@ -12,7 +12,6 @@ from typing import Literal
 import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from edgeprune.devices.base import RunnerKind
 from edgeprune.errors import UsageError
 
 
@@ -25,7 +24,7 @@ class AddedDevice(BaseModel):
     kind: Literal["ssh", "mac"] = "ssh"
     ssh_config: str | None = None  # a config file instead of the user's own
     python: str = ""  # the interpreter there; without: python3
-    runner: RunnerKind | None = None  # without: what is installed there, else the native one
+    runner: Literal["python", "native"] | None = None  # without: what is installed there, else the native one
 
     @field_validator("name")
     @classmethod

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgeprune.devices.base import Device
+from edgeprune.devices.base import Device, DeviceFacts
 from edgeprune.devices.conditions import RuntimeName
 from edgeprune.devices.facts import RUNTIME_PACKAGES
+from edgeprune.devices.phone_app import EXECUTABLE
 from edgeprune.errors import DeviceError, ToolkitMissing
 
 
@@ -27,18 +28,30 @@ def runner_for(device: Device, runtime: RuntimeName) -> Runner:
 
     Raises:
         ToolkitMissing: the runtime is not on the device, or what the native runner is made of is not here.
+        DeviceError: the device is an iPhone that is not ready; says why.
     """
     facts = device.facts()
     kind = facts.runners.get(runtime)
     if kind is None:
-        package = RUNTIME_PACKAGES.get(runtime, runtime)
-        where = f" with {facts.python}" if facts.python else ""
+        if facts.kind == "apple" and not facts.ready and not facts.python:
+            raise DeviceError(facts.reason, where=device.id, hint=facts.fix or None)
         raise ToolkitMissing(
-            f"the runtime {runtime} is not on the device",
-            where=device.id,
-            hint=f"pip install {package}{where}" if facts.kind != "adb" else "phones run .tflite files only, so far",
+            f"the runtime {runtime} is not on the device", where=device.id, hint=_how_to_get(runtime, facts)
         )
+    if kind == "app":
+        return Runner(files={}, argv=(EXECUTABLE,))
     return _python(device, facts.python) if kind == "python" else native_runner(device, facts.abi)
+
+
+def _how_to_get(runtime: RuntimeName, facts: DeviceFacts) -> str:
+    if facts.kind == "adb":
+        return "phones run .tflite files only, so far"
+    if "app" in facts.runners.values():
+        return "iPhones and iPads run Core ML packages only"
+    if runtime == "coreml" and facts.kind != "apple":
+        return "Core ML runs on Macs, iPhones and iPads: name one with --device"
+    package = {**RUNTIME_PACKAGES, "coreml": "coremltools"}.get(runtime, runtime)
+    return f"pip install {package}" + (f" with {facts.python}" if facts.python else "")
 
 
 def native_runner(device: Device, abi: str) -> Runner:

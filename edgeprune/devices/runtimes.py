@@ -7,7 +7,12 @@ from pathlib import Path
 from edgeprune.devices.conditions import RuntimeName
 from edgeprune.errors import UsageError
 
-RUNTIME_OF: dict[str, RuntimeName] = {".tflite": "litert", ".pte": "executorch", ".onnx": "onnxruntime"}
+RUNTIME_OF: dict[str, RuntimeName] = {
+    ".tflite": "litert",
+    ".pte": "executorch",
+    ".onnx": "onnxruntime",
+    ".mlpackage": "coreml",  # a folder
+}
 SUFFIX_OF: dict[RuntimeName, str] = {runtime: suffix for suffix, runtime in RUNTIME_OF.items()}
 
 
@@ -17,12 +22,12 @@ def runtime_of(file: Path) -> RuntimeName:
     Raises:
         UsageError: there is no such file, or nothing here runs its kind.
     """
-    if not file.is_file():
+    if not (file.is_dir() if file.suffix == ".mlpackage" else file.is_file()):
         raise UsageError("no such file", where=str(file), hint="name exported files")
     if file.suffix not in RUNTIME_OF:
         raise UsageError(
             f"no runtime for {file.suffix or 'a file without suffix'}",
             where=str(file),
-            hint=f"files that run here: {', '.join(RUNTIME_OF)}",
+            hint=f"files that are run: {', '.join(RUNTIME_OF)}",
         )
     return RUNTIME_OF[file.suffix]

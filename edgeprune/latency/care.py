@@ -52,21 +52,27 @@ def profile_of(device: Device) -> DeviceProfile:
 
 
 def wait_until_cool(device: Device, profile: DeviceProfile, *, patience_s: float = PATIENCE_S) -> Conditions | None:
-    """Wait until no temperature is above the profile's limit and Android does not throttle; None where the profile
-    names no limit and the device is no phone.
+    """Wait until no temperature is above the profile's limit and the phone does not throttle; None where the profile
+    names no limit and the device is no phone (nor a Mac, which tells nothing).
 
     Raises:
-        DeviceError: it does not cool down in time; says how hot which part is.
+        DeviceError: it does not cool down in time (says how hot which part is), or is in low power mode.
     """
     limit = profile.thermal_limit_c
-    if limit is None and device.facts().kind != "adb":
+    if limit is None and device.facts().kind not in ("adb", "apple"):
         return None
     deadline = time.monotonic() + patience_s
     while True:
         now = device.conditions()
+        if now.low_power:
+            raise DeviceError(
+                "low power mode is on, which lowers its clock",
+                where=device.id,
+                hint="switch it off in Settings, Battery",
+            )
         hot = {n: f"{value:.0f} C" for n, value in now.temperature_c.items() if limit is not None and value > limit}
         if (now.thermal_status or 0) >= MODERATE:
-            hot["Android's thermal status"] = str(now.thermal_status)
+            hot["thermal status"] = str(now.thermal_status)
         if not hot:
             return now
         if time.monotonic() >= deadline:

@@ -52,7 +52,7 @@ def test_doctor() -> None:
     rows = {row["what"]: row for row in inside("doctor", "--json").json}
     for what in ("format coreml", "format onnx", "format pte", "format tflite", "device local"):
         assert rows[what]["ok"], rows[what]
-    for what in ("adb (Android)", "ssh (boards, Macs)", "native runner (aarch64)", "list of iPhones"):
+    for what in ("adb (Android)", "ssh (boards, Macs)", "native runner (aarch64)", "iPhones and iPads"):
         assert rows[what]["ok"] or "install" in rows[what]["fix"], rows[what]  # what is missing comes with the command
     assert "format tflite" in inside("doctor").out
 
