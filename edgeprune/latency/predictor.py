@@ -111,10 +111,11 @@ class Predictor:
         if count < 3:
             return None
         of_models = math.sqrt(sum(miss * miss for miss in self.misses) / count)
-        by_curve: Counter[OpSignature] = Counter()
+        by_curve: dict[OpSignature, float] = {}
         for layer in layers:
             operation = layer.signature(kept)
-            by_curve[shape_of(operation)] += self.costs.cost(operation)
+            shape = shape_of(operation)
+            by_curve[shape] = by_curve.get(shape, 0.0) + self.costs.cost(operation)
         worst = max(self.layer_misses.values(), default=0.0)  # for a place that was never measured
         squares = sum((self.layer_misses.get(shape, worst) * cost) ** 2 for shape, cost in by_curve.items())
         of_layers = self.scale * math.sqrt(squares) / self.whole(sum(by_curve.values()))

@@ -35,8 +35,7 @@ def table_of(file: Path, off: float) -> LatencyTable:
         kept = {"g": width, "h": width}
         signs = {"one": (-1) ** number, "other": -((-1) ** number)}
         rows = [
-            (layer.name, replace(layer.signature(kept), place="in place"), seconds(layer, width))
-            for layer in LAYERS
+            (layer.name, replace(layer.signature(kept), place="in place"), seconds(layer, width)) for layer in LAYERS
         ]
         layers = tuple((name, op.key(), s * (1 + off * signs[name])) for name, op, s in rows)
         whole = measured(sum(s for _, _, s in layers))
