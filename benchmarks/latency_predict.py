@@ -48,7 +48,7 @@ from edgeprune.latency.protocol import measure
 from edgeprune.latency.table import LatencyTable, Setting
 from edgeprune.latency.tflite_writer import Unsupported, write_operation
 from edgeprune.models.spec import Model
-from edgeprune.pruning.allocate import allowed_widths
+from edgeprune.pruning.allocate import Limits, allowed_widths
 from edgeprune.pruning.baseline import Baseline, measure_original, probe_layers
 from edgeprune.pruning.probing import Probing
 from edgeprune.reparam.merge import merge
@@ -244,7 +244,7 @@ def drawn(structure: Structure, number: int, name: str) -> tuple[dict[str, int],
     draw = random.Random(f"{name} plan {number}")
     kept = {}
     for group in structure.groups:
-        widths = allowed_widths(group, granularity=GRANULARITY, minimum=MINIMUM)
+        widths = allowed_widths(group, Limits(GRANULARITY, MINIMUM))
         kept[group.id] = draw.choice([width for width in widths if width >= SHARE * group.size] or widths[:1])
     branch = draw.choice(structure.branches) if number % 2 and structure.branches else None
     if branch:

@@ -7,21 +7,19 @@ assume; in return no better choice exists (`exact.py`), and any number of budget
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Collection
+from dataclasses import replace
 
 import numpy as np
 
 from edgeprune.latency.cost import CostModel
-from edgeprune.pruning.allocate import Choice, Judge, Scores, allowed_widths, removed_of
+from edgeprune.pruning.allocate import Choice, Judge, Limits, Scores, allowed_widths, removed_of
 from edgeprune.pruning.exact import Losses, Problem, Solution
 from edgeprune.structure.units import Structure
 
 
 class AdditiveAllocator:
-    """Chooses what goes so that the sum of the losses is least within a budget; arguments as for `Allocator`.
-
-    `on_solved` is told what binds, in words.
-    """
+    """Chooses what goes so that the sum of the losses is least within a budget; arguments as for `Allocator`."""
 
     def __init__(
         self,
@@ -29,15 +27,10 @@ class AdditiveAllocator:
         ranks: Scores,
         costs: CostModel,
         judge: Judge,
-        *,
-        branches: bool = True,
-        granularity: int = 8,
-        minimum: int = 8,
-        on_solved: Callable[[str], None] | None = None,
+        limits: Limits,
     ) -> None:
-        self.structure, self.costs, self.judge, self.on_solved = structure, costs, judge, on_solved
-        self.granularity, self.minimum = granularity, minimum
-        self._branches = structure.branches if branches else ()
+        self.structure, self.costs, self.judge, self.limits = structure, costs, judge, limits
+        self._branches = structure.branches if limits.branches else ()
         self._order = {g.id: np.argsort(ranks[g.id], kind="stable") for g in structure.groups}
         self._judged: dict[tuple[str, int], float] = {}
         self._problems: dict[int, Problem] = {}
@@ -50,21 +43,16 @@ class AdditiveAllocator:
             TargetError: even the smallest model allowed costs more than the budget.
             UsageError: more choices act on one layer than an exact allocation can hold.
         """
-        found = self._problem(granularity or self.granularity).best(budget)
-        if self.on_solved is not None:
-            self.on_solved(found.binding)
-        return self._choice(found)
+        return self._choice(self._problem(granularity or self.limits.granularity).best(budget))
 
     def smallest(self) -> Choice:
         """The choice of the least cost."""
-        return self._choice(self._problem(self.granularity).cheapest())
+        return self._choice(self._problem(self.limits.granularity).cheapest())
 
     def _problem(self, granularity: int) -> Problem:
         if granularity not in self._problems:
-            groups = {
-                g.id: self._losses(g.id, allowed_widths(g, granularity=granularity, minimum=self.minimum))
-                for g in self.structure.groups
-            }
+            limits = replace(self.limits, granularity=granularity)
+            groups = {g.id: self._losses(g.id, allowed_widths(g, limits)) for g in self.structure.groups}
             alone = {branch.id: self._alone({}, (branch.id,)) for branch in self._branches}
             branches = {name: max(0.0, loss) for name, loss in alone.items() if math.isfinite(loss)}
             self._problems[granularity] = Problem(self.structure, Losses(groups, branches), self.costs)

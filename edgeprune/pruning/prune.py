@@ -17,8 +17,9 @@ from edgeprune.latency.predictor import Predictor
 from edgeprune.latency.protocol import measure_ratio
 from edgeprune.models.spec import Model
 from edgeprune.pruning.additive import AdditiveAllocator
-from edgeprune.pruning.allocate import Allocator, Choice, Scores
+from edgeprune.pruning.allocate import Allocator, Choice, Limits, Scores
 from edgeprune.pruning.baseline import Baseline
+from edgeprune.pruning.binding import Binding, binding
 from edgeprune.pruning.judge import AdaptedLoss
 from edgeprune.pruning.magnitude import score_magnitude
 from edgeprune.pruning.probing import Probing
@@ -55,6 +56,7 @@ class Pruned:
     plan: Plan
     structure: Structure
     choice: Choice
+    binding: Binding
     attempts: tuple[Attempt, ...] = ()
     best: Attempt | None = None  # the attempt that was chosen; None for a counted target
 
@@ -86,24 +88,12 @@ def allocator_of(
     *,
     multiple: int,
     on_step: Callable[[float], None] | None = None,
-    on_message: Callable[[str], None] | None = None,
 ) -> Allocator | AdditiveAllocator:
     """The allocator that the recipe asks for. `multiple`: of the kept widths."""
-    branches, minimum = bool(settings.branches), settings.minimum_width
+    limits = Limits(multiple, settings.minimum_width, bool(settings.branches))
     if settings.allocator == "additive":
-        return AdditiveAllocator(
-            structure,
-            ranks,
-            costs,
-            judge,
-            branches=branches,
-            granularity=multiple,
-            minimum=minimum,
-            on_solved=on_message,
-        )
-    return Allocator(
-        structure, ranks, costs, judge, branches=branches, granularity=multiple, minimum=minimum, on_step=on_step
-    )
+        return AdditiveAllocator(structure, ranks, costs, judge, limits)
+    return Allocator(structure, ranks, costs, judge, limits, on_step=on_step)
 
 
 def prune_counted(
@@ -115,7 +105,6 @@ def prune_counted(
     *,
     multiple: int,
     on_progress: Callable[[float], None] | None = None,
-    on_message: Callable[[str], None] | None = None,
 ) -> Pruned:
     """Prune to MACs, parameters or bytes: these are counted, so the first choice is the answer.
 
@@ -132,10 +121,9 @@ def prune_counted(
         if on_progress is not None:
             on_progress(cost / now)
 
-    allocator = allocator_of(
-        structure, ranks, judge, costs, settings, multiple=multiple, on_step=step, on_message=on_message
-    )
-    return _pruned(model, structure, allocator.within(budget))
+    allocator = allocator_of(structure, ranks, judge, costs, settings, multiple=multiple, on_step=step)
+    choice = allocator.within(budget)
+    return _pruned(model, structure, choice, binding(allocator, choice, lambda cost: cost / now))
 
 
 class LatencyLoop:
@@ -168,7 +156,6 @@ class LatencyLoop:
             settings,
             multiple=probing.granularity,
             on_step=lambda cost: on_progress(self._share(cost)),
-            on_message=probing.on_message,
         )
 
     def run(self) -> Pruned:
@@ -279,19 +266,21 @@ class LatencyLoop:
             )
         if not attempt.within_tolerance:
             self.say(f"the target is missed: {attempt.reached_share:.3f}x is the nearest of {len(tried)} measured")
-        return _pruned(self.model, self.structure, choice, tuple(a for _, a in tried), attempt)
+        binds = binding(self.allocator, choice, self._share)
+        return _pruned(self.model, self.structure, choice, binds, tuple(a for _, a in tried), attempt)
 
 
 def _pruned(
     model: Model,
     structure: Structure,
     choice: Choice,
+    binds: Binding,
     attempts: tuple[Attempt, ...] = (),
     best: Attempt | None = None,
 ) -> Pruned:
     plan = make_plan(model.spec.source, model.module, structure, choice.removed, choice.branches)
     module = _apply(model.module, structure, choice)
-    return Pruned(model.with_module(module), plan, structure, choice, attempts, best)
+    return Pruned(model.with_module(module), plan, structure, choice, binds, attempts, best)
 
 
 def _apply(module: nn.Module, structure: Structure, choice: Choice) -> nn.Module:

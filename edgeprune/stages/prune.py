@@ -16,6 +16,7 @@ from edgeprune.latency.predictor import Predictor
 from edgeprune.models.checkpoint import save_state
 from edgeprune.pruning.allocate import Scores
 from edgeprune.pruning.baseline import Baseline, probe_layers
+from edgeprune.pruning.binding import Binding
 from edgeprune.pruning.judge import AdaptedLoss
 from edgeprune.pruning.prune import Attempt, LatencyLoop, Pruned, judge_of, prune_counted, rank
 from edgeprune.pruning.target import counted_cost, latency_share
@@ -43,6 +44,7 @@ class PruneRecord(BaseModel):
     macs_after: float
     counted_before: float | None  # of a counted target, in its own unit
     counted_after: float | None
+    binding: Binding  # what keeps it from being cheaper
     loss: float  # cross entropy of the pruned model on the judged images, batch norms adapted, before re-training
 
 
@@ -54,6 +56,7 @@ def prune_stage(context: Context, folder: Path) -> dict[str, Any]:
         pruned, predictor = _to_latency(context, baseline)
     else:
         pruned, predictor = _to_count(context, baseline), None
+    context.progress.say(f"what binds: {pruned.binding.words}")
     record = _record(context, baseline, pruned, predictor)
     write_atomic(folder / "plan.json", pruned.plan.model_dump_json(indent=1).encode())
     write_atomic(folder / "prune.json", record.model_dump_json(indent=1).encode())
@@ -63,6 +66,7 @@ def prune_stage(context: Context, folder: Path) -> dict[str, Any]:
         "measured_share": record.ratio.ratio if record.ratio else None,
         "within_tolerance": record.within_tolerance,
         "macs": record.macs_after,
+        "binds": record.binding.words,
         "parameters": sum(p.numel() for p in pruned.model.module.parameters()),
     }
 
@@ -115,7 +119,6 @@ def _to_count(context: Context, baseline: Baseline) -> Pruned:
         settings,
         multiple=channel_multiple(context),
         on_progress=_steps(context),
-        on_message=context.progress.say,
     )
 
 
@@ -150,6 +153,7 @@ def _record(context: Context, baseline: Baseline, pruned: Pruned, predictor: Pre
         macs_before=total(structure.layers, structure.sizes, MacsCost()),
         branches=pruned.choice.branches,
         macs_after=total(stays, kept, MacsCost()),
+        binding=pruned.binding,
         loss=pruned.choice.loss,
     )
 

@@ -41,6 +41,7 @@ def gather(context: Context) -> ReportData:
         layers=pruned.layers,
         attempts=pruned.attempts,
         tolerance=recipe.prune.tolerance,
+        binding=pruned.binding,
         tuning=_epochs(context),
         merge=MergeFacts.model_validate_json(context.file("merge", "merge.json").read_bytes()),
         verdict=verdict,
