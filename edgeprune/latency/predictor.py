@@ -38,6 +38,13 @@ class Prediction(BaseModel):
     extrapolates: tuple[str, ...]
     basis: str  # what it rests on, in words
 
+    @property
+    def words(self) -> str:
+        """`12.345 ms (12.100-12.600)`, or why there is no interval."""
+        if self.low_s is None or self.high_s is None:
+            return f"{self.seconds * 1e3:.3f} ms (no interval: too few runs)"
+        return f"{self.seconds * 1e3:.3f} ms ({self.low_s * 1e3:.3f}-{self.high_s * 1e3:.3f})"
+
 
 @dataclass(frozen=True)
 class Predictor:
@@ -178,6 +185,11 @@ def forget_alone(table: LatencyTable, setting: Setting, layers: Sequence[Layer],
 def runs_of(table: LatencyTable, setting: Setting, base: str) -> dict[str, ModelRun]:
     """The runs of a model's forms, by key; `base` is the key of the unpruned one."""
     return {key: run for key, run in table.models(setting).items() if run.base == base}
+
+
+def unpruned_run(table: LatencyTable, setting: Setting, base: str) -> ModelRun | None:
+    """The run of the unpruned model that its pruned forms are predicted beside, whole or with operations alone."""
+    return runs_of(table, setting, base).get(base) or table.get_model(setting, f"{ALONE} {base}")
 
 
 def profiled_setting(table: LatencyTable, setting: Setting, base: str) -> Setting | None:

@@ -126,6 +126,48 @@ def prune_counted(
     return _pruned(model, structure, choice, binding(allocator, choice, lambda cost: cost / now))
 
 
+def prune_predicted(
+    model: Model,
+    structure: Structure,
+    predictor: Predictor,
+    ranks: Scores,
+    judge: AdaptedLoss,
+    settings: PruneSection,
+    *,
+    multiple: int,
+    on_progress: Callable[[float], None],
+) -> Pruned:
+    """Prune to a latency that is predicted and never measured: the first choice is the answer, true or not.
+
+    Raises:
+        TargetError: the target is not faster than the model, or faster than anything reachable.
+    """
+
+    def share_of(cost: float) -> float:
+        return predictor.whole(cost) / predictor.unpruned_s
+
+    structure = replace(structure, layers=predictor.layers)
+    goal = latency_share(Target.parse(settings.target), predictor.unpruned_s)
+    allocator = allocator_of(
+        structure,
+        ranks,
+        judge,
+        predictor.costs,
+        settings,
+        multiple=multiple,
+        on_step=lambda cost: on_progress(share_of(cost)),
+    )
+    fastest = share_of(allocator.smallest().cost)
+    if goal < fastest:
+        raise TargetError(
+            f"the target {settings.target} is faster than anything reachable: the smallest widths are predicted to "
+            f"take {fastest * predictor.unpruned_s * 1e3:.3f} ms ({fastest:.3f}x)",
+            hint="raise the target, or lower prune.minimum_width, or take patterns out of prune.keep",
+        )
+    choice = allocator.within(predictor.budget(goal * predictor.unpruned_s))
+    return _pruned(model, structure, choice, binding(allocator, choice, share_of))
+
+
 class LatencyLoop:
     """Prunes to a latency measured on a device: predict from the table, measure, correct, repeat."""
 

@@ -12,21 +12,22 @@ from pydantic import BaseModel, ConfigDict
 from edgeprune.artifacts.export import MeasuringExporter
 from edgeprune.latency.cost import MacsCost, total
 from edgeprune.latency.measurement import Ratio
-from edgeprune.latency.predictor import Predictor
+from edgeprune.latency.predictor import Prediction, Predictor
+from edgeprune.latency.typical import Typical
 from edgeprune.models.checkpoint import save_state
 from edgeprune.pruning.allocate import Scores
-from edgeprune.pruning.baseline import Baseline, probe_layers
+from edgeprune.pruning.baseline import probe_layers
 from edgeprune.pruning.binding import Binding
 from edgeprune.pruning.judge import AdaptedLoss
-from edgeprune.pruning.prune import Attempt, LatencyLoop, Pruned, judge_of, prune_counted, rank
+from edgeprune.pruning.prune import Attempt, LatencyLoop, Pruned, judge_of, prune_counted, prune_predicted, rank
 from edgeprune.pruning.target import counted_cost, latency_share
 from edgeprune.recipe import PruneSection, Target
 from edgeprune.report.data import Attempt as AttemptRow
 from edgeprune.report.data import LayerRow, layer_rows
 from edgeprune.runs import write_atomic
 from edgeprune.stages.context import Context
-from edgeprune.stages.probe import channel_multiple, probing_of, read_baseline
-from edgeprune.structure.units import Layer
+from edgeprune.stages.probe import channel_multiple, measurement_of, probing_of, read_baseline, structure_of
+from edgeprune.structure.units import Layer, Structure
 
 
 class PruneRecord(BaseModel):
@@ -37,11 +38,12 @@ class PruneRecord(BaseModel):
     method: str
     attempts: tuple[AttemptRow, ...]
     ratio: Ratio | None  # of the chosen model over the original, interleaved; None for a counted target
-    within_tolerance: bool
+    within_tolerance: bool | None  # None: a latency that was only predicted
     layers: tuple[LayerRow, ...]
     branches: tuple[str, ...]  # residual branches that went as a whole
     macs_before: float
     macs_after: float
+    predicted: Prediction | None  # of a latency that was only predicted, from typical tables
     counted_before: float | None  # of a counted target, in its own unit
     counted_after: float | None
     binding: Binding  # what keeps it from being cheaper
@@ -49,21 +51,25 @@ class PruneRecord(BaseModel):
 
 
 def prune_stage(context: Context, folder: Path) -> dict[str, Any]:
-    recipe = context.recipe
-    baseline = read_baseline(context)
-    if (target := Target.parse(recipe.prune.target)).is_latency:
-        latency_share(target, baseline.measurement.median_s)  # a target slower than the model is told before the work
-        pruned, predictor = _to_latency(context, baseline)
+    target = Target.parse(context.recipe.prune.target)
+    predictor: Predictor | None = None
+    if not target.is_latency:
+        pruned = _to_count(context)
+    elif context.typical is not None:
+        pruned, predictor = _to_prediction(context, context.typical)
     else:
-        pruned, predictor = _to_count(context, baseline), None
+        pruned, predictor = _to_latency(context)
     context.progress.say(f"what binds: {pruned.binding.words}")
-    record = _record(context, baseline, pruned, predictor)
+    record = _record(context, pruned, predictor)
+    if record.predicted is not None:
+        context.progress.say(_said(record.predicted))
     write_atomic(folder / "plan.json", pruned.plan.model_dump_json(indent=1).encode())
     write_atomic(folder / "prune.json", record.model_dump_json(indent=1).encode())
     save_state(folder / "model.safetensors", pruned.model.module)
     context.keep_model("prune", pruned.model)
     return {
         "measured_share": record.ratio.ratio if record.ratio else None,
+        **({"predicted": _said(record.predicted)} if record.predicted else {}),
         "within_tolerance": record.within_tolerance,
         "macs": record.macs_after,
         "binds": record.binding.words,
@@ -86,14 +92,16 @@ def _steps(context: Context) -> Callable[[float], None]:
     return lambda left: context.progress.update(f"choosing what goes: {left:.2f}x so far", round((1 - left) * 100), 100)
 
 
-def _to_latency(context: Context, baseline: Baseline) -> tuple[Pruned, Predictor]:
-    recipe, model = context.recipe, context.model("load")
+def _to_latency(context: Context) -> tuple[Pruned, Predictor]:
+    recipe, model, baseline = context.recipe, context.model("load"), read_baseline(context)
+    # A target slower than the model is told before the work.
+    latency_share(Target.parse(recipe.prune.target), baseline.measurement.median_s)
     settings = _settings(context)
     with MeasuringExporter(recipe.device.runtime) as exporter, tempfile.TemporaryDirectory() as scratch:
         probing = probing_of(context, exporter)
         with context.device.lease():
             predictor = probe_layers(model, baseline, probing)  # the table may be another by now
-        ranks, judge = _ranks(context, baseline, settings), _judge(context, baseline, settings)
+        ranks, judge = _ranks(context, baseline.structure, settings), _judge(context, baseline.structure, settings)
         with context.device.lease():
             loop = LatencyLoop(
                 model,
@@ -109,46 +117,69 @@ def _to_latency(context: Context, baseline: Baseline) -> tuple[Pruned, Predictor
             return loop.run(), predictor
 
 
-def _to_count(context: Context, baseline: Baseline) -> Pruned:
+def _to_prediction(context: Context, typical: Typical) -> tuple[Pruned, Predictor]:
+    structure, device, settings = structure_of(context), context.recipe.device, _settings(context)
+    predictor, _ = typical.predictor(structure.layers, structure.sizes, runtime=device.runtime, threads=device.threads)
+    pruned = prune_predicted(
+        context.model("load"),
+        structure,
+        predictor,
+        _ranks(context, structure, settings),
+        _judge(context, structure, settings),
+        settings,
+        multiple=channel_multiple(context),
+        on_progress=_steps(context),
+    )
+    return pruned, predictor
+
+
+def _said(predicted: Prediction) -> str:
+    share = predicted.seconds / predicted.unpruned_s
+    return f"{share:.3f}x, {predicted.words}, predicted from {predicted.basis}"
+
+
+def _to_count(context: Context) -> Pruned:
+    structure = structure_of(context) if context.typical else read_baseline(context).structure
     settings = _settings(context)
     return prune_counted(
         context.model("load"),
-        baseline.structure,
-        _ranks(context, baseline, settings),
-        _judge(context, baseline, settings),
+        structure,
+        _ranks(context, structure, settings),
+        _judge(context, structure, settings),
         settings,
         multiple=channel_multiple(context),
         on_progress=_steps(context),
     )
 
 
-def _ranks(context: Context, baseline: Baseline, settings: PruneSection) -> Scores:
+def _ranks(context: Context, structure: Structure, settings: PruneSection) -> Scores:
     recipe = context.recipe
     context.progress.update(f"ranking units by {recipe.prune.method}", 0, 1)
-    return rank(context.model("load"), baseline.structure, settings, context.splits.train, seed=recipe.seed)
+    return rank(context.model("load"), structure, settings, context.splits.train, seed=recipe.seed)
 
 
-def _judge(context: Context, baseline: Baseline, settings: PruneSection) -> AdaptedLoss:
+def _judge(context: Context, structure: Structure, settings: PruneSection) -> AdaptedLoss:
     recipe, train = context.recipe, context.splits.train
-    return judge_of(context.model("load"), baseline.structure, settings, recipe.tune, train, seed=recipe.seed)
+    return judge_of(context.model("load"), structure, settings, recipe.tune, train, seed=recipe.seed)
 
 
-def _record(context: Context, baseline: Baseline, pruned: Pruned, predictor: Predictor | None) -> PruneRecord:
+def _record(context: Context, pruned: Pruned, predictor: Predictor | None) -> PruneRecord:
     structure, kept = pruned.structure, pruned.choice.kept
-    target = Target.parse(context.recipe.prune.target)
-    best = pruned.best
+    target, best = Target.parse(context.recipe.prune.target), pruned.best
+    original_s, counts = measurement_of(context).median_s, not target.is_latency
     gone = {name for b in structure.branches if b.id in pruned.choice.branches for name in b.layers}
     stays = [layer for layer in structure.layers if layer.name not in gone]
     return PruneRecord(
         target=str(target),
         method=context.recipe.prune.method,
         attempts=tuple(
-            _row(number, attempt, baseline, target) for number, attempt in enumerate(pruned.attempts, start=1)
+            _row(number, attempt, original_s, target) for number, attempt in enumerate(pruned.attempts, start=1)
         ),
         ratio=best.measured if best else None,
-        within_tolerance=best.within_tolerance if best else _counted(target, stays, kept) <= target.value,
-        counted_before=None if best else _counted(target, structure.layers, structure.sizes),
-        counted_after=None if best else _counted(target, stays, kept),
+        within_tolerance=_met(target, stays, kept) if counts else best.within_tolerance if best else None,
+        predicted=None if best or predictor is None else predictor.predict(kept, gone),
+        counted_before=_counted(target, structure.layers, structure.sizes) if counts else None,
+        counted_after=_counted(target, stays, kept) if counts else None,
         layers=layer_rows(structure, kept, predictor.seconds_of if predictor else None, gone=gone),
         macs_before=total(structure.layers, structure.sizes, MacsCost()),
         branches=pruned.choice.branches,
@@ -164,8 +195,11 @@ def _counted(target: Target, layers: Sequence[Layer], kept: Mapping[str, int]) -
     return total(layers, kept, costs) * target.value / budget
 
 
-def _row(number: int, attempt: Attempt, baseline: Baseline, target: Target) -> AttemptRow:
-    original_s = baseline.measurement.median_s
+def _met(target: Target, layers: Sequence[Layer], kept: Mapping[str, int]) -> bool:
+    return _counted(target, layers, kept) <= target.value
+
+
+def _row(number: int, attempt: Attempt, original_s: float, target: Target) -> AttemptRow:
     return AttemptRow(
         step=number,
         predicted_s=attempt.predicted_share * original_s,
