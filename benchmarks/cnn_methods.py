@@ -27,7 +27,7 @@ from edgeprune.pipeline import do_stage, prepare_run
 from edgeprune.recipe import Recipe
 from edgeprune.runs import STAGES, lock
 from edgeprune.stages.context import Context
-from edgeprune.stages.prune import PruneRecord
+from edgeprune.stages.prune_record import PruneRecord
 from edgeprune.training.accuracy import top1
 
 TURNS = 0.6  # of the epochs, for methods that prune while they train

@@ -17,7 +17,7 @@ import numpy as np
 import edgeprune
 from edgeprune.pipeline import versions
 from edgeprune.recipe import Recipe
-from edgeprune.stages.prune import PruneRecord
+from edgeprune.stages.prune_record import PruneRecord
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"

@@ -15,7 +15,9 @@ process of its own, times how many there are.
 With --lab the device is the ARM64 machine of tests/lab under icount, over adb, for which six nets with small inputs
 stand in: an inference takes a hundred times as long there. Nothing drifts there, so each plan is measured once.
 
-Everything resumes: one JSON file a plan in --cache. Writes benchmarks/results/latency_predict.json (or _lab.json).
+Everything resumes: one JSON file a plan in --cache. With --again the plans that are there are predicted anew from the
+tables that are there, and nothing is measured: for a predictor that has changed since. Writes
+benchmarks/results/latency_predict.json (or _lab.json).
 """
 
 from __future__ import annotations
@@ -46,13 +48,14 @@ from edgeprune.latency.protocol import measure
 from edgeprune.latency.table import LatencyTable, Setting
 from edgeprune.latency.tflite_writer import Unsupported, write_operation
 from edgeprune.models.spec import Model
-from edgeprune.pruning.allocate import allowed_widths
+from edgeprune.pruning.allocate import Limits, allowed_widths
 from edgeprune.pruning.baseline import Baseline, measure_original, probe_layers
 from edgeprune.pruning.probing import Probing
 from edgeprune.reparam.merge import merge
 from edgeprune.runs import write_atomic
+from edgeprune.structure.find import find_structure
 from edgeprune.structure.surgery import remove_branches, remove_units
-from edgeprune.structure.units import Structure
+from edgeprune.structure.units import Branch, Structure
 
 MODELS = (
     "resnet18",
@@ -81,13 +84,14 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path(".cache/predict"))
     parser.add_argument("--models", nargs="+")
     parser.add_argument("--lab", action="store_true", help="on the ARM64 machine of tests/lab")
+    parser.add_argument("--again", action="store_true", help="predict what was measured anew; measure nothing")
     parser.add_argument("--plans", type=int, default=10, help="for each model")
     parser.add_argument("--alone", nargs="*", default=["resnet18", "mobilenetv2_100"])
     parser.add_argument("--processes", type=int, default=24, help="operations that are timed one process each")
     arguments = parser.parse_args()
     arguments.cache.mkdir(parents=True, exist_ok=True)
     names = arguments.models or list(LAB_MODELS if arguments.lab else MODELS)
-    with lab() if arguments.lab else nullcontext() as machine:
+    with lab() if arguments.lab and not arguments.again else nullcontext() as machine:
         device = machine.device if machine else LocalDevice()
         models = {name: of_model(name, device, arguments) for name in names}
     rows = [row for found in models.values() for row in found["plans"]]
@@ -112,8 +116,10 @@ def of_model(name: str, device: Device, arguments: argparse.Namespace) -> dict[s
     folder = arguments.cache / name
     folder.mkdir(exist_ok=True)
     files = [folder / f"plan-{number}.json" for number in range(arguments.plans)]
-    if not all(file.exists() for file in (folder / "probed.json", *files)):
-        loaded = LAB_MODELS[name] if arguments.lab else {"source": name}
+    loaded = LAB_MODELS[name] if arguments.lab else {"source": name}
+    if arguments.again:
+        predict_again(edgeprune.load(**loaded), files, folder)
+    elif not all(file.exists() for file in (folder / "probed.json", *files)):
         with_alone = name in arguments.alone and not arguments.lab
         measure_plans(edgeprune.load(**loaded), device, files, folder, with_alone=with_alone)
     plans = [json.loads(file.read_text()) for file in files]
@@ -121,6 +127,20 @@ def of_model(name: str, device: Device, arguments: argparse.Namespace) -> dict[s
     ratios = [row["predicted_ratio"] / row["ratio"] - 1 for row in plans]
     probed = json.loads((folder / "probed.json").read_text())
     return {**probed, "seconds": summary(errors), "ratio": summary(ratios), "plans": plans}
+
+
+def predict_again(model: Model, files: list[Path], folder: Path) -> None:
+    """Put into the measured plans what the model's table says of them by now."""
+    table = LatencyTable(folder / "table.sqlite")
+    (setting,) = table.settings()
+    structure = find_structure(model.module, model.example_input())
+    predictor = predictor_of(table, setting, structure.layers, structure.sizes)
+    probed = json.loads((folder / "probed.json").read_text())
+    write_atomic(folder / "probed.json", json.dumps({**probed, "spread": predictor.spread}).encode())
+    for number, file in enumerate(files):
+        kept, branch = drawn(structure, number, folder.name)
+        row = {**json.loads(file.read_text()), **predicted(predictor, structure, kept, branch)}
+        write_atomic(file, json.dumps(row).encode())
 
 
 def measure_plans(model: Model, device: Device, files: list[Path], folder: Path, *, with_alone: bool) -> None:
@@ -191,16 +211,7 @@ def of_plan(
     folder: Path,
 ) -> dict[str, Any]:
     """One plan: drawn, predicted, then written and measured."""
-    draw = random.Random(f"{folder.name} plan {number}")
-    kept = {}
-    for group in structure.groups:
-        widths = allowed_widths(group, granularity=GRANULARITY, minimum=MINIMUM)
-        kept[group.id] = draw.choice([width for width in widths if width >= SHARE * group.size] or widths[:1])
-    branch = draw.choice(structure.branches) if number % 2 and structure.branches else None
-    gone = set(branch.layers) if branch else set()
-    if branch:
-        kept |= {name: structure.sizes[name] for name in branch.groups}
-    prediction = predictor.predict(kept, gone)
+    kept, branch = drawn(structure, number, folder.name)
     removed = {g.id: tuple(range(kept[g.id], g.size)) for g in structure.groups if kept[g.id] < g.size}
     pruned = remove_branches(remove_units(model.module, structure, removed), structure, [branch.id] if branch else [])
     file = folder / "plan.tflite"
@@ -217,18 +228,41 @@ def of_plan(
     found, originals = zip(*pairs, strict=True)
     middle = sorted(found, key=lambda one: one.median_s)[len(found) // 2]
     return {
-        "predicted_s": prediction.seconds,
-        "low_s": prediction.low_s,
-        "high_s": prediction.high_s,
-        "extrapolates": len(prediction.extrapolates),
+        **predicted(predictor, structure, kept, branch),
         "branch": branch.id if branch else None,
         "measured_s": middle.median_s,
         "measured_each_s": [one.median_s for one in found],
         "original_each_s": [one.median_s for one in originals],
         "ratio": statistics.median(a.median_s / b.median_s for a, b in pairs),
-        "predicted_ratio": prediction.seconds / predictor.predict(structure.sizes).seconds,
         "quality": middle.quality,
-        **({"alone_s": alone.predict(kept, gone).seconds} if alone else {}),
+        **({"alone_s": alone.predict(kept, branch.layers if branch else ()).seconds} if alone else {}),
+    }
+
+
+def drawn(structure: Structure, number: int, name: str) -> tuple[dict[str, int], Branch | None]:
+    """A random plan of a model: units kept of each group, and the branch that goes."""
+    draw = random.Random(f"{name} plan {number}")
+    kept = {}
+    for group in structure.groups:
+        widths = allowed_widths(group, Limits(GRANULARITY, MINIMUM))
+        kept[group.id] = draw.choice([width for width in widths if width >= SHARE * group.size] or widths[:1])
+    branch = draw.choice(structure.branches) if number % 2 and structure.branches else None
+    if branch:
+        kept |= {group: structure.sizes[group] for group in branch.groups}
+    return kept, branch
+
+
+def predicted(
+    predictor: Predictor, structure: Structure, kept: dict[str, int], branch: Branch | None
+) -> dict[str, Any]:
+    """What the table says of a plan."""
+    prediction = predictor.predict(kept, branch.layers if branch else ())
+    return {
+        "predicted_s": prediction.seconds,
+        "low_s": prediction.low_s,
+        "high_s": prediction.high_s,
+        "extrapolates": len(prediction.extrapolates),
+        "predicted_ratio": prediction.seconds / predictor.predict(structure.sizes).seconds,
     }
 
 

@@ -2,7 +2,26 @@
 
 from __future__ import annotations
 
-from device_profiles.load import ProfileError, load_profiles, match_profile, read_profile, user_folder
-from device_profiles.schema import DeviceProfile, Match
+from device_profiles.load import (
+    ProfileError,
+    find_profile,
+    load_profiles,
+    match_profile,
+    profile_files,
+    read_profile,
+    user_folder,
+)
+from device_profiles.schema import DeviceProfile, Match, TypicalTable
 
-__all__ = ["DeviceProfile", "Match", "ProfileError", "load_profiles", "match_profile", "read_profile", "user_folder"]
+__all__ = [
+    "DeviceProfile",
+    "Match",
+    "ProfileError",
+    "TypicalTable",
+    "find_profile",
+    "load_profiles",
+    "match_profile",
+    "profile_files",
+    "read_profile",
+    "user_folder",
+]

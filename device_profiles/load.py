@@ -50,6 +50,24 @@ def load_profiles(folder: Path = FOLDER) -> tuple[DeviceProfile, ...]:
     return tuple(sorted(profiles, key=lambda profile: profile.name))
 
 
+def find_profile(name: str) -> Path:
+    """The file of a profile by its file's name without `.toml`: the user's own, else one of those that come along.
+
+    Raises:
+        ProfileError: there is none; names those that there are.
+    """
+    files = profile_files()
+    if name not in files:
+        raise ProfileError(f"no profile is called {name!r}; there are {', '.join(files)}")
+    return files[name]
+
+
+def profile_files() -> dict[str, Path]:
+    """The files of all profiles by their names without `.toml`, in order; the user's own in place of others."""
+    files = {path.stem: path for folder in (FOLDER, user_folder()) for path in folder.glob("*.toml")}
+    return dict(sorted(files.items()))
+
+
 def read_profile(path: Path) -> DeviceProfile:
     """One profile.
 

@@ -78,6 +78,15 @@ class Cluster(BaseModel):
         return self
 
 
+class TypicalTable(BaseModel):
+    """Latencies of whole models that were measured on one such device, for planning without one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    file: str = Field(min_length=1)  # of `edgeprune table export`, from the profile's own folder
+    models: tuple[str, ...] = Field(min_length=1)  # what it was probed for, in words that a user knows them by
+    source: str = Field(min_length=1)  # where and how it was measured
+
+
 class DeviceProfile(BaseModel):
     """What is known of a kind of device, each fact with its source ("not measured" where it is an assumption)."""
 
@@ -93,6 +102,7 @@ class DeviceProfile(BaseModel):
     cpu_affinity: tuple[int, ...] = ()  # cores to measure on; empty: the scheduler's choice
     thermal_limit_c: float | None = Field(default=None, gt=0)  # above it the clock falls; None: not known
     sources: dict[str, str]
+    tables: tuple[TypicalTable, ...] = ()
 
     @model_validator(mode="after")
     def _sourced(self) -> DeviceProfile:

@@ -23,8 +23,9 @@ from edgeprune.fronts import FrontPoint
 from edgeprune.fronts import front as run_front
 from edgeprune.latency.compare import Comparison
 from edgeprune.latency.compare import compare as compare_files
-from edgeprune.latency.predictor import Prediction, predictor_of
+from edgeprune.latency.predictor import Prediction, Predictor, predictor_of
 from edgeprune.latency.table import LatencyTable, Setting
+from edgeprune.latency.typical import is_typical, open_typical
 from edgeprune.models.load import load as load_source
 from edgeprune.models.spec import Model
 from edgeprune.pipeline import Outcome, change_recipe, do_stage, is_finished, prepare_run, require_earlier
@@ -36,6 +37,7 @@ from edgeprune.stages.context import Context
 from edgeprune.structure.find import find_structure
 from edgeprune.structure.plan import Plan
 from edgeprune.structure.surgery import check_base, removed_layers, removed_units
+from edgeprune.structure.units import Structure
 from edgeprune.verify.explain import Explanation
 from edgeprune.verify.explain import explain as explain_file
 from edgeprune.verify.verdict import Verdict
@@ -187,6 +189,8 @@ def predict(
 ) -> Prediction:
     """Latency of a model pruned by a plan, from the user's latency table: nothing is built and nothing measured.
 
+    With a device such as `profile:lab-cortex-a76` it comes from the typical tables of that kind of device.
+
     Args:
         model: the unpruned model, which was probed on this device before (`edgeprune probe`).
         plan: what is removed; None for the model as it is.
@@ -197,13 +201,20 @@ def predict(
     """
     if plan is not None:
         check_base(model.module, plan)
-    opened, table = open_device(device), LatencyTable()
     structure = find_structure(model.module, model.example_input())
-    setting = Setting(opened.facts().fingerprint, runtime_build(opened, runtime).id, threads)
-    predictor = predictor_of(table, setting, structure.layers, structure.sizes)
+    predictor = _predictor(structure, device, runtime, threads)
     removed, gone = ({}, ()) if plan is None else (removed_units(plan, structure), removed_layers(plan, structure))
     kept = {name: size - len(removed.get(name, ())) for name, size in structure.sizes.items()}
     return predictor.predict(kept, gone)
+
+
+def _predictor(structure: Structure, device: str, runtime: Runtime, threads: int) -> Predictor:
+    if is_typical(device):
+        typical = open_typical(device)
+        return typical.predictor(structure.layers, structure.sizes, runtime=runtime, threads=threads)[0]
+    opened = open_device(device)
+    setting = Setting(opened.facts().fingerprint, runtime_build(opened, runtime).id, threads)
+    return predictor_of(LatencyTable(), setting, structure.layers, structure.sizes)
 
 
 def explain(file: Path | str, *, device: str, threads: int = 1, limit_db: float | None = None) -> Explanation:

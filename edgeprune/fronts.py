@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgeprune.devices.discovery import refuse_profile
 from edgeprune.errors import EdgePruneError, TargetError, UsageError
 from edgeprune.pipeline import Outcome, is_finished, prepare_run
 from edgeprune.pipeline import run as run_pipeline
@@ -39,7 +40,7 @@ def front(
     cannot be reached is noted, and the others go on.
 
     Raises:
-        UsageError: fewer than two targets, or one twice.
+        UsageError: fewer than two targets, or one twice; or the recipe's device is a device profile.
         RecipeError: a target cannot be read.
         RunError: a run is there and `resume` was not given.
         EdgePruneError: what a stage says; what was finished before is kept.
@@ -50,6 +51,7 @@ def front(
             f"a front needs different targets, got {', '.join(targets) or 'none'}",
             hint="give --target twice or more, as --target 0.7x --target 0.5x",
         )
+    refuse_profile(recipe.device.id)
     points: list[FrontPoint] = []
     runs: list[Run] = []
     for name in parsed:

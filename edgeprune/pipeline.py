@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from edgeprune.artifacts.plugins import exporter_for, find_exporter, require_toolkit
+from edgeprune.devices.discovery import refuse_profile
 from edgeprune.devices.store import file_sha256
 from edgeprune.errors import EdgePruneError, RunError
 from edgeprune.progress import Progress, Silent
@@ -86,9 +87,11 @@ def run(
     A stage whose settings in the recipe have changed since is done again, and all that follow it.
 
     Raises:
+        UsageError: the recipe's device is a device profile, on which nothing can be verified.
         RunError: the folder holds something else, is corrupt, or is in use.
         EdgePruneError: what a stage says (finished stages are kept).
     """
+    refuse_profile(recipe.device.id)
     with lock(folder):
         opened = prepare_run(recipe, folder, resume=resume)
         if not is_finished(opened, "export"):

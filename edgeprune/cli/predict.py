@@ -19,7 +19,9 @@ def predict(
     input_size: InputSizeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Predict what MODEL takes when a plan has pruned it; nothing is built and nothing is measured."""
+    """Predict what MODEL takes when a plan has pruned it; nothing is built and nothing is measured.
+
+    With --device profile:NAME it comes from the typical tables of a kind of device, never measured on yours."""
     from edgeprune import api
     from edgeprune.structure.plan import read_plan
 
@@ -27,11 +29,8 @@ def predict(
     found = api.load(model, input_size=read_input_size(input_size)) if input_size else api.load(model)
     pruned = api.predict(found, edits, device=device or "local", runtime=runtime, threads=threads)
     share = pruned.seconds / pruned.unpruned_s
-    interval = "no interval: too few runs"
-    if pruned.low_s is not None and pruned.high_s is not None:
-        interval = f"{pruned.low_s * 1e3:.3f}-{pruned.high_s * 1e3:.3f}"
     lines = [
-        f"{plan or model}: {pruned.seconds * 1e3:.3f} ms ({interval}), predicted, not measured",
+        f"{plan or model}: {pruned.words}, predicted, not measured",
         f"{share:.3f}x of the unpruned model's {pruned.unpruned_s * 1e3:.3f} ms, predicted too",
         f"from {pruned.basis}",
     ]

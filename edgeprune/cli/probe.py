@@ -96,4 +96,4 @@ def _trust(spread: float | None) -> str:
     """How far off predictions were, in words."""
     if spread is None:
         return "how well, was not measured"
-    return f"95 % within {100 * spread:.1f} % of what was measured, each model left out in turn"
+    return f"95 % within {100 * spread:.2g} % of what is measured, as models and their layers were that were left out"

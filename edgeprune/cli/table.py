@@ -43,7 +43,7 @@ def show(file: FileOption = None, as_json: JsonOption = False) -> None:
 
 @table.command("export")
 def export(
-    out: Annotated[Path, typer.Argument(help="The JSON file to write.")],
+    out: Annotated[Path, typer.Argument(help="The JSON file to write; compressed as .json.xz.")],
     fingerprint: FingerprintOption = None,
     build: BuildOption = None,
     file: FileOption = None,

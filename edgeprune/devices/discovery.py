@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from edgeprune.devices.registry import AddedDevice
 
 
+PROFILE = "profile:"  # how the id of a device profile begins: the typical tables of a kind of device
+
+
 def find_devices() -> list[DeviceFacts]:
     """Every device that can be seen from here or was added: this machine, adb, ssh, Apple. Those that do not answer
     are there with the reason."""
@@ -40,8 +43,10 @@ def open_device(id: str) -> Device:
 
     Raises:
         DeviceError: no such device (names the known ids), or it does not answer.
+        UsageError: it is a device profile, on which nothing runs.
         ToolkitMissing: what is needed to reach it is not installed.
     """
+    refuse_profile(id)
     kind, _, name = id.partition(":")
     if id == "local":
         return LocalDevice()
@@ -57,6 +62,20 @@ def open_device(id: str) -> Device:
     near = difflib.get_close_matches(id, known, n=1)
     hint = f"did you mean `{near[0]}`? " if near else ""
     raise DeviceError(f"no device is called {id!r}", hint=f"{hint}known devices: {', '.join(known)}")
+
+
+def refuse_profile(id: str) -> None:
+    """Refuse the id of a device profile where a device is needed.
+
+    Raises:
+        UsageError: it is one.
+    """
+    if id.startswith(PROFILE):
+        raise UsageError(
+            "a device profile is no device: nothing runs on it, and nothing is measured",
+            where=id,
+            hint="`edgeprune predict` and `edgeprune prune` plan with its typical tables; for the rest attach a device",
+        )
 
 
 def _open_ssh(id: str, name: str) -> Device:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import lzma
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -78,7 +79,7 @@ def summarize(table: LatencyTable) -> list[Summary]:
 
 
 def export_rows(table: LatencyTable, file: Path, chosen: Filter) -> int:
-    """Write the rows that a filter fits to a JSON file; returns how many.
+    """Write the rows that a filter fits to a JSON file, compressed where its name ends in `.xz`; returns how many.
 
     Raises:
         UsageError: there is none.
@@ -88,7 +89,8 @@ def export_rows(table: LatencyTable, file: Path, chosen: Filter) -> int:
         raise UsageError("no row fits", where=str(table.path), hint="see: edgeprune table show")
     body = {"edgeprune_latency_table": EXPORT_VERSION, "rows": [row.model_dump() for row in rows]}
     part = file.with_name(f"{file.name}.part")
-    part.write_text(json.dumps(body, indent=0) + "\n", encoding="utf-8")
+    content = (json.dumps(body, indent=0) + "\n").encode()
+    part.write_bytes(lzma.compress(content) if file.suffix == ".xz" else content)
     part.replace(file)
     return len(rows)
 
@@ -168,9 +170,12 @@ def _measurement(row: Row) -> Measurement | None:
 
 def _read(file: Path) -> list[Row]:
     try:
-        body: Any = json.loads(file.read_text(encoding="utf-8"))
+        content = file.read_bytes()
+        body: Any = json.loads(lzma.decompress(content) if file.suffix == ".xz" else content)
     except OSError as error:
         raise UsageError(f"cannot be read: {error.strerror}", where=str(file)) from error
+    except lzma.LZMAError as error:
+        raise UsageError(f"cannot be unpacked: {error}", where=str(file), hint=_HINT) from error
     except ValueError as error:
         raise UsageError(f"not JSON: {error}", where=str(file), hint=_HINT) from error
     version = body.get("edgeprune_latency_table") if isinstance(body, dict) else None

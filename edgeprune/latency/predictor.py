@@ -7,13 +7,13 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from statistics import median
+from statistics import fmean, median
 
 from pydantic import BaseModel, ConfigDict
 from scipy.stats import t as student
 
 from edgeprune.errors import UsageError
-from edgeprune.latency.cost import RESOLUTION, LatencyCost, parse_key, total
+from edgeprune.latency.cost import RESOLUTION, LatencyCost, parse_key, shape_of, total
 from edgeprune.latency.curve import fit_line
 from edgeprune.latency.in_place import model_key, placed
 from edgeprune.latency.measurement import Measurement, ModelRun
@@ -38,12 +38,20 @@ class Prediction(BaseModel):
     extrapolates: tuple[str, ...]
     basis: str  # what it rests on, in words
 
+    @property
+    def words(self) -> str:
+        """`12.345 ms (12.100-12.600)`, or why there is no interval."""
+        if self.low_s is None or self.high_s is None:
+            return f"{self.seconds * 1e3:.3f} ms (no interval: too few runs)"
+        return f"{self.seconds * 1e3:.3f} ms ({self.low_s * 1e3:.3f}-{self.high_s * 1e3:.3f})"
+
 
 @dataclass(frozen=True)
 class Predictor:
     """Predicts one base model's pruned forms: whole = constant + scale * sum of the layers' costs.
 
-    `misses` are ln(predicted / measured) of whole models that were left out of the fit, one after the other.
+    `misses` are ln(predicted / measured) of whole models that were left out of the fit, one after the other;
+    `layer_misses` the same of their layers, as a root mean square for each curve (`cost.shape_of`).
     """
 
     layers: tuple[Layer, ...]
@@ -52,6 +60,7 @@ class Predictor:
     scale: float
     constant_s: float
     misses: tuple[float, ...]
+    layer_misses: Mapping[OpSignature, float]
     basis: str
 
     def whole(self, cost: float) -> float:
@@ -80,9 +89,8 @@ class Predictor:
         stays = [layer for layer in self.layers if layer.name not in gone]
         seconds = self.whole(total(stays, kept, self.costs))
         outside = tuple(layer.name for layer in stays if layer.signature(kept).key() in self.costs.extrapolates)
-        low, high = (
-            (None, None) if self.spread is None else (seconds * math.exp(x) for x in (-self.spread, self.spread))
-        )
+        spread = self._spread(stays, kept)
+        low, high = (None, None) if spread is None else (seconds * math.exp(x) for x in (-spread, spread))
         return Prediction(
             seconds=seconds,
             unpruned_s=self.unpruned_s,
@@ -94,13 +102,31 @@ class Predictor:
 
     @cached_property
     def spread(self) -> float | None:
-        """Half the width of the 95 % interval in the logarithm, so 0.05 is about 5 %: Student's t for one more model
-        beside those that were left out. None where that were fewer than three."""
+        """Half the width of the unpruned model's 95 % interval in the logarithm, so 0.05 is about 5 %."""
+        return self._spread(self.layers, self.sizes)
+
+    def _spread(self, layers: Sequence[Layer], kept: Mapping[str, int]) -> float | None:
+        """Half the width of the interval: Student's t for one more model beside those that were left out, times the
+        greater of what those missed and what their layers' misses make of these layers. None where fewer than three
+        were left out.
+
+        Whole models show what all layers share, as a machine that is slower by now. But few were left out, and what
+        cancelled in them need not cancel here: so the misses of single layers count as well, each curve's added up
+        over its layers, those of different curves as independent.
+        """
         count = len(self.misses)
         if count < 3:
             return None
-        rms = math.sqrt(sum(miss * miss for miss in self.misses) / count)
-        return float(student.ppf((1 + CONFIDENCE) / 2, count)) * rms * math.sqrt(1 + 1 / count)
+        of_models = math.sqrt(sum(miss * miss for miss in self.misses) / count)
+        by_curve: dict[OpSignature, float] = {}
+        for layer in layers:
+            operation = layer.signature(kept)
+            shape = shape_of(operation)
+            by_curve[shape] = by_curve.get(shape, 0.0) + self.costs.cost(operation)
+        worst = max(self.layer_misses.values(), default=0.0)  # for a place that was never measured
+        squares = sum((self.layer_misses.get(shape, worst) * cost) ** 2 for shape, cost in by_curve.items())
+        of_layers = self.scale * math.sqrt(squares) / self.whole(sum(by_curve.values()))
+        return float(student.ppf((1 + CONFIDENCE) / 2, count)) * max(of_models, of_layers) * math.sqrt(1 + 1 / count)
 
 
 def predictor_of(
@@ -140,7 +166,7 @@ def predictor_of(
     costs = _costs(table, setting)
     constant = measurement.median_s - total(layers, sizes, costs)
     basis = "operations timed alone, and the whole unpruned model"
-    return Predictor(tuple(layers), sizes, costs, 1.0, constant, (), basis)
+    return Predictor(tuple(layers), sizes, costs, 1.0, constant, (), {}, basis)
 
 
 def keep_alone(
@@ -159,6 +185,11 @@ def forget_alone(table: LatencyTable, setting: Setting, layers: Sequence[Layer],
 def runs_of(table: LatencyTable, setting: Setting, base: str) -> dict[str, ModelRun]:
     """The runs of a model's forms, by key; `base` is the key of the unpruned one."""
     return {key: run for key, run in table.models(setting).items() if run.base == base}
+
+
+def unpruned_run(table: LatencyTable, setting: Setting, base: str) -> ModelRun | None:
+    """The run of the unpruned model that its pruned forms are predicted beside, whole or with operations alone."""
+    return runs_of(table, setting, base).get(base) or table.get_model(setting, f"{ALONE} {base}")
 
 
 def profiled_setting(table: LatencyTable, setting: Setting, base: str) -> Setting | None:
@@ -193,15 +224,16 @@ def _transferred(
             where=f"{table.path} ({source.threads} threads)",
             hint="probe the model again: edgeprune probe MODEL --runtime executorch",
         )
-    misses = []
+    misses, without = [], _costs_without(table, source, profiled)
     for key, (operations, seconds) in both.items():
         if key != base and len(both) > 1:
             others = [model for other, model in both.items() if other != key]
-            costs, constant = transfer(others, _costs(table, source, without=key))
+            costs, constant = transfer(others, without[key])
             misses.append(math.log((constant + sum(map(costs.cost, operations))) / seconds))
     costs, constant = transfer(list(both.values()), _costs(table, source))
     basis = f"{len(both)} whole models, their layers' shares taken from {source.build}, which tells its kernels"
-    return Predictor(placed(layers, places), sizes, costs, 1.0, constant, tuple(misses), basis)
+    missed = _layer_misses(profiled, places, without)
+    return Predictor(placed(layers, places), sizes, costs, 1.0, constant, tuple(misses), missed, basis)
 
 
 def _in_place(
@@ -212,19 +244,37 @@ def _in_place(
     runs: Mapping[str, ModelRun],
 ) -> Predictor:
     places = _places(runs)
-    misses = []
+    misses, without = [], _costs_without(table, setting, runs)
     for key, run in runs.items():
         if key == run.base:
-            continue  # without it every full width would be beyond what was measured
+            continue
         others = [other for name, other in runs.items() if name != key]
         constant, scale = _beyond_kernels(others)
-        costs = _costs(table, setting, without=key)
-        predicted = constant + scale * sum(map(costs.cost, _operations(run, places)))
+        predicted = constant + scale * sum(map(without[key].cost, _operations(run, places)))
         misses.append(math.log(predicted / run.measurement.median_s))
     constant, scale = _beyond_kernels(list(runs.values()))
     basis = f"{len(runs)} whole models, each layer timed in its place"
     costs = _costs(table, setting)
-    return Predictor(placed(layers, places), sizes, costs, scale, constant, tuple(misses), basis)
+    missed = _layer_misses(runs, places, without)
+    return Predictor(placed(layers, places), sizes, costs, scale, constant, tuple(misses), missed, basis)
+
+
+def _layer_misses(
+    runs: Mapping[str, ModelRun], places: Mapping[str, str], costs: Mapping[str, LatencyCost]
+) -> dict[OpSignature, float]:
+    """Root mean square of ln(predicted / measured) over the layers of each curve, each run predicted by its costs."""
+    found: dict[OpSignature, list[float]] = {}
+    for key, run in runs.items():
+        for operation, (_, _, seconds) in zip(_operations(run, places), run.layers, strict=True):
+            sides = (max(side, RESOLUTION) for side in (costs[key].cost(operation), seconds))
+            found.setdefault(shape_of(operation), []).append(math.log(next(sides) / next(sides)))
+    return {shape: math.sqrt(fmean(miss * miss for miss in misses)) for shape, misses in found.items()}
+
+
+def _costs_without(table: LatencyTable, setting: Setting, runs: Mapping[str, ModelRun]) -> dict[str, LatencyCost]:
+    """For each run the costs that the others give; for the unpruned model those of all: without it, every full width
+    would be beyond what was measured."""
+    return {key: _costs(table, setting, without=None if key == run.base else key) for key, run in runs.items()}
 
 
 def _beyond_kernels(runs: Sequence[ModelRun]) -> tuple[float, float]:

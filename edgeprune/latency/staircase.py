@@ -5,9 +5,12 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Mapping
+from functools import cached_property
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
+
+from edgeprune.latency.curve import fit_line
 
 SWEEP = tuple(range(8, 137, 8))  # output channels at which a staircase is measured
 STEPS = (8, 16, 32, 64)
@@ -18,8 +21,8 @@ class Staircase(BaseModel):
     """How the cost of one kind of operation grows with its output channels, as measured.
 
     `effective[i]` is the cost at `channels[i]` in units that make the last one equal to its channels: a width of
-    40 whose tiles are computed as 64 has an effective width near 64. A width between two measured ones costs as the
-    next measured one. Beyond the last one, every `step` channels cost `step` more.
+    40 whose tiles are computed as 64 has an effective width near 64. What the swept layer took at no width at all is
+    in them, and is taken off by `at`: another layer of the kind has a fixed cost of its own, which its curve knows.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -28,10 +31,19 @@ class Staircase(BaseModel):
     step: int
 
     def at(self, channels: int) -> float:
-        """The effective width."""
+        """The effective width: of a width between two measured ones that of the next one; beyond the last one, every
+        `step` channels cost `step` more."""
         if channels <= self.channels[-1]:
-            return self.effective[bisect.bisect_left(self.channels, channels)]
+            fixed, slope = self._line
+            return max(0.0, (self.effective[bisect.bisect_left(self.channels, channels)] - fixed) / slope)
         return float(math.ceil(channels / self.step) * self.step)
+
+    @cached_property
+    def _line(self) -> tuple[float, float]:
+        """(cost at no width, of a channel): the line through whole steps, in the units of `effective`."""
+        tiles = [math.ceil(channels / self.step) * self.step for channels in self.channels]
+        fixed, slope = fit_line(list(zip(tiles, self.effective, strict=True)), resolution=1.0)
+        return (fixed, slope) if slope > 0 else (0.0, 1.0)  # widths that cost nothing: as they were measured
 
 
 def fit_staircase(seconds: Mapping[int, float]) -> Staircase:

@@ -7,10 +7,11 @@ assume; in return no better choice exists (`exact.py`), and any number of budget
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Collection
+from dataclasses import replace
 
 from edgeprune.latency.cost import CostModel
-from edgeprune.pruning.allocate import Choice, Judge, allowed_widths
+from edgeprune.pruning.allocate import Choice, Judge, Limits, allowed_widths
 from edgeprune.pruning.exact import Losses, Problem, Solution
 from edgeprune.pruning.ranking import Ranking, gone_of
 from edgeprune.structure.units import Structure
@@ -20,7 +21,7 @@ class AdditiveAllocator:
     """Chooses what goes so that the sum of the losses is least within a budget; arguments as for `Allocator`.
 
     `value` tells what each width and branch loses alone, where that is not what the judge says; the choice's own loss
-    is always the judge's. `on_solved` is told what binds, in words.
+    is always the judge's.
     """
 
     def __init__(
@@ -29,16 +30,12 @@ class AdditiveAllocator:
         ranking: Ranking,
         costs: CostModel,
         judge: Judge,
+        limits: Limits,
         *,
         value: Judge | None = None,
-        branches: bool = True,
-        granularity: int = 8,
-        minimum: int = 8,
-        on_solved: Callable[[str], None] | None = None,
     ) -> None:
-        self.structure, self.costs, self.judge, self.on_solved = structure, costs, judge, on_solved
-        self.granularity, self.minimum = granularity, minimum
-        self._branches = structure.branches if branches else ()
+        self.structure, self.costs, self.judge, self.limits = structure, costs, judge, limits
+        self._branches = structure.branches if limits.branches else ()
         self._ranking = ranking
         self._judged: dict[tuple[str, int], float] = {}
         self._problems: dict[int, Problem] = {}
@@ -52,21 +49,16 @@ class AdditiveAllocator:
             TargetError: even the smallest model allowed costs more than the budget.
             UsageError: more choices act on one layer than an exact allocation can hold.
         """
-        found = self._problem(granularity or self.granularity).best(budget)
-        if self.on_solved is not None:
-            self.on_solved(found.binding)
-        return self._choice(found)
+        return self._choice(self._problem(granularity or self.limits.granularity).best(budget))
 
     def smallest(self) -> Choice:
         """The choice of the least cost."""
-        return self._choice(self._problem(self.granularity).cheapest())
+        return self._choice(self._problem(self.limits.granularity).cheapest())
 
     def _problem(self, granularity: int) -> Problem:
         if granularity not in self._problems:
-            groups = {
-                g.id: self._losses(g.id, allowed_widths(g, granularity=granularity, minimum=self.minimum))
-                for g in self.structure.groups
-            }
+            limits = replace(self.limits, granularity=granularity)
+            groups = {g.id: self._losses(g.id, allowed_widths(g, limits)) for g in self.structure.groups}
             alone = {branch.id: self._alone({}, (branch.id,)) for branch in self._branches}
             branches = {name: max(0.0, loss) for name, loss in alone.items() if math.isfinite(loss)}
             self._problems[granularity] = Problem(self.structure, Losses(groups, branches), self.costs)

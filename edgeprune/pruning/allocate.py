@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -28,6 +28,15 @@ Judge = Callable[[Removed, Collection[str]], float]  # (units by group, branches
 STEPS = 80  # a move saves at least this part of the unpruned model's cost, where its group has that much
 RIVALS = 4  # moves that are judged anew at each step; prices rise along the path, so the cheapest ones are enough
 LEAST = 1e-3  # of the judge's unit: rises below it are noise, and the move that saves the most comes first
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How far a model may be cut."""
+
+    granularity: int = 8  # kept widths are multiples of this (what the device's kernels like)
+    minimum: int = 8  # no group is cut below this many channels
+    branches: bool = True  # whether whole residual branches may go
 
 
 @dataclass(frozen=True)
@@ -106,11 +115,11 @@ class _Move:
     width: int | None  # None: the branch of that name goes
 
 
-def allowed_widths(group: UnitGroup, *, granularity: int, minimum: int) -> tuple[int, ...]:
+def allowed_widths(group: UnitGroup, limits: Limits) -> tuple[int, ...]:
     """Numbers of units a group may keep, descending from all: its channels come in multiples of the granularity,
     and are not fewer than the minimum."""
-    step = int(np.lcm(granularity // math.gcd(granularity, group.span), group.multiple))
-    floor = min(group.size, max(-(-minimum // group.span), step))
+    step = int(np.lcm(limits.granularity // math.gcd(limits.granularity, group.span), group.multiple))
+    floor = min(group.size, max(-(-limits.minimum // group.span), step))
     return (group.size, *(w for w in range((group.size - 1) // step * step, 0, -step) if w >= floor))
 
 
@@ -122,9 +131,7 @@ class Allocator:
         ranking: which units of a group go at each width.
         costs: what a layer costs at given widths, in the budgets' unit.
         judge: the loss of the model without these units and branches; it is asked once for each model.
-        branches: whether whole residual branches may go.
-        granularity: kept widths are multiples of this (what the device's kernels like).
-        minimum: no group is cut below this many units.
+        limits: how far it may be cut.
         on_step: called after each step along the path with the cost reached.
     """
 
@@ -134,17 +141,15 @@ class Allocator:
         ranking: Ranking,
         costs: CostModel,
         judge: Judge,
+        limits: Limits,
         *,
-        branches: bool = True,
-        granularity: int = 8,
-        minimum: int = 8,
         on_step: Callable[[float], None] | None = None,
     ) -> None:
-        self.structure, self.costs, self.judge, self.on_step = structure, costs, judge, on_step
-        self.granularity, self.minimum = granularity, minimum
-        self._branches = structure.branches if branches else ()
+        self.structure, self.costs, self.judge, self.limits = structure, costs, judge, limits
+        self.on_step = on_step
+        self._branches = structure.branches if limits.branches else ()
         self._ranking = ranking
-        self._widths = self._allowed(granularity)
+        self._widths = self._allowed(limits)
         self._path = [_State(structure, costs)]
         self._step_saving = self._path[0].total / STEPS
         self._losses: dict[tuple[object, ...], float] = {}
@@ -156,12 +161,13 @@ class Allocator:
         Raises:
             TargetError: even the smallest model allowed costs more than the budget.
         """
+        limits = self.limits if granularity is None else replace(self.limits, granularity=granularity)
         while self._path[-1].total > budget:
             self._path.append(self._step(budget))
             if self.on_step is not None:
                 self.on_step(self._path[-1].total)
         state = next(state for state in self._path if state.total <= budget)
-        return self._choice(self._refilled(state, budget, self._allowed(granularity or self.granularity)))
+        return self._choice(self._refilled(state, budget, self._allowed(limits)))
 
     def smallest(self) -> Choice:
         """Every group at its least width, and every branch gone that may go."""
@@ -173,9 +179,8 @@ class Allocator:
                 state = state.after(_Move(name, widths[-1]))
         return self._choice(state)
 
-    def _allowed(self, granularity: int) -> dict[str, tuple[int, ...]]:
-        groups = self.structure.groups
-        return {g.id: allowed_widths(g, granularity=granularity, minimum=self.minimum) for g in groups}
+    def _allowed(self, limits: Limits) -> dict[str, tuple[int, ...]]:
+        return {group.id: allowed_widths(group, limits) for group in self.structure.groups}
 
     def _step(self, budget: float) -> _State:
         """The next state of the path: the cheapest move, judged against its nearest rivals."""

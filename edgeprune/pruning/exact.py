@@ -52,14 +52,6 @@ class Solution:
     dropped: tuple[str, ...]
     loss: float
     cost: float
-    slack: float  # share of the budget that is not used
-    at_least: tuple[str, ...]  # groups that cannot get narrower
-
-    @property
-    def binding(self) -> str:
-        """What keeps the loss from being lower, or the cost."""
-        words = f"the budget binds ({self.slack:.2%} of it unused)"
-        return words + (f"; at their least width: {', '.join(self.at_least)}" if self.at_least else "")
 
 
 @dataclass(frozen=True)
@@ -108,7 +100,7 @@ class Problem:
             )
         allowed = budget
         for _ in range(20):
-            found = self._solved(self._loss_row(), allowed, budget)
+            found = self._solved(self._loss_row(), allowed)
             if found.cost <= budget:
                 return found
             allowed -= 2 * (found.cost - budget)  # the solver's tolerance lets it over the edge
@@ -116,7 +108,7 @@ class Problem:
 
     def cheapest(self) -> Solution:
         """The least cost of all."""
-        return self._solved(None, math.inf, math.inf)
+        return self._solved(None, math.inf)
 
     def _made_tables(self) -> list[_Table]:
         gathered: dict[tuple[str, ...], Floats] = {}
@@ -144,10 +136,10 @@ class Problem:
     def _loss_row(self) -> Floats:
         return np.array([loss for losses in self._losses.values() for loss in losses])
 
-    def _solved(self, objective: Floats | None, allowed: float, budget: float) -> Solution:
+    def _solved(self, objective: Floats | None, allowed: float) -> Solution:
         """Minimize a row over the x, or the cost where none is given."""
         if not self._values:
-            return self._read(np.empty(0), budget)
+            return self._read(np.empty(0))
         constant, cost_row, ties = self._program()
         extra = len(cost_row) - self._count
         unit = float(np.abs(cost_row).max(initial=0.0)) or 1.0
@@ -162,7 +154,7 @@ class Problem:
         )
         if answer.x is None:
             raise TargetError(f"the allocation could not be solved: {answer.message}", hint="raise the target")
-        return self._read(answer.x, budget)
+        return self._read(answer.x)
 
     def _program(self) -> tuple[float, Floats, list[tuple[csr_array, Floats, Floats]]]:
         """The constant cost, the cost of each variable, and the constraints that tie them together."""
@@ -202,7 +194,7 @@ class Problem:
             ties.append((_matrix(pairs, len(whole), len(row)), zeros, np.full(len(whole), np.inf)))
         return constant, row, ties
 
-    def _read(self, x: Floats, budget: float) -> Solution:
+    def _read(self, x: Floats) -> Solution:
         places = {
             name: int(np.argmax(x[self._first[name] : self._first[name] + len(values)]))
             for name, values in self._values.items()
@@ -211,12 +203,8 @@ class Problem:
         kept = {name: self._values[name][places[name]] for name in groups}
         dropped = tuple(branch.id for branch in self._branches if places[branch.id] == GONE)
         cost = sum(float(t.costs[tuple(places[name] for name in t.choices)]) for t in self._tables)
-        went = {name for branch in self._branches if branch.id in dropped for name in branch.groups}
-        least = tuple(
-            n for n in groups if n not in went and kept[n] == min(self._values[n]) and len(self._values[n]) > 1
-        )
         loss = sum(self._losses[name][place] for name, place in places.items())
-        return Solution(kept, dropped, loss, cost, 1 - cost / budget if math.isfinite(budget) else 0.0, least)
+        return Solution(kept, dropped, loss, cost)
 
 
 def _matrix(entries: Sequence[tuple[int, int, float]], rows: int, columns: int) -> csr_array:

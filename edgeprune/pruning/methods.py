@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from typing import Protocol
 
 from torch import nn
 
@@ -12,7 +11,8 @@ from edgeprune.data.split import Split
 from edgeprune.latency.cost import CostModel
 from edgeprune.models.spec import Model
 from edgeprune.pruning.additive import AdditiveAllocator
-from edgeprune.pruning.allocate import Allocator, Choice, Judge
+from edgeprune.pruning.allocate import Allocator, Judge, Limits
+from edgeprune.pruning.binding import Chooser
 from edgeprune.pruning.judge import AdaptedLoss
 from edgeprune.pruning.knapsack import SummedScores
 from edgeprune.pruning.magnitude import score_magnitude
@@ -28,13 +28,7 @@ from edgeprune.structure.units import Structure
 MICRO_BATCHES = 8  # of which `prune.scoring_batches` counts one batch
 SCORING_BATCH = 16  # Taylor's square is taken per micro-batch: small ones keep the gradient's variance in the score
 JUDGING_BATCH = 128
-
-
-class Allocating(Protocol):
-    """What every allocator answers."""
-
-    def within(self, budget: float, *, granularity: int | None = None) -> Choice: ...
-    def smallest(self) -> Choice: ...
+DROPPING = ("judged", "additive")  # allocators that may let whole branches go
 
 
 def rank(model: Model, structure: Structure, settings: PruneSection, images: Split, *, seed: int = 0) -> Ranking:
@@ -68,8 +62,7 @@ def allocator_of(
     *,
     multiple: int,
     on_step: Callable[[float], None] | None = None,
-    on_message: Callable[[str], None] | None = None,
-) -> Allocating:
+) -> Chooser:
     """The allocator that the recipe asks for.
 
     Args:
@@ -79,36 +72,18 @@ def allocator_of(
     Raises:
         ModelError: it goes by the scales of batch norms, and the model has none that tell layers apart.
     """
-    minimum, branches = settings.minimum_width, bool(settings.branches)
+    limits = Limits(multiple, settings.minimum_width, bool(settings.branches) and settings.allocator in DROPPING)
     match settings.allocator:
         case "judged":
-            return Allocator(
-                structure,
-                ranking,
-                costs,
-                judge,
-                branches=branches,
-                granularity=multiple,
-                minimum=minimum,
-                on_step=on_step,
-            )
-        case "additive" | "knapsack":
-            scores = _scores(ranking, settings) if settings.allocator == "knapsack" else None
-            return AdditiveAllocator(
-                structure,
-                ranking,
-                costs,
-                judge,
-                value=SummedScores(scores) if scores is not None else None,
-                branches=branches and scores is None,
-                granularity=multiple,
-                minimum=minimum,
-                on_solved=on_message,
-            )
+            return Allocator(structure, ranking, costs, judge, limits, on_step=on_step)
+        case "additive":
+            return AdditiveAllocator(structure, ranking, costs, judge, limits)
+        case "knapsack":
+            value = SummedScores(_scores(ranking, settings))
+            return AdditiveAllocator(structure, ranking, costs, judge, limits, value=value)
         case "netadapt":
-            return NetAdapt(structure, ranking, costs, judge, granularity=multiple, minimum=minimum, on_step=on_step)
-    rule = _rule(module, structure, ranking, settings)
-    return RuleAllocator(structure, ranking, costs, judge, rule, granularity=multiple, minimum=minimum)
+            return NetAdapt(structure, ranking, costs, judge, limits, on_step=on_step)
+    return RuleAllocator(structure, ranking, costs, judge, limits, _rule(module, structure, ranking, settings))
 
 
 def _rule(module: nn.Module, structure: Structure, ranking: Ranking, settings: PruneSection) -> Rule:

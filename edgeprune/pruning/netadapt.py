@@ -11,11 +11,11 @@ that is gone (`judge`), since a plan is a choice of units, and what is re-traine
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgeprune.errors import TargetError
 from edgeprune.latency.cost import CostModel, total
-from edgeprune.pruning.allocate import Choice, Judge, allowed_widths
+from edgeprune.pruning.allocate import Choice, Judge, Limits, allowed_widths
 from edgeprune.pruning.ranking import Ranking, gone_of
 from edgeprune.structure.units import Structure
 
@@ -35,7 +35,7 @@ class NetAdapt:
     """Chooses widths step by step; residual branches stay.
 
     Args:
-        structure, ranking, costs, granularity, minimum, on_step: as for `Allocator`.
+        structure, ranking, costs, limits, on_step: as for `Allocator`.
         judge: the loss of a proposal; NetAdapt's tunes it for a short time first (`training/short.py`).
     """
 
@@ -45,14 +45,12 @@ class NetAdapt:
         ranking: Ranking,
         costs: CostModel,
         judge: Judge,
+        limits: Limits,
         *,
-        granularity: int = 8,
-        minimum: int = 8,
         on_step: Callable[[float], None] | None = None,
     ) -> None:
-        self.structure, self.costs, self.judge, self.on_step = structure, costs, judge, on_step
-        self.granularity, self.minimum = granularity, minimum
-        self._ranking = ranking
+        self.structure, self.costs, self.judge, self.limits = structure, costs, judge, limits
+        self.on_step, self._ranking = on_step, ranking
         self._path = [self._stop(structure.sizes)]
 
     def within(self, budget: float, *, granularity: int | None = None) -> Choice:
@@ -61,7 +59,7 @@ class NetAdapt:
         Raises:
             TargetError: even the smallest model allowed costs more than the budget.
         """
-        widths = self._allowed(granularity or self.granularity)
+        widths = self._allowed(granularity or self.limits.granularity)
         first = next((n for n, stop in enumerate(self._path) if stop.cost <= budget), len(self._path))
         here = self._path[first - 1] if first else self._path[0]
         while here.cost > budget:
@@ -69,7 +67,7 @@ class NetAdapt:
             if here.cost - step <= budget:
                 here = self._proposed(here, budget, widths)  # not of the path: another budget ends elsewhere
             else:
-                here = self._proposed(here, here.cost - step, self._allowed(self.granularity))
+                here = self._proposed(here, here.cost - step, self._allowed(self.limits.granularity))
                 self._path[first:] = [here]
                 first += 1
             if self.on_step is not None:
@@ -78,7 +76,9 @@ class NetAdapt:
 
     def smallest(self) -> Choice:
         """Every group at its least width."""
-        return self._choice(self._stop({name: widths[-1] for name, widths in self._allowed(self.granularity).items()}))
+        return self._choice(
+            self._stop({name: widths[-1] for name, widths in self._allowed(self.limits.granularity).items()})
+        )
 
     def _proposed(self, here: _Stop, goal: float, widths: Mapping[str, tuple[int, ...]]) -> _Stop:
         """The best of the groups' proposals: each its widest cut down to the goal, or to its least width where only
@@ -98,8 +98,8 @@ class NetAdapt:
         return min(reaching, key=lambda stop: self.judge(gone_of(self._ranking, stop.kept), ()))
 
     def _allowed(self, granularity: int) -> dict[str, tuple[int, ...]]:
-        groups = self.structure.groups
-        return {g.id: allowed_widths(g, granularity=granularity, minimum=self.minimum) for g in groups}
+        limits = replace(self.limits, granularity=granularity)
+        return {group.id: allowed_widths(group, limits) for group in self.structure.groups}
 
     def _stop(self, kept: Mapping[str, int]) -> _Stop:
         return _Stop(kept, total(self.structure.layers, kept, self.costs))

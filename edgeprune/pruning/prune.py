@@ -16,6 +16,7 @@ from edgeprune.latency.protocol import measure_ratio
 from edgeprune.models.spec import Model
 from edgeprune.pruning.allocate import Choice, Judge
 from edgeprune.pruning.baseline import Baseline
+from edgeprune.pruning.binding import Binding, binding
 from edgeprune.pruning.methods import allocator_of
 from edgeprune.pruning.probing import Probing
 from edgeprune.pruning.ranking import Ranking
@@ -48,6 +49,7 @@ class Pruned:
     plan: Plan
     structure: Structure
     choice: Choice
+    binding: Binding
     attempts: tuple[Attempt, ...] = ()
     best: Attempt | None = None  # the attempt that was chosen; None for a counted target
 
@@ -61,7 +63,6 @@ def prune_counted(
     *,
     multiple: int,
     on_progress: Callable[[float], None] | None = None,
-    on_message: Callable[[str], None] | None = None,
 ) -> Pruned:
     """Prune to MACs, parameters or bytes: these are counted, so the first choice is the answer.
 
@@ -75,10 +76,52 @@ def prune_counted(
         if on_progress is not None:
             on_progress(cost / now)
 
+    allocator = allocator_of(model.module, structure, ranking, judge, costs, settings, multiple=multiple, on_step=step)
+    choice = allocator.within(budget)
+    return _pruned(model, structure, choice, binding(allocator, choice, lambda cost: cost / now))
+
+
+def prune_predicted(
+    model: Model,
+    structure: Structure,
+    predictor: Predictor,
+    ranking: Ranking,
+    judge: Judge,
+    settings: PruneSection,
+    *,
+    multiple: int,
+    on_progress: Callable[[float], None],
+) -> Pruned:
+    """Prune to a latency that is predicted and never measured: the first choice is the answer, true or not.
+
+    Raises:
+        TargetError: the target is not faster than the model, or faster than anything reachable.
+    """
+
+    def share_of(cost: float) -> float:
+        return predictor.whole(cost) / predictor.unpruned_s
+
+    structure = replace(structure, layers=predictor.layers)
+    goal = latency_share(Target.parse(settings.target), predictor.unpruned_s)
     allocator = allocator_of(
-        model.module, structure, ranking, judge, costs, settings, multiple=multiple, on_step=step, on_message=on_message
+        model.module,
+        structure,
+        ranking,
+        judge,
+        predictor.costs,
+        settings,
+        multiple=multiple,
+        on_step=lambda cost: on_progress(share_of(cost)),
     )
-    return _pruned(model, structure, allocator.within(budget))
+    fastest = share_of(allocator.smallest().cost)
+    if goal < fastest:
+        raise TargetError(
+            f"the target {settings.target} is faster than anything reachable: the smallest widths are predicted to "
+            f"take {fastest * predictor.unpruned_s * 1e3:.3f} ms ({fastest:.3f}x)",
+            hint="raise the target, or lower prune.minimum_width, or take patterns out of prune.keep",
+        )
+    choice = allocator.within(predictor.budget(goal * predictor.unpruned_s))
+    return _pruned(model, structure, choice, binding(allocator, choice, share_of))
 
 
 class LatencyLoop:
@@ -112,7 +155,6 @@ class LatencyLoop:
             settings,
             multiple=probing.granularity,
             on_step=lambda cost: on_progress(self._share(cost)),
-            on_message=probing.on_message,
         )
 
     def run(self) -> Pruned:
@@ -223,19 +265,21 @@ class LatencyLoop:
             )
         if not attempt.within_tolerance:
             self.say(f"the target is missed: {attempt.reached_share:.3f}x is the nearest of {len(tried)} measured")
-        return _pruned(self.model, self.structure, choice, tuple(a for _, a in tried), attempt)
+        binds = binding(self.allocator, choice, self._share)
+        return _pruned(self.model, self.structure, choice, binds, tuple(a for _, a in tried), attempt)
 
 
 def _pruned(
     model: Model,
     structure: Structure,
     choice: Choice,
+    binds: Binding,
     attempts: tuple[Attempt, ...] = (),
     best: Attempt | None = None,
 ) -> Pruned:
     plan = make_plan(model.spec.source, model.module, structure, choice.removed, choice.branches)
     module = _apply(model.module, structure, choice)
-    return Pruned(model.with_module(module), plan, structure, choice, attempts, best)
+    return Pruned(model.with_module(module), plan, structure, choice, binds, attempts, best)
 
 
 def _apply(module: nn.Module, structure: Structure, choice: Choice) -> nn.Module:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
 
 from edgeprune.errors import TargetError
 from edgeprune.latency.cost import CostModel, total
-from edgeprune.pruning.allocate import Choice, Judge, allowed_widths
+from edgeprune.pruning.allocate import Choice, Judge, Limits, allowed_widths
 from edgeprune.pruning.ranking import Ranking, Scores, gone_of
 from edgeprune.structure.units import Structure
 
@@ -58,7 +59,7 @@ class RuleAllocator:
     does not name stay whole, and so do residual branches.
 
     Args:
-        structure, ranking, costs, judge, granularity, minimum: as for `Allocator`; only the answer is judged.
+        structure, ranking, costs, judge, limits: as for `Allocator`; only the answer is judged.
     """
 
     def __init__(
@@ -67,14 +68,11 @@ class RuleAllocator:
         ranking: Ranking,
         costs: CostModel,
         judge: Judge,
+        limits: Limits,
         rule: Rule,
-        *,
-        granularity: int = 8,
-        minimum: int = 8,
     ) -> None:
-        self.structure, self.costs, self.judge, self.rule = structure, costs, judge, rule
-        self.granularity, self.minimum = granularity, minimum
-        self._ranking = ranking
+        self.structure, self.costs, self.judge, self.limits = structure, costs, judge, limits
+        self._ranking, self._rule = ranking, rule
 
     def within(self, budget: float, *, granularity: int | None = None) -> Choice:
         """The choice for a budget.
@@ -82,9 +80,10 @@ class RuleAllocator:
         Raises:
             TargetError: no share of the rule meets it (the message says what the cheapest costs).
         """
+        limits = replace(self.limits, granularity=granularity or self.limits.granularity)
         kept = dict(self.structure.sizes)
         for share in (0.0, *SHARES):
-            kept = self._widths(share, granularity or self.granularity) if share else kept
+            kept = self._widths(share, limits) if share else kept
             if self._cost(kept) <= budget:
                 return self._choice(kept)
         least = self.smallest()
@@ -95,14 +94,14 @@ class RuleAllocator:
 
     def smallest(self) -> Choice:
         """The cheapest that the rule gives at any share."""
-        candidates = (self._widths(share, self.granularity) for share in SHARES)
+        candidates = (self._widths(share, self.limits) for share in SHARES)
         return self._choice(min(candidates, key=self._cost))
 
-    def _widths(self, share: float, granularity: int) -> dict[str, int]:
-        wanted = self.rule.kept(share)
+    def _widths(self, share: float, limits: Limits) -> dict[str, int]:
+        wanted = self._rule.kept(share)
         kept = dict(self.structure.sizes)
         for group in self.structure.groups:
-            allowed = allowed_widths(group, granularity=granularity, minimum=self.minimum)
+            allowed = allowed_widths(group, limits)
             kept[group.id] = min(
                 width for width in allowed if width >= min(wanted.get(group.id, group.size), group.size)
             )

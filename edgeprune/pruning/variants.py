@@ -13,7 +13,7 @@ from edgeprune.latency.measurement import Measurement, ModelRun
 from edgeprune.latency.profile import profile
 from edgeprune.latency.table import Setting
 from edgeprune.models.spec import Model
-from edgeprune.pruning.allocate import allowed_widths
+from edgeprune.pruning.allocate import Limits, allowed_widths
 from edgeprune.pruning.probing import Probing
 from edgeprune.reparam.merge import merge
 from edgeprune.structure.surgery import remove_units
@@ -31,8 +31,9 @@ def variant_widths(structure: Structure, *, granularity: int, minimum: int, seed
     Of a model with few widths, variants that come out alike, or unpruned, are left out.
     """
     kept: list[dict[str, int]] = [{} for _ in range(VARIANTS)]
+    limits = Limits(granularity, minimum)
     for group in structure.groups:
-        widths = allowed_widths(group, granularity=granularity, minimum=minimum)[::-1]
+        widths = allowed_widths(group, limits)[::-1]
         levels = [widths[i * (len(widths) - 1) // VARIANTS] for i in range(VARIANTS)]
         random.Random(f"{seed} {group.id}").shuffle(levels)
         for variant, width in zip(kept, levels, strict=True):

@@ -20,6 +20,7 @@ from edgeprune.errors import RunError
 from edgeprune.latency.measurement import Measurement, Ratio
 from edgeprune.latency.profile import Kernel
 from edgeprune.models.spec import ModelSpec
+from edgeprune.pruning.binding import Binding
 from edgeprune.structure.operations import OpSignature
 from edgeprune.structure.units import Structure
 from edgeprune.verify.verdict import FileVerdict, Verdict
@@ -138,6 +139,7 @@ class ReportData(Part):
     layers: tuple[LayerRow, ...] = ()
     attempts: tuple[Attempt, ...] = ()
     tolerance: float | None = None  # of the prune loop, as a share of the target
+    binding: Binding | None = None  # what keeps the pruned model from being cheaper
     tuning: tuple[Epoch, ...] = ()
     merge: MergeFacts | None = None
     verdict: Verdict | None = None

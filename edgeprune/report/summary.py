@@ -34,6 +34,8 @@ def summary(data: ReportData) -> RenderableType:
     for file, check in failures:
         said = f"{text.figure(check.value, check.unit)}, limit {text.check_limit(check)}; {check.why}"
         parts.append(Text.assemble((f"{text.MARK['fail']} {file} {check.name}: ", "red"), said))
+    if data.binding is not None:
+        parts.append(Text(f"what binds: {data.binding.words}", style="dim"))
     parts += [Text(f"note: {note}", style="dim") for note in data.notes]
     return Group(*parts)
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from functools import cached_property
 from pathlib import Path
 
+from device_profiles import DeviceProfile
 from edgeprune.data.open import open_data
 from edgeprune.data.split import Splits
 from edgeprune.devices.base import Device
 from edgeprune.devices.discovery import open_device
 from edgeprune.errors import RunError
+from edgeprune.latency.care import profile_of
 from edgeprune.latency.table import LatencyTable
+from edgeprune.latency.typical import Typical, is_typical, open_typical
 from edgeprune.models.checkpoint import load_state
 from edgeprune.models.load import build
 from edgeprune.models.spec import Model, ModelSpec
@@ -49,6 +52,16 @@ class Context:
     @cached_property
     def device(self) -> Device:
         return open_device(self.recipe.device.id)
+
+    @cached_property
+    def typical(self) -> Typical | None:
+        """The typical tables that stand in for a device, where the recipe names a profile instead of one."""
+        return open_typical(self.recipe.device.id) if is_typical(self.recipe.device.id) else None
+
+    @property
+    def profile(self) -> DeviceProfile:
+        """What is known of the device before it is measured."""
+        return self.typical.profile if self.typical else profile_of(self.device)
 
     @cached_property
     def table(self) -> LatencyTable:

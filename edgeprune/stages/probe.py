@@ -1,4 +1,7 @@
-"""probe: the unpruned model on the device, and its layers at several widths into the latency table."""
+"""probe: the unpruned model on the device, and its layers at several widths into the latency table.
+
+Where the recipe names a device's profile, both were measured before, on another device of its kind.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,16 @@ from typing import Any
 from edgeprune.artifacts.export import MeasuringExporter
 from edgeprune.devices.runtimes import SUFFIX_OF
 from edgeprune.errors import RunError, TargetError
-from edgeprune.latency.care import profile_of
 from edgeprune.latency.cost import total
 from edgeprune.latency.measurement import Measurement
+from edgeprune.latency.typical import Typical
 from edgeprune.pruning.baseline import Baseline, measure_original, probe_layers
 from edgeprune.pruning.probing import Probing
 from edgeprune.recipe import Target
 from edgeprune.runs import write_atomic
 from edgeprune.stages.context import Context
 from edgeprune.structure.find import find_structure
+from edgeprune.structure.units import Structure
 
 
 def probe_stage(context: Context, folder: Path) -> dict[str, Any]:
@@ -26,6 +30,8 @@ def probe_stage(context: Context, folder: Path) -> dict[str, Any]:
         raise TargetError(f"the target {target} is not faster than the model", hint="choose a share below 1, as 0.5x")
     if not target.is_latency:
         context.progress.say(f"the target {recipe.prune.target} is counted, not measured: no layer is probed")
+    if context.typical is not None:
+        return _from_typical(context, context.typical, folder)
     with context.device.lease(), MeasuringExporter(recipe.device.runtime) as exporter:
         probing = probing_of(context, exporter)
         baseline = measure_original(model, folder, probing, keep=recipe.prune.keep)
@@ -40,13 +46,40 @@ def probe_stage(context: Context, folder: Path) -> dict[str, Any]:
         f"original: {m.median_s * 1e3:.3f} ms ({m.low_s * 1e3:.3f}-{m.high_s * 1e3:.3f}, {m.quality}) "
         f"with {m.runtime.name} {m.runtime.version} on {context.device.id}"
     )
+    return _result(m, baseline.structure)
+
+
+def _from_typical(context: Context, typical: Typical, folder: Path) -> dict[str, Any]:
+    """What the typical tables of a kind of device hold of the model; nothing is measured."""
+    structure, device = structure_of(context), context.recipe.device
+    _, m = typical.predictor(structure.layers, structure.sizes, runtime=device.runtime, threads=device.threads)
+    write_atomic(folder / "measurement.json", m.model_dump_json(indent=1).encode())
+    context.progress.say(
+        f"original: {m.median_s * 1e3:.3f} ms with {m.runtime.name} {m.runtime.version} on the {typical.profile.name} "
+        "of its typical table, never measured on yours"
+    )
+    return _result(m, structure)
+
+
+def _result(measurement: Measurement, structure: Structure) -> dict[str, Any]:
     return {
-        "median_s": m.median_s,
-        "quality": m.quality,
-        "groups": len(baseline.structure.groups),
-        "units": sum(baseline.structure.sizes.values()),
-        "frozen": {f.name: f.reason for f in baseline.structure.frozen},
+        "median_s": measurement.median_s,
+        "quality": measurement.quality,
+        "groups": len(structure.groups),
+        "units": sum(structure.sizes.values()),
+        "frozen": {f.name: f.reason for f in structure.frozen},
     }
+
+
+def measurement_of(context: Context) -> Measurement:
+    """The unpruned model's latency, as a finished probe stage left it."""
+    return Measurement.model_validate_json(context.file("probe", "measurement.json").read_bytes())
+
+
+def structure_of(context: Context) -> Structure:
+    """What can go from the unpruned model."""
+    model = context.model("load")
+    return find_structure(model.module, model.example_input(), keep=context.recipe.prune.keep)
 
 
 def probing_of(context: Context, exporter: MeasuringExporter) -> Probing:
@@ -68,13 +101,13 @@ def probing_of(context: Context, exporter: MeasuringExporter) -> Probing:
 
 def channel_multiple(context: Context) -> int:
     """Widths that the device's kernels like: the recipe's word, else the device profile's."""
-    return context.recipe.prune.granularity or profile_of(context.device).channel_multiple
+    return context.recipe.prune.granularity or context.profile.channel_multiple
 
 
 def read_baseline(context: Context) -> Baseline:
     """The baseline that a finished probe stage left."""
     recipe = context.recipe
-    measurement = Measurement.model_validate_json(context.file("probe", "measurement.json").read_bytes())
+    measurement = measurement_of(context)
     fingerprint = context.device.facts().fingerprint
     if measurement.device != fingerprint:
         raise RunError(
@@ -82,9 +115,8 @@ def read_baseline(context: Context) -> Baseline:
             where=str(context.run.folder),
             hint="a latency target means one device: go on there, or start a new run here",
         )
-    model = context.model("load")
     return Baseline(
-        structure=find_structure(model.module, model.example_input(), keep=recipe.prune.keep),
+        structure=structure_of(context),
         file=context.file("probe", f"original{SUFFIX_OF[recipe.device.runtime]}"),
         measurement=measurement,
     )

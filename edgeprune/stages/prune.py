@@ -3,61 +3,52 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
 from edgeprune.artifacts.export import MeasuringExporter
-from edgeprune.latency.cost import MacsCost, total
-from edgeprune.latency.measurement import Ratio
-from edgeprune.latency.predictor import Predictor
+from edgeprune.latency.cost import total
+from edgeprune.latency.predictor import Prediction, Predictor
+from edgeprune.latency.typical import Typical
 from edgeprune.models.checkpoint import save_state
-from edgeprune.pruning.baseline import Baseline, probe_layers
-from edgeprune.pruning.prune import Attempt, LatencyLoop, Pruned, prune_counted
+from edgeprune.pruning.baseline import probe_layers
+from edgeprune.pruning.prune import LatencyLoop, Pruned, prune_counted, prune_predicted
 from edgeprune.pruning.target import check_counted, counted_cost, latency_share
 from edgeprune.recipe import PruneSection, Target
-from edgeprune.report.data import Attempt as AttemptRow
-from edgeprune.report.data import LayerRow, layer_rows
 from edgeprune.runs import write_atomic
 from edgeprune.stages.context import Context
-from edgeprune.stages.probe import channel_multiple, probing_of, read_baseline
+from edgeprune.stages.probe import channel_multiple, measurement_of, probing_of, read_baseline, structure_of
+from edgeprune.stages.prune_record import record_of
 from edgeprune.stages.trials import pick_method
 from edgeprune.stages.turns import Budget, Candidate, candidate_of, trained_in_turns
-from edgeprune.structure.units import Layer
+from edgeprune.structure.units import Structure
 from edgeprune.training.gradual import NONE_GONE
 
 
-class PruneRecord(BaseModel):
-    """What the prune stage did, for the report and for `edgeprune show`."""
+@dataclass(frozen=True)
+class _Done:
+    """What came of a target: the pruned model, the settings with a method, and what predicted its latency."""
 
-    model_config = ConfigDict(frozen=True)
-    target: str
-    method: str
-    allocator: str = "judged"
-    attempts: tuple[AttemptRow, ...]
-    ratio: Ratio | None  # of the chosen model over the original, interleaved; None for a counted target
-    within_tolerance: bool
-    layers: tuple[LayerRow, ...]
-    branches: tuple[str, ...]  # residual branches that went as a whole
-    macs_before: float
-    macs_after: float
-    counted_before: float | None  # of a counted target, in its own unit
-    counted_after: float | None
-    loss: float  # cross entropy of the pruned model on the judged images, batch norms adapted, before re-training
+    pruned: Pruned
+    settings: PruneSection
+    predictor: Predictor | None = None
 
 
 def prune_stage(context: Context, folder: Path) -> dict[str, Any]:
-    recipe = context.recipe
-    baseline = read_baseline(context)
-    if (target := Target.parse(recipe.prune.target)).is_latency:
-        latency_share(target, baseline.measurement.median_s)  # a target slower than the model is told before the work
-        pruned, predictor, settings = _to_latency(context, baseline, folder)
+    target = Target.parse(context.recipe.prune.target)
+    if not target.is_latency:
+        done = _to_count(context, folder)
+    elif context.typical is not None:
+        done = _to_prediction(context, context.typical, folder)
     else:
-        (pruned, settings), predictor = _to_count(context, baseline, folder), None
-    record = _record(context, baseline, pruned, predictor, settings)
+        done = _to_latency(context, folder)
+    pruned = done.pruned
+    context.progress.say(f"what binds: {pruned.binding.words}")
+    record = record_of(pruned, done.predictor, done.settings, original_s=measurement_of(context).median_s)
+    if record.predicted is not None:
+        context.progress.say(_said(record.predicted))
     write_atomic(folder / "plan.json", pruned.plan.model_dump_json(indent=1).encode())
     write_atomic(folder / "prune.json", record.model_dump_json(indent=1).encode())
     save_state(folder / "model.safetensors", pruned.model.module)
@@ -85,23 +76,16 @@ def _steps(context: Context) -> Callable[[float], None]:
     return lambda left: context.progress.update(f"choosing what goes: {left:.2f}x so far", round((1 - left) * 100), 100)
 
 
-def _to_latency(context: Context, baseline: Baseline, folder: Path) -> tuple[Pruned, Predictor, PruneSection]:
-    recipe, settings = context.recipe, _settings(context)
+def _to_latency(context: Context, folder: Path) -> _Done:
+    recipe, settings, baseline = context.recipe, _settings(context), read_baseline(context)
+    # A target slower than the model is told before the work.
+    goal = latency_share(Target.parse(settings.target), baseline.measurement.median_s)
     with MeasuringExporter(recipe.device.runtime) as exporter, tempfile.TemporaryDirectory() as scratch:
         probing = probing_of(context, exporter)
         with context.device.lease():
             predictor = probe_layers(context.model("load"), baseline, probing)  # the table may be another by now
-        structure = replace(baseline.structure, layers=predictor.layers)
-        goal = latency_share(Target.parse(settings.target), baseline.measurement.median_s)
-        budget = Budget(
-            structure,
-            predictor.costs,
-            lambda share: predictor.budget(share * predictor.unpruned_s),
-            goal,
-            probing.granularity,
-        )
-        settings = _settled(context, settings, budget, folder)
-        now = _candidate(context, settings, budget, folder)
+        budget = _latency_budget(baseline.structure, predictor, goal, probing.granularity)
+        settings, now = _candidate(context, settings, budget, folder)
         with context.device.lease():
             loop = LatencyLoop(
                 now.model,
@@ -114,18 +98,41 @@ def _to_latency(context: Context, baseline: Baseline, folder: Path) -> tuple[Pru
                 Path(scratch),
                 on_progress=_steps(context),
             )
-            return loop.run(), predictor, settings
+            return _Done(loop.run(), settings, predictor)
 
 
-def _to_count(context: Context, baseline: Baseline, folder: Path) -> tuple[Pruned, PruneSection]:
-    settings, structure = _settings(context), baseline.structure
+def _to_prediction(context: Context, typical: Typical, folder: Path) -> _Done:
+    structure, device, settings = structure_of(context), context.recipe.device, _settings(context)
+    predictor, _ = typical.predictor(structure.layers, structure.sizes, runtime=device.runtime, threads=device.threads)
+    goal = latency_share(Target.parse(settings.target), predictor.unpruned_s)
+    multiple = channel_multiple(context)
+    settings, now = _candidate(context, settings, _latency_budget(structure, predictor, goal, multiple), folder)
+    pruned = prune_predicted(
+        now.model,
+        structure,
+        predictor,
+        now.ranking,
+        now.judge,
+        settings,
+        multiple=multiple,
+        on_progress=_steps(context),
+    )
+    return _Done(pruned, settings, predictor)
+
+
+def _said(predicted: Prediction) -> str:
+    share = predicted.seconds / predicted.unpruned_s
+    return f"{share:.3f}x, {predicted.words}, predicted from {predicted.basis}"
+
+
+def _to_count(context: Context, folder: Path) -> _Done:
+    structure = structure_of(context) if context.typical else read_baseline(context).structure
+    settings, multiple = _settings(context), channel_multiple(context)
     costs, wanted = counted_cost(Target.parse(settings.target))
     whole = total(structure.layers, structure.sizes, costs)
-    multiple = channel_multiple(context)
     check_counted(settings.target, wanted, whole)
     budget = Budget(structure, costs, lambda share: share * whole, wanted / whole, multiple)
-    settings = _settled(context, settings, budget, folder)
-    now = _candidate(context, settings, budget, folder)
+    settings, now = _candidate(context, settings, budget, folder)
     pruned = prune_counted(
         now.model,
         structure,
@@ -134,67 +141,29 @@ def _to_count(context: Context, baseline: Baseline, folder: Path) -> tuple[Prune
         settings,
         multiple=multiple,
         on_progress=_steps(context),
-        on_message=context.progress.say,
     )
-    return pruned, settings
+    return _Done(pruned, settings)
 
 
-def _settled(context: Context, settings: PruneSection, budget: Budget, folder: Path) -> PruneSection:
-    """The settings with a method: that of the recipe, or the one that does best in trials, which are written down."""
-    if settings.method != "auto":
-        return settings
-    settled, trials = pick_method(context, settings, budget)
-    write_atomic(folder / "trials.json", trials.model_dump_json(indent=1).encode())
-    return settled
+def _latency_budget(structure: Structure, predictor: Predictor, goal: float, multiple: int) -> Budget:
+    return Budget(
+        replace(structure, layers=predictor.layers),
+        predictor.costs,
+        lambda share: predictor.budget(share * predictor.unpruned_s),
+        goal,
+        multiple,
+    )
 
 
-def _candidate(context: Context, settings: PruneSection, budget: Budget, folder: Path) -> Candidate:
-    """The model to choose from: as it was loaded, or trained by now where the recipe trains while it prunes."""
+def _candidate(
+    context: Context, settings: PruneSection, budget: Budget, folder: Path
+) -> tuple[PruneSection, Candidate]:
+    """The settings with a method (that of the recipe, or the one that does best in trials, which are written down), and
+    the model to choose from: as it was loaded, or trained by now where the recipe trains while it prunes."""
+    if settings.method == "auto":
+        settings, trials = pick_method(context, settings, budget)
+        write_atomic(folder / "trials.json", trials.model_dump_json(indent=1).encode())
     model, gone = context.model("load"), NONE_GONE
     if settings.epochs:
         model, gone = trained_in_turns(context, settings, budget, folder)
-    return candidate_of(context, budget.structure, settings, model, gone)
-
-
-def _record(
-    context: Context, baseline: Baseline, pruned: Pruned, predictor: Predictor | None, settings: PruneSection
-) -> PruneRecord:
-    structure, kept = pruned.structure, pruned.choice.kept
-    target = Target.parse(context.recipe.prune.target)
-    best = pruned.best
-    gone = {name for b in structure.branches if b.id in pruned.choice.branches for name in b.layers}
-    stays = [layer for layer in structure.layers if layer.name not in gone]
-    return PruneRecord(
-        target=str(target),
-        method=settings.method,
-        allocator=settings.allocator,
-        attempts=tuple(
-            _row(number, attempt, baseline, target) for number, attempt in enumerate(pruned.attempts, start=1)
-        ),
-        ratio=best.measured if best else None,
-        within_tolerance=best.within_tolerance if best else _counted(target, stays, kept) <= target.value,
-        counted_before=None if best else _counted(target, structure.layers, structure.sizes),
-        counted_after=None if best else _counted(target, stays, kept),
-        layers=layer_rows(structure, kept, predictor.seconds_of if predictor else None, gone=gone),
-        macs_before=total(structure.layers, structure.sizes, MacsCost()),
-        branches=pruned.choice.branches,
-        macs_after=total(stays, kept, MacsCost()),
-        loss=pruned.choice.loss,
-    )
-
-
-def _counted(target: Target, layers: Sequence[Layer], kept: Mapping[str, int]) -> float:
-    """The figure of a counted target (MACs, parameters, bytes), in the target's own unit."""
-    costs, budget = counted_cost(target)
-    return total(layers, kept, costs) * target.value / budget
-
-
-def _row(number: int, attempt: Attempt, baseline: Baseline, target: Target) -> AttemptRow:
-    original_s = baseline.measurement.median_s
-    return AttemptRow(
-        step=number,
-        predicted_s=attempt.predicted_share * original_s,
-        target_s=latency_share(target, original_s) * original_s,
-        ratio=attempt.measured,
-        within_tolerance=attempt.within_tolerance,
-    )
+    return settings, candidate_of(context, budget.structure, settings, model, gone)

@@ -13,7 +13,8 @@ from edgeprune.report.write import write_report
 from edgeprune.runs import STAGES, Run
 from edgeprune.stages.context import Context
 from edgeprune.stages.export import read_manifests
-from edgeprune.stages.prune import PruneRecord
+from edgeprune.stages.probe import measurement_of
+from edgeprune.stages.prune_record import PruneRecord
 from edgeprune.stages.snapshots import HISTORY
 from edgeprune.training.snapshot import EpochRecord
 from edgeprune.verify.verdict import Verdict
@@ -29,7 +30,7 @@ def gather(context: Context) -> ReportData:
     run, recipe = context.run, context.recipe
     pruned = PruneRecord.model_validate_json(context.file("prune", "prune.json").read_bytes())
     verdict = Verdict.model_validate_json(context.file("verify", "verdict.json").read_bytes())
-    measurement = Measurement.model_validate_json(context.file("probe", "measurement.json").read_bytes())
+    measurement = measurement_of(context)
     source = context.spec.source.rpartition("/")[2]  # a page is passed on: it need not tell where files lay
     return ReportData(
         title=f"{source} to {recipe.prune.target} on {recipe.device.id}",
@@ -42,6 +43,7 @@ def gather(context: Context) -> ReportData:
         layers=pruned.layers,
         attempts=pruned.attempts,
         tolerance=recipe.prune.tolerance,
+        binding=pruned.binding,
         tuning=_epochs(context),
         merge=MergeFacts.model_validate_json(context.file("merge", "merge.json").read_bytes()),
         verdict=verdict,
@@ -60,14 +62,14 @@ def _target(pruned: PruneRecord) -> TargetOutcome:
         return TargetOutcome(
             target=pruned.target,
             reached=f"{pruned.counted_after:.5g} of {pruned.counted_before:.5g}",
-            met=pruned.within_tolerance,
+            met=pruned.within_tolerance is True,
             why="counted on the model, not measured",
         )
     ratio = pruned.ratio
     return TargetOutcome(
         target=pruned.target,
         reached=f"{ratio.ratio:.3f}x, {ratio.numerator.median_s * 1e3:.3f} ms",
-        met=pruned.within_tolerance,
+        met=pruned.within_tolerance is True,
         why=f"interleaved with the original, 95 % interval {ratio.low:.3f}-{ratio.high:.3f}x, {ratio.quality}",
     )
 

@@ -22,7 +22,7 @@ from edgeprune.structure.propagation import Flow, propagate
 from edgeprune.structure.recheck import Misfit, find_misfits
 from edgeprune.structure.record import record
 from edgeprune.structure.trial import lively, trial_input
-from edgeprune.structure.units import Structure
+from edgeprune.structure.units import AS_ASKED, Structure
 
 
 def find_structure(module: nn.Module, example: Tensor, *, keep: Sequence[str] = ()) -> Structure:
@@ -87,7 +87,7 @@ def _freeze_kept(flow: Flow, module: nn.Module, pattern: str) -> None:
     for name, node in last.items():
         value = flow.values[node]
         for labels in value if isinstance(value, list) else (value,):
-            flow.atoms.freeze_all(labels, f"kept as asked: {name} fits {pattern!r}")
+            flow.atoms.freeze_all(labels, f"{AS_ASKED}: {name} fits {pattern!r}")
 
 
 def _freeze_misfits(flow: Flow, grouping: Grouping, misfits: list[Misfit]) -> None:

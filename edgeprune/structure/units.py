@@ -84,6 +84,9 @@ class Layer:
         return self.operation.with_channels(self.in_width.at(kept), self.out_width.at(kept))
 
 
+AS_ASKED = "kept as asked"  # how the reason of what `keep` names begins
+
+
 @dataclass(frozen=True)
 class Frozen:
     """Something that cannot be removed, and why (the operator and the source line)."""
@@ -91,6 +94,11 @@ class Frozen:
     name: str
     units: int
     reason: str
+
+    @property
+    def asked(self) -> bool:
+        """Whether it only stays because that was asked for."""
+        return self.reason.startswith(AS_ASKED)
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,7 @@ def test_every_command_says_its_result_as_json(staged: Staged) -> None:
     said = {stage: staged.said[stage].json for stage in ("prune", *ORDER)}
     assert said["prune"]["parameters"] <= 25_000
     assert said["prune"]["measured_share"] is None  # counted, not measured
+    assert said["prune"]["binds"].startswith("the least reachable is 0.")
     assert said["tune"]["epochs"] == 1
     assert said["merge"]["folded"] == 4
     assert said["quantize"]["images"] == 243  # of 1438: with validation, half of what is not test
@@ -87,6 +88,8 @@ def test_a_run_made_stage_by_stage_gets_its_report(staged: Staged) -> None:
     page = Path(staged.said["report"].json["page"]).read_text()
     assert "model_fp32.onnx" in page
     assert TARGET.replace("kparams", " kparams") in page
+    assert f"What binds: {staged.said['prune'].json['binds']}." in page
+    assert f"what binds: {staged.said['prune'].json['binds']}" in staged.said["prune"].err
     assert (staged.run / "report" / "junit.xml").is_file()
 
 

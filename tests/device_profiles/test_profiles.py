@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from device_profiles import ProfileError, load_profiles, match_profile
+from device_profiles import ProfileError, find_profile, load_profiles, match_profile
+from device_profiles.load import FOLDER
 
 GOOD = """
 version = 1
@@ -129,3 +130,15 @@ def test_two_profiles_of_one_name_are_refused(tmp_path: Path) -> None:
         (tmp_path / f"{file}.toml").write_text(GOOD.format(name="same", multiple=8, match=""))
     with pytest.raises(ProfileError, match="two profiles are called same"):
         load_profiles(tmp_path)
+
+
+def test_every_typical_table_is_there_and_read_by_a_profile() -> None:
+    shipped = Path(FOLDER).parent / "tables"
+    named = {(FOLDER / table.file).resolve() for profile in load_profiles() for table in profile.tables}
+    assert named == {path.resolve() for path in shipped.iterdir()}
+
+
+def test_a_profile_is_found_by_its_files_name() -> None:
+    assert find_profile("raspberry-pi-5") == FOLDER / "raspberry-pi-5.toml"
+    with pytest.raises(ProfileError, match=r"no profile is called 'x'; there are amd-epyc-zen4, generic"):
+        find_profile("x")

@@ -133,6 +133,18 @@ def test_a_width_inside_a_stair_costs_the_whole_stair(table: LatencyTable) -> No
     assert stairs.at(200) == 224
 
 
+def test_what_a_kernel_costs_at_no_width_is_no_part_of_its_staircase(table: LatencyTable) -> None:
+    """The layer that was swept has a fixed cost; one that has none is met all the same, from half its width up."""
+    stairs = fit_staircase({c: 1e-6 * (3 + c) for c in SWEEP})
+    table.put_staircase(SETTING, "conv2d", stairs)
+    for i, o in ((16, 8), (16, 8), (16, 8), (16, 8), (16, 16), (32, 8), (32, 32)):
+        table.put(SETTING, CONV.with_channels(i, o), measured(1e-6 * i * o))
+    cost = cost_of(table)
+    for i, o in ((16, 8), (16, 16), (32, 32), (32, 24)):
+        assert cost.cost(CONV.with_channels(i, o)) == pytest.approx(1e-6 * i * o, rel=1e-6)
+    assert cost.cost(CONV.with_channels(32, 160)) == pytest.approx(1e-6 * 32 * 160, rel=1e-6)
+
+
 @given(st.integers(1, 3), st.floats(0.5, 5), st.floats(0, 0.02), st.randoms(use_true_random=False))
 def test_a_staircase_is_found_under_noise(power: int, unit: float, noise: float, random: object) -> None:
     step = 8 * 2**power

@@ -131,3 +131,16 @@ def test_a_source_is_read_and_left_as_it_is(table: LatencyTable, tmp_path: Path)
         connection.execute("CREATE TABLE notes (text TEXT)")
     with pytest.raises(UsageError, match="this is no latency table"):
         LatencyTable(other, read_only=True)
+
+
+def test_a_packed_export_comes_back_as_it_was(table: LatencyTable, tmp_path: Path) -> None:
+    export_rows(table, tmp_path / "rows.json", Filter())
+    export_rows(table, tmp_path / "rows.json.xz", Filter())
+    assert (tmp_path / "rows.json.xz").stat().st_size < (tmp_path / "rows.json").stat().st_size / 2
+    other = LatencyTable(tmp_path / "other.sqlite")
+    assert import_rows(other, tmp_path / "rows.json.xz").taken == 6
+    assert sorted(other.rows(), key=str) == sorted(table.rows(), key=str)
+    cut = (tmp_path / "rows.json.xz").read_bytes()[:-20]
+    (tmp_path / "rows.json.xz").write_bytes(cut)
+    with pytest.raises(UsageError, match="cannot be unpacked"):
+        import_rows(other, tmp_path / "rows.json.xz")

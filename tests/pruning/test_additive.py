@@ -15,7 +15,7 @@ from test_exact import residual
 from edgeprune.errors import TargetError
 from edgeprune.latency.cost import MacsCost, total
 from edgeprune.pruning.additive import AdditiveAllocator
-from edgeprune.pruning.allocate import Allocator, Removed
+from edgeprune.pruning.allocate import Allocator, Limits, Removed
 from edgeprune.pruning.ranking import ByScore
 
 
@@ -25,8 +25,8 @@ def test_no_path_finds_a_better_sum(sizes: list[int], share: float, seed: int) -
     structure = chain({f"g{n}": size for n, size in enumerate(sizes)})
     ranks = scores_of(structure, seed)
     budget = share * total(structure.layers, structure.sizes, MacsCost())
-    exact = AdditiveAllocator(structure, ByScore(ranks), MacsCost(), Additive(ranks), granularity=4, minimum=4)
-    path = Allocator(structure, ByScore(ranks), MacsCost(), Additive(ranks), granularity=4, minimum=4)
+    exact = AdditiveAllocator(structure, ByScore(ranks), MacsCost(), Additive(ranks), Limits(4, 4))
+    path = Allocator(structure, ByScore(ranks), MacsCost(), Additive(ranks), Limits(4, 4))
     try:
         theirs = path.within(budget)
     except TargetError:
@@ -47,15 +47,11 @@ def test_branches_go_where_that_is_cheapest_and_only_if_they_may() -> None:
     ranks = scores_of(structure, 1)
     judge = Additive(ranks, {"block0": 50.0, "block1": 0.01, "block2": 50.0})
     whole = total(structure.layers, structure.sizes, MacsCost())
-    said: list[str] = []
-    may = AdditiveAllocator(
-        structure, ByScore(ranks), MacsCost(), judge, granularity=4, minimum=4, on_solved=said.append
-    )
+    may = AdditiveAllocator(structure, ByScore(ranks), MacsCost(), judge, Limits(4, 4))
     found = may.within(0.72 * whole)
     assert found.branches == ("block1",)
     assert found.kept["inner1"] == structure.sizes["inner1"]
-    assert "the budget binds" in said[0]
-    never = AdditiveAllocator(structure, ByScore(ranks), MacsCost(), judge, branches=False, granularity=4, minimum=4)
+    never = AdditiveAllocator(structure, ByScore(ranks), MacsCost(), judge, Limits(4, 4, branches=False))
     assert never.within(0.72 * whole).branches == ()
     assert may.smallest().cost < never.smallest().cost
 
@@ -64,7 +60,7 @@ def test_further_budgets_cost_no_further_judging_of_cuts() -> None:
     structure = chain({"g0": 24, "g1": 16})
     ranks = scores_of(structure, 0)
     judge = Additive(ranks)
-    allocator = AdditiveAllocator(structure, ByScore(ranks), MacsCost(), judge)
+    allocator = AdditiveAllocator(structure, ByScore(ranks), MacsCost(), judge, Limits())
     whole = total(structure.layers, structure.sizes, MacsCost())
     allocator.within(0.8 * whole)
     asked = judge.asked
@@ -83,7 +79,7 @@ def test_a_cut_after_which_the_model_answers_no_numbers_is_no_choice() -> None:
             return math.inf
         return math.nan if len(removed.get("inner0", ())) > 2 else scored(removed, branches)
 
-    allocator = AdditiveAllocator(structure, ByScore(ranks), MacsCost(), judge, granularity=4, minimum=4)
+    allocator = AdditiveAllocator(structure, ByScore(ranks), MacsCost(), judge, Limits(4, 4))
     found = allocator.smallest()
     assert found.branches == ("block1",)
     assert found.kept["inner0"] == 8

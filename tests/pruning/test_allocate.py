@@ -13,7 +13,7 @@ from toy_structures import Additive, chain, group, scores_of
 
 from edgeprune.errors import TargetError
 from edgeprune.latency.cost import MacsCost, total
-from edgeprune.pruning.allocate import Allocator, Removed, allowed_widths
+from edgeprune.pruning.allocate import Allocator, Limits, Removed, allowed_widths
 from edgeprune.pruning.ranking import ByScore
 from edgeprune.structure.operations import OpSignature
 from edgeprune.structure.units import Branch, Structure
@@ -32,7 +32,7 @@ def test_choice_is_in_budget_lowest_scores_go_and_nothing_more_fits(
     structure = chain({f"g{i}": size for i, size in enumerate(sizes)})
     costs, scores = MacsCost(), scores_of(structure, seed)
     budget = share * total(structure.layers, structure.sizes, costs)
-    allocator = Allocator(structure, ByScore(scores), costs, Additive(scores), granularity=granularity, minimum=2)
+    allocator = Allocator(structure, ByScore(scores), costs, Additive(scores), Limits(granularity, 2))
     if allocator.smallest().cost > budget:
         with pytest.raises(TargetError, match="cannot be reached"):
             allocator.within(budget)
@@ -42,7 +42,7 @@ def test_choice_is_in_budget_lowest_scores_go_and_nothing_more_fits(
     assert choice.cost <= budget
     lost = 0.0
     for g in structure.groups:
-        widths = allowed_widths(g, granularity=granularity, minimum=2)
+        widths = allowed_widths(g, Limits(granularity, 2))
         removed = choice.removed.get(g.id, ())
         assert choice.kept[g.id] in widths
         assert choice.kept[g.id] == g.size - len(removed)
@@ -65,7 +65,7 @@ def test_close_to_brute_force_on_small_problems(seed: int) -> None:
         for widths in itertools.product(*(range(1, g.size + 1) for g in structure.groups))
         if total(structure.layers, dict(zip(structure.sizes, widths, strict=True)), costs) <= budget
     )
-    choice = Allocator(structure, ByScore(scores), costs, Additive(scores), granularity=1, minimum=1).within(budget)
+    choice = Allocator(structure, ByScore(scores), costs, Additive(scores), Limits(1, 1)).within(budget)
     assert best <= choice.loss + 1e-12
     assert choice.loss <= 1.6 * best  # greedy: near, not exact
 
@@ -80,15 +80,15 @@ class Staircase:
 def test_steps_over_plateaus() -> None:
     structure = chain({"a": 64})
     scores = {"a": np.arange(64.0)}
-    choice = Allocator(structure, ByScore(scores), Staircase(), Additive(scores), granularity=4, minimum=4).within(4)
+    choice = Allocator(structure, ByScore(scores), Staircase(), Additive(scores), Limits(4, 4)).within(4)
     assert choice.kept["a"] == 32  # 36 costs what 48 does: it is passed over
     assert choice.removed["a"] == tuple(range(32))
 
 
 def test_grouped_convolutions_keep_their_multiple() -> None:
-    assert allowed_widths(group("g", 36, multiple=12), granularity=8, minimum=8) == (36, 24)
-    assert allowed_widths(group("g", 7), granularity=8, minimum=8) == (7,)
-    assert allowed_widths(group("g", 20), granularity=8, minimum=8) == (20, 16, 8)
+    assert allowed_widths(group("g", 36, multiple=12), Limits(8, 8)) == (36, 24)
+    assert allowed_widths(group("g", 7), Limits(8, 8)) == (7,)
+    assert allowed_widths(group("g", 20), Limits(8, 8)) == (20, 16, 8)
 
 
 class Redundant:
@@ -103,7 +103,7 @@ def test_cuts_are_judged_together_with_what_is_gone_already() -> None:
     ranks = {name: np.arange(8.0) for name in "abc"}
     costs = MacsCost()
     full = total(structure.layers, structure.sizes, costs)
-    choice = Allocator(structure, ByScore(ranks), costs, Redundant(), granularity=4, minimum=4).within(0.5 * full)
+    choice = Allocator(structure, ByScore(ranks), costs, Redundant(), Limits(4, 4)).within(0.5 * full)
     assert set(choice.removed) in ({"a", "c"}, {"b", "c"})
     assert choice.loss == pytest.approx(0.04)
 
@@ -120,10 +120,10 @@ def test_branches_go_when_they_are_cheapest_and_only_when_they_may() -> None:
     costs = MacsCost()
     full = total(structure.layers, structure.sizes, costs)
     judge = Additive(scores, {"conv1:branch": 0.1})
-    choice = Allocator(structure, ByScore(scores), costs, judge, granularity=8).within(0.6 * full)
+    choice = Allocator(structure, ByScore(scores), costs, judge, Limits(8)).within(0.6 * full)
     assert choice.branches == ("conv1:branch",)
     assert choice.kept["g1"] == 16  # goes with its branch: listed at its full size
-    kept = Allocator(structure, ByScore(scores), costs, judge, branches=False, granularity=8).within(0.6 * full)
+    kept = Allocator(structure, ByScore(scores), costs, judge, Limits(8, branches=False)).within(0.6 * full)
     assert kept.branches == ()
     assert kept.removed
 
@@ -133,7 +133,7 @@ def test_the_path_is_walked_once_and_grows_with_the_budgets() -> None:
     scores = scores_of(structure, 0)
     costs, judge, seen = MacsCost(), Additive(scores), []
     full = total(structure.layers, structure.sizes, costs)
-    allocator = Allocator(structure, ByScore(scores), costs, judge, granularity=2, minimum=2, on_step=seen.append)
+    allocator = Allocator(structure, ByScore(scores), costs, judge, Limits(2, 2), on_step=seen.append)
     small = allocator.within(0.3 * full)
     asked, steps = judge.asked, len(seen)
     assert seen == sorted(seen, reverse=True)
@@ -150,7 +150,7 @@ def test_a_finer_granularity_fills_the_room_that_is_left() -> None:
     scores = scores_of(structure, 1)
     costs = MacsCost()
     budget = 0.5 * total(structure.layers, structure.sizes, costs)
-    allocator = Allocator(structure, ByScore(scores), costs, Additive(scores), granularity=8)
+    allocator = Allocator(structure, ByScore(scores), costs, Additive(scores), Limits(8))
     coarse, fine = allocator.within(budget), allocator.within(budget, granularity=1)
     assert coarse.cost <= fine.cost <= budget
     assert any(width % 8 for width in fine.kept.values())

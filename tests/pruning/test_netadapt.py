@@ -9,6 +9,7 @@ from toy_structures import Additive, chain, scores_of
 
 from edgeprune.errors import TargetError
 from edgeprune.latency.cost import MacsCost, total
+from edgeprune.pruning.allocate import Limits
 from edgeprune.pruning.netadapt import NetAdapt
 from edgeprune.pruning.ranking import ByScore
 
@@ -19,7 +20,7 @@ def test_the_budget_is_met_and_the_lowest_go(sizes: list[int], share: float, see
     structure = chain({f"g{i}": size for i, size in enumerate(sizes)})
     costs, scores = MacsCost(), scores_of(structure, seed)
     full = total(structure.layers, structure.sizes, costs)
-    walker = NetAdapt(structure, ByScore(scores), costs, Additive(scores), granularity=2, minimum=2)
+    walker = NetAdapt(structure, ByScore(scores), costs, Additive(scores), Limits(2, 2))
     if walker.smallest().cost > share * full:
         with pytest.raises(TargetError, match="cannot be reached"):
             walker.within(share * full)
@@ -45,9 +46,7 @@ def test_a_step_is_the_proposal_that_loses_least() -> None:
     scores["spare"] *= 0
     full = total(structure.layers, structure.sizes, MacsCost())
     asked: list[float] = []
-    walker = NetAdapt(
-        structure, ByScore(scores), MacsCost(), Additive(scores), granularity=1, minimum=1, on_step=asked.append
-    )
+    walker = NetAdapt(structure, ByScore(scores), MacsCost(), Additive(scores), Limits(1, 1), on_step=asked.append)
     choice = walker.within(0.6 * full)
     assert set(choice.removed) == {"spare"}
     assert asked == sorted(asked, reverse=True)

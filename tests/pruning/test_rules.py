@@ -14,7 +14,7 @@ from toy_structures import chain, scores_of
 from edgeprune.errors import RecipeError, TargetError
 from edgeprune.latency.cost import MacsCost, total
 from edgeprune.pruning.additive import AdditiveAllocator
-from edgeprune.pruning.allocate import allowed_widths
+from edgeprune.pruning.allocate import Limits, allowed_widths
 from edgeprune.pruning.knapsack import SummedScores
 from edgeprune.pruning.ranking import ByScore
 from edgeprune.pruning.rules import GlobalThreshold, Rule, RuleAllocator, Uniform
@@ -34,7 +34,7 @@ def test_the_budget_is_met_and_no_lesser_share_meets_it(sizes: list[int], share:
     scores, costs = scores_of(structure, seed), MacsCost()
     rule: Rule = Uniform(structure.sizes) if name == "uniform" else GlobalThreshold(scores)
     budget = share * total(structure.layers, structure.sizes, costs)
-    allocator = RuleAllocator(structure, ByScore(scores), costs, no_loss, rule, granularity=2, minimum=2)
+    allocator = RuleAllocator(structure, ByScore(scores), costs, no_loss, Limits(2, 2), rule)
     if allocator.smallest().cost > budget:
         with pytest.raises(TargetError, match="cannot be reached"):
             allocator.within(budget)
@@ -45,7 +45,7 @@ def test_the_budget_is_met_and_no_lesser_share_meets_it(sizes: list[int], share:
     for lesser in np.linspace(0.0, 1.0, 1025)[1:]:
         wanted = rule.kept(lesser)
         kept = {
-            g.id: min(w for w in allowed_widths(g, granularity=2, minimum=2) if w >= min(wanted[g.id], g.size))
+            g.id: min(w for w in allowed_widths(g, Limits(2, 2)) if w >= min(wanted[g.id], g.size))
             for g in structure.groups
         }
         if kept == choice.kept:
@@ -68,9 +68,7 @@ def test_the_knapsack_keeps_the_greatest_score(sizes: list[int], share: float, s
     structure = chain({f"g{i}": size for i, size in enumerate(sizes)})
     scores, costs = scores_of(structure, seed), MacsCost()
     budget = share * total(structure.layers, structure.sizes, costs)
-    allocator = AdditiveAllocator(
-        structure, ByScore(scores), costs, no_loss, value=SummedScores(scores), granularity=1, minimum=1
-    )
+    allocator = AdditiveAllocator(structure, ByScore(scores), costs, no_loss, Limits(1, 1), value=SummedScores(scores))
     best = math.inf
     for widths in itertools.product(*(range(1, size + 1) for size in sizes)):
         kept = dict(zip(structure.sizes, widths, strict=True))

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from sample_report import file_verdict, float_checks, int8_checks, latency_check, manifest, measurement, ratio, sample
 
+from edgeprune.pruning.binding import Binding
 from edgeprune.report import text
 from edgeprune.report.data import FileLine, StagePoint, layer_rows, operation_text
 from edgeprune.report.figures.canvas import Scale, padded, tick_form
@@ -190,6 +191,12 @@ def test_summary_says_what_the_page_says() -> None:
     for words in ("PASS", "2.01\u00d7 faster", "93.1 %", "model_int8.tflite", "✓ proven", "◐ reference only", "531 kB"):
         assert words in said
     assert "1.35 ms (1.33\u20131.36), stable" in said
+
+
+def test_what_binds_is_said_where_it_is_known() -> None:
+    binds = Binding(fastest_share=0.31, uncut_share=0.02, at_least=("conv1:out",), groups=3, asked=())
+    assert f"what binds: {binds.words}" in printed(summary(sample(binding=binds)))
+    assert "what binds" not in printed(summary(sample()))
 
 
 def test_summary_names_failures_and_obeys_no_markup() -> None:

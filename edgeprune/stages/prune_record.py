@@ -1,0 +1,87 @@
+"""What the prune stage writes down of its choice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from pydantic import BaseModel, ConfigDict
+
+from edgeprune.latency.cost import MacsCost, total
+from edgeprune.latency.measurement import Ratio
+from edgeprune.latency.predictor import Prediction, Predictor
+from edgeprune.pruning.binding import Binding
+from edgeprune.pruning.prune import Attempt, Pruned
+from edgeprune.pruning.target import counted_cost, latency_share
+from edgeprune.recipe import PruneSection, Target
+from edgeprune.report.data import Attempt as AttemptRow
+from edgeprune.report.data import LayerRow, layer_rows
+from edgeprune.structure.units import Layer
+
+
+class PruneRecord(BaseModel):
+    """What the prune stage did, for the report and for `edgeprune show`."""
+
+    model_config = ConfigDict(frozen=True)
+    target: str
+    method: str
+    allocator: str
+    attempts: tuple[AttemptRow, ...]
+    ratio: Ratio | None  # of the chosen model over the original, interleaved; None for a counted target
+    within_tolerance: bool | None  # None: a latency that was only predicted
+    layers: tuple[LayerRow, ...]
+    branches: tuple[str, ...]  # residual branches that went as a whole
+    macs_before: float
+    macs_after: float
+    predicted: Prediction | None  # of a latency that was only predicted, from typical tables
+    counted_before: float | None  # of a counted target, in its own unit
+    counted_after: float | None
+    binding: Binding  # what keeps it from being cheaper
+    loss: float  # cross entropy of the pruned model on the judged images, as the judge has it, before re-training
+
+
+def record_of(pruned: Pruned, predictor: Predictor | None, settings: PruneSection, *, original_s: float) -> PruneRecord:
+    """The record of a choice; `original_s` is the unpruned model's latency as measured."""
+    structure, kept = pruned.structure, pruned.choice.kept
+    target, best = Target.parse(settings.target), pruned.best
+    counts = not target.is_latency
+    gone = {name for b in structure.branches if b.id in pruned.choice.branches for name in b.layers}
+    stays = [layer for layer in structure.layers if layer.name not in gone]
+    return PruneRecord(
+        target=str(target),
+        method=settings.method,
+        allocator=settings.allocator,
+        attempts=tuple(
+            _row(number, attempt, original_s, target) for number, attempt in enumerate(pruned.attempts, start=1)
+        ),
+        ratio=best.measured if best else None,
+        within_tolerance=_met(target, stays, kept) if counts else best.within_tolerance if best else None,
+        predicted=None if best or predictor is None else predictor.predict(kept, gone),
+        counted_before=_counted(target, structure.layers, structure.sizes) if counts else None,
+        counted_after=_counted(target, stays, kept) if counts else None,
+        layers=layer_rows(structure, kept, predictor.seconds_of if predictor else None, gone=gone),
+        macs_before=total(structure.layers, structure.sizes, MacsCost()),
+        branches=pruned.choice.branches,
+        macs_after=total(stays, kept, MacsCost()),
+        binding=pruned.binding,
+        loss=pruned.choice.loss,
+    )
+
+
+def _counted(target: Target, layers: Sequence[Layer], kept: Mapping[str, int]) -> float:
+    """The figure of a counted target (MACs, parameters, bytes), in the target's own unit."""
+    costs, budget = counted_cost(target)
+    return total(layers, kept, costs) * target.value / budget
+
+
+def _met(target: Target, layers: Sequence[Layer], kept: Mapping[str, int]) -> bool:
+    return _counted(target, layers, kept) <= target.value
+
+
+def _row(number: int, attempt: Attempt, original_s: float, target: Target) -> AttemptRow:
+    return AttemptRow(
+        step=number,
+        predicted_s=attempt.predicted_share * original_s,
+        target_s=latency_share(target, original_s) * original_s,
+        ratio=attempt.measured,
+        within_tolerance=attempt.within_tolerance,
+    )
