@@ -55,8 +55,10 @@ def prune_stage(context: Context, folder: Path) -> dict[str, Any]:
     context.keep_model("prune", pruned.model)
     return {
         "measured_share": record.ratio.ratio if record.ratio else None,
+        **({"predicted": _said(record.predicted)} if record.predicted else {}),
         "within_tolerance": record.within_tolerance,
         "macs": record.macs_after,
+        "binds": record.binding.words,
         "parameters": sum(p.numel() for p in pruned.model.module.parameters()),
     }
 
