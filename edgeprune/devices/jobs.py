@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from edgeprune.devices.base import Completed, Device
+from edgeprune.devices.base import LITTLE, Completed, Device
 from edgeprune.devices.child import last_lines
 from edgeprune.devices.conditions import Conditions, RuntimeBuild, RuntimeName
 from edgeprune.devices.runners import runner_for
@@ -179,7 +179,7 @@ def run_job(
             return _Progress(device, job, folder, timeout_s, on_event).run()
         finally:
             with suppress(DeviceError):  # a device that was lost keeps it for some days (see RemoteDevice)
-                device.remove(folder)
+                device.remove(folder, wait=False)
 
 
 def _check(job: Job) -> None:
@@ -311,7 +311,8 @@ class _Progress:
             folder = f"models/{self._digests[model]}"
             files |= {f"{folder}/{model.name}": model, f"{folder}/{weights.name}": weights}
             return f"{folder}/{model.name}"
-        remote = f"models/{self._digests[model]}{model.suffix}"
+        place = self._folder if model.stat().st_size <= LITTLE else "models"  # where the next job finds it
+        remote = f"{place}/{self._digests[model]}{model.suffix}"
         files[remote] = model
         return remote
 

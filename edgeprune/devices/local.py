@@ -72,7 +72,7 @@ class LocalDevice(Device):
         except OSError as error:
             raise self._lost(f"pulling {remote}", error) from error
 
-    def remove(self, remote: str) -> None:
+    def remove(self, remote: str, *, wait: bool = True) -> None:
         """Remove a file or folder of the work folder; nothing there is no error."""
         path = self._folder / self._relative(remote)
         if path.is_dir():
