@@ -94,8 +94,9 @@ class Device(ABC):
 
     @abstractmethod
     def remove(self, remote: str, *, wait: bool = True) -> None:
-        """Remove a file or folder there; nothing there is no error. `wait`: until it is gone; otherwise it goes while
-        others work, and should the connection break off, some days later."""
+        """Remove a file or folder there or, where `remote` ends with a star, all whose names begin so; nothing there is
+        no error. `wait`: until they are gone; otherwise it goes on while others work, and should the connection break
+        off, they are removed some days later."""
 
     @abstractmethod
     def clean(self) -> None:

@@ -75,7 +75,7 @@ def read_lines(
     deadline: float,
     send: bytes = b"",
     done: Callable[[], bool] = lambda: False,
-    last: bytes | None = None,
+    last: Callable[[], bytes | None] = lambda: None,
     silence_s: float | None = None,
     on_silence: Callable[[], None] | None = None,
 ) -> bytes:
@@ -119,18 +119,20 @@ def read_lines(
                 else:
                     heard = time.monotonic()
                     held = _lines(held + block, on_line)
-        until = time.monotonic() + LINGER_S
-        while process.stderr in selector.get_map() and time.monotonic() < until:
-            if last is not None and tail.endswith(last):
-                break
-            for key, _ in selector.select(LINGER_S / 10):
-                if key.fileobj is not process.stderr:
-                    selector.unregister(key.fileobj)  # it has nothing more to say or to hear
-                    continue
-                block = os.read(key.fd, BLOCK)
-                tail = (tail + block)[-STDERR_TAIL:]
+    return _rest(process.stderr, tail, last())
+
+
+def _rest(stderr: IO[bytes], tail: bytes, last: bytes | None) -> bytes:
+    """Read stderr up to its end, or to what is its last; not for ever: another process may hold it open."""
+    until = time.monotonic() + LINGER_S
+    with selectors.DefaultSelector() as selector:
+        selector.register(stderr, selectors.EVENT_READ)
+        while time.monotonic() < until and not (last is not None and tail.endswith(last)):
+            for _ in selector.select(LINGER_S / 10):
+                block = os.read(stderr.fileno(), BLOCK)
                 if not block:
-                    selector.unregister(process.stderr)
+                    return tail
+                tail = (tail + block)[-STDERR_TAIL:]
     return tail
 
 

@@ -76,7 +76,7 @@ class Session:
             silence_s=silence_s,
             on_silence=on_silence,
         )
-        said = tail.removesuffix(frame.last).decode(errors="replace")
+        said = tail.removesuffix(frame.last() or b"").decode(errors="replace")
         if frame.code is None:
             raise SessionEnded(said)
         return Completed(frame.code, said)
@@ -112,7 +112,6 @@ class _Frame:
     def __init__(self, on_line: Callable[[str], None], *, begun: bool) -> None:
         self.code: int | None = None
         self._mark = f"@edgeprune-{uuid4().hex}"  # a word that no program prints by chance
-        self.last = f"{self._mark}\n".encode()
         self._on_line = on_line
         self._begun = begun
         self._empty = False  # the last line was empty: it is ours if nothing but the code follows
@@ -120,7 +119,14 @@ class _Frame:
     def around(self, script: str) -> bytes:
         mark = self._mark
         hello = "" if self._begun else f"echo {mark}; "
-        return f'{hello}cd /; {{ {script}; }} </dev/null; echo "\n{mark} $?"; echo {mark} >&2\n'.encode()
+        ended = f'[ $s -eq 0 ] || echo {mark} >&2; echo "\n{mark} $s"'  # each line there costs time
+        return f"{hello}cd /; {{ {script}; }} </dev/null; s=$?; {ended}\n".encode()
+
+    def last(self) -> bytes | None:
+        """What comes last on stderr: our word after a failure, nothing else otherwise; None while that is not known."""
+        if self.code is None:
+            return None
+        return f"{self._mark}\n".encode() if self.code else b""
 
     def take(self, line: str) -> None:
         if not self._begun:

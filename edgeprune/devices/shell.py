@@ -92,7 +92,7 @@ class Shell(ABC):
 
         Args:
             notes: a folder there (a path without blanks or quotes), in which `run/` has the process number while it
-                runs, and `said/` what it writes on stderr: to send each line as it comes would disturb what it measures.
+                runs, and `said/` what it writes on stderr: to send each line at once would disturb what it measures.
 
         Raises:
             DeviceLost: the connection broke off, or the device does not answer any more.
