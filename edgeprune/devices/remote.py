@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import IO
 from uuid import uuid4
 
 import platformdirs
@@ -24,6 +23,7 @@ from edgeprune.devices.conditions import Conditions
 from edgeprune.devices.failures import too_late, too_long
 from edgeprune.devices.lease import Lease
 from edgeprune.devices.reading import CONDITIONS_SCRIPT, facts_script, read_conditions, read_facts
+from edgeprune.devices.scripts import QUICK, SHA256, add, digests, escaped, instructions, made, touched
 from edgeprune.devices.shell import Answer, Shell
 from edgeprune.devices.store import file_sha256
 from edgeprune.errors import DeviceError, DeviceLost
@@ -31,20 +31,12 @@ from edgeprune.errors import DeviceError, DeviceLost
 LARGE = 1 << 20  # bytes; larger files go over alone, and go on where they were broken off
 SLOWEST = 100_000  # bytes a second; slower than this a transfer is given up
 SAFE = re.compile(r"[A-Za-z0-9._/=+-]+")
-CLOCKS_S = 3600  # that a device's clock may be behind ours; by more, what is there is compared more often
 DAMAGED = 21  # exit code of our own for files that did not arrive as they were sent
 PULL_S = 900.0
 FORGET_DAYS = 30  # what was put there longer ago is removed; test images after a day
 LONG_S = 300.0  # for what a slow disk may take
 RECONNECT_POLL_S = 0.5
 MAKE_ROOM = "make room on the device (`edgeprune devices clean` removes what edgeprune keeps there)"
-PRINTF = tuple(  # each byte as `printf` takes it, so that no shell sees more than a word in quotes
-    {"%": "%%", "\\": "\\\\"}.get(chr(byte), chr(byte)) if 32 <= byte < 127 and chr(byte) != "'" else f"\\{byte:03o}"
-    for byte in range(256)
-)
-# A busybox that is there starts in a third of the time that other tools take to load their libraries.
-QUICK = "busybox sha256sum </dev/null >/dev/null 2>&1 && busybox rm -f /nonexistent && echo busybox || echo"
-SHA256 = "S=sha256sum; command -v $S >/dev/null || S='shasum -a 256'"  # macOS has the second
 
 
 class RemoteDevice(Device):
@@ -70,7 +62,7 @@ class RemoteDevice(Device):
         self._quick = ""  # see QUICK
         self._facts: DeviceFacts | None = None
         self._seen: dict[str, tuple[str, str]] = {}  # path there -> (its sha256, a file there that is younger)
-        self._losses = 0  # of the connection, when that was so
+        self._losses = 0  # of sessions, up to then
         locks = Path(platformdirs.user_cache_dir("edgeprune")) / "devices" / "leases"
         self._lease = Lease(locks / hashlib.sha256(shell.device_id.encode()).hexdigest()[:24], shell.device_id)
         self._swept = False
@@ -282,23 +274,23 @@ class RemoteDevice(Device):
     def _unseen(self, wanted: Mapping[str, str]) -> list[str]:
         """The paths there (by their sha256) that were not compared in this connection, or were touched since: costs no
         process there."""
-        if self._shell.losses != self._losses:
-            self._seen.clear()
+        known = [path for path, digest in wanted.items() if path in self._seen and self._seen[path][0] == digest]
+        if not known:
+            return list(wanted)
+        looks = (f"[ -f {path} ] && [ {self._seen[path][1]} -nt {path} ] || echo {path}" for path in known)
+        changed = self._asked("; ".join(looks), step="looking what is there").text.split()
+        if self._shell.losses != self._losses:  # it may have been off meanwhile
             self._losses = self._shell.losses
-        known = [
-            (path, self._seen[path][1]) for path, digest in wanted.items() if self._seen.get(path, "")[:1] == (digest,)
-        ]
-        looks = (f"[ -f {path} ] && [ {younger} -nt {path} ] || echo {path}" for path, younger in known)
-        touched = self._asked("; ".join(looks), step="looking what is there").text.split() if known else []
-        untouched = {path for path, _ in known}.difference(touched)
-        return [path for path in wanted if path not in untouched]
+            self._seen.clear()
+            return list(wanted)
+        return [path for path in wanted if path not in known or path in changed]
 
     def _differing(self, paths: Sequence[str], wanted: Mapping[str, tuple[str, int]]) -> list[str]:
         """The paths there whose content is not the wanted one."""
         if not paths:
             return []
         younger = self._younger()
-        sums = self._sums(paths, before=_touched(younger))
+        sums = self._sums(paths, before=touched(younger))
         same = [path for path in paths if sums.get(path) == wanted[path][0]]
         self._seen |= {path: (wanted[path][0], younger) for path in same}
         return [path for path in paths if path not in same]
@@ -315,7 +307,7 @@ class RemoteDevice(Device):
 
     def _sums(self, paths: Sequence[str], *, before: str = "true") -> dict[str, str]:
         """sha256 of those that are there, taken after a command."""
-        return _digests(self._listed(f"{before}; {SHA256}; xargs $S 2>/dev/null", paths, step="comparing checksums"))
+        return digests(self._listed(f"{before}; {SHA256}; xargs $S 2>/dev/null", paths, step="comparing checksums"))
 
     def _listed(self, script: str, paths: Sequence[str], *, step: str) -> list[str]:
         """Lines that a script answers to paths on its stdin (they hold no blanks: see SAFE)."""
@@ -330,20 +322,20 @@ class RemoteDevice(Device):
         step, own = f"pushing {len(files)} files", f"{self.folder}/jobs/"
         places = {path: path if path.startswith(own) else f"{self.folder}/push/{uuid4().hex}" for path in files}
         folders = sorted({str(PurePosixPath(path).parent) for path in (*places, *places.values())})
-        writes = [f"printf '{_escaped(local.read_bytes())}' >{places[path]}" for path, local in files.items()]
-        summed = f"{self._quick} $S {' '.join(places.values())}"
-        script = f"{SHA256}; {_made(folders)} && {' && '.join(writes)} && {summed}"
+        writes = [f"printf '{escaped(local.read_bytes())}' >{places[path]}" for path, local in files.items()]
+        summed = f"{f'{self._quick} sha256sum' if self._quick else '$S'} {' '.join(places.values())}"
+        script = f"{SHA256}; {made(folders)} && {' && '.join(writes)} && {summed}"
         answer = self._shell.ask(script, step=step)
         if answer.exit_code:
             self._full_or_failed(answer, step, sum(wanted[path][1] for path in files), " ".join(places.values()))
-        digests = _digests(answer.text.splitlines())
-        if any(digests.get(place) != wanted[path][0] for path, place in places.items()):
+        arrived = digests(answer.text.splitlines())
+        if any(arrived.get(place) != wanted[path][0] for path, place in places.items()):
             self._asked(f"rm -f {' '.join(places.values())}", step=step)
             raise self._damaged(step)
         if moved := {path: place for path, place in places.items() if path != place}:
             younger = self._younger()
             moves = " && ".join(f"mv -f {place} {path}" for path, place in moved.items())
-            self._asked(f"{_touched(younger)} && {moves}", step=step)
+            self._asked(f"{touched(younger)} && {moves}", step=step)
             self._seen |= {path: (wanted[path][0], younger) for path in moved}
 
     def _push_small(self, files: Mapping[str, Path], wanted: Mapping[str, tuple[str, int]]) -> None:
@@ -353,15 +345,15 @@ class RemoteDevice(Device):
             with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar:
                 for number, (path, local) in enumerate(files.items()):
                     with local.open("rb") as content:
-                        _add(tar, f"{number}/{PurePosixPath(path).name}", content, wanted[path][1])
-                sums, moves = (text.encode() for text in _instructions(list(files), wanted))
-                _add(tar, "sums", io.BytesIO(sums), len(sums))
-                _add(tar, "moves", io.BytesIO(moves), len(moves))
+                        add(tar, f"{number}/{PurePosixPath(path).name}", content, wanted[path][1])
+                sums, moves = (text.encode() for text in instructions(list(files), wanted))
+                add(tar, "sums", io.BytesIO(sums), len(sums))
+                add(tar, "moves", io.BytesIO(moves), len(moves))
             size = stream.tell()
             stream.seek(0)
             script = (
                 f"{SHA256}; mkdir -p {staging} && cd {staging} && tar -xf - && "
-                f"{{ $S -c sums >/dev/null || exit {DAMAGED}; }} && {_touched(younger)} && "
+                f"{{ $S -c sums >/dev/null || exit {DAMAGED}; }} && {touched(younger)} && "
                 f"sh moves && cd .. && rm -rf {staging}"
             )
             answer = self._shell.ask(f"( {script} )", step=step, stdin=stream, timeout_s=60 + size / SLOWEST)
@@ -389,10 +381,9 @@ class RemoteDevice(Device):
             if answer.exit_code:
                 self._full_or_failed(answer, step, size, partial)
             if self._sums([partial]).get(partial) == digest:
-                made, younger = _made([str(PurePosixPath(path).parent)]), self._younger()
-                self._asked(
-                    f"{made} && chmod 755 {partial} && {_touched(younger)} && mv -f {partial} {path}", step=step
-                )
+                folders, younger = [str(PurePosixPath(path).parent)], self._younger()
+                moved = f"chmod 755 {partial} && {touched(younger)} && mv -f {partial} {path}"
+                self._asked(f"{made(folders)} && {moved}", step=step)
                 self._seen[path] = digest, younger
                 return
         raise DeviceLost(f"{step}: it does not arrive as it was sent", where=self.id, hint="check the connection")
@@ -435,47 +426,6 @@ class RemoteDevice(Device):
     def _failed(self, answer: Answer, step: str) -> DeviceError:
         said = last_lines(answer.stderr_tail) or f"exit code {answer.exit_code}"
         return DeviceError(f"{step} failed: {said}", where=self.id, hint="check the device's disk and rights")
-
-
-def _add(tar: tarfile.TarFile, name: str, content: IO[bytes], size: int) -> None:
-    entry = tarfile.TarInfo(name)
-    entry.size, entry.mode, entry.mtime = size, 0o755, int(time.time() - CLOCKS_S)
-    tar.addfile(entry, content)
-
-
-def _instructions(paths: Sequence[str], wanted: Mapping[str, tuple[str, int]]) -> tuple[str, str]:
-    """(checksums as `sha256sum -c` reads them, a script that moves the files into place)."""
-    sums = "".join(f"{wanted[path][0]}  {number}/{PurePosixPath(path).name}\n" for number, path in enumerate(paths))
-    folders: dict[str, list[int]] = {}
-    for number, path in enumerate(paths):
-        folders.setdefault(str(PurePosixPath(path).parent), []).append(number)
-    moves = "".join(
-        f"mkdir -p {folder} && mv -f {' '.join(f'{number}/*' for number in numbers)} {folder}/ || exit 1\n"
-        for folder, numbers in folders.items()
-    )
-    return sums, moves
-
-
-def _made(folders: Sequence[str]) -> str:
-    """A script that makes folders, without a process where they are there."""
-    there = " && ".join(f"[ -d {folder} ]" for folder in folders)
-    return f"{{ {there} || mkdir -p {' '.join(folders)}; }}"
-
-
-def _touched(file: str) -> str:
-    """A script that makes an empty file. (`:` would end the whole session where it cannot.)"""
-    return f"{_made([str(PurePosixPath(file).parent)])} && printf '' >{file}"
-
-
-def _escaped(content: bytes) -> str:
-    """Bytes as the format of the shell's `printf`, in single quotes."""
-    return "".join(PRINTF[byte] for byte in content)
-
-
-def _digests(lines: Sequence[str]) -> dict[str, str]:
-    """sha256 by path, from what `sha256sum` prints."""
-    rows = (line.split(None, 1) for line in lines)
-    return {row[1].strip().removeprefix("*"): row[0] for row in rows if len(row) == 2}
 
 
 def _cut_digest(file: Path) -> str:

@@ -11,7 +11,7 @@ import tempfile
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
@@ -80,7 +80,7 @@ class Shell(ABC):
     def post(self, script: str) -> None:
         """Have a short script run without waiting for it, before those that are asked after it. Whether it went well,
         and whether it was run at all, is not told."""
-        with suppress(DeviceError), self._session() as session:
+        with self._session() as session:
             session.post(script)
 
     def stream(
