@@ -1,7 +1,7 @@
 """A shell on a device, reached by a client program of this machine (adb, ssh): the little that both have in common.
 
-What goes over is a POSIX script, made by us: words that come from elsewhere are quoted (`shlex.quote`, or escaped as the
-format of `printf`) or travel on stdin, so that no shell ever interprets them.
+What goes over is a POSIX script, made by us: words that come from elsewhere are quoted (`shlex.quote`, or escaped as
+the format of `printf`) or travel on stdin, so that no shell ever interprets them.
 """
 
 from __future__ import annotations
