@@ -173,7 +173,7 @@ def run_job(
         DeviceError: the device is in use, was lost, its runtime does not start, or the time was up.
     """
     _check(job)
-    stem = f"jobs/{uuid.uuid4().hex}"
+    stem = f"jobs/{uuid.uuid4().hex[:16]}"  # with a digest after it, a name that a tar file can hold
     with device.lease(wait_s=LEASE_WAIT_S):
         try:
             return _Progress(device, job, stem, timeout_s, on_event).run()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,10 +16,13 @@ import pytest
 
 from edgeprune.devices.base import LITTLE
 from edgeprune.devices.child import TooLate
+from edgeprune.devices.jobs import Case, Job, Timing, run_job
 from edgeprune.devices.remote import RemoteDevice
 from edgeprune.devices.session import Session, SessionEnded
 from edgeprune.devices.shell import Shell
 from edgeprune.errors import DeviceError, DeviceLost
+from edgeprune.latency.tflite_writer import write_operation
+from edgeprune.structure.operations import OpSignature
 
 EVERY_BYTE = bytes(range(256)) * 3 + b"%d 100%\\045 '\\ \0\0008 -n\r\n\n"
 SHELLS = [name for name in ("sh", "dash", "bash", "mksh", "busybox") if shutil.which(name)]
@@ -241,3 +245,16 @@ def test_a_killed_client_is_noticed(session: Session) -> None:
     client.send_signal(signal.SIGKILL)
     with pytest.raises(SessionEnded):
         said(session, "true")
+
+
+@pytest.mark.parametrize("count", [1, 6])
+def test_a_job_runs_with_little_models_whether_few_or_many(shell: Here, tmp_path: Path, count: int) -> None:
+    remote = RemoteDevice(shell, kind="ssh", folder=str(tmp_path / "work"), python=sys.executable)
+    for number in range(count):  # six are more than go in the text of a script
+        write_operation(OpSignature("linear", 32, 24 + number), tmp_path / f"{number}.tflite")
+    cases = tuple(Case(str(number), tmp_path / f"{number}.tflite") for number in range(count))
+    timing = Timing("sequential", 1, False, warm_up_runs=1, warm_up_s=0.0, min_runs=1, min_s=0.0, max_samples=1)
+    result = run_job(remote, Job("litert", cases, timing=timing))
+    assert [len(case.visits) for case in result.cases.values()] == [1] * count
+    remote.close()
+    assert list((tmp_path / "work" / "jobs").iterdir()) == []
