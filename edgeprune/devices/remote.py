@@ -77,9 +77,9 @@ class RemoteDevice(Device):
         if not self._folder:
             home, _, rest = self._wanted_folder.partition("/")
             place = f'"$HOME"/{shlex.quote(rest)}' if home == "$HOME" else shlex.quote(self._wanted_folder)
+            rooms = " ".join(f"{place}/{name}" for name in ("push", "seen", "run", "said"))
             answer = self._asked(
-                f"mkdir -p {place}/push {place}/seen && cd {place} && pwd -P && {{ {QUICK}; }}",
-                step="making the work folder",
+                f"mkdir -p {rooms} && cd {place} && pwd -P && {{ {QUICK}; }}", step="making the work folder"
             )
             folder, self._quick = answer.text.splitlines()
             if not SAFE.fullmatch(folder):
