@@ -127,6 +127,7 @@ class AdbShell(Shell):
 
     def reconnect(self) -> None:
         """Connect anew: an old connection to a device that has gone looks sound until something is sent over it."""
+        super().reconnect()
         if ":" in self._serial and self._serial in attached():
             _run([self._client, "disconnect", self._serial])
         self.connect()

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from edgeprune.devices.conditions import Conditions
 
 RunnerKind = Literal["python", "native", "app"]
+LITTLE = 16 << 10  # bytes; to look whether so little is there takes longer than to send it
 
 
 class DeviceFacts(BaseModel):
@@ -93,8 +94,10 @@ class Device(ABC):
         """Copy a file from there; `local` is replaced in one step."""
 
     @abstractmethod
-    def remove(self, remote: str) -> None:
-        """Remove a file or folder there; nothing there is no error."""
+    def remove(self, remote: str, *, wait: bool = True) -> None:
+        """Remove a file or folder there or, where `remote` ends with a star, all whose names begin so; nothing there is
+        no error. `wait`: until they are gone; otherwise it goes on while others work, and should the connection break
+        off, they are removed some days later."""
 
     @abstractmethod
     def clean(self) -> None:

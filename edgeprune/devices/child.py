@@ -36,14 +36,12 @@ def run_lines(
     cwd: Path | None = None,
     silence_s: float | None = None,
     on_silence: Callable[[], None] | None = None,
-    end_all: bool = True,
 ) -> Completed:
     """Run a command with nothing on stdin; each line of stdout goes to `on_line` as it comes. What is left of a line
     that was cut off is dropped.
 
-    The child and all it started are ended when the time is up, when `on_line` or `on_silence` raise, or when the
-    caller is interrupted; `end_all`: what it has started after a normal end, too. `on_silence` is called whenever
-    nothing came for `silence_s` seconds.
+    The child and all it started are ended at its end, when the time is up, when `on_line` or `on_silence` raise (that
+    is called whenever nothing came for `silence_s` seconds), or when the caller is interrupted.
 
     Raises:
         TooLate, TooLong: it was ended.
@@ -62,34 +60,44 @@ def run_lines(
     assert process.stderr is not None
     try:
         with process.stdout, process.stderr:
-            tail = _read(process.stdout, process.stderr, on_line, deadline, silence_s, on_silence)
+            tail = read_lines(process, on_line, deadline=deadline, silence_s=silence_s, on_silence=on_silence)
         try:
             exit_code = process.wait(max(0.1, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             raise TooLate from None
-    except BaseException:
-        end_group(process)
-        raise
-    if end_all:
+    finally:
         end_group(process)
     return Completed(exit_code, tail.decode(errors="replace"))
 
 
-def _read(
-    stdout: IO[bytes],
-    stderr: IO[bytes],
+def read_lines(
+    process: subprocess.Popen[bytes],
     on_line: Callable[[str], None],
+    *,
     deadline: float,
-    silence_s: float | None,
-    on_silence: Callable[[], None] | None,
+    send: bytes = b"",
+    done: Callable[[], bool] = lambda: False,
+    last: Callable[[], bytes | None] = lambda: None,
+    silence_s: float | None = None,
+    on_silence: Callable[[], None] | None = None,
 ) -> bytes:
-    """Read both until stdout ends; returns the last of stderr."""
+    """Read both outputs of a child until stdout ends or `done` says so; returns the last of stderr, up to `last` where
+    it is told. `send` goes to its stdin meanwhile (which must not block). `on_silence` is called whenever nothing came
+    for `silence_s` seconds.
+
+    Raises:
+        TooLate, TooLong
+    """
+    assert process.stdout is not None
+    assert process.stderr is not None
     held, tail = bytearray(), b""
     heard = time.monotonic()
     with selectors.DefaultSelector() as selector:
-        selector.register(stdout, selectors.EVENT_READ)
-        selector.register(stderr, selectors.EVENT_READ)
-        while stdout in selector.get_map():
+        selector.register(process.stdout, selectors.EVENT_READ)
+        selector.register(process.stderr, selectors.EVENT_READ)
+        if send and process.stdin is not None:
+            selector.register(process.stdin, selectors.EVENT_WRITE)
+        while process.stdout in selector.get_map() and not done():
             now = time.monotonic()
             if now >= deadline:
                 raise TooLate
@@ -100,22 +108,44 @@ def _read(
                 heard = time.monotonic()
                 continue
             for key, _ in selector.select(min(deadline, quiet_until) - now):
+                if key.fileobj is process.stdin:
+                    send = _sent(key.fd, send)
+                    if not send:
+                        selector.unregister(key.fileobj)
+                    continue
                 block = os.read(key.fd, BLOCK)
                 if not block:
                     selector.unregister(key.fileobj)
-                elif key.fileobj is stderr:
+                elif key.fileobj is process.stderr:
                     tail = (tail + block)[-STDERR_TAIL:]
                 else:
                     heard = time.monotonic()
                     held = _lines(held + block, on_line)
-        until = time.monotonic() + LINGER_S
-        while stderr in selector.get_map() and time.monotonic() < until:
-            for key, _ in selector.select(LINGER_S / 10):
-                block = os.read(key.fd, BLOCK)
-                tail = (tail + block)[-STDERR_TAIL:]
+    return _rest(process.stderr, tail, last())
+
+
+def _rest(stderr: IO[bytes], tail: bytes, last: bytes | None) -> bytes:
+    """Read stderr up to its end, or to what is its last; not for ever: another process may hold it open."""
+    until = time.monotonic() + LINGER_S
+    with selectors.DefaultSelector() as selector:
+        selector.register(stderr, selectors.EVENT_READ)
+        while time.monotonic() < until and not (last is not None and tail.endswith(last)):
+            for _ in selector.select(LINGER_S / 10):
+                block = os.read(stderr.fileno(), BLOCK)
                 if not block:
-                    selector.unregister(stderr)
+                    return tail
+                tail = (tail + block)[-STDERR_TAIL:]
     return tail
+
+
+def _sent(descriptor: int, data: bytes) -> bytes:
+    """Write what fits; returns the rest: nothing once nobody reads any more."""
+    try:
+        return data[os.write(descriptor, data[:BLOCK]) :]
+    except BlockingIOError:
+        return data
+    except BrokenPipeError:
+        return b""
 
 
 def _lines(held: bytearray, on_line: Callable[[str], None]) -> bytearray:

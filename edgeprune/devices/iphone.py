@@ -131,11 +131,13 @@ class IPhone(Device):
         finally:
             partial.unlink(missing_ok=True)
 
-    def remove(self, remote: str) -> None:
-        """Remove a file or folder there; nothing there is no error."""
-        path = self.path(remote)
-        self._ask_app(remove=[path])
-        self._verified = {p: v for p, v in self._verified.items() if p != path and not p.startswith(f"{path}/")}
+    def remove(self, remote: str, *, wait: bool = True) -> None:  # noqa: ARG002
+        """Remove a file or folder there, or all whose names begin so; nothing there is no error. They are gone at once,
+        whether it is waited for or not."""
+        path, star = self.path(remote.removesuffix("*")), "*" if remote.endswith("*") else ""
+        self._ask_app(remove=[path + star])
+        within = path if star else f"{path}/"
+        self._verified = {p: v for p, v in self._verified.items() if p != path and not p.startswith(within)}
 
     def clean(self) -> None:
         """Remove all that was sent."""

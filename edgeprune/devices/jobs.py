@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from edgeprune.devices.base import Completed, Device
+from edgeprune.devices.base import LITTLE, Completed, Device
 from edgeprune.devices.child import last_lines
 from edgeprune.devices.conditions import Conditions, RuntimeBuild, RuntimeName
 from edgeprune.devices.runners import runner_for
@@ -173,13 +173,13 @@ def run_job(
         DeviceError: the device is in use, was lost, its runtime does not start, or the time was up.
     """
     _check(job)
-    folder = f"jobs/{uuid.uuid4().hex}"
+    stem = f"jobs/{uuid.uuid4().hex[:16]}"  # with a digest after it, a name that a tar file can hold
     with device.lease(wait_s=LEASE_WAIT_S):
         try:
-            return _Progress(device, job, folder, timeout_s, on_event).run()
+            return _Progress(device, job, stem, timeout_s, on_event).run()
         finally:
             with suppress(DeviceError):  # a device that was lost keeps it for some days (see RemoteDevice)
-                device.remove(folder)
+                device.remove(f"{stem}*", wait=False)
 
 
 def _check(job: Job) -> None:
@@ -197,11 +197,11 @@ class _Progress:
         self,
         device: Device,
         job: Job,
-        folder: str,
+        stem: str,
         timeout_s: float,
         on_event: Callable[[dict[str, Any]], None] | None,
     ) -> None:
-        self._device, self._job, self._folder, self._timeout_s = device, job, folder, timeout_s
+        self._device, self._job, self._stem, self._timeout_s = device, job, stem, timeout_s
         self._on_event = on_event
         self._results = {case.id: CaseResult(case.id) for case in job.cases}
         self._current: str | None = None
@@ -241,7 +241,7 @@ class _Progress:
         files = dict(runner.files)
         with tempfile.TemporaryDirectory(prefix="edgeprune-job-") as scratch:
             job = {**runner.job, **self._head(), "cases": self._cases(files, Path(scratch))}
-            remote, local = f"{self._folder}/job-{number}.json", Path(scratch) / "job.json"
+            remote, local = f"{self._stem}-job-{number}.json", Path(scratch) / "job.json"
             local.write_text(json.dumps(job), encoding="utf-8")
             self._device.push_all({**files, remote: local})
         self._current, self._ended, self._unreadable = None, False, None
@@ -285,7 +285,7 @@ class _Progress:
                 np.save(local, np.ascontiguousarray(case.inputs), allow_pickle=False)
                 remote = f"inputs/{file_sha256(local)}.npy"  # kept there: the next file is asked the same
                 files[remote] = local
-                outputs = f"{self._folder}/outputs-{numbers[case.id]}.npy"
+                outputs = f"{self._stem}-outputs-{numbers[case.id]}.npy"
                 entry |= {"inputs": self._device.path(remote), "outputs": self._device.path(outputs)}
             found.append(entry)
         return found
@@ -311,7 +311,8 @@ class _Progress:
             folder = f"models/{self._digests[model]}"
             files |= {f"{folder}/{model.name}": model, f"{folder}/{weights.name}": weights}
             return f"{folder}/{model.name}"
-        remote = f"models/{self._digests[model]}{model.suffix}"
+        name = f"{self._digests[model]}{model.suffix}"
+        remote = f"{self._stem}-{name}" if model.stat().st_size <= LITTLE else f"models/{name}"
         files[remote] = model
         return remote
 

@@ -72,13 +72,15 @@ class LocalDevice(Device):
         except OSError as error:
             raise self._lost(f"pulling {remote}", error) from error
 
-    def remove(self, remote: str) -> None:
-        """Remove a file or folder of the work folder; nothing there is no error."""
+    def remove(self, remote: str, *, wait: bool = True) -> None:  # noqa: ARG002
+        """Remove a file or folder of the work folder, or all whose names begin so; nothing there is no error. They are
+        gone at once, whether it is waited for or not."""
         path = self._folder / self._relative(remote)
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        for found in path.parent.glob(path.name):
+            if found.is_dir():
+                shutil.rmtree(found, ignore_errors=True)
+            else:
+                found.unlink(missing_ok=True)
 
     def clean(self) -> None:
         """Remove everything in the work folder but the lease, which is held."""

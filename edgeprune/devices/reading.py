@@ -43,15 +43,18 @@ _FACTS = "; ".join(
     )
 )
 
-CONDITIONS_SCRIPT = "; ".join(
+CONDITIONS_SCRIPT = "; ".join(  # the shell reads what it can itself: a process would warm what it asks about
     (
-        "echo @@load; cat /proc/loadavg",
-        "echo @@stat; head -n 1 /proc/stat; getconf CLK_TCK 2>/dev/null",
-        "echo @@uptime; cat /proc/uptime",
-        "echo @@cpus; getconf _NPROCESSORS_CONF 2>/dev/null || nproc",
-        "echo @@frequency; cat /sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq 2>/dev/null",
-        "echo @@thermal; for z in /sys/class/thermal/thermal_zone*; do [ -r $z/temp ] && "
-        'echo "${z##*/}:$(cat $z/type 2>/dev/null) $(cat $z/temp 2>/dev/null)"; done',
+        'get() { l=; { IFS= read -r l <"$1"; } 2>/dev/null; }',
+        'first() { get "$1"; [ -z "$l" ] || echo "$l"; }',
+        "echo @@load; first /proc/loadavg",
+        "echo @@stat; first /proc/stat; getconf CLK_TCK 2>/dev/null",
+        "echo @@uptime; first /proc/uptime",
+        "echo @@cpus; set -- /sys/devices/system/cpu/cpu[0-9]*; "
+        "if [ -e $1 ]; then echo $#; else getconf _NPROCESSORS_CONF 2>/dev/null || nproc; fi",
+        "echo @@frequency; for f in /sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq; do first $f; done",
+        "echo @@thermal; for z in /sys/class/thermal/thermal_zone*; do [ -r $z/temp ] || continue; "
+        'get $z/type; n=$l; get $z/temp; echo "${z##*/}:$n $l"; done',
         "echo @@battery; command -v dumpsys >/dev/null && dumpsys battery",
         "echo @@thermalservice; command -v dumpsys >/dev/null && dumpsys thermalservice",
         "echo @@power; command -v dumpsys >/dev/null && dumpsys power | grep mWakefulness=",

@@ -13,17 +13,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import IO
 from uuid import uuid4
 
 import platformdirs
 
-from edgeprune.devices.base import Completed, Device, DeviceFacts, RunnerKind
+from edgeprune.devices.base import LITTLE, Completed, Device, DeviceFacts, RunnerKind
 from edgeprune.devices.child import TooLate, TooLong, last_lines
 from edgeprune.devices.conditions import Conditions
 from edgeprune.devices.failures import too_late, too_long
 from edgeprune.devices.lease import Lease
 from edgeprune.devices.reading import CONDITIONS_SCRIPT, facts_script, read_conditions, read_facts
+from edgeprune.devices.scripts import QUICK, SHA256, add, digests, escaped, instructions, made, touched
 from edgeprune.devices.shell import Answer, Shell
 from edgeprune.devices.store import file_sha256
 from edgeprune.errors import DeviceError, DeviceLost
@@ -37,7 +37,6 @@ FORGET_DAYS = 30  # what was put there longer ago is removed; test images after 
 LONG_S = 300.0  # for what a slow disk may take
 RECONNECT_POLL_S = 0.5
 MAKE_ROOM = "make room on the device (`edgeprune devices clean` removes what edgeprune keeps there)"
-SHA256 = "S=$(command -v sha256sum) || S='shasum -a 256'"  # macOS has the second
 
 
 class RemoteDevice(Device):
@@ -60,8 +59,10 @@ class RemoteDevice(Device):
     ) -> None:
         self._shell, self._kind, self._python, self._runner = shell, kind, python, runner
         self._wanted_folder, self._folder = folder, ""
+        self._quick = ""  # see QUICK
         self._facts: DeviceFacts | None = None
-        self._verified: dict[str, tuple[str, int]] = {}  # path there -> (sha256, size) seen in this process
+        self._seen: dict[str, tuple[str, str]] = {}  # path there -> (its sha256, a file there that is younger)
+        self._losses = 0  # of sessions, up to then
         locks = Path(platformdirs.user_cache_dir("edgeprune")) / "devices" / "leases"
         self._lease = Lease(locks / hashlib.sha256(shell.device_id.encode()).hexdigest()[:24], shell.device_id)
         self._swept = False
@@ -76,10 +77,11 @@ class RemoteDevice(Device):
         if not self._folder:
             home, _, rest = self._wanted_folder.partition("/")
             place = f'"$HOME"/{shlex.quote(rest)}' if home == "$HOME" else shlex.quote(self._wanted_folder)
+            rooms = " ".join(f"{place}/{name}" for name in ("push", "seen", "run", "said"))
             answer = self._asked(
-                f"mkdir -p {place}/push {place}/run && cd {place} && pwd -P", step="making the work folder"
+                f"mkdir -p {rooms} && cd {place} && pwd -P && {{ {QUICK}; }}", step="making the work folder"
             )
-            folder = answer.text.strip()
+            folder, self._quick = answer.text.splitlines()
             if not SAFE.fullmatch(folder):
                 raise DeviceError(
                     f"its work folder {folder!r} has letters that scripts cannot take",
@@ -115,16 +117,19 @@ class RemoteDevice(Device):
     def push_all(self, files: Mapping[str, Path]) -> None:
         """Copy files there, by their paths there; each is checked, and skipped when the same content is there.
 
-        Large files go over alone and go on where an earlier try was broken off; small ones together.
+        Large files go over alone and go on where an earlier try was broken off; small ones together; the least in the
+        text of a script.
         """
         paths = {self.path(remote): local for remote, local in files.items()}
         try:
             wanted = {path: (file_sha256(local), local.stat().st_size) for path, local in paths.items()}
         except OSError as error:
             raise DeviceError(f"cannot read {error.filename}: {error.strerror}", where=self.id) from error
-        missing = self._missing(wanted)
-        if not missing:
-            return
+        unseen = self._unseen({path: digest for path, (digest, _) in wanted.items()})
+        least = [path for path in unseen if wanted[path][1] <= LITTLE and not os.access(paths[path], os.X_OK)]
+        if sum(wanted[path][1] for path in least) > LITTLE:
+            least = []
+        missing = self._differing([path for path in unseen if path not in least], wanted)
         needed = sum(wanted[path][1] for path in missing)
         if needed > LARGE:
             begun = self._sizes([f"{self.folder}/push/{wanted[path][0]}.part" for path in missing])
@@ -134,7 +139,8 @@ class RemoteDevice(Device):
         small = [path for path in missing if wanted[path][1] <= LARGE]
         if small:
             self._push_small({path: paths[path] for path in small}, wanted)
-        self._verified |= {path: wanted[path] for path in missing}
+        if least:
+            self._push_least({path: paths[path] for path in least}, wanted)
 
     def pull(self, remote: str, local: Path) -> None:
         """Copy a file from there; `local` is replaced in one step, once the checksums agree."""
@@ -155,17 +161,21 @@ class RemoteDevice(Device):
         finally:
             partial.unlink(missing_ok=True)
 
-    def remove(self, remote: str) -> None:
-        """Remove a file or folder of the work folder; nothing there is no error."""
-        path = self.path(remote)
-        self._asked(f"rm -rf {shlex.quote(path)}", step=f"removing {remote}", check=False, timeout_s=LONG_S)
-        self._verified = {p: v for p, v in self._verified.items() if p != path and not p.startswith(f"{path}/")}
+    def remove(self, remote: str, *, wait: bool = True) -> None:
+        """Remove a file or folder of the work folder, or all whose names begin so; nothing there is no error."""
+        path = self.path(remote.removesuffix("*"))
+        gone = f"{path}*" if remote.endswith("*") else path
+        if wait:
+            self._asked(f"rm -rf {gone}", step=f"removing {remote}", check=False, timeout_s=LONG_S)
+        else:
+            self._shell.post(f"{self._quick} rm -rf {gone}")
+        self._seen = {known: seen for known, seen in self._seen.items() if not known.startswith(path)}
 
     def clean(self) -> None:
         """Remove the work folder; it is made anew when it is needed."""
         self._asked(f"rm -rf {shlex.quote(self.folder)}", step="cleaning", timeout_s=LONG_S)
         self._folder = ""
-        self._verified.clear()
+        self._seen.clear()
 
     def free_bytes(self) -> int:
         """What is left for files in the work folder."""
@@ -189,15 +199,13 @@ class RemoteDevice(Device):
         should the device not be reached for that, then before the next program is started.
         """
         name = PurePosixPath(argv[0]).name
-        pid_file = f"{self.folder}/run/{uuid4().hex}"
-        script = f"cd {shlex.quote(self.folder)} && exec {shlex.join(argv)}"
         try:
             return self._shell.stream(
-                f"sh -c {shlex.quote(script)}",
+                f"cd {self.folder} && exec {shlex.join(argv)}",
                 step=f"running {name}",
                 timeout_s=timeout_s,
                 on_line=on_line,
-                pid_file=pid_file,
+                notes=self.folder,
             )
         except DeviceLost:
             self._swept = False
@@ -231,7 +239,7 @@ class RemoteDevice(Device):
             DeviceError: it does not within `wait_s` seconds; says why.
         """
         deadline = time.monotonic() + wait_s
-        self._verified.clear()  # its disk may have been wiped
+        self._seen.clear()  # its disk may have been wiped
         self._folder, self._swept = "", False
         while True:
             try:
@@ -254,27 +262,42 @@ class RemoteDevice(Device):
         """
         folder = self.folder
         script = (
-            f'cd {shlex.quote(folder)} && for f in run/*; do [ -f "$f" ] || continue; read -r p <"$f"; '
+            f'cd {folder} && for f in run/*; do [ -s "$f" ] && read -r p <"$f" || continue; '
             'w=$(readlink /proc/"$p"/cwd 2>/dev/null || ps -o args= -p "$p"); '  # a Mac has no /proc
-            f'case "$w" in *{shlex.quote(folder)}*) kill -9 "$p";; esac; rm -f "$f"; done; '
+            f'case "$w" in *{folder}*) kill -9 "$p";; esac; done; rm -f run/* said/*; '
             f"find jobs push models native -mindepth 1 -maxdepth 1 -mtime +{FORGET_DAYS} -exec rm -rf {{}} + "
-            "2>/dev/null; find inputs -type f -mtime +0 -exec rm -f {} + 2>/dev/null; true"
+            "2>/dev/null; find inputs seen -type f -mtime +0 -exec rm -f {} + 2>/dev/null; true"
         )
         self._asked(script, step="ending what was left running", check=False, timeout_s=LONG_S)
         self._swept = True
 
-    def _missing(self, wanted: Mapping[str, tuple[str, int]]) -> list[str]:
+    def _unseen(self, wanted: Mapping[str, str]) -> list[str]:
+        """The paths there (by their sha256) that were not compared in this connection, or were touched since: costs no
+        process there."""
+        known = [path for path, digest in wanted.items() if path in self._seen and self._seen[path][0] == digest]
+        if not known:
+            return list(wanted)
+        looks = (f"[ -f {path} ] && [ {self._seen[path][1]} -nt {path} ] || echo {path}" for path in known)
+        changed = self._asked("; ".join(looks), step="looking what is there").text.split()
+        if self._shell.losses != self._losses:  # it may have been off meanwhile
+            self._losses = self._shell.losses
+            self._seen.clear()
+            return list(wanted)
+        return [path for path in wanted if path not in known or path in changed]
+
+    def _differing(self, paths: Sequence[str], wanted: Mapping[str, tuple[str, int]]) -> list[str]:
         """The paths there whose content is not the wanted one."""
-        known = [path for path in wanted if self._verified.get(path) == wanted[path]]
-        asked = [path for path in wanted if path not in known]
-        fine: set[str] = set()
-        if known:
-            fine |= {path for path, size in self._sizes(known).items() if size == wanted[path][1]}
-        if asked:
-            sums = self._sums(asked)
-            fine |= {path for path in asked if sums.get(path) == wanted[path][0]}
-            self._verified |= {path: wanted[path] for path in fine}
-        return [path for path in wanted if path not in fine]
+        if not paths:
+            return []
+        younger = self._younger()
+        sums = self._sums(paths, before=touched(younger))
+        same = [path for path in paths if sums.get(path) == wanted[path][0]]
+        self._seen |= {path: (wanted[path][0], younger) for path in same}
+        return [path for path in paths if path not in same]
+
+    def _younger(self) -> str:
+        """A name for an empty file that will be younger than those that it stands for, unless they are touched."""
+        return f"{self.folder}/seen/{uuid4().hex}"
 
     def _sizes(self, paths: Sequence[str]) -> dict[str, int]:
         """Sizes in bytes of those that are there."""
@@ -282,11 +305,9 @@ class RemoteDevice(Device):
         rows = (line.split() for line in lines)
         return {row[-1]: int(row[4]) for row in rows if len(row) >= 8}
 
-    def _sums(self, paths: Sequence[str]) -> dict[str, str]:
-        """sha256 of those that are there."""
-        lines = self._listed(f"{SHA256}; xargs $S 2>/dev/null", paths, step="comparing checksums")
-        rows = (line.split(None, 1) for line in lines)
-        return {row[1].strip().removeprefix("*"): row[0] for row in rows if len(row) == 2}
+    def _sums(self, paths: Sequence[str], *, before: str = "true") -> dict[str, str]:
+        """sha256 of those that are there, taken after a command."""
+        return digests(self._listed(f"{before}; {SHA256}; xargs $S 2>/dev/null", paths, step="comparing checksums"))
 
     def _listed(self, script: str, paths: Sequence[str], *, step: str) -> list[str]:
         """Lines that a script answers to paths on its stdin (they hold no blanks: see SAFE)."""
@@ -295,28 +316,52 @@ class RemoteDevice(Device):
             stdin.seek(0)
             return self._shell.ask(f"{script}; true", step=step, stdin=stdin, timeout_s=300).text.splitlines()
 
+    def _push_least(self, files: Mapping[str, Path], wanted: Mapping[str, tuple[str, int]]) -> None:
+        """A few bytes in the text of a script, checked there, then moved into place. A job's own go into place at once:
+        nobody else knows their names."""
+        step, own = f"pushing {len(files)} files", f"{self.folder}/jobs/"
+        places = {path: path if path.startswith(own) else f"{self.folder}/push/{uuid4().hex}" for path in files}
+        folders = sorted({str(PurePosixPath(path).parent) for path in (*places, *places.values())})
+        writes = [f"printf '{escaped(local.read_bytes())}' >{places[path]}" for path, local in files.items()]
+        summed = f"{f'{self._quick} sha256sum' if self._quick else '$S'} {' '.join(places.values())}"
+        script = f"{SHA256}; {made(folders)} && {' && '.join(writes)} && {summed}"
+        answer = self._shell.ask(script, step=step)
+        if answer.exit_code:
+            self._full_or_failed(answer, step, sum(wanted[path][1] for path in files), " ".join(places.values()))
+        arrived = digests(answer.text.splitlines())
+        if any(arrived.get(place) != wanted[path][0] for path, place in places.items()):
+            self._asked(f"rm -f {' '.join(places.values())}", step=step)
+            raise self._damaged(step)
+        if moved := {path: place for path, place in places.items() if path != place}:
+            younger = self._younger()
+            moves = " && ".join(f"mv -f {place} {path}" for path, place in moved.items())
+            self._asked(f"{touched(younger)} && {moves}", step=step)
+            self._seen |= {path: (wanted[path][0], younger) for path in moved}
+
     def _push_small(self, files: Mapping[str, Path], wanted: Mapping[str, tuple[str, int]]) -> None:
         """Many files as one stream into a folder of their own, checked there, then moved into place: in one go."""
-        staging, step = f"{self.folder}/push/{uuid4().hex}", f"pushing {len(files)} files"
+        staging, step, younger = f"{self.folder}/push/{uuid4().hex}", f"pushing {len(files)} files", self._younger()
         with tempfile.TemporaryFile() as stream:
             with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar:
                 for number, (path, local) in enumerate(files.items()):
                     with local.open("rb") as content:
-                        _add(tar, f"{number}/{PurePosixPath(path).name}", content, wanted[path][1])
-                sums, moves = (text.encode() for text in _instructions(list(files), wanted))
-                _add(tar, "sums", io.BytesIO(sums), len(sums))
-                _add(tar, "moves", io.BytesIO(moves), len(moves))
+                        add(tar, f"{number}/{PurePosixPath(path).name}", content, wanted[path][1])
+                sums, moves = (text.encode() for text in instructions(list(files), wanted))
+                add(tar, "sums", io.BytesIO(sums), len(sums))
+                add(tar, "moves", io.BytesIO(moves), len(moves))
             size = stream.tell()
             stream.seek(0)
             script = (
                 f"{SHA256}; mkdir -p {staging} && cd {staging} && tar -xf - && "
-                f"{{ $S -c sums >/dev/null || exit {DAMAGED}; }} && sh moves && cd .. && rm -rf {staging}"
+                f"{{ $S -c sums >/dev/null || exit {DAMAGED}; }} && {touched(younger)} && "
+                f"sh moves && cd .. && rm -rf {staging}"
             )
             answer = self._shell.ask(f"( {script} )", step=step, stdin=stream, timeout_s=60 + size / SLOWEST)
         if answer.exit_code == DAMAGED:
-            raise DeviceLost(f"{step}: they did not arrive as they were sent", where=self.id, hint="try again")
+            raise self._damaged(step)
         if answer.exit_code:
             self._full_or_failed(answer, step, size, staging)
+        self._seen |= {path: (wanted[path][0], younger) for path in files}
 
     def _push_large(self, local: Path, path: str, digest: str, size: int) -> None:
         """One file, appended to what an earlier try brought over, checked, then moved into place."""
@@ -336,10 +381,15 @@ class RemoteDevice(Device):
             if answer.exit_code:
                 self._full_or_failed(answer, step, size, partial)
             if self._sums([partial]).get(partial) == digest:
-                folder = PurePosixPath(path).parent
-                self._asked(f"mkdir -p {folder} && chmod 755 {partial} && mv -f {partial} {path}", step=step)
+                folders, younger = [str(PurePosixPath(path).parent)], self._younger()
+                moved = f"chmod 755 {partial} && {touched(younger)} && mv -f {partial} {path}"
+                self._asked(f"{made(folders)} && {moved}", step=step)
+                self._seen[path] = digest, younger
                 return
         raise DeviceLost(f"{step}: it does not arrive as it was sent", where=self.id, hint="check the connection")
+
+    def _damaged(self, step: str) -> DeviceLost:
+        return DeviceLost(f"{step}: they did not arrive as they were sent", where=self.id, hint="try again")
 
     def _ask_for_room(self, needed: int) -> None:
         free = self.free_bytes()
@@ -376,25 +426,6 @@ class RemoteDevice(Device):
     def _failed(self, answer: Answer, step: str) -> DeviceError:
         said = last_lines(answer.stderr_tail) or f"exit code {answer.exit_code}"
         return DeviceError(f"{step} failed: {said}", where=self.id, hint="check the device's disk and rights")
-
-
-def _add(tar: tarfile.TarFile, name: str, content: IO[bytes], size: int) -> None:
-    entry = tarfile.TarInfo(name)
-    entry.size, entry.mode, entry.mtime = size, 0o755, int(time.time())
-    tar.addfile(entry, content)
-
-
-def _instructions(paths: Sequence[str], wanted: Mapping[str, tuple[str, int]]) -> tuple[str, str]:
-    """(checksums as `sha256sum -c` reads them, a script that moves the files into place)."""
-    sums = "".join(f"{wanted[path][0]}  {number}/{PurePosixPath(path).name}\n" for number, path in enumerate(paths))
-    folders: dict[str, list[int]] = {}
-    for number, path in enumerate(paths):
-        folders.setdefault(str(PurePosixPath(path).parent), []).append(number)
-    moves = "".join(
-        f"mkdir -p {folder} && mv -f {' '.join(f'{number}/*' for number in numbers)} {folder}/ || exit 1\n"
-        for folder, numbers in folders.items()
-    )
-    return sums, moves
 
 
 def _cut_digest(file: Path) -> str:

@@ -1,22 +1,25 @@
 """A shell on a device, reached by a client program of this machine (adb, ssh): the little that both have in common.
 
-What goes over is a POSIX script on one line, made by us: words that come from elsewhere are quoted (`shlex.quote`) or
-travel on stdin, so that no shell ever interprets them.
+What goes over is a POSIX script, made by us: words that come from elsewhere are quoted (`shlex.quote`, or escaped as
+the format of `printf`) or travel on stdin, so that no shell ever interprets them.
 """
 
 from __future__ import annotations
 
 import subprocess
 import tempfile
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 from uuid import uuid4
 
 from edgeprune.devices.base import Completed
-from edgeprune.devices.child import end_group, run_lines, tail_of
+from edgeprune.devices.child import STDERR_TAIL, TooLate, end_group, tail_of
+from edgeprune.devices.session import Session, SessionEnded
 from edgeprune.errors import DeviceError, DeviceLost
 
 SHORT_S = 20.0  # for what needs no work on the device
@@ -30,19 +33,19 @@ class Answer:
     """What a script answered."""
 
     exit_code: int
-    stdout: bytes
+    text: str  # what came on stdout
     stderr_tail: str
-
-    @property
-    def text(self) -> str:
-        return self.stdout.decode(errors="replace")
 
 
 class Shell(ABC):
-    """Runs scripts on one device."""
+    """Runs scripts on one device: in a session that is held open from one to the next, or, those that read stdin or
+    whose output goes into a file, through a client of their own."""
 
     def __init__(self, device_id: str) -> None:
         self.device_id = device_id
+        self.losses = 0  # of sessions: after one, nothing is sure that was known of the device
+        self._idle: list[Session] = []
+        self._idle_lock = threading.Lock()
 
     @abstractmethod
     def argv(self, script: str) -> list[str]:
@@ -52,20 +55,115 @@ class Shell(ABC):
     def lost(self, step: str, said: str) -> DeviceError:
         """Why the client could not go on, from what it said on stderr."""
 
-    def reconnect(self) -> None:  # noqa: B027  # ssh needs nothing
+    def reconnect(self) -> None:
         """Try once to get the connection back."""
+        self._drop(Session.kill)
 
-    def close(self) -> None:  # noqa: B027
+    def close(self) -> None:
         """Let go of the connection."""
+        self._drop(Session.end)
 
     def ask(self, script: str, *, step: str, stdin: IO[bytes] | None = None, timeout_s: float | None = None) -> Answer:
-        """Run a script to its end.
+        """Run a script to its end. Without `stdin` it must not exit, but end.
 
         Raises:
             DeviceLost: the connection broke off, or nothing came back in time.
             DeviceError: the client cannot reach the device (says why).
         """
-        mark, timeout_s = _mark(), SHORT_S if timeout_s is None else timeout_s
+        timeout_s = SHORT_S if timeout_s is None else timeout_s
+        if stdin is not None:
+            return self._ask_with(stdin, script, step, timeout_s)
+        lines: list[str] = []
+        done = self._in_session(script, step=step, timeout_s=timeout_s, on_line=lines.append)
+        return Answer(done.exit_code, "".join(f"{line}\n" for line in lines), done.stderr_tail)
+
+    def post(self, script: str) -> None:
+        """Have a short script run without waiting for it, before those that are asked after it. Whether it went well,
+        and whether it was run at all, is not told."""
+        with self._session() as session:
+            session.post(script)
+
+    def stream(
+        self, script: str, *, step: str, timeout_s: float, on_line: Callable[[str], None], notes: str
+    ) -> Completed:
+        """Run a script (one command); lines come as they are printed, the last of stderr when it has failed.
+
+        Exit codes above 128 are signals.
+
+        Args:
+            notes: a folder there (a path without blanks or quotes), in which `run/` has the process number while it
+                runs, and `said/` what it writes on stderr: to send each line at once would disturb what it measures.
+
+        Raises:
+            DeviceLost: the connection broke off, or the device does not answer any more.
+            TooLate, TooLong: from the reading; what runs on the device still has to be ended by the caller.
+        """
+        with self._session() as session:
+            number, said = f"{notes}/run/{session.name}", f"{notes}/said/{session.name}"
+            wrapped = (
+                f"[ -d {notes}/run ] && [ -d {notes}/said ] || mkdir -p {notes}/run {notes}/said; "
+                f"( {script} ) 2>{said} & p=$!; echo $p >{number}; wait $p; s=$?; printf '' >{number}; "
+                f"[ $s -eq 0 ] || tail -c {STDERR_TAIL} {said} >&2; code() {{ return $1; }}; code $s"
+            )
+            done = self._run(
+                session,
+                wrapped,
+                step=step,
+                timeout_s=timeout_s,
+                on_line=on_line,
+                silence_s=SILENCE_S,
+                on_silence=lambda: self._still_there(step),
+            )
+        code = done.exit_code
+        return replace(done, exit_code=128 - code if 128 < code < 192 else code)
+
+    def _still_there(self, step: str) -> None:
+        self.ask("true", step=f"{step}, asking whether it is still there", timeout_s=PING_S)
+
+    def _in_session(self, script: str, *, step: str, timeout_s: float, on_line: Callable[[str], None]) -> Completed:
+        with self._session() as session:
+            try:
+                return self._run(session, script, step=step, timeout_s=timeout_s, on_line=on_line)
+            except TooLate:
+                raise self._no_answer(step, timeout_s) from None
+
+    def _run(self, session: Session, script: str, *, step: str, **settings: Any) -> Completed:
+        try:
+            return session.run(script, **settings)
+        except SessionEnded as ended:
+            raise self.lost(step, ended.said) from ended
+
+    @contextmanager
+    def _session(self) -> Iterator[Session]:
+        """A session for this thread alone. One that fails is not used again; one that is idle is kept for the next."""
+        with self._idle_lock:
+            session = self._idle.pop() if self._idle else None
+        if session is not None and not session.alive:
+            self._give_up(session)
+            session = None
+        session = session or Session(self.argv("exec sh"))
+        try:
+            yield session
+        except BaseException:
+            self._give_up(session)
+            raise
+        with self._idle_lock:
+            spare, self._idle = self._idle, [session]
+        for other in spare:
+            other.end()
+
+    def _give_up(self, session: Session) -> None:
+        self.losses += 1
+        session.kill()
+
+    def _drop(self, end: Callable[[Session], None]) -> None:
+        with self._idle_lock:
+            idle, self._idle = self._idle, []
+        for session in idle:
+            end(session)
+
+    def _ask_with(self, stdin: IO[bytes], script: str, step: str, timeout_s: float) -> Answer:
+        mark = _mark()
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
             self._finish(_framed(script, mark), stdin, out, errors, step, timeout_s)
             out.seek(0)
@@ -73,7 +171,7 @@ class Shell(ABC):
             _, begun, body = body.partition(f"{mark}\n".encode())  # a login shell may have said something before
             if not found or not begun:
                 raise self.lost(step, tail_of(errors))
-            return Answer(int(code), body, tail_of(errors))
+            return Answer(int(code), body.decode(errors="replace"), tail_of(errors))
 
     def receive(self, script: str, local: Path, *, step: str, timeout_s: float) -> Answer:
         """Run a script whose output goes into a file; the answer's stdout is empty."""
@@ -92,61 +190,7 @@ class Shell(ABC):
             end = max(0, size - 100) + len(tail)
             while (left := end - out.tell()) > 0:
                 target.write(out.read(min(left, 1 << 20)))
-            return Answer(int(code), b"", tail_of(errors))
-
-    def stream(
-        self, script: str, *, step: str, timeout_s: float, on_line: Callable[[str], None], pid_file: str
-    ) -> Completed:
-        """Run a script (one command) in the background of a shell there; lines come as they are printed.
-
-        Its process number is kept in `pid_file` there (a path without blanks or quotes) while it runs. Exit codes
-        above 128 are signals.
-
-        Raises:
-            DeviceLost: the connection broke off, or the device does not answer any more.
-            TooLate, TooLong: from the reading; what runs on the device still has to be ended by the caller.
-        """
-        mark = _mark()
-        held: list[str] = []  # the last line, which is empty when it is ours
-        codes: list[int] = []
-        begun = False
-
-        def take(line: str) -> None:
-            nonlocal begun
-            if not begun:  # a login shell may say something before
-                begun = line.endswith(mark)
-                return
-            if line.startswith(f"{mark} "):
-                codes.append(int(line.removeprefix(f"{mark} ")))
-                if held and not held[0]:
-                    held.clear()
-                return
-            if held:
-                on_line(held.pop())
-            if line:
-                on_line(line)
-            else:
-                held.append(line)
-
-        wrapped = (
-            f"echo {mark}; mkdir -p {pid_file.rpartition('/')[0]}; {script} </dev/null & p=$!; echo $p >{pid_file}; "
-            f"wait $p; s=$?; rm -f {pid_file}; echo; echo {mark} $s"
-        )
-        ended = run_lines(
-            self.argv(wrapped),
-            on_line=take,
-            timeout_s=timeout_s,
-            silence_s=SILENCE_S,
-            on_silence=lambda: self._still_there(step),
-            end_all=False,  # a jump host's helper lives in the client's group
-        )
-        if not codes:
-            raise self.lost(step, ended.stderr_tail)
-        code = codes[0]
-        return Completed(128 - code if 128 < code < 192 else code, ended.stderr_tail)
-
-    def _still_there(self, step: str) -> None:
-        self.ask("true", step=f"{step}, asking whether it is still there", timeout_s=PING_S)
+            return Answer(int(code), "", tail_of(errors))
 
     def _finish(
         self,
@@ -169,12 +213,13 @@ class Shell(ABC):
             process.wait(timeout=timeout_s)
         except subprocess.TimeoutExpired:
             end_group(process)
-            raise DeviceLost(
-                f"{step}: no answer within {timeout_s:g} s", where=self.device_id, hint=WHAT_TO_CHECK
-            ) from None
+            raise self._no_answer(step, timeout_s) from None
         except BaseException:
             end_group(process)
             raise
+
+    def _no_answer(self, step: str, timeout_s: float) -> DeviceLost:
+        return DeviceLost(f"{step}: no answer within {timeout_s:g} s", where=self.device_id, hint=WHAT_TO_CHECK)
 
 
 WHAT_TO_CHECK = "check the cable, the network and that the device is awake, then try again (a run: with --resume)"

@@ -90,10 +90,12 @@ class SshShell(Shell):
 
     def reconnect(self) -> None:
         """Drop the shared connection, which may be dead; the next command opens a new one."""
-        self.close()
+        super().reconnect()
+        _hang_up(self._base(), self._host)
 
     def close(self) -> None:
         """End the shared connection."""
+        super().close()
         _hang_up(self._base(), self._host)
 
     def _base(self) -> list[str]:

@@ -259,12 +259,15 @@ def test_checksums_of_every_length(swift_app: list[str], tmp_path: Path) -> None
         expected[str(size)] = hashlib.sha256(data).hexdigest()
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder/x").write_text("x")
-    job = {"mode": "files", "sums": [*expected, "none"], "remove": ["folder", "nothing"]}
+    for name in ("folder-1", "folder-2", "stays"):
+        (tmp_path / name).write_text("x")
+    job = {"mode": "files", "sums": [*expected, "none"], "remove": ["folder", "folder-*", "nothing*"]}
     code, events = run(swift_app, tmp_path, job)
     assert code == 0
     assert {event["path"]: event["sha256"] for event in of(events, "sum")} == expected
     assert of(events, "free")[0]["bytes"] == 12_345_678
-    assert not (tmp_path / "folder").exists()
+    assert not list(tmp_path.glob("folder*"))
+    assert (tmp_path / "stays").exists()
 
 
 def test_the_whole_app_is_looked_at_by_the_compiler(swift: list[str], tmp_path: Path) -> None:

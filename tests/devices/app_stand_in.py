@@ -14,8 +14,7 @@ from typing import Any
 
 
 def files(job: dict[str, Any]) -> list[dict[str, Any]]:
-    for name in job["remove"]:
-        path = Path(name)
+    for path in [path for name in job["remove"] for path in Path().glob(name)]:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     there = [name for name in job["sums"] if Path(name).is_file()]
     sums = [{"event": "sum", "path": n, "sha256": hashlib.sha256(Path(n).read_bytes()).hexdigest()} for n in there]

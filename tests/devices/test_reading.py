@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from edgeprune.devices.reading import facts_script, read_conditions, read_facts
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from edgeprune.devices.reading import CONDITIONS_SCRIPT, facts_script, read_conditions, read_facts
 
 PHONE = """@@system
 Linux
@@ -186,3 +192,28 @@ def test_what_a_device_does_not_tell_is_none() -> None:
 def test_an_interpreter_with_odd_letters_is_one_word() -> None:
     assert "'/opt/my env/bin/python; reboot'" in facts_script("/opt/my env/bin/python; reboot")
     assert "importlib" not in facts_script("")
+
+
+@pytest.mark.parametrize("shell", [name for name in ("sh", "bash", "mksh") if shutil.which(name)])
+def test_the_shell_itself_reads_clocks_and_temperatures(tmp_path: Path, shell: str) -> None:
+    files = {
+        "devices/system/cpu/cpu0/cpufreq/scaling_cur_freq": "1800000\n",
+        "devices/system/cpu/cpu1/cpufreq/scaling_cur_freq": "600000\n",
+        "devices/system/cpu/cpufreq/boost": "1\n",
+        "class/thermal/thermal_zone0/type": "cpu little\n",
+        "class/thermal/thermal_zone0/temp": "41500\n",
+        "class/thermal/thermal_zone1/type": "without a temperature\n",
+        "class/thermal/thermal_zone2/temp": "-3000\n",
+    }
+    for name, content in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    script = CONDITIONS_SCRIPT.replace("/sys/", f"{tmp_path}/")
+    done = subprocess.run([shell, "-c", script], capture_output=True, text=True, check=False)
+    now = read_conditions(done.stdout)
+    assert now.frequency_mhz == (1800.0, 600.0)
+    assert now.temperature_c == {"thermal_zone0:cpu little": 41.5, "thermal_zone2:": -3.0}
+    assert now.cpus == 2
+    assert now.load_1min is not None
+    assert done.stderr == ""

@@ -205,6 +205,24 @@ def test_a_job_measures_there(device: RemoteDevice, relu: Path) -> None:
     assert result.after.clock_s > result.before.clock_s
 
 
+def test_a_runner_that_others_damaged_between_two_jobs_goes_over_again(device: RemoteDevice, relu: Path) -> None:
+    job = Job("litert", (Case("a", relu),), timing=TIMING)
+    run_job(device, job)
+    for damage in ('printf evil >"$f"', 'rm "$f"'):
+        every = f'cd {device.folder} && for f in native/*/* runner/*; do [ ! -f "$f" ] || {damage}; done'
+        assert device.run(["sh", "-c", every], timeout_s=30, on_line=print).exit_code == 0
+        assert len(run_job(device, job).cases["a"].visits) == 2
+
+
+def test_a_job_leaves_nothing_of_its_own(device: RemoteDevice, relu: Path) -> None:
+    inputs = np.zeros((2, 4, 4, 3), np.float32)
+    run_inference(device, relu, inputs, runtime="litert")
+    run_job(device, Job("litert", (Case("a", relu),), timing=TIMING))
+    left: list[str] = []
+    device.run(["find", device.path("jobs"), device.path("push"), "-type", "f"], timeout_s=30, on_line=left.append)
+    assert left == []
+
+
 def test_a_runtime_that_is_not_there_is_refused(device: RemoteDevice, relu: Path) -> None:
     with pytest.raises(ToolkitMissing, match="executorch is not on the device"):
         run_job(device, Job("executorch", (Case("a", relu),)))

@@ -215,6 +215,17 @@ def test_the_adb_server_is_killed_in_the_middle(lab: Lab, relu: Path) -> None:
     assert [visit.round for visit in result.cases["a"].visits] == list(range(6))
 
 
+@THROUGH_ADB
+def test_an_adb_server_that_was_restarted_between_two_jobs_is_no_loss(lab: Lab, relu: Path) -> None:
+    device = lab.open()
+    job = Job("litert", (Case("a", relu),), timing=replace(TIMING, rounds=1))
+    run_job(device, job)
+    lab.server.kill()
+    lab.server.start()
+    lab.server.connect(lab.machine.adb_serial)
+    assert run_job(device, job).processes == 1
+
+
 def test_a_device_that_hangs_is_noticed(lab: Lab, relu: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shell, "SILENCE_S", 2.0)
     monkeypatch.setattr(shell, "PING_S", 2.0)

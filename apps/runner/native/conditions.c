@@ -182,5 +182,5 @@ void conditions_send(const char *when) {
     add_told(line, "own_s", clock_seconds(CLOCK_PROCESS_CPUTIME_ID), 6);
     add_frequencies(line, sysfs ? sysfs : "/sys");
     add_temperatures(line, sysfs ? sysfs : "/sys");
-    event_send(line);
+    event_keep(line); /* a case, or the end, comes next */
 }

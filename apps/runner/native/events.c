@@ -10,7 +10,7 @@
 enum { FIRST_CHANNEL = 63, NOBODY_READS = 5 };
 
 static int channel = 1;
-static struct text line;
+static struct text line; /* the one that is being made, after those that are kept */
 
 void events_open(void) {
     signal(SIGPIPE, SIG_IGN); /* a closed stdout is then an error of write(), also where a library asks for SIGPIPE */
@@ -24,7 +24,6 @@ void events_open(void) {
 }
 
 struct text *event_begin(const char *name) {
-    line.length = 0;
     text_add(&line, "{\"event\": ");
     text_quote(&line, name);
     return &line;
@@ -37,8 +36,10 @@ struct text *event_of(const char *name, const char *case_id) {
     return &line;
 }
 
+void event_keep(struct text *text) { text_add(text, "}\n"); }
+
 void event_send(struct text *text) {
-    text_add(text, "}\n");
+    event_keep(text);
     for (size_t done = 0; done < text->length;) {
         ssize_t wrote = write(channel, text->data + done, text->length - done);
         if (wrote >= 0) {
@@ -47,6 +48,7 @@ void event_send(struct text *text) {
             _exit(NOBODY_READS); /* the host is gone: to go on would only heat the device */
         }
     }
+    text->length = 0;
 }
 
 void event_error(const char *case_id, const char *kind, const char *message) {

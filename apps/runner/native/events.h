@@ -13,7 +13,10 @@ struct text *event_begin(const char *name);
 /* As event_begin, of a case. */
 struct text *event_of(const char *name, const char *case_id);
 
-/* Writes the line; if nobody reads stdout any more, ends the process at once. */
+/* Ends the line, which goes out with the next one that is sent: each write wakes others on the device. */
+void event_keep(struct text *line);
+
+/* Ends the line and writes all; if nobody reads stdout any more, ends the process at once. */
 void event_send(struct text *line);
 
 void event_error(const char *case_id, const char *kind, const char *message);

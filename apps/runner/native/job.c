@@ -198,9 +198,3 @@ bool job_read(struct job *job, const char *path, char *why, size_t room) {
     read_members(job, &check);
     return check.good;
 }
-
-void job_free(struct job *job) {
-    free(job->cases);
-    free(job->cores);
-    json_free(job->tree);
-}

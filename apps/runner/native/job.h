@@ -44,6 +44,4 @@ struct job {
 /* Reads a job; false and `why` if it is none of version 1. */
 bool job_read(struct job *job, const char *path, char *why, size_t room);
 
-void job_free(struct job *job);
-
 #endif

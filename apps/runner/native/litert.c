@@ -71,10 +71,3 @@ bool litert_open(struct litert *api, const char *path, char *why, size_t room) {
     }
     return status == 0;
 }
-
-void litert_close(struct litert *api) {
-    if (api->environment != NULL) {
-        api->DestroyEnvironment(api->environment);
-    }
-    api->environment = NULL; /* the library stays: its threads may still be ending */
-}

@@ -59,8 +59,7 @@ struct litert_type {
     X(DestroyModel)    \
     X(DestroyOptions)  \
     X(DestroyCompiledModel) \
-    X(DestroyTensorBuffer)  \
-    X(DestroyEnvironment)
+    X(DestroyTensorBuffer)
 
 struct litert {
     void *library, *environment;
@@ -80,7 +79,5 @@ bool litert_good(int status, const char *name, const char *kind, struct failure 
 
 /* Loads the library and starts it; false and `why` if it does not load here. */
 bool litert_open(struct litert *api, const char *path, char *why, size_t room);
-
-void litert_close(struct litert *api);
 
 #endif

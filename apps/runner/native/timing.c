@@ -97,7 +97,7 @@ bool warm_up(struct model *model, const struct job *job, const struct job_case *
     *batch = (long)fmax(1, ceil(expected / (double)job->max_samples));
     struct text *line = event_of("warm", item->id);
     text_add(line, ", \"runs\": %zu, \"seconds\": %.3f, \"steady\": %s", times.count, seconds, steady);
-    event_send(line);
+    event_keep(line);
     free(times.values);
     return true;
 }
@@ -156,7 +156,7 @@ static void send_samples(const struct job_case *item, long round, long batch, co
     }
     text_add(line, "], \"steal_s\": ");
     text_number(line, steal_s, 2);
-    event_send(line);
+    event_keep(line); /* the next visit begins, or the job ends */
 }
 
 bool timed_visit(struct model *model, const struct job *job, const struct job_case *item, long round, long batch,

@@ -11,7 +11,7 @@ extension Work {
     ///     sum     path, sha256
     ///     free    bytes
     func files(in folder: String) {
-        for path in job.remove {
+        for path in job.remove.flatMap(Work.named) {
             try? FileManager.default.removeItem(atPath: path)
         }
         forgetOld(folder)
@@ -21,6 +21,16 @@ extension Work {
             }
         }
         lines.send("free", [("bytes", .told(machine.freeBytes()))])
+    }
+
+    /// A path, or all whose names begin so where it ends with a star.
+    private static func named(_ path: String) -> [String] {
+        guard path.hasSuffix("*") else { return [path] }
+        let parts = path.dropLast().split(separator: "/", omittingEmptySubsequences: false)
+        let folder = parts.dropLast().joined(separator: "/")
+        let entries = (try? FileManager.default.contentsOfDirectory(atPath: folder.isEmpty ? "." : folder)) ?? []
+        let begun = entries.filter { $0.hasPrefix(parts.last.map(String.init) ?? "") }
+        return begun.map { folder.isEmpty ? $0 : folder + "/" + $0 }
     }
 
     private func forgetOld(_ folder: String) {
