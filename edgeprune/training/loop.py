@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from torch import nn
 
 from edgeprune.data.split import Split
 from edgeprune.errors import DataError, EdgePruneError
+from edgeprune.pruning.unstructured import apply_masks
 from edgeprune.recipe import TuneSection
 from edgeprune.training.accuracy import top1
 from edgeprune.training.snapshot import EpochRecord, Snapshot, job_id, newest_snapshot, write_snapshot
@@ -51,6 +52,7 @@ def tune(
     *,
     seed: int,
     snapshots: Path | None,
+    masks: Mapping[str, torch.Tensor] | None = None,
     on_progress: Callable[[TuneProgress], None] | None = None,
 ) -> TuneResult:
     """Train a copy of the student; it runs on the GPU where there is one.
@@ -60,6 +62,9 @@ def tune(
     no weight decay on biases and norms; the rate rises over the first `warmup` share of the steps, then falls to 0
     along a cosine. The last epoch's weights are the result. Zero epochs give the student back unchanged.
 
+    `masks` (parameter name -> bool tensor of its shape) hold weights at zero: where a mask is false, the weight is set
+    to zero before the first step and after each one.
+
     With `snapshots` (a folder) an interrupted run goes on after its last whole epoch; on a CPU with as many threads
     it ends at the same weights as one that was not interrupted.
 
@@ -67,11 +72,14 @@ def tune(
         DataError: there are no training images, or one cannot be read.
         EdgePruneError: the loss is not finite (epoch, step and rate are named), or a snapshot cannot be written.
     """
+    masks = masks or {}
     if settings.epochs == 0:
-        return TuneResult(copy.deepcopy(student).cpu().eval(), ())
+        untrained = copy.deepcopy(student).cpu().eval()
+        apply_masks(untrained, masks)
+        return TuneResult(untrained, ())
     if len(train) == 0:
         raise DataError("there are no training images", hint="name `train` or `calibration` in [data]")
-    job = _Job(student, teacher, train, settings, seed)
+    job = _Job(student, teacher, train, settings, seed, masks)
     history = job.resume(snapshots)
     for epoch in range(len(history) + 1, settings.epochs + 1):
         start = time.perf_counter()
@@ -89,12 +97,20 @@ class _Job:
     """Student, teacher and optimizer while they are trained."""
 
     def __init__(
-        self, student: nn.Module, teacher: nn.Module | None, train: Split, settings: TuneSection, seed: int
+        self,
+        student: nn.Module,
+        teacher: nn.Module | None,
+        train: Split,
+        settings: TuneSection,
+        seed: int,
+        masks: Mapping[str, torch.Tensor],
     ) -> None:
-        self.id = job_id(student, teacher, settings, seed, len(train))
+        self.id = job_id(student, teacher, settings, seed, len(train), masks)
         self.train, self.settings, self.seed = train, settings, seed
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.student = self._placed(student)
+        self.masks = {name: mask.to(self.device) for name, mask in masks.items()}
+        apply_masks(self.student, self.masks)
         self.teacher = self._placed(teacher).eval() if teacher is not None and settings.distillation > 0 else None
         self.named = {name: p for name, p in self.student.named_parameters() if p.requires_grad}
         self.optimizer = torch.optim.SGD(
@@ -158,6 +174,7 @@ class _Job:
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
+        apply_masks(self.student, self.masks)
         return loss.item()
 
     def _loss(self, logits: torch.Tensor, labels: torch.Tensor, targets: torch.Tensor | None) -> torch.Tensor:
