@@ -1,8 +1,8 @@
 """Unstructured magnitude pruning: which single weights are zero, one threshold for all layers or one share for each.
 
-After "Pruning Compact ConvNets for Efficient Inference" (arXiv 2301.04502): *global* sorts all weights together, *uniform*
-sets the same share of every layer to zero. What is chosen is a mask; zeros stay through re-training where the mask is
-given to `edgeprune.training.loop.tune`.
+After "Pruning Compact ConvNets for Efficient Inference" (arXiv 2301.04502): *global* sorts all weights together,
+*uniform* sets the same share of every layer to zero. What is chosen is a mask; zeros stay through re-training where the
+mask is given to `edgeprune.training.loop.tune`.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def magnitude_masks(
     """The weights that stay: parameter name -> bool tensor of the parameter's shape, false where it becomes zero.
 
     Weights go in blocks of `block` neighbouring output channels that read the same input (one kernel position), least
-    mean square first: sparse kernels that take two channels at a time need zeros that come in pairs. A last block may be
-    smaller. Each layer keeps its largest block, so that none falls silent.
+    mean square first: sparse kernels that take two channels at a time need zeros that come in pairs. A last block may
+    be smaller. Each layer keeps its largest block, so that none falls silent.
 
     Args:
         zeros: share that becomes zero, from 0 (no masks) to below 1: of the weights, or of what they cost.

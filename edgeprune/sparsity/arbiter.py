@@ -5,18 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from edgeprune.devices.base import Device
+from edgeprune.devices.inference import run_inference
 from edgeprune.errors import UsageError
 from edgeprune.latency.measurement import Ratio
 from edgeprune.latency.profile import profile
 from edgeprune.latency.protocol import measure_ratio
+from edgeprune.sparsity.graph import Graph
 from edgeprune.sparsity.rewrite import write_sparse
 from edgeprune.sparsity.rules import SparseCheck, check_sparse
 
 KERNEL = "SPMM"  # in the name that the runtime's profiler gives XNNPACK's sparse matrix products
 PROFILE_RUNS = 40
+IMAGES = 2  # random ones, on which both files are compared
+MOST_DIFFERENCE = 1e-3  # of their answers, as a share of the largest: sums are taken in another order
 
 
 class SparseVerdict(BaseModel):
@@ -42,8 +47,9 @@ def choose_encoding(
 ) -> SparseVerdict:
     """Write `sparse` from the float file `dense`, and say which of them is the one to keep on a device.
 
-    Sparse is kept where all rules hold and it is faster beyond the measurement's interval. Otherwise dense is: XNNPACK
-    would unpack the weights when it loads the file and run dense all the same.
+    Sparse is kept where all rules hold, both answer alike on the device, and sparse is faster beyond the measurement's
+    interval. A file that breaks a rule is never kept: at best XNNPACK runs it dense, at worst (seen with LiteRT 2.3.0
+    where values leave the cluster) it computes something else.
 
     Raises:
         UsageError: the file is no .tflite file that can be rewritten, or cannot be run on the device.
@@ -53,6 +59,8 @@ def choose_encoding(
     check = check_sparse(sparse)
     why = check.why_not or _device_against(device)
     ratio, kernels = None, None
+    if not why:
+        why = _answers_against(device, dense, sparse, threads)
     if not why:
         ratio = measure_ratio(device, sparse, dense, runtime="litert", threads=threads, protocol=protocol)
         kernels = _sparse_kernels(device, sparse, threads)
@@ -70,6 +78,21 @@ def choose_encoding(
         ratio=ratio,
         sparse_kernels=kernels,
     )
+
+
+def _answers_against(device: Device, dense: Path, sparse: Path, threads: int) -> str:
+    """How the sparse file's answers differ from the dense one's on the device; empty if they do not."""
+    graph = Graph(dense)
+    shape = graph.shape(graph.inputs[0])
+    images = np.random.default_rng(0).standard_normal((IMAGES, *shape[1:])).astype(np.float32)
+    right, found = (
+        run_inference(device, file, images, runtime="litert", threads=threads).outputs.astype(np.float64)
+        for file in (dense, sparse)
+    )
+    difference = float(np.abs(found - right).max() / max(np.abs(right).max(), np.finfo(np.float32).tiny))
+    if not difference <= MOST_DIFFERENCE:  # NaN is none either
+        return f"the answers differ by {difference:.2g} of the largest on {device.id}"
+    return ""
 
 
 def _device_against(device: Device) -> str:

@@ -13,7 +13,7 @@ from ai_edge_litert import schema_py_generated as schema
 from edgeprune.runs import write_atomic
 from edgeprune.sparsity.encoding import encode
 from edgeprune.sparsity.graph import OPERATOR_NAMES, Graph, Operator
-from edgeprune.sparsity.rules import is_matrix
+from edgeprune.sparsity.rules import is_1x1
 
 LEAST_ZEROS = 0.5  # of a layer, to be stored sparsely: an index takes up to half of what a zero does
 
@@ -32,8 +32,8 @@ def write_sparse(source: Path, target: Path, *, least_zeros: float = LEAST_ZEROS
     """Write a .tflite file with its mostly-zero 1x1 convolutions stored sparsely; it computes the same.
 
     Each such layer's weights become a sparse constant and a DENSIFY operator, which the runtime unpacks when it loads
-    the file. Linear layers stay as they are. A strided convolution padded by TensorFlow's SAME with as much on all sides
-    gets that padding as an operator of its own, which XNNPACK folds back: SAME keeps it from its sparse kernels.
+    the file. Linear layers stay as they are. A strided convolution padded by TensorFlow's SAME with as much on all
+    sides gets that padding as an operator of its own, which XNNPACK folds back: SAME keeps it from its sparse kernels.
 
     Args:
         least_zeros: share of zeros from which on a layer is stored sparsely.
@@ -54,7 +54,7 @@ def write_sparse(source: Path, target: Path, *, least_zeros: float = LEAST_ZEROS
 
 
 def _stores(graph: Graph, operator: Operator, least_zeros: float) -> bool:
-    if operator.name != "CONV_2D" or not is_matrix(graph, operator):
+    if not is_1x1(graph, operator):
         return False
     tensor = operator.constants[0]
     if graph.is_sparse(tensor) or not graph.is_float32(tensor):

@@ -3,8 +3,8 @@
 XNNPACK (`xnn_subgraph_rewrite_for_nchw`) computes a *cluster* of operators channels first, and only there takes its
 kernel for sparse 1x1 convolutions (SPMM). A cluster begins with the convolution of an RGB image that makes it channels
 first, ends in means over height and width, holds nothing but operators with channels-first kernels, and gives none of
-its values to others. One operator that does not fit, and the whole file runs dense, without a word. So each rule here
-names the operators that break it.
+its values to others. One operator that does not fit, and the file runs dense, without a word, or, where values leave
+the cluster (LiteRT 2.3.0), wrongly. So each rule here names the operators that break it.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Rule(BaseModel):
 
 
 class SparseCheck(BaseModel):
-    """The rules, and what would be computed sparsely: 1x1 convolutions and linear layers of the cluster."""
+    """The rules, and what would be computed sparsely: the 1x1 convolutions of the cluster."""
 
     model_config = ConfigDict(frozen=True)
     rules: tuple[Rule, ...]
@@ -97,35 +97,32 @@ def check_sparse(file: Path) -> SparseCheck:
     """
     graph = Graph(file)
     clusters = [_cluster(graph, end) for end in reversed(graph.operators) if _role(graph, end)[0] == "end"]
-    cluster = next((c for c in clusters if any(is_matrix(graph, o) for o in c.members.values())), None)
+    cluster = next((c for c in clusters if any(is_1x1(graph, o) for o in c.members.values())), None)
     if cluster is None:
-        last = next((o for o in reversed(graph.operators) if is_matrix(graph, o)), None)
+        last = next((o for o in reversed(graph.operators) if is_1x1(graph, o)), None)
         cluster = _cluster(graph, last) if last is not None else _Cluster()
         what = "no mean over height and width follows" if last else "there is no 1x1 convolution"
         cluster.broken("ends", str(last) if last else None, what)
-    matrices = [o for o in cluster.members.values() if is_matrix(graph, o)]
-    sizes = {o: _weights_and_zeros(graph, o) for o in matrices}
+    layers = [o for o in cluster.members.values() if is_1x1(graph, o)]
+    sizes = {o: _weights_and_zeros(graph, o) for o in layers}
     weights, zeros = (sum(pair[i] for pair in sizes.values()) for i in (0, 1))
-    if matrices and not any(graph.is_sparse(o.constants[0]) for o in matrices):
+    if layers and not any(graph.is_sparse(o.constants[0]) for o in layers):
         cluster.broken("stored", None, "all weights are stored densely")
-    if matrices and 3 * zeros <= 2 * weights:
-        dense = max(matrices, key=lambda o: sizes[o][0] - sizes[o][1])
+    if layers and 3 * zeros <= 2 * weights:
+        dense = max(layers, key=lambda o: sizes[o][0] - sizes[o][1])
         left = (sizes[dense][0] - sizes[dense][1]) / (weights - zeros)
         why = f"{zeros / weights:.1%} of {weights} weights are zero; {left:.0%} of the others are in this layer"
         cluster.broken("zeros", str(dense), why)
     rules = tuple(
         Rule(name=name, said=said, breaches=tuple(cluster.breaches.get(name, ()))) for name, said in SAID.items()
     )
-    return SparseCheck(rules=rules, layers=len(matrices), weights=weights, zeros=zeros)
+    return SparseCheck(rules=rules, layers=len(layers), weights=weights, zeros=zeros)
 
 
-def is_matrix(graph: Graph, operator: Operator) -> bool:
-    """Whether an operator multiplies each position's channels by one constant matrix: its zeros are counted."""
-    if len(operator.inputs) != 1 or not operator.constants:
-        return False
-    return operator.name == "FULLY_CONNECTED" or (
-        operator.name == "CONV_2D" and _filter_size(graph, operator) == (1, 1)
-    )
+def is_1x1(graph: Graph, operator: Operator) -> bool:
+    """Whether an operator is a 1x1 convolution with constant weights: its zeros are counted."""
+    constant = len(operator.inputs) == 1 and bool(operator.constants)
+    return operator.name == "CONV_2D" and constant and _filter_size(graph, operator) == (1, 1)
 
 
 @dataclass
@@ -245,7 +242,7 @@ def _depthwise(graph: Graph, operator: Operator) -> Fit:
     return next((_unfit(why) for wrong, why in reasons if wrong), INSIDE)
 
 
-_FILTERED = {"CONV_2D": _convolution, "DEPTHWISE_CONV_2D": _depthwise, "FULLY_CONNECTED": _always}
+_FILTERED = {"CONV_2D": _convolution, "DEPTHWISE_CONV_2D": _depthwise}
 _PLAIN = {
     **dict.fromkeys(_UNARY, _always),
     **dict.fromkeys(("ADD", "MUL"), _two_images),
