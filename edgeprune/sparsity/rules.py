@@ -146,7 +146,8 @@ def _cluster(graph: Graph, seed: Operator) -> _Cluster:
         seen.add(operator.number)
         role, rule, why = _role(graph, operator)
         if role is None:  # what lies before it is looked at too: all that stands against the cluster is told
-            found.broken(rule, str(operator), why)
+            first = rule == "operators" and any(tensor in graph.inputs for tensor in operator.inputs)
+            found.broken("begins" if first else rule, str(operator), why)
             waiting += [graph.producer[tensor] for tensor in operator.inputs if tensor in graph.producer]
         else:
             found.members[operator.number] = operator
