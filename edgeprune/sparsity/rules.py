@@ -147,7 +147,8 @@ def _cluster(graph: Graph, seed: Operator) -> _Cluster:
         role, rule, why = _role(graph, operator)
         if role is None:  # what lies before it is looked at too: all that stands against the cluster is told
             first = rule == "operators" and any(tensor in graph.inputs for tensor in operator.inputs)
-            found.broken("begins" if first else rule, str(operator), why)
+            rule, why = ("begins", _why_no_beginning(graph, operator)) if first else (rule, why)
+            found.broken(rule, str(operator), why)
             waiting += [graph.producer[tensor] for tensor in operator.inputs if tensor in graph.producer]
         else:
             found.members[operator.number] = operator
@@ -256,7 +257,7 @@ _PLAIN = {
 def _why_no_beginning(graph: Graph, operator: Operator) -> str:
     """Why an operator is not the convolution that makes an RGB image channels first; empty if it is."""
     if operator.name != "CONV_2D" or not operator.constants:
-        return "only a 3x3 convolution makes an image channels first"
+        return "only a 3x3 convolution of 3 channels makes an image channels first"
     options = operator.options
     reasons = [
         (_filter_size(graph, operator) != (3, 3), "the first convolution must be 3x3"),

@@ -112,4 +112,8 @@ def _notes(context: Context, verdict: Verdict) -> tuple[str, ...]:
     notes = [f"{f.file}: {f.executed_on}" for f in verdict.files if "no device" in f.executed_on]
     if context.splits.train_is_calibration:
         notes.append("There are no training images: the model was scored and tuned on the calibration images.")
+    exported = context.run.record("export")
+    if exported is not None and "sparse" in exported.result:
+        sparse = exported.result["sparse"]
+        notes.append(f"The fp32 .tflite file is {sparse['kept']}: {sparse['why']}.")
     return tuple(notes)

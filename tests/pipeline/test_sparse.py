@@ -42,14 +42,15 @@ def test_zeros_stay_through_training_and_merging(whole: edgeprune.Outcome) -> No
 
 
 def test_a_net_that_breaks_a_rule_is_exported_dense_and_why_is_told(whole: edgeprune.Outcome) -> None:
-    """Digits have one channel; the kernel that makes an image channels first takes three."""
+    """Digits have one channel (the converter writes a depthwise convolution of them)."""
     exported = open_run(whole.folder).record("export")
     assert exported is not None
     assert exported.result["sparse"]["kept"] == "dense"
-    assert "it takes 1 channels, not 3" in exported.result["sparse"]["why"]
+    assert "only a 3x3 convolution of 3 channels makes an image channels first" in exported.result["sparse"]["why"]
     assert sorted(path.name for path in (whole.folder / "export").glob("*.tflite*")) == [
         "model_fp32.tflite",
         "model_fp32.tflite.json",
     ]
     assert [f.file for f in whole.verdict.files] == ["model_fp32.tflite"]
     assert whole.verdict.outcome == "pass"
+    assert "The fp32 .tflite file is dense" in whole.page.read_text()
