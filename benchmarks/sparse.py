@@ -3,10 +3,11 @@
     python benchmarks/sparse.py --data ../shared/data --cache .cache/bench
 
 MobileNetV2 with its ImageNet weights and PyTorch's symmetric padding, fp32, on the ARM64 machine of tests/lab under
-icount (its seconds are counts of instructions: they repeat, and are not a phone's). Zeros are the least of all 1x1
-weights under one threshold, single weights or two or four neighbouring output channels together. The structured nets
-lose the least filters of every group to the same share. No net is trained: these are latencies and sizes, not
-accuracies. Writes benchmarks/results/sparse.json; a file that is there is not exported again.
+icount (its seconds are counts of instructions: they repeat, and are not a phone's). Zeros are the least of the weights
+of each 1x1 convolution (batch norms folded), the same share of each, single weights or two or four neighbouring output
+channels together. The structured net loses the least filters of every group to the same share. No net is trained: these
+are latencies and sizes, not accuracies. Writes benchmarks/results/sparse.json; a file that is there is not exported
+again.
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ def sparse_net(dense: Path, zeros: float, block: int) -> Net:
     layers = nn.ModuleList(nn.Conv2d(graph.shape(t)[3], graph.shape(t)[0], 1, bias=False) for t in filters)
     for layer, tensor in zip(layers, filters, strict=True):
         layer.weight.data.copy_(torch.from_numpy(graph.value(tensor).transpose(0, 3, 1, 2).copy()))
-    apply_masks(layers, magnitude_masks(layers, zeros=zeros, block=block))
+    apply_masks(layers, magnitude_masks(layers, zeros=zeros, scope="uniform", block=block))
     for layer, tensor in zip(layers, filters, strict=True):
         values = layer.weight.detach().numpy().transpose(0, 2, 3, 1)
         buffer = graph.model.subgraphs[0].tensors[tensor].buffer

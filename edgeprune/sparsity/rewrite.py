@@ -13,7 +13,7 @@ from ai_edge_litert import schema_py_generated as schema
 from edgeprune.runs import write_atomic
 from edgeprune.sparsity.encoding import encode
 from edgeprune.sparsity.graph import OPERATOR_NAMES, Graph, Operator
-from edgeprune.sparsity.rules import is_1x1
+from edgeprune.sparsity.rules import is_1x1, is_counted_linear
 
 LEAST_ZEROS = 0.5  # of a layer, to be stored sparsely: an index takes up to half of what a zero does
 
@@ -24,6 +24,7 @@ class Rewritten:
 
     stored: tuple[int, ...]  # operators whose weights are stored sparsely now
     padded: tuple[int, ...]  # convolutions whose SAME padding became a PAD of its own
+    apart: tuple[int, ...]  # linear layers that XNNPACK would have counted among the 1x1 convolutions
     bytes_before: int
     bytes_after: int
 
@@ -32,8 +33,10 @@ def write_sparse(source: Path, target: Path, *, least_zeros: float = LEAST_ZEROS
     """Write a .tflite file with its mostly-zero 1x1 convolutions stored sparsely; it computes the same.
 
     Each such layer's weights become a sparse constant and a DENSIFY operator, which the runtime unpacks when it loads
-    the file. Linear layers stay as they are. A strided convolution padded by TensorFlow's SAME with as much on all
-    sides gets that padding as an operator of its own, which XNNPACK folds back: SAME keeps it from its sparse kernels.
+    the file. Linear layers stay dense; one that takes rows of channels no longer says that it keeps their dimensions
+    (which changes nothing: they are two), so that XNNPACK does not count its weights among the cluster's. A strided
+    convolution padded by TensorFlow's SAME with as much on all sides gets that padding as an operator of its own, which
+    XNNPACK folds back: SAME keeps it from its sparse kernels.
 
     Args:
         least_zeros: share of zeros from which on a layer is stored sparsely.
@@ -49,8 +52,17 @@ def write_sparse(source: Path, target: Path, *, least_zeros: float = LEAST_ZEROS
         writer.unpack(tensor)
     for number, side in padded.items():
         writer.pad(number, side)
+    linear = [o for o in graph.operators if is_counted_linear(o) and len(graph.shape(o.inputs[0])) == 2]
+    for operator in linear:
+        operator.options.keepNumDims = False
     write_atomic(target, writer.to_bytes())
-    return Rewritten(tuple(o.number for o in stored), tuple(padded), source.stat().st_size, target.stat().st_size)
+    return Rewritten(
+        tuple(o.number for o in stored),
+        tuple(padded),
+        tuple(o.number for o in linear),
+        source.stat().st_size,
+        target.stat().st_size,
+    )
 
 
 def _stores(graph: Graph, operator: Operator, least_zeros: float) -> bool:

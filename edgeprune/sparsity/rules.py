@@ -27,7 +27,7 @@ SAID: dict[RuleName, str] = {
     "ends": "ends in a mean over height and width",
     "closed": "gives its images to nobody else",
     "stored": "has weights stored sparsely",
-    "zeros": "more than two thirds of the weights of its 1x1 convolutions are zero",
+    "zeros": "more than two thirds of the weights of its 1x1 convolutions and linear layers are zero",
 }
 _UNARY = {
     *("ABS", "CEIL", "COS", "ELU", "EXP", "FLOOR", "GELU", "HARD_SWISH", "LEAKY_RELU", "LOG", "LOGISTIC", "NEG"),
@@ -62,7 +62,8 @@ class Rule(BaseModel):
 
 
 class SparseCheck(BaseModel):
-    """The rules, and what would be computed sparsely: the 1x1 convolutions of the cluster."""
+    """The rules, and what would be computed sparsely: the 1x1 convolutions of the cluster (`layers`).
+    `weights` and `zeros` are those that XNNPACK counts: a linear layer's too."""
 
     model_config = ConfigDict(frozen=True)
     rules: tuple[Rule, ...]
@@ -104,12 +105,13 @@ def check_sparse(file: Path) -> SparseCheck:
         what = "no mean over height and width follows" if last else "there is no 1x1 convolution"
         cluster.broken("ends", str(last) if last else None, what)
     layers = [o for o in cluster.members.values() if is_1x1(graph, o)]
-    sizes = {o: _weights_and_zeros(graph, o) for o in layers}
+    linear = [o for o in cluster.members.values() if is_counted_linear(o)]
+    sizes = {o: _weights_and_zeros(graph, o) for o in (*layers, *linear)}
     weights, zeros = (sum(pair[i] for pair in sizes.values()) for i in (0, 1))
     if layers and not any(graph.is_sparse(o.constants[0]) for o in layers):
         cluster.broken("stored", None, "all weights are stored densely")
     if layers and 3 * zeros <= 2 * weights:
-        dense = max(layers, key=lambda o: sizes[o][0] - sizes[o][1])
+        dense = max(sizes, key=lambda o: sizes[o][0] - sizes[o][1])
         left = (sizes[dense][0] - sizes[dense][1]) / (weights - zeros)
         why = f"{zeros / weights:.1%} of {weights} weights are zero; {left:.0%} of the others are in this layer"
         cluster.broken("zeros", str(dense), why)
@@ -120,9 +122,18 @@ def check_sparse(file: Path) -> SparseCheck:
 
 
 def is_1x1(graph: Graph, operator: Operator) -> bool:
-    """Whether an operator is a 1x1 convolution with constant weights: its zeros are counted."""
+    """Whether an operator is a 1x1 convolution with constant weights."""
     constant = len(operator.inputs) == 1 and bool(operator.constants)
     return operator.name == "CONV_2D" and constant and _filter_size(graph, operator) == (1, 1)
+
+
+def is_counted_linear(operator: Operator) -> bool:
+    """Whether XNNPACK takes a linear layer for a 1x1 convolution and counts its zeros.
+
+    It does where the layer keeps its input's dimensions. Else LiteRT reshapes the input first, which sets it apart.
+    """
+    constant = len(operator.inputs) == 1 and bool(operator.constants)
+    return operator.name == "FULLY_CONNECTED" and constant and bool(operator.options.keepNumDims)
 
 
 @dataclass
@@ -244,7 +255,11 @@ def _depthwise(graph: Graph, operator: Operator) -> Fit:
     return next((_unfit(why) for wrong, why in reasons if wrong), INSIDE)
 
 
-_FILTERED = {"CONV_2D": _convolution, "DEPTHWISE_CONV_2D": _depthwise}
+def _linear(_graph: Graph, operator: Operator) -> Fit:
+    return INSIDE if is_counted_linear(operator) else _unfit("reshapes what it takes")
+
+
+_FILTERED = {"CONV_2D": _convolution, "DEPTHWISE_CONV_2D": _depthwise, "FULLY_CONNECTED": _linear}
 _PLAIN = {
     **dict.fromkeys(_UNARY, _always),
     **dict.fromkeys(("ADD", "MUL"), _two_images),

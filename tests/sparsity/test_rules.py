@@ -8,7 +8,7 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sparse_nets import NETS, Build, Net, head, separable
+from sparse_nets import NETS, Build, Net, head, separable, wide_classifier
 
 from edgeprune.devices.local import LocalDevice
 from edgeprune.errors import UsageError
@@ -55,8 +55,19 @@ def test_a_breach_names_its_operator_and_why(tmp_path: Path) -> None:
 def test_counts_are_those_of_the_1x1_convolutions(tmp_path: Path) -> None:
     separable(tmp_path / "net.tflite")
     found = check_sparse(tmp_path / "net.tflite")
-    assert (found.layers, found.weights) == (3, 16 * 16 + 16 * 24 + 24 * 32)
-    assert 0.8 < found.zeros / found.weights < 1
+    assert (found.layers, found.weights) == (3, 16 * 16 + 16 * 24 + 24 * 32 + 32 * 5)
+    assert 0.7 < found.zeros / found.weights < 0.9
+
+
+def test_a_classifier_is_counted_until_the_rewriter_sets_it_apart(tmp_path: Path) -> None:
+    dense, sparse = tmp_path / "dense.tflite", tmp_path / "sparse.tflite"
+    wide_classifier(dense)
+    (zeros,) = [rule for rule in check_sparse(dense).rules if rule.name == "zeros"]
+    assert [b.operator for b in zeros.breaches] == ["FULLY_CONNECTED (operator 4)"]
+    assert check_sparse(dense).weights == 16 * 32 + 32 * 100
+    assert len(write_sparse(dense, sparse).apart) == 1
+    assert check_sparse(sparse).holds
+    assert check_sparse(sparse).weights == 16 * 32
 
 
 def test_the_limit_of_two_thirds_is_exact(tmp_path: Path) -> None:
