@@ -54,7 +54,7 @@ _READS: dict[Stage, tuple[str, ...]] = {
     "load": ("model", "data"),
     "probe": ("device",),
     "prune": ("prune",),
-    "tune": ("tune",),
+    "tune": ("sparse", "tune"),
     "merge": (),
     "quantize": ("quantize",),
     "export": ("export",),

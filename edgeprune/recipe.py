@@ -151,6 +151,15 @@ class PruneSection(Section):
         return self
 
 
+class SparseSection(Section):
+    """Zeros among the weights of 1x1 convolutions, kept through re-training, and a .tflite file that stores them as
+    such where the device runs it faster. `zeros` 0 leaves all of that out."""
+
+    zeros: float = Field(default=0.0, ge=0, lt=1)
+    scope: Literal["global", "uniform"] = "global"
+    block: Literal[1, 2, 4] = 2
+
+
 class TuneSection(Section):
     """Re-training of the pruned model with distillation from the unpruned one."""
 
@@ -209,6 +218,7 @@ class Recipe(Section):
     data: DataSection
     device: DeviceSection = DeviceSection()
     prune: PruneSection = PruneSection()
+    sparse: SparseSection = SparseSection()
     tune: TuneSection = TuneSection()
     quantize: QuantizeSection = QuantizeSection()
     export: ExportSection = ExportSection()

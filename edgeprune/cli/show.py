@@ -1,4 +1,4 @@
-"""`edgeprune show`: a run, a plan, an exported file or the units of a model, in words."""
+"""`edgeprune show`: a run, a plan, an exported file, the units of a model or a file's rules of sparsity, in words."""
 
 from __future__ import annotations
 
@@ -15,22 +15,30 @@ if TYPE_CHECKING:
 
 
 def show(
-    what: Annotated[Path, typer.Argument(help="A run folder, a plan.json, an exported file, or the word `units`.")],
-    model: Annotated[str | None, typer.Argument(help="With `units`: a timm name or a factory.")] = None,
+    what: Annotated[
+        Path, typer.Argument(help="A run folder, a plan.json, an exported file, or the word `units` or `sparse`.")
+    ],
+    of: Annotated[
+        str | None, typer.Argument(help="With `units`: a timm name or a factory; with `sparse`: a .tflite file.")
+    ] = None,
     input_size: InputSizeOption = None,
     keep: Annotated[list[str] | None, typer.Option(help="With `units`: module name pattern whose width stays.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what a run has done, what a plan removes, what an exported file is, or (`show units MODEL`) what can go
-    from a model and what cannot, and why."""
+    """Show what a run has done, what a plan removes, what an exported file is, (`show units MODEL`) what can go from a
+    model and what cannot, and why, or (`show sparse FILE.tflite`) whether XNNPACK would run a file's zeros sparsely,
+    and which operators stand against it."""
     from edgeprune.errors import UsageError
 
-    if model is not None and str(what) != "units":
-        raise UsageError(f"one thing at a time: {what} {model}", hint="for a model: edgeprune show units MODEL")
-    if model is not None:
-        result, shown = _units(model, input_size, keep or [])
+    if of is not None and str(what) not in ("units", "sparse"):
+        hint = "for a model: edgeprune show units MODEL; for a file: edgeprune show sparse FILE.tflite"
+        raise UsageError(f"one thing at a time: {what} {of}", hint=hint)
+    if of is not None and str(what) == "sparse":
+        result, shown = _sparse(Path(of))
+    elif of is not None:
+        result, shown = _units(of, input_size, keep or [])
     elif not what.exists():
-        hint = "name a run folder, a plan.json or a file; or: edgeprune show units MODEL"
+        hint = "name a run folder, a plan.json or a file; or: edgeprune show units MODEL, show sparse FILE.tflite"
         raise UsageError("no such file or folder", where=str(what), hint=hint)
     elif what.is_dir() and what.suffix != ".mlpackage":
         result, shown = _run(what)
@@ -66,6 +74,26 @@ def _units(model: str, input_size: str | None, keep: list[str]) -> tuple[dict[st
     for entry in listing.frozen:
         frozen.add_row(entry["name"], str(entry["units"]), entry["reason"])
     return asdict(listing), Group(units, frozen) if listing.frozen else units
+
+
+def _sparse(file: Path) -> tuple[dict[str, Any], RenderableType]:
+    from rich.table import Column, Table
+
+    from edgeprune.sparsity.rules import check_sparse
+
+    found = check_sparse(file)
+    share = f"{found.zeros / found.weights:.1%} of {found.weights} weights" if found.weights else "no weights"
+    answer = "runs with sparse kernels (not on x86 with AVX)" if found.holds else "runs dense"
+    table = Table(
+        "the cluster",
+        "",
+        Column("what stands against it", overflow="fold"),
+        title=f"{file.name}: {answer}; {share} of {found.layers} layers are zero",
+    )
+    for rule in found.rules:
+        against = (f"{b.operator}: {b.why}" if b.operator else b.why for b in rule.breaches)
+        table.add_row(rule.said, "holds" if rule.holds else "broken", "\n".join(against))
+    return {**found.model_dump(mode="json"), "holds": found.holds}, table
 
 
 def _run(folder: Path) -> tuple[dict[str, Any], RenderableType]:

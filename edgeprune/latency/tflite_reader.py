@@ -58,8 +58,8 @@ class WrittenLayer:
     rows_after: int
 
 
-def read_layers(file: Path) -> list[WrittenLayer]:
-    """The convolutions and linear layers of a file, in its order.
+def read_content(file: Path) -> bytes:
+    """The bytes of a .tflite file.
 
     Raises:
         UsageError: the file cannot be read or is no .tflite file.
@@ -70,7 +70,16 @@ def read_layers(file: Path) -> list[WrittenLayer]:
         raise UsageError(f"cannot be read: {error.strerror}", where=str(file)) from error
     if not schema.Model.ModelBufferHasIdentifier(content, 0):
         raise UsageError("this is no .tflite file", where=str(file))
-    model = schema.Model.GetRootAs(content, 0)
+    return content
+
+
+def read_layers(file: Path) -> list[WrittenLayer]:
+    """The convolutions and linear layers of a file, in its order.
+
+    Raises:
+        UsageError: the file cannot be read or is no .tflite file.
+    """
+    model = schema.Model.GetRootAs(read_content(file), 0)
     graph = model.Subgraphs(0)
     found: list[WrittenLayer] = []
     for number in range(graph.OperatorsLength()):

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.artifacts.export import export
-from edgeprune.artifacts.manifest import Manifest
+from edgeprune.artifacts.manifest import Manifest, file_hash, file_size, manifest_path
+from edgeprune.runs import write_atomic
+from edgeprune.sparsity.arbiter import SparseVerdict, choose_encoding
 from edgeprune.stages.context import Context
 from edgeprune.stages.quantize import read_calibration
 
@@ -24,7 +26,31 @@ def export_stage(context: Context, folder: Path) -> dict[str, Any]:
         reference_input=reference,
         on_progress=context.progress.say,
     )
-    return {"files": {m.file: m.size_bytes for m in manifests}}
+    dense = next((m for m in manifests if (m.format, m.precision) == ("tflite", "fp32")), None)
+    if dense is None or not context.recipe.sparse.zeros:
+        return {"files": {m.file: m.size_bytes for m in manifests}}
+    verdict = _sparse_or_dense(context, folder, dense)
+    files = {m.file: m.size_bytes for m in read_manifests(folder)}
+    return {"files": files, "sparse": verdict.model_dump(mode="json", exclude={"ratio"})}
+
+
+def _sparse_or_dense(context: Context, folder: Path, manifest: Manifest) -> SparseVerdict:
+    """Put the sparse file in the dense one's place, with its manifest, if the device runs it faster."""
+    device, settings = context.device, context.recipe.device
+    dense, sparse = folder / manifest.file, folder / f".part-{manifest.file}"
+    context.progress.update(f"{manifest.file}: sparse or dense", 0, 1)
+    try:
+        with device.lease():
+            verdict = choose_encoding(device, dense, sparse, threads=settings.threads, protocol=settings.protocol)
+        context.progress.say(f"{manifest.file} is {verdict.kept}: {verdict.why}")
+        if verdict.kept == "sparse":
+            manifest_path(dense).unlink()  # a manifest is there only beside the file it describes
+            sparse.replace(dense)
+            told = manifest.model_copy(update={"sha256": file_hash(dense), "size_bytes": file_size(dense)})
+            write_atomic(manifest_path(dense), told.model_dump_json(indent=1).encode())
+    finally:
+        sparse.unlink(missing_ok=True)
+    return verdict
 
 
 def read_manifests(folder: Path) -> list[Manifest]:

@@ -121,4 +121,8 @@ def _notes(context: Context, pruned: PruneRecord, verdict: Verdict) -> tuple[str
         )
     if context.splits.train_is_calibration:
         notes.append("There are no training images: the model was scored and tuned on the calibration images.")
+    exported = context.run.record("export")
+    if exported is not None and "sparse" in exported.result:
+        sparse = exported.result["sparse"]
+        notes.append(f"The fp32 .tflite file is {sparse['kept']}: {sparse['why']}.")
     return tuple(notes)

@@ -20,7 +20,7 @@ def snapshots_of(context: Context, stage: Stage, after: Stage) -> Path:
     """The folder for a stage's snapshots that go with these settings and with what the stage before it made."""
     record = context.run.record(after)
     state = record.files[-1].sha256 if record else "none"
-    sections = ("prune", "tune", "data", "device") if stage == "prune" else ("tune", "data")
+    sections = ("prune", "tune", "data", "device") if stage == "prune" else ("tune", "data", "sparse")
     return context.run.folder / SNAPSHOTS[stage] / f"{settings_hash(context.recipe, sections)}-{state[:12]}"
 
 

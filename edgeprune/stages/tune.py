@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.models.checkpoint import save_state
+from edgeprune.pruning.unstructured import magnitude_masks, zeros_of
 from edgeprune.recipe import Recipe, TuneSection
 from edgeprune.stages.context import Context
 from edgeprune.stages.snapshots import show_epochs, snapshots_of, write_history
@@ -15,7 +16,9 @@ from edgeprune.training.loop import tune
 def tune_stage(context: Context, folder: Path) -> dict[str, Any]:
     recipe = context.recipe
     pruned, original = context.model("prune"), context.model("load")
-    settings = whole_cycle(recipe)
+    settings, sparse, masks = whole_cycle(recipe), recipe.sparse, None
+    if sparse.zeros:
+        masks = magnitude_masks(pruned.module, zeros=sparse.zeros, scope=sparse.scope, block=sparse.block)
     result = tune(
         pruned.module,
         original.module if recipe.tune.distillation > 0 else None,
@@ -25,6 +28,7 @@ def tune_stage(context: Context, folder: Path) -> dict[str, Any]:
         seed=recipe.seed,
         snapshots=snapshots_of(context, "tune", "prune"),
         first=recipe.prune.epochs + 1,
+        masks=masks,
         on_progress=lambda progress: show_epochs(context, progress),
     )
     save_state(folder / "model.safetensors", result.module)
@@ -35,7 +39,11 @@ def tune_stage(context: Context, folder: Path) -> dict[str, Any]:
     result.module.eval()
     context.keep_model("tune", pruned.with_module(result.module))
     last = result.history[-1].model_dump() if result.history else None
-    return {"epochs": len(result.history), "last": last}
+    told: dict[str, Any] = {"epochs": len(result.history), "last": last}
+    if masks:
+        zeros, weights = zeros_of(result.module)
+        told["zeros"] = zeros / weights
+    return told
 
 
 def whole_cycle(recipe: Recipe) -> TuneSection:

@@ -90,7 +90,7 @@ def train_in_turns(
     """
     whole = copy.deepcopy(module).cpu().eval()
     teacher = module if settings.distillation > 0 else None
-    job = job_id(module, teacher, settings, seed, len(train))
+    job = job_id(module, teacher, settings, seed, len(train), {})
     saved = newest_snapshot(snapshots, job) if snapshots is not None else None
     momentum: dict[str, torch.Tensor] = {}
     history: tuple[EpochRecord, ...] = ()

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch import nn
 
 from edgeprune.data.split import Split
 from edgeprune.errors import DataError, EdgePruneError
+from edgeprune.pruning.unstructured import apply_masks
 from edgeprune.recipe import TuneSection
 from edgeprune.training.accuracy import top1
 from edgeprune.training.snapshot import EpochRecord, Snapshot, job_id, newest_snapshot, write_snapshot
@@ -52,6 +54,7 @@ def tune(
     seed: int,
     snapshots: Path | None,
     first: int = 1,
+    masks: Mapping[str, torch.Tensor] | None = None,
     on_progress: Callable[[TuneProgress], None] | None = None,
 ) -> TuneResult:
     """Train a copy of the student; it runs on the GPU where there is one.
@@ -62,6 +65,9 @@ def tune(
     along a cosine. The last epoch's weights are the result. Zero epochs give the student back unchanged, and so does
     a `first` epoch beyond the last: those before it ran while the model was pruned (`gradual.py`), in the same cycle.
 
+    `masks` (parameter name -> bool tensor of its shape) hold weights at zero: where a mask is false, the weight is set
+    to zero before the first step and after each one.
+
     With `snapshots` (a folder) an interrupted run goes on after its last whole epoch; on a CPU with as many threads
     it ends at the same weights as one that was not interrupted.
 
@@ -70,10 +76,12 @@ def tune(
         EdgePruneError: the loss is not finite (epoch, step and rate are named), or a snapshot cannot be written.
     """
     if settings.epochs < first:
-        return TuneResult(copy.deepcopy(student).cpu().eval(), ())
+        untrained = copy.deepcopy(student).cpu().eval()
+        apply_masks(untrained, masks or {})
+        return TuneResult(untrained, ())
     if len(train) == 0:
         raise DataError("there are no training images", hint="name `train` or `calibration` in [data]")
-    job = Training(student, teacher, train, settings, seed)
+    job = Training(student, teacher, train, settings, seed, masks or {})
     history = job.resume(snapshots)
     for epoch in range(first + len(history), settings.epochs + 1):
         history = (*history, job.record_of(epoch, validation, on_progress))
@@ -86,12 +94,20 @@ class Training:
     """Student, teacher and optimizer while they are trained, an epoch at a time."""
 
     def __init__(
-        self, student: nn.Module, teacher: nn.Module | None, train: Split, settings: TuneSection, seed: int
+        self,
+        student: nn.Module,
+        teacher: nn.Module | None,
+        train: Split,
+        settings: TuneSection,
+        seed: int,
+        masks: Mapping[str, torch.Tensor] = MappingProxyType({}),
     ) -> None:
-        self.id = job_id(student, teacher, settings, seed, len(train))
+        self.id = job_id(student, teacher, settings, seed, len(train), masks)
         self.train, self.settings, self.seed = train, settings, seed
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.student = self._placed(student)
+        self.masks = {name: mask.to(self.device) for name, mask in masks.items()}
+        apply_masks(self.student, self.masks)
         self.teacher = self._placed(teacher).eval() if teacher is not None and settings.distillation > 0 else None
         self.named = {name: p for name, p in self.student.named_parameters() if p.requires_grad}
         self.optimizer = torch.optim.SGD(
@@ -168,6 +184,7 @@ class Training:
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
+        apply_masks(self.student, self.masks)
         return loss.item()
 
     def _loss(self, logits: torch.Tensor, labels: torch.Tensor, targets: torch.Tensor | None) -> torch.Tensor:

@@ -60,11 +60,20 @@ class Snapshot:
     gone: tuple[Mapping[str, Sequence[int]], tuple[str, ...]] = ({}, ())
 
 
-def job_id(student: nn.Module, teacher: nn.Module | None, settings: TuneSection, seed: int, images: int) -> str:
+def job_id(
+    student: nn.Module,
+    teacher: nn.Module | None,
+    settings: TuneSection,
+    seed: int,
+    images: int,
+    masks: Mapping[str, torch.Tensor],
+) -> str:
     """Hash of all that a tuning run starts from: a snapshot of another run is not resumed."""
     digest = hashlib.sha256(json.dumps([settings.model_dump(mode="json"), seed, images], sort_keys=True).encode())
     for module in (student, teacher):
         digest.update(to_bytes(module.state_dict()) if module is not None else b"-")
+    if masks:
+        digest.update(to_bytes(dict(masks)))
     return digest.hexdigest()
 
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 from tiny_job import Finished, inside, stamps
 
 import edgeprune
+from edgeprune.sparsity.rewrite import write_sparse
 from edgeprune.structure.plan import Plan, RemoveBranch, RemoveUnits
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "sparsity"))
+from sparse_nets import depthwise_7x7, separable
 
 pytestmark = pytest.mark.slow
 
@@ -163,3 +168,17 @@ def test_show_units_needs_a_model_and_only_one_thing(tmp_path: Path) -> None:
     assert alone.code == 2
     assert "edgeprune show units MODEL" in words(alone.err)
     assert inside("show", "units", SMALL, "--input-size", "big").code == 2
+
+
+def test_show_whether_a_file_would_run_sparsely(tmp_path: Path) -> None:
+    for build, answer in ((separable, "runs with sparse kernels"), (depthwise_7x7, "runs dense")):
+        build(tmp_path / "dense.tflite")
+        write_sparse(tmp_path / "dense.tflite", tmp_path / "sparse.tflite")
+        told = inside("show", "sparse", tmp_path / "sparse.tflite", "--json").json
+        assert told["holds"] == (build is separable)
+        shown = inside("show", "sparse", tmp_path / "sparse.tflite")
+        assert shown.code == 0, shown.err
+        assert answer in words(shown.out)
+    assert "7x7;" in words(shown.out)
+    assert inside("show", "sparse", tmp_path / "missing.tflite").code == 2
+    assert "show sparse FILE" in words(inside("show", "sparse").err)

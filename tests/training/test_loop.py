@@ -260,3 +260,31 @@ def test_a_snapshots_weights_are_plain_tensors(tmp_path: Path, train: Split, val
     for name, tensor in read_state(tmp_path / "module.safetensors").items():
         assert torch.equal(state[f"module.{name}"], tensor)
     assert "momentum.0.weight" in state
+
+
+def _masks(student: nn.Module) -> dict[str, torch.Tensor]:
+    weight = dict(student.named_parameters())["5.weight"]
+    return {"5.weight": torch.rand(weight.shape, generator=torch.Generator().manual_seed(0)) > 0.5}
+
+
+def test_masked_weights_stay_zero_and_the_others_learn(train: Split, validation: Split) -> None:
+    student = make_net(0)
+    masks = _masks(student)
+    result = tune(student, None, train, validation, SETTINGS, seed=0, snapshots=None, masks=masks)
+    weight = dict(result.module.named_parameters())["5.weight"]
+    assert (weight[~masks["5.weight"]] == 0).all()
+    assert (weight[masks["5.weight"]] != 0).all()
+    assert top1(result.module, validation) > 0.9
+    assert (dict(student.named_parameters())["5.weight"] != 0).all()  # the caller's is a copy
+    untrained = SETTINGS.model_copy(update={"epochs": 0})
+    still = tune(student, None, train, validation, untrained, seed=0, snapshots=None, masks=masks).module
+    expected = dict(student.named_parameters())["5.weight"].masked_fill(~masks["5.weight"], 0)
+    assert torch.equal(dict(still.named_parameters())["5.weight"], expected)
+
+
+def test_a_snapshot_with_other_masks_is_not_taken_up(train: Split, validation: Split, tmp_path: Path) -> None:
+    short = SETTINGS.model_copy(update={"epochs": 1})
+    tune(make_net(), None, train, validation, short, seed=0, snapshots=tmp_path)
+    masked = tune(make_net(), None, train, validation, short, seed=0, snapshots=tmp_path, masks=_masks(make_net()))
+    weight = dict(masked.module.named_parameters())["5.weight"]
+    assert (weight[~_masks(make_net())["5.weight"]] == 0).all()

@@ -1,0 +1,1 @@
+"""Sparse inference: weights with many zeros stored, checked and run as such."""
