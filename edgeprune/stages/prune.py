@@ -86,7 +86,7 @@ def _to_latency(context: Context, folder: Path) -> _Done:
         probing = probing_of(context, exporter)
         with context.device.lease():
             predictor = probe_layers(context.model("load"), baseline, probing)  # the table may be another by now
-        budget = _latency_budget(baseline.structure, predictor, goal, probing.granularity)
+        budget = _latency_budget(baseline.structure, predictor, goal, probing.granularity, settings.tolerance)
         settings, now = _candidate(context, settings, budget, folder)
         with context.device.lease():
             loop = LatencyLoop(
@@ -147,13 +147,16 @@ def _to_count(context: Context, folder: Path) -> _Done:
     return _Done(pruned, settings)
 
 
-def _latency_budget(structure: Structure, predictor: Predictor, goal: float, multiple: int) -> Budget:
+def _latency_budget(
+    structure: Structure, predictor: Predictor, goal: float, multiple: int, tolerance: float = 0.0
+) -> Budget:
     return Budget(
         replace(structure, layers=predictor.layers),
         predictor.costs,
         lambda share: predictor.budget(share * predictor.unpruned_s),
         goal,
         multiple,
+        tolerance,
     )
 
 

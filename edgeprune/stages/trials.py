@@ -124,7 +124,7 @@ def _choices(context: Context, settings: PruneSection, budget: Budget) -> tuple[
             allocator = allocator_of(
                 model.module, structure, now.ranking, now.judge, budget.costs, own, multiple=budget.multiple
             )
-            choice = allocator.within(budget.at(budget.goal))
+            choice = budget.choice(allocator, budget.goal)
         except (ModelError, TargetError) as error:
             left_out[str(arm)] = error.what
             context.progress.say(f"not tried: {arm}: {error.what}")

@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
+from edgeprune.errors import TargetError
 from edgeprune.latency.cost import CostModel
 from edgeprune.models.spec import Model
-from edgeprune.pruning.allocate import Judge
+from edgeprune.pruning.allocate import Choice, Judge
+from edgeprune.pruning.binding import Chooser
 from edgeprune.pruning.methods import JUDGING_BATCH, allocator_of, judge_of, rank
 from edgeprune.pruning.ranking import Ranking
 from edgeprune.pruning.regrowth import regrow, regrowth_share
@@ -38,6 +40,21 @@ class Budget:
     at: Callable[[float], float]
     goal: float
     multiple: int  # of the kept widths
+    tolerance: float = 0.0  # that a measured target leaves around its goal
+
+    def choice(self, allocator: Chooser, share: float) -> Choice:
+        """What an allocator chooses at a share; the smallest model allowed where that is within the tolerance of it.
+
+        Raises:
+            TargetError: the smallest costs more than that.
+        """
+        try:
+            return allocator.within(self.at(share))
+        except TargetError:
+            smallest = allocator.smallest()
+            if smallest.cost > self.at(share * (1 + self.tolerance)):
+                raise
+            return smallest
 
 
 @dataclass(frozen=True)
@@ -84,7 +101,7 @@ def trained_in_turns(context: Context, settings: PruneSection, budget: Budget, f
             whole, structure, now.ranking, now.judge, budget.costs, settings, multiple=budget.multiple
         )
         share = budget.goal if settings.regrow else share_on_the_way(budget.goal, turn.goal_progress)
-        choice = allocator.within(budget.at(share))
+        choice = budget.choice(allocator, share)
         removed, back = dict(choice.removed), 0.0
         if settings.regrow:
             back = regrowth_share(settings.regrow, turn.progress)

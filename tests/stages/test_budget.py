@@ -1,0 +1,36 @@
+"""A budget on the way: met, or by the smallest model where a measured target leaves room, or told to be out of reach."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from edgeprune.errors import TargetError
+from edgeprune.latency.cost import MacsCost, total
+from edgeprune.pruning.allocate import Limits
+from edgeprune.pruning.magnitude import score_magnitude
+from edgeprune.pruning.ranking import ByScore
+from edgeprune.pruning.rules import RuleAllocator, Uniform
+from edgeprune.stages.turns import Budget
+from edgeprune.structure.find import find_structure
+
+
+def test_the_smallest_model_is_taken_within_the_tolerance_only() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.Flatten())
+    structure, costs = find_structure(net, torch.randn(1, 3, 8, 8)), MacsCost()
+    whole = total(structure.layers, structure.sizes, costs)
+    ranking = ByScore(score_magnitude(net, structure))
+    allocator = RuleAllocator(structure, ranking, costs, lambda *_: 0.0, Limits(8, 8), Uniform(structure.sizes))
+    least = allocator.smallest()
+    share = least.cost / whole
+    goal = share / 1.02
+
+    def budget(tolerance: float) -> Budget:
+        return Budget(structure, costs, lambda share: share * whole, goal, 8, tolerance)
+
+    assert budget(0.03).choice(allocator, goal) == least
+    for tolerance in (0.0, 0.01):
+        with pytest.raises(TargetError, match="cannot be reached"):
+            budget(tolerance).choice(allocator, goal)
+    assert budget(0.0).choice(allocator, 0.9).cost <= 0.9 * whole
