@@ -1,4 +1,4 @@
-"""A budget on the way: met, or by the smallest model where a measured target leaves room, or told to be out of reach."""
+"""A budget on the way: met, by the smallest model where a measured target leaves room, or told to be out of reach."""
 
 from __future__ import annotations
 
