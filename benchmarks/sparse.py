@@ -27,7 +27,6 @@ from torch import nn
 from edgeprune.artifacts.measuring import MeasuringExporter
 from edgeprune.devices.base import Device
 from edgeprune.devices.jobs import Case, Job, Timing, run_job
-from edgeprune.devices.local import LocalDevice
 from edgeprune.latency.presets import Protocol
 from edgeprune.latency.protocol import measure
 from edgeprune.models.load import load
@@ -35,7 +34,7 @@ from edgeprune.models.spec import Model
 from edgeprune.pruning.magnitude import score_magnitude
 from edgeprune.pruning.unstructured import apply_masks, magnitude_masks
 from edgeprune.reparam.merge import merge
-from edgeprune.sparsity.arbiter import KERNEL, choose_encoding
+from edgeprune.sparsity.arbiter import KERNEL
 from edgeprune.sparsity.graph import Graph
 from edgeprune.sparsity.rewrite import write_sparse
 from edgeprune.sparsity.rules import check_sparse, is_1x1
@@ -73,10 +72,6 @@ def main() -> None:
         with lab() as machine:
             figures[f"{pixels} pixels"] = timed(machine.device, nets)
         write_result("sparse", {"device": "lab, cortex-a76 under icount", "runs": figures})
-    dense = next(net.file for net in nets if net.name == "dense")
-    verdict = choose_encoding(LocalDevice(), dense, dense.with_name("here.tflite"))
-    here = {"kept": verdict.kept, "why": verdict.why}
-    write_result("sparse", {"device": "lab, cortex-a76 under icount", "runs": figures, "this machine": here})
 
 
 def exported(data: Path, folder: Path, pixels: int) -> list[Net]:
