@@ -69,6 +69,10 @@ class ConversionError(EdgePruneError):
     """A toolkit failed to convert a model (it runs in a child process; this carries what it said)."""
 
 
+class TrainingDiverged(EdgePruneError):
+    """The loss is no number any more."""
+
+
 class DeviceError(EdgePruneError):
     """A device is unavailable, was lost, or is too noisy to give an answer."""
 

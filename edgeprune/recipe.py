@@ -143,6 +143,8 @@ class PruneSection(Section):
     def _goes_together(self) -> PruneSection:
         if self.regrow and not self.epochs:
             raise ValueError("`regrow` brings units back while the model trains: say for how many `epochs`, too")
+        if self.method == "auto" and self.allocator != "judged":
+            raise ValueError("`auto` tries methods with allocators of its own: leave `allocator` out")
         if self.method == "reprune" and self.allocator in ("global", "knapsack"):
             raise ValueError(
                 f"allocator `{self.allocator}` compares the scores of units, and method `reprune` gives none: take "

@@ -202,6 +202,7 @@ class IPhone(Device):
         """
         deadline = time.monotonic() + wait_s
         self._verified.clear()
+        self._facts = None
         while True:
             try:
                 self._see_it()
@@ -236,6 +237,7 @@ class IPhone(Device):
         """
         found = {phone.udid: phone for phone in self._link.seen()}
         phone = found.get(self._link.udid)
+        self._seen = phone or self._seen
         if phone is None or phone.reason:
             why = phone.reason if phone else "it is not connected any more"
             raise DeviceLost(why, where=self.id, hint="check the cable, and that it is unlocked")

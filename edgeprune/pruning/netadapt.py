@@ -10,6 +10,7 @@ that is gone (`judge`), since a plan is a choice of units, and what is re-traine
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -52,26 +53,25 @@ class NetAdapt:
         self.structure, self.costs, self.judge, self.limits = structure, costs, judge, limits
         self.on_step, self._ranking = on_step, ranking
         self._path = [self._stop(structure.sizes)]
+        self._losses: dict[tuple[int, ...], float] = {}
 
     def within(self, budget: float, *, granularity: int | None = None) -> Choice:
-        """The choice for a budget; the last step goes no further than it must.
+        """The choice for a budget; the last step goes no further than it must, at a finer granularity where one is
+        given. The way there is kept for other budgets.
 
         Raises:
             TargetError: even the smallest model allowed costs more than the budget.
         """
-        widths = self._allowed(granularity or self.limits.granularity)
-        first = next((n for n, stop in enumerate(self._path) if stop.cost <= budget), len(self._path))
-        here = self._path[first - 1] if first else self._path[0]
-        while here.cost > budget:
-            step = FIRST_STEP * DECAY ** (first - 1) * self._path[0].cost
-            if here.cost - step <= budget:
-                here = self._proposed(here, budget, widths)  # not of the path: another budget ends elsewhere
-            else:
-                here = self._proposed(here, here.cost - step, self._allowed(self.limits.granularity))
-                self._path[first:] = [here]
-                first += 1
+        while self._path[-1].cost > budget:
+            here, number = self._path[-1], len(self._path) - 1
+            step = FIRST_STEP * DECAY**number * self._path[0].cost
+            self._path.append(self._proposed(here, here.cost - step, self._allowed(self.limits.granularity), budget))
             if self.on_step is not None:
-                self.on_step(here.cost)
+                self.on_step(self._path[-1].cost)
+        first = next(number for number, stop in enumerate(self._path) if stop.cost <= budget)
+        here, widths = self._path[max(0, first - 1)], self._allowed(granularity or self.limits.granularity)
+        while here.cost > budget:
+            here = self._proposed(here, budget, widths, budget)
         return self._choice(here)
 
     def smallest(self) -> Choice:
@@ -80,7 +80,7 @@ class NetAdapt:
             self._stop({name: widths[-1] for name, widths in self._allowed(self.limits.granularity).items()})
         )
 
-    def _proposed(self, here: _Stop, goal: float, widths: Mapping[str, tuple[int, ...]]) -> _Stop:
+    def _proposed(self, here: _Stop, goal: float, widths: Mapping[str, tuple[int, ...]], budget: float) -> _Stop:
         """The best of the groups' proposals: each its widest cut down to the goal, or to its least width where only
         several groups together can reach that."""
         proposals = []
@@ -91,11 +91,19 @@ class NetAdapt:
                 proposals.append(next((stop for stop in saving if stop.cost <= goal), saving[-1]))
         if not proposals:
             raise TargetError(
-                f"the budget {goal:.6g} cannot be reached: the smallest model allowed costs {here.cost:.6g}",
+                f"the budget {budget:.6g} cannot be reached: no cut saves anything at {here.cost:.6g}",
                 hint="raise the target, or lower prune.minimum_width or prune.granularity",
             )
         reaching = [stop for stop in proposals if stop.cost <= goal] or proposals
-        return min(reaching, key=lambda stop: self.judge(gone_of(self._ranking, stop.kept), ()))
+        return min(reaching, key=self._loss)
+
+    def _loss(self, stop: _Stop) -> float:
+        """As judged, once for each model; infinite where it answers no numbers."""
+        key = tuple(stop.kept.values())
+        if key not in self._losses:
+            loss = self.judge(gone_of(self._ranking, stop.kept), ())
+            self._losses[key] = loss if math.isfinite(loss) else math.inf
+        return self._losses[key]
 
     def _allowed(self, granularity: int) -> dict[str, tuple[int, ...]]:
         limits = replace(self.limits, granularity=granularity)
@@ -106,4 +114,4 @@ class NetAdapt:
 
     def _choice(self, stop: _Stop) -> Choice:
         removed = gone_of(self._ranking, stop.kept)
-        return Choice(stop.kept, removed, (), stop.cost, self.judge(removed, ()))
+        return Choice(stop.kept, removed, (), stop.cost, self._loss(stop))

@@ -25,7 +25,7 @@ from torch import nn
 
 from edgeprune.errors import ModelError
 from edgeprune.structure.cut import tensor_named
-from edgeprune.structure.units import Structure, UnitGroup
+from edgeprune.structure.units import Member, Structure, UnitGroup
 
 Array = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int32]  # (sets, units): the cluster of each unit's kernel in each set
@@ -50,7 +50,7 @@ class Reprune:
         """The units that go; see `Ranking`.
 
         Raises:
-            ModelError: a weight is not finite.
+            ModelError: a weight is not finite, or none computes the group's units.
         """
         size = self._groups[group].size
         if keep >= size:
@@ -58,6 +58,12 @@ class Reprune:
         if (group, keep) not in self._chosen:
             if group not in self._layers:
                 self._layers[group] = [_Layer(sets) for sets in kernel_sets(self._module, self._groups[group])]
+                if not self._layers[group]:
+                    raise ModelError(
+                        "no weight computes its units: REPrune has no kernels to look at",
+                        where=group,
+                        hint="take another prune.method, or keep this layer (prune.keep)",
+                    )
             labels = [
                 clusters(layer.linkages, cut_height(layer.linkages, size - keep)) for layer in self._layers[group]
             ]
@@ -82,14 +88,18 @@ def kernel_sets(module: nn.Module, group: UnitGroup) -> Iterator[Array]:
         ModelError: a weight is not finite.
     """
     for member in group.produced:
-        weight = tensor_named(module, member.name).detach().double().cpu().numpy()
-        if weight.ndim < 2 or member.dim != 0:
+        weight = np.moveaxis(_weight(module, member), member.dim, 0)  # a transposed convolution has its outputs second
+        if weight.ndim < 2:
             continue  # norms and biases have no kernels
         if not np.isfinite(weight).all():
             raise ModelError("weights are not finite", where=member.name, hint="look at the checkpoint")
         kernels = weight.reshape(*weight.shape[:2], -1)[member.indices]  # units, channels of a unit, inputs, elements
         units, channels, inputs, elements = kernels.shape
         yield kernels.reshape(units, channels * inputs, elements).transpose(1, 0, 2)
+
+
+def _weight(module: nn.Module, member: Member) -> Array:
+    return np.asarray(tensor_named(module, member.name).detach().double().cpu().numpy())
 
 
 def linkage(kernels: Array) -> Array:

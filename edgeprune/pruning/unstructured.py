@@ -52,10 +52,14 @@ def magnitude_masks(
     if not 0 <= zeros < 1:
         raise UsageError(f"the share of zeros must lie between 0 and 1, not {zeros:g}", hint="1 would leave nothing")
     if block < 1:
-        raise UsageError(f"blocks of {block} output channels make no sense")
+        raise UsageError(f"blocks of {block} output channels make no sense", hint="take sparse.block = 1, 2 or 4")
     layers = dict(_weights(module, which))
     if not layers:
-        raise UsageError(f"there is no {'1x1 convolution' if which == '1x1' else 'layer with weights'} to prune")
+        raise UsageError(
+            f"there is no {'1x1 convolution' if which == '1x1' else 'layer with weights'} to prune",
+            where=type(module).__name__,
+            hint="leave sparse.zeros at 0 for this model",
+        )
     for name, weight in layers.items():
         if not torch.isfinite(weight).all():
             raise ModelError("weights are not finite", where=name, hint="look at the checkpoint")

@@ -29,6 +29,9 @@ def export_stage(context: Context, folder: Path) -> dict[str, Any]:
     dense = next((m for m in manifests if (m.format, m.precision) == ("tflite", "fp32")), None)
     if dense is None or not context.recipe.sparse.zeros:
         return {"files": {m.file: m.size_bytes for m in manifests}}
+    if context.typical is not None:
+        context.progress.say(f"{dense.file} stays dense: {context.recipe.device.id} is no device to compare it on")
+        return {"files": {m.file: m.size_bytes for m in manifests}}
     verdict = _sparse_or_dense(context, folder, dense)
     files = {m.file: m.size_bytes for m in read_manifests(folder)}
     return {"files": files, "sparse": verdict.model_dump(mode="json", exclude={"ratio"})}

@@ -36,7 +36,7 @@ class PruneRecord(BaseModel):
     counted_before: float | None  # of a counted target, in its own unit
     counted_after: float | None
     binding: Binding  # what keeps it from being cheaper
-    loss: float  # cross entropy of the pruned model on the judged images, as the judge has it, before re-training
+    loss: float  # cross entropy on the judged images before re-training (NetAdapt: after its short training)
 
 
 def record_of(pruned: Pruned, predictor: Predictor | None, settings: PruneSection, *, original_s: float) -> PruneRecord:

@@ -18,10 +18,11 @@ SNAPSHOTS: dict[Stage, str] = {"prune": "prune.snapshots", "tune": "tune.snapsho
 
 def snapshots_of(context: Context, stage: Stage, after: Stage) -> Path:
     """The folder for a stage's snapshots that go with these settings and with what the stage before it made."""
-    record = context.run.record(after)
-    state = record.files[-1].sha256 if record else "none"
+    record, loaded = context.run.record(after), context.run.record("load")
+    weights = str(loaded.result.get("checkpoint_sha256", "")) if loaded else ""
+    state = f"{record.files[-1].sha256[:12] if record else 'none'}-{weights[:12]}"
     sections = ("prune", "tune", "data", "device") if stage == "prune" else ("tune", "data", "sparse")
-    return context.run.folder / SNAPSHOTS[stage] / f"{settings_hash(context.recipe, sections)}-{state[:12]}"
+    return context.run.folder / SNAPSHOTS[stage] / f"{settings_hash(context.recipe, sections)}-{state}"
 
 
 def write_history(folder: Path, history: Sequence[EpochRecord]) -> None:

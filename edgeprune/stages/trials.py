@@ -15,8 +15,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
-from edgeprune.data.split import Split
-from edgeprune.errors import EdgePruneError, ModelError, RecipeError, TargetError
+from edgeprune.errors import RecipeError, TargetError, TrainingDiverged, UsageError
 from edgeprune.pruning.methods import allocator_of
 from edgeprune.recipe import AllocatorName, Method, PruneSection
 from edgeprune.runs import write_atomic
@@ -56,8 +55,9 @@ class Trial(BaseModel):
     model_config = ConfigDict(frozen=True)
     arm: Arm
     round: int  # from 1
-    images: int
+    images: int  # all epochs together
     validation: float
+    failure: str | None = None  # why there is no accuracy
 
 
 class Trials(BaseModel):
@@ -76,7 +76,7 @@ def pick_method(context: Context, settings: PruneSection, budget: Budget) -> tup
 
     Raises:
         RecipeError: there are no validation images to choose by.
-        EdgePruneError: no method can meet the target on this model.
+        TargetError: no method can meet the target on this model.
     """
     if not len(context.splits.validation):
         raise RecipeError(
@@ -88,7 +88,7 @@ def pick_method(context: Context, settings: PruneSection, budget: Budget) -> tup
     trials = Trials.model_validate_json(file.read_bytes()) if file.exists() else Trials()
     models, left_out = _choices(context, settings, budget)
     trials = trials.model_copy(update={"left_out": left_out})
-    if trials.images is None:
+    if trials.images is None and len(models) > 1:
         left_s = settings.auto_minutes * 60 - (time.monotonic() - started)
         trials = trials.model_copy(update={"images": _first_images(context, len(models), left_s)})
     arms = list(models)
@@ -119,19 +119,19 @@ def _choices(context: Context, settings: PruneSection, budget: Budget) -> tuple[
     left_out: dict[str, str] = {}
     for arm in ARMS:
         own = settings.model_copy(update={"method": arm.method, "allocator": arm.allocator})
-        now = candidate_of(context, structure, own, model, NONE_GONE)
         try:
+            now = candidate_of(context, structure, own, model, NONE_GONE)
             allocator = allocator_of(
                 model.module, structure, now.ranking, now.judge, budget.costs, own, multiple=budget.multiple
             )
             choice = budget.choice(allocator, budget.goal)
-        except (ModelError, TargetError) as error:
+        except UsageError as error:
             left_out[str(arm)] = error.what
             context.progress.say(f"not tried: {arm}: {error.what}")
             continue
         found[arm] = remove_branches(remove_units(model.module, structure, choice.removed), structure, choice.branches)
     if not found:
-        raise EdgePruneError(
+        raise TargetError(
             "none of the methods can meet the target on this model",
             where=settings.target,
             hint="; ".join(f"{name}: {why}" for name, why in left_out.items()),
@@ -143,7 +143,7 @@ def _first_images(context: Context, arms: int, left_s: float) -> int:
     """How many images the first round's trainings may see, so that all rounds together take the time that is left."""
     train, batch = context.splits.train, context.recipe.tune.batch_size
     started = time.monotonic()
-    _tuned(context, context.model("load").module, train.take(SPEED_IMAGES))
+    _tuned(context, context.model("load").module, SPEED_IMAGES)
     speed = min(SPEED_IMAGES, len(train)) / (time.monotonic() - started)
     trained = sum(
         math.ceil(arms / 2**number) * 2**number for number in range(rounds_of(arms))
@@ -151,22 +151,27 @@ def _first_images(context: Context, arms: int, left_s: float) -> int:
     images = int(max(0.0, left_s) * speed / max(1, trained))
     if images < batch:
         context.progress.say(f"prune.auto_minutes is short for {arms} methods: one batch each in the first round")
-    return min(max(batch, images), len(train))
+    return max(batch, images)
 
 
 def _trial(context: Context, module: nn.Module, arm: Arm, number: int, first: int) -> Trial:
-    images = context.splits.train.take(first * 2 ** (number - 1))
-    accuracy = top1(_tuned(context, module, images), context.splits.validation)
-    context.progress.say(f"trial {number}, {arm}: validation {accuracy:.2%} after {len(images)} images")
-    return Trial(arm=arm, round=number, images=len(images), validation=accuracy)
+    images = first * 2 ** (number - 1)
+    try:
+        accuracy = top1(_tuned(context, module, images), context.splits.validation)
+    except TrainingDiverged as error:
+        context.progress.say(f"trial {number}, {arm}: {error.what}")
+        return Trial(arm=arm, round=number, images=images, validation=0.0, failure=error.what)
+    context.progress.say(f"trial {number}, {arm}: validation {accuracy:.2%} after {images} images")
+    return Trial(arm=arm, round=number, images=images, validation=accuracy)
 
 
-def _tuned(context: Context, module: nn.Module, images: Split) -> nn.Module:
-    recipe = context.recipe
+def _tuned(context: Context, module: nn.Module, images: int) -> nn.Module:
+    """A copy of a model that has seen so many training images: some of them once, or all of them several times."""
+    recipe, train = context.recipe, context.splits.train
     teacher = context.model("load").module if recipe.tune.distillation > 0 else None
-    settings = recipe.tune.model_copy(update={"epochs": 1})
+    settings = recipe.tune.model_copy(update={"epochs": max(1, round(images / len(train)))})
     none = context.splits.validation.take(0)
-    return tune(module, teacher, images, none, settings, seed=recipe.seed, snapshots=None).module
+    return tune(module, teacher, train.take(images), none, settings, seed=recipe.seed, snapshots=None).module
 
 
 def _keep(file: Path, trials: Trials) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from edgeprune.errors import TargetError
+from edgeprune.errors import DataError, TargetError
 from edgeprune.latency.cost import CostModel
 from edgeprune.models.spec import Model
 from edgeprune.pruning.allocate import Choice, Judge
@@ -23,6 +23,8 @@ from edgeprune.recipe import PruneSection
 from edgeprune.stages.context import Context
 from edgeprune.stages.snapshots import show_epochs, snapshots_of, write_history
 from edgeprune.stages.tune import whole_cycle
+from edgeprune.structure.branches import silence_branches
+from edgeprune.structure.cut import Removed
 from edgeprune.structure.masks import zero_units
 from edgeprune.structure.units import Structure
 from edgeprune.training.gradual import NONE_GONE, Gone, Turn, share_on_the_way, train_in_turns
@@ -69,22 +71,27 @@ class Candidate:
 def candidate_of(context: Context, structure: Structure, settings: PruneSection, model: Model, gone: Gone) -> Candidate:
     """Rank and judge a model some of whose units are gone by now.
 
-    Scores and losses are taken with these units at zero, so they go again: nothing else tells what they are worth.
-    REPrune looks at kernels only, and takes those that the units last had.
+    Scores and losses are taken with these units and branches at zero, so they go first again: nothing else tells what
+    they are worth. REPrune looks at kernels only, and takes those that the units last had.
     """
     recipe, train = context.recipe, context.splits.train
-    if settings.method != "reprune" and gone[0]:
-        scored = model.with_module(zero_units(model.module, structure, gone[0]))
-    else:
-        scored = model
+    units: Removed = {} if settings.method == "reprune" else gone[0]
+    scored = model.with_module(zero_units(model.module, structure, units))
+    silence_branches(scored.module, structure, gone[1])
     context.progress.update(f"ranking units by {settings.method}", 0, 1)
     ranking = rank(scored, structure, settings, train, seed=recipe.seed)
     judge = judge_of(scored, structure, settings, recipe.tune, train, seed=recipe.seed)
     if settings.allocator != "netadapt":
         return Candidate(model, ranking, judge)
     batches = train.batches(JUDGING_BATCH, seed=recipe.seed, augment=recipe.tune.augment)
-    others = itertools.islice(batches, len(judge.batches), len(judge.batches) + SHORT_STEPS)
-    return Candidate(model, ranking, TunedLoss(judge, others, recipe.tune))
+    others = list(itertools.islice(batches, len(judge.batches), len(judge.batches) + SHORT_STEPS))
+    if not (whole := [batch for batch in others if len(batch[1]) == JUDGING_BATCH]):
+        raise DataError(
+            f"NetAdapt trains each proposal on {JUDGING_BATCH} images or more that it is not judged by: of "
+            f"{len(train)} training images too few are left beside prune.judging_images = {settings.judging_images}",
+            hint="lower prune.judging_images, give more training images, or take prune.allocator = 'judged'",
+        )
+    return Candidate(model, ranking, TunedLoss(judge, whole, recipe.tune))
 
 
 def trained_in_turns(context: Context, settings: PruneSection, budget: Budget, folder: Path) -> tuple[Model, Gone]:

@@ -18,6 +18,7 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
+from torch.utils.hooks import RemovableHandle
 
 from edgeprune.errors import ModelError
 from edgeprune.structure.graph import TRACE_ERRORS, module_path, operator_name, shape_of
@@ -161,14 +162,19 @@ def remove_branches(module: nn.Module, structure: Structure, removed: Iterable[s
     return pruned
 
 
+def silence_branches(module: nn.Module, structure: Structure, silent: Iterable[str]) -> list[RemovableHandle]:
+    """Make the outputs of some branches zero until their handles are removed."""
+    branches = {branch.id: branch for branch in structure.branches}
+    return [
+        module.get_submodule(branches[name].output).register_forward_hook(lambda _, __, out: torch.zeros_like(out))
+        for name in silent
+    ]
+
+
 @contextmanager
 def branches_masked(module: nn.Module, structure: Structure, masked: Iterable[str]) -> Iterator[None]:
     """Within this context the outputs of some branches are zero: what the module computes without them."""
-    branches = {branch.id: branch for branch in structure.branches}
-    handles = [
-        module.get_submodule(branches[name].output).register_forward_hook(lambda _, __, out: torch.zeros_like(out))
-        for name in masked
-    ]
+    handles = silence_branches(module, structure, masked)
     try:
         yield
     finally:

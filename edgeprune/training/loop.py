@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from edgeprune.data.split import Split
-from edgeprune.errors import DataError, EdgePruneError
+from edgeprune.errors import DataError, TrainingDiverged
 from edgeprune.pruning.unstructured import apply_masks
 from edgeprune.recipe import TuneSection
 from edgeprune.training.accuracy import top1
@@ -73,7 +73,8 @@ def tune(
 
     Raises:
         DataError: there are no training images, or one cannot be read.
-        EdgePruneError: the loss is not finite (epoch, step and rate are named), or a snapshot cannot be written.
+        TrainingDiverged: the loss is not finite (epoch, step and rate are named).
+        EdgePruneError: a snapshot cannot be written.
     """
     if settings.epochs < first:
         untrained = copy.deepcopy(student).cpu().eval()
@@ -209,8 +210,8 @@ class Training:
         """A copy on the device, in the layout that convolutions are fastest in."""
         return _laid_out(copy.deepcopy(module).to(self.device), torch.channels_last)
 
-    def _diverged(self, loss: float, epoch: int, step: int) -> EdgePruneError:
-        return EdgePruneError(
+    def _diverged(self, loss: float, epoch: int, step: int) -> TrainingDiverged:
+        return TrainingDiverged(
             f"the loss is {loss} in epoch {epoch}, step {step}, at a learning rate of {self.lr:.3g}",
             where="tune",
             hint=f"lower `lr` in [tune] (it is {self.settings.lr:g})"

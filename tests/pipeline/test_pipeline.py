@@ -305,6 +305,7 @@ def test_pruned_while_it_trains_in_one_cycle_and_resumed_by_turn(tmp_path: Path)
         ({"regrow": 1.0, "epochs": 2}, "less than 1"),
         ({"interval": 0, "epochs": 2}, "greater than or equal to 1"),
         ({"method": "reprune", "allocator": "knapsack"}, "gives none"),
+        ({"method": "auto", "allocator": "uniform"}, "allocators of its own"),
     ],
 )
 def test_settings_of_pruning_that_do_not_go_together(settings: dict[str, Any], message: str) -> None:
@@ -337,6 +338,9 @@ def test_auto_takes_what_does_best_on_validation_images_and_resumes_by_trial(tmp
     for trial in trials["done"]:
         rounds.setdefault(trial["round"], {})[tuple(trial["arm"])] = trial["validation"]
     assert [len(scores) for scores in rounds.values()] == [5, 3, 2]
+    assert {(trial["round"], trial["images"]) for trial in trials["done"]} == {
+        (number, trials["images"] * 2 ** (number - 1)) for number in (1, 2, 3)
+    }
     assert "16 scales of batch norms are 1" in trials["left_out"]["reprune (scales)"]  # the net was never trained
     for number in (1, 2):
         assert min(rounds[number][arm] for arm in rounds[number + 1]) >= max(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -51,3 +53,35 @@ def test_a_step_is_the_proposal_that_loses_least() -> None:
     assert set(choice.removed) == {"spare"}
     assert asked == sorted(asked, reverse=True)
     assert choice.loss == 0
+
+
+def test_the_last_step_goes_no_further_than_it_must() -> None:
+    """At a finer granularity it gets nearer, and the way is walked once."""
+    structure = chain({"a": 64, "b": 64, "c": 64})
+    scores = scores_of(structure, 1)
+    full, judge = total(structure.layers, structure.sizes, MacsCost()), Additive(scores)
+    walker = NetAdapt(structure, ByScore(scores), MacsCost(), judge, Limits(16, 16))
+    small = walker.within(0.4 * full)
+    asked = judge.asked
+    for share in (0.93, 0.8, 0.6):
+        coarse, fine = walker.within(share * full), walker.within(share * full, granularity=1)
+        assert coarse.cost <= fine.cost <= share * full
+        assert fine.cost >= (share - 0.01) * full
+    seen = judge.asked
+    assert walker.within(0.4 * full) == small
+    assert judge.asked == seen > asked
+
+
+def test_a_proposal_that_answers_no_numbers_is_the_last_to_be_taken() -> None:
+    structure = chain({"broken": 16, "fine": 16})
+    scores = scores_of(structure, 0)
+    judge = Additive(scores)
+    walker = NetAdapt(
+        structure,
+        ByScore(scores),
+        MacsCost(),
+        lambda removed, branches: math.nan if "broken" in removed else judge(removed, branches),
+        Limits(4, 4),
+    )
+    choice = walker.within(0.6 * total(structure.layers, structure.sizes, MacsCost()))
+    assert set(choice.removed) == {"fine"}
