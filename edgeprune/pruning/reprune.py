@@ -88,7 +88,7 @@ def kernel_sets(module: nn.Module, group: UnitGroup) -> Iterator[Array]:
         ModelError: a weight is not finite.
     """
     for member in group.produced:
-        weight = np.moveaxis(_weight(module, member), member.dim, 0)  # a transposed convolution has its outputs second
+        weight = np.moveaxis(_weight(module, member), member.dim, 0)  # an embedding has its channels last
         if weight.ndim < 2:
             continue  # norms and biases have no kernels
         if not np.isfinite(weight).all():

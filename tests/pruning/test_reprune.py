@@ -129,11 +129,3 @@ def test_scales_that_tell_nothing_are_refused() -> None:
     bare = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3), nn.Flatten())
     with pytest.raises(ModelError, match="no layer that can be pruned has a batch norm"):
         telling_scales(bare, find_structure(bare, torch.randn(2, 3, 8, 8)))
-
-
-def test_the_outputs_of_a_transposed_convolution_are_its_second_dimension() -> None:
-    net = nn.Sequential(nn.ConvTranspose2d(3, 8, 2), nn.ReLU(), nn.Conv2d(8, 4, 1), nn.Flatten())
-    structure = find_structure(net, torch.randn(1, 3, 4, 4))
-    (group,) = [group for group in structure.groups if group.size == 8]
-    assert [sets.shape for sets in kernel_sets(net, group)] == [(3, 8, 4)]
-    assert len(Reprune(net, structure).gone(group.id, 3)) == 5
