@@ -4,7 +4,8 @@ the other files of this folder beside it.
     python python_runner.py job.json
 
 A job:
-    version 1; runtime "litert" | "executorch" | "onnxruntime" | "coreml"; threads
+    version 1; runtime "litert" | "executorch" | "onnxruntime" | "coreml"; threads; of Core ML compute_units "ALL" |
+    "CPU_AND_GPU" | "CPU_AND_NE" | "CPU_ONLY"
     mode "time" (latency), "infer" (outputs of given inputs), "memory" (peak memory) or "profile" (of each kernel;
         "litert" only)
     cases [{id, model, inputs?, outputs?, first_round?}]; `inputs` and `outputs` are .npy paths, needed by "infer"
@@ -84,7 +85,8 @@ def file_sha256(path: Path) -> str:
 
 def load_case(job: Job, case: Job) -> Loaded:
     try:
-        return installed(job["runtime"])[0].loader(case["model"], job["threads"])
+        units = (job.get("compute_units", "ALL"),) if job["runtime"] == "coreml" else ()
+        return installed(job["runtime"])[0].loader(case["model"], job["threads"], *units)
     except (ValueError, RuntimeError, TypeError, OSError, KeyError) as error:
         raise CaseError("load", f"{type(error).__name__}: {error}") from error
 
@@ -353,6 +355,7 @@ def main(arguments: list[str]) -> int:
         threads=job["threads"],
         cores=sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [],
         python=platform.python_version(),
+        **({"compute_units": job.get("compute_units", "ALL")} if job["runtime"] == "coreml" else {}),
     )
     emit("conditions", when="before", **read_conditions())
     (time_cases if job["mode"] == "time" else one_by_one)(job)

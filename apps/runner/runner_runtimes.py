@@ -134,16 +134,16 @@ class OnnxModel:
 
 
 class CoreMLModel:
-    """A .mlpackage (zipped, as it travels) in Core ML; it chooses among CPU, GPU and Neural Engine. Macs only."""
+    """A .mlpackage (zipped, as it travels) in Core ML, which chooses among the compute units allowed. Macs only."""
 
-    def __init__(self, path: str, threads: int) -> None:  # noqa: ARG002  # Core ML has no say in threads
+    def __init__(self, path: str, threads: int, units: str) -> None:  # noqa: ARG002  # Core ML has no say in threads
         import coremltools
 
         self._folder = tempfile.TemporaryDirectory(prefix="edgeprune-mlpackage-")
         with zipfile.ZipFile(path) as archive:
             archive.extractall(self._folder.name)
         (package,) = (Path(self._folder.name) / name for name in {entry.split("/")[0] for entry in archive.namelist()})
-        self._model = coremltools.models.MLModel(str(package), compute_units=coremltools.ComputeUnit.ALL)
+        self._model = coremltools.models.MLModel(str(package), compute_units=coremltools.ComputeUnit[units])
         spec = self._model.get_spec().description
         kinds = {65568: "float32", 65552: "float16", 131104: "int32"}  # ArrayFeatureType's numbers
         arrays = [entry.type.multiArrayType for entry in spec.input]
@@ -166,7 +166,7 @@ class CoreMLModel:
 class Runtime:
     """A runtime as it may be installed. `libraries`: names that the native library with its kernels begins with."""
 
-    loader: Callable[[str, int], Loaded]
+    loader: Callable[..., Loaded]  # (path, threads), and for Core ML compute units
     distribution: str
     module: str
     libraries: tuple[str, ...]

@@ -18,22 +18,26 @@ def bench(
     device: DeviceOption = None,
     threads: Annotated[int, typer.Option(help="Threads of the runtime.")] = 1,
     protocol: Annotated[str, typer.Option(help="quick, standard or mlperf.")] = "quick",
+    compute_units: Annotated[
+        str, typer.Option(help="Where Core ML may run: ALL, CPU_AND_GPU, CPU_AND_NE or CPU_ONLY.")
+    ] = "ALL",
     as_json: JsonOption = False,
 ) -> None:
     """Measure FILES on a device, those of one runtime interleaved, with interval and quality."""
     from rich.table import Column, Table
 
     from edgeprune.devices.discovery import open_device
-    from edgeprune.devices.runtimes import runtime_of
+    from edgeprune.devices.runtimes import compute_units_of, runtime_of
     from edgeprune.latency.protocol import measure
 
     runtimes = {file: runtime_of(file) for file in files}
+    units = compute_units_of(compute_units)
     opened = open_device(device or "local")
     measured: dict[Path, Measurement] = {}
     with opened.lease():
         for runtime in dict.fromkeys(runtimes.values()):
             group = [file for file in files if runtimes[file] == runtime]
-            results = measure(opened, group, runtime=runtime, threads=threads, protocol=protocol)
+            results = measure(opened, group, runtime=runtime, threads=threads, protocol=protocol, compute_units=units)
             measured.update(zip(group, results, strict=True))
     table = Table(Column("file", overflow="fold"), "runtime", "latency", "p90", "samples")
     for file in files:

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 RuntimeName = Literal["litert", "executorch", "onnxruntime", "coreml"]
+ComputeUnits = Literal["ALL", "CPU_AND_GPU", "CPU_AND_NE", "CPU_ONLY"]  # where Core ML may run; coremltools' names
 
 
 class Conditions(BaseModel):
@@ -37,7 +38,9 @@ class RuntimeBuild(BaseModel):
     name: RuntimeName
     version: str
     sha256: str  # of the native library that runs the kernels
+    compute_units: ComputeUnits = "ALL"  # Core ML's; a latency is of these
 
     @property
     def id(self) -> str:
-        return f"{self.name}-{self.version}-{self.sha256[:12]}"
+        where = "" if self.compute_units == "ALL" else f"-{self.compute_units}"
+        return f"{self.name}-{self.version}-{self.sha256[:12]}{where}"

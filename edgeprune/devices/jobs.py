@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from edgeprune.devices.base import LITTLE, Completed, Device
 from edgeprune.devices.child import last_lines
-from edgeprune.devices.conditions import Conditions, RuntimeBuild, RuntimeName
+from edgeprune.devices.conditions import ComputeUnits, Conditions, RuntimeBuild, RuntimeName
 from edgeprune.devices.runners import runner_for
 from edgeprune.devices.store import file_sha256
 from edgeprune.errors import DeviceError, DeviceLost, UsageError
@@ -70,6 +70,7 @@ class Job:
     cores: tuple[int, ...] = ()  # to run on; the scheduler's choice without
     memory_runs: int = 5
     profile_runs: int = 0  # more than 0: the time of each kernel is asked for
+    compute_units: ComputeUnits = "ALL"  # of Core ML
 
     @property
     def mode(self) -> Literal["time", "infer", "memory", "profile"]:
@@ -266,6 +267,8 @@ class _Progress:
         head |= {"runs": job.profile_runs or job.memory_runs, "warm_up_runs": PROFILE_WARM_UP_RUNS}
         if job.cores:
             head["cores"] = list(job.cores)
+        if job.runtime == "coreml":
+            head["compute_units"] = job.compute_units
         return {**head, **(vars(job.timing) if job.timing else {})}
 
     def _unfinished(self) -> list[Case]:
@@ -328,7 +331,8 @@ class _Progress:
             return
         case = self._results.get(event.get("case", ""))
         if kind == "start":
-            self._build = RuntimeBuild(name=event["runtime"], version=event["version"], sha256=event["sha256"])
+            build = {key: event[key] for key in ("version", "sha256", "compute_units") if key in event}
+            self._build = RuntimeBuild(name=event["runtime"], **build)
             if self._job.cores and set(event["cores"]) != set(self._job.cores):
                 raise DeviceError(
                     f"it runs on the cores {event['cores']} instead of {list(self._job.cores)}",

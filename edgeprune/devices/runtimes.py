@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast, get_args
 
-from edgeprune.devices.conditions import RuntimeName
+from edgeprune.devices.conditions import ComputeUnits, RuntimeName
 from edgeprune.errors import UsageError
 
 RUNTIME_OF: dict[str, RuntimeName] = {
@@ -31,3 +32,15 @@ def runtime_of(file: Path) -> RuntimeName:
             hint=f"files that are run: {', '.join(RUNTIME_OF)}",
         )
     return RUNTIME_OF[file.suffix]
+
+
+def compute_units_of(text: str) -> ComputeUnits:
+    """Core ML's compute units as a user writes them.
+
+    Raises:
+        UsageError: there are none of that name.
+    """
+    for units in get_args(ComputeUnits):
+        if text.upper() == units:
+            return cast(ComputeUnits, units)
+    raise UsageError(f"there are no compute units {text!r}", hint=f"choose among {', '.join(get_args(ComputeUnits))}")

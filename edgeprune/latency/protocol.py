@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune.devices.base import Device
-from edgeprune.devices.conditions import Conditions, RuntimeBuild, RuntimeName
+from edgeprune.devices.conditions import ComputeUnits, Conditions, RuntimeBuild, RuntimeName
 from edgeprune.devices.jobs import Case, CaseResult, Job, JobResult, Visit, run_job
 from edgeprune.errors import DeviceError, UsageError
 from edgeprune.latency.care import timed_job
@@ -27,12 +27,13 @@ def measure(
     runtime: RuntimeName,
     threads: int = 1,
     protocol: str | Protocol = "quick",
+    compute_units: ComputeUnits = "ALL",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Measurement]:
     """Latency of each file: all in one runner process, visited in turn (A B A B ...) so that they share conditions,
     or apart, where the protocol says so. What was throttled is measured again after a pause.
 
-    `on_progress` gets (visits done, visits in all).
+    `on_progress` gets (visits done, visits in all). `compute_units` is for Core ML.
 
     Raises:
         UsageError: a file is missing or cannot be run; names it.
@@ -45,28 +46,27 @@ def measure(
         if number:
             time.sleep(settings.pause_s)
         counter = _Counter(len(files) * settings.timing.rounds, on_progress, done=len(found) * settings.timing.rounds)
-        found += _measured(device, group, runtime, threads, settings, counter)
+        job = Job(runtime, _cases(group), threads=threads, timing=settings.timing, compute_units=compute_units)
+        found += _measured(device, group, job, settings, counter)
     return found
 
 
 def _measured(
-    device: Device, files: Sequence[Path], runtime: RuntimeName, threads: int, settings: Protocol, counter: _Counter
+    device: Device, files: Sequence[Path], job: Job, settings: Protocol, counter: _Counter
 ) -> list[Measurement]:
     """Files in one process, again while any is throttled and the protocol allows it."""
     facts = device.facts()
     for attempt in range(settings.retries + 1):
         if attempt:
             time.sleep(settings.pause_s)
-        result = timed_job(
-            device, Job(runtime, _cases(files), threads=threads, timing=settings.timing), on_event=counter
-        )
+        result = timed_job(device, job, on_event=counter)
         found = [
             measurement_of(
-                succeeded(case, file, runtime).visits,
+                succeeded(case, file, job.runtime).visits,
                 file=file.name,
                 device=facts.fingerprint,
                 build=result.build,
-                threads=threads,
+                threads=job.threads,
                 watched=[result.watched],
                 cores=facts.cores,
             )

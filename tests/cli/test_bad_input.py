@@ -279,3 +279,9 @@ def test_what_we_did_not_foresee_is_exit_code_3(tmp_path: Path, monkeypatch: pyt
     assert done.code == 3
     assert "ZeroDivisionError: by a defect of ours" in done.err
     assert done.json["error"]["exit_code"] == 3
+
+
+def test_unknown_compute_units(tmp_path: Path) -> None:
+    (tmp_path / "x.mlpackage").mkdir()
+    done = inside("bench", tmp_path / "x.mlpackage", "--compute-units", "NPU")
+    done.refused("there are no compute units 'NPU'", "CPU_AND_NE")

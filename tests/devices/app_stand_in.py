@@ -47,7 +47,8 @@ def main(place: str, runner: str) -> int:
             assert process.stdout is not None
             for line in process.stdout:
                 event = json.loads(line)
-                send({**event, "runtime": "coreml"} if event["event"] == "start" else event)
+                told = {"runtime": "coreml", "compute_units": job["compute_units"]}
+                send({**event, **told} if event["event"] == "start" else event)
             code = process.wait()
             if code < 0:
                 os.kill(os.getpid(), -code)

@@ -137,7 +137,9 @@ def test_a_job_goes_through(device: IPhone, relu: Path, phone: Phone) -> None:
     assert build.name == "coreml"
     result = run_inference(device, relu, INPUTS, runtime="coreml")
     np.testing.assert_array_equal(result.outputs, np.maximum(INPUTS, 0))
-    timed = run_job(device, Job("coreml", (Case("a", relu), Case("b", relu)), timing=TIMING))
+    timed = run_job(device, Job("coreml", (Case("a", relu), Case("b", relu)), timing=TIMING, compute_units="CPU_ONLY"))
+    assert (build.compute_units, timed.build.compute_units) == ("ALL", "CPU_ONLY")
+    assert timed.build.id == f"{build.id}-CPU_ONLY"  # a latency is of these units
     assert [len(case.visits) for case in timed.cases.values()] == [3, 3]
     assert timed.processes == 1
     assert list((phone.home / "container/Documents/edgeprune/jobs").iterdir()) == []
