@@ -33,6 +33,7 @@ from edgeprune.structure.units import Structure
 
 Floats = npt.NDArray[np.float64]
 MOST_COMBINATIONS = 50_000  # of one table: beyond it the choices of a layer are too many to be written down
+TOLERANCE = 1e-8  # of the budget: somewhat less than what HiGHS may be over a limit by
 KEPT, GONE = 0, 1  # values of a branch's choice
 
 
@@ -99,11 +100,12 @@ class Problem:
                 hint="raise the target, or lower prune.minimum_width or prune.granularity",
             )
         allowed = budget
-        for _ in range(20):
+        for attempt in range(20):
             found = self._solved(self._loss_row(), allowed)
             if found.cost <= budget:
                 return found
-            allowed -= 2 * (found.cost - budget)  # the solver's tolerance lets it over the edge
+            # The solver's tolerance lets it over the edge: less is allowed, by more than that tolerance in the end.
+            allowed -= max(2 * (found.cost - budget), TOLERANCE * 2**attempt * budget)
         return cheapest
 
     def cheapest(self) -> Solution:
