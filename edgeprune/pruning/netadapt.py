@@ -76,9 +76,8 @@ class NetAdapt:
 
     def smallest(self) -> Choice:
         """Every group at its least width."""
-        return self._choice(
-            self._stop({name: widths[-1] for name, widths in self._allowed(self.limits.granularity).items()})
-        )
+        widths = self._allowed(self.limits.granularity)
+        return self._choice(self._stop({name: allowed[-1] for name, allowed in widths.items()}))
 
     def _proposed(self, here: _Stop, goal: float, widths: Mapping[str, tuple[int, ...]], budget: float) -> _Stop:
         """The best of the groups' proposals: each its widest cut down to the goal, or to its least width where only

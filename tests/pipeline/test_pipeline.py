@@ -57,6 +57,19 @@ class Listener:
             raise KeyboardInterrupt
 
 
+class Hearer(Listener):
+    """Keeps what a job says; may stop it at something that begins so."""
+
+    def __init__(self, said: list[str], *, stop_at: str | None = None) -> None:
+        super().__init__(stop_at=stop_at)
+        self.said = said
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+        if self.stop_at is not None and text.startswith(self.stop_at):
+            raise KeyboardInterrupt
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     threads = torch.get_num_threads()
@@ -275,18 +288,12 @@ def test_pruned_while_it_trains_in_one_cycle_and_resumed_by_turn(tmp_path: Path)
     """REPrune as published: the scales' layer sparsity, regrowth, and no fine-tuning of its own."""
     wanted = recipe(prune={"target": "2kparams", **TURNS})
 
-    class Stopped(Listener):
-        def say(self, text: str) -> None:
-            said.append(text)
-            if self.stop_at is not None and text.startswith(self.stop_at):
-                raise KeyboardInterrupt
-
     said: list[str] = []
     with pytest.raises(KeyboardInterrupt):
-        edgeprune.run(wanted, tmp_path / "run", progress=Stopped(stop_at="turn 2"))
+        edgeprune.run(wanted, tmp_path / "run", progress=Hearer(said, stop_at="turn 2"))
     assert [text.split(":")[0] for text in said if text.startswith("turn")] == ["turn 1", "turn 2"]
     said.clear()
-    outcome = edgeprune.run(wanted, tmp_path / "run", resume=True, progress=Stopped())
+    outcome = edgeprune.run(wanted, tmp_path / "run", resume=True, progress=Hearer(said))
     assert [text.split(":")[0] for text in said if text.startswith("turn")] == ["turn 2"]
     assert ", 15% of each layer back" in "".join(said)
     module = edgeprune.load(outcome.folder).module
@@ -319,18 +326,12 @@ AUTO = {"target": "4kparams", "method": "auto", "auto_minutes": 0.05, "granulari
 def test_auto_takes_what_does_best_on_validation_images_and_resumes_by_trial(tmp_path: Path) -> None:
     wanted = recipe(prune=AUTO)
 
-    class Stopped(Listener):
-        def say(self, text: str) -> None:
-            said.append(text)
-            if self.stop_at is not None and text.startswith(self.stop_at):
-                raise KeyboardInterrupt
-
     said: list[str] = []
     with pytest.raises(KeyboardInterrupt):
-        edgeprune.run(wanted, tmp_path / "run", progress=Stopped(stop_at="trial 1, taylor (knapsack)"))
+        edgeprune.run(wanted, tmp_path / "run", progress=Hearer(said, stop_at="trial 1, taylor (knapsack)"))
     before = [text for text in said if text.startswith("trial")]
     said.clear()
-    outcome = edgeprune.run(wanted, tmp_path / "run", resume=True, progress=Stopped())
+    outcome = edgeprune.run(wanted, tmp_path / "run", resume=True, progress=Hearer(said))
     after = [text for text in said if text.startswith("trial")]
     assert not set(before[:-1]) & set(after)  # what was tried is not tried again
     trials = json.loads((outcome.folder / "prune" / "trials.json").read_text())

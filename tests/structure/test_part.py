@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from edgeprune.errors import ModelError
+from edgeprune.structure.branches import silence_branches
 from edgeprune.structure.find import find_structure
 from edgeprune.structure.part import Part
 from edgeprune.structure.surgery import remove_branches, remove_units
@@ -72,6 +73,20 @@ def test_a_branch_that_is_gone_keeps_its_weights() -> None:
     Part(whole, structure, {}).put_back(whole, pruned)
     same = {name for name, tensor in whole.state_dict().items() if torch.equal(tensor, before[name])}
     assert same == {name for name in before if name.split(".")[0] in ("inner", "deep", "outer")}
+
+
+def test_a_silent_branch_stays_silent_when_units_are_cut() -> None:
+    """What scores are taken on: the whole model as if the branch were gone, in its copies, too."""
+    whole = Net().eval()
+    images = torch.randn(2, 3, 8, 8)
+    structure = find_structure(whole, images)
+    (branch,) = structure.branches
+    removed = {"inner:out": [0, 3]}
+    gone = remove_branches(whole, structure, [branch.id])(images)
+    assert not torch.equal(whole(images), gone)
+    silence_branches(whole, structure, [branch.id])
+    assert torch.equal(whole(images), gone)
+    assert torch.equal(remove_units(whole, structure, removed)(images), gone)
 
 
 def test_another_model_is_refused() -> None:
