@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -24,8 +25,8 @@ class CostModel(Protocol):
 
 
 def total(layers: Sequence[Layer], kept: Mapping[str, int], model: CostModel) -> float:
-    """The cost of all layers when each group keeps so many units."""
-    return sum(model.cost(layer.signature(kept)) for layer in layers)
+    """The cost of all layers when each group keeps so many units; the same in whatever order they come."""
+    return math.fsum(model.cost(layer.signature(kept)) for layer in layers)
 
 
 class MacsCost:

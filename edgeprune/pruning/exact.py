@@ -28,7 +28,7 @@ from scipy.optimize import LinearConstraint, milp
 from scipy.sparse import coo_array, csr_array
 
 from edgeprune.errors import TargetError, UsageError
-from edgeprune.latency.cost import CostModel
+from edgeprune.latency.cost import CostModel, total
 from edgeprune.structure.units import Structure
 
 Floats = npt.NDArray[np.float64]
@@ -204,9 +204,11 @@ class Problem:
         groups = [group.id for group in self._structure.groups]
         kept = {name: self._values[name][places[name]] for name in groups}
         dropped = tuple(branch.id for branch in self._branches if places[branch.id] == GONE)
-        cost = sum(float(t.costs[tuple(places[name] for name in t.choices)]) for t in self._tables)
+        gone = {layer for branch in self._branches if branch.id in dropped for layer in branch.layers}
+        left = [layer for layer in self._structure.layers if layer.name not in gone]
         loss = sum(self._losses[name][place] for name, place in places.items())
-        return Solution(kept, dropped, loss, cost)
+        # Priced as everybody prices a model: the tables' sum may differ by rounding, and so exceed a budget it is.
+        return Solution(kept, dropped, loss, total(left, kept, self._costs))
 
 
 def _matrix(entries: Sequence[tuple[int, int, float]], rows: int, columns: int) -> csr_array:

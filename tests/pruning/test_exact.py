@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_allocate import chain, group
 
@@ -80,6 +80,7 @@ def brute_force(structure: Structure, losses: Losses, costs: object, budget: flo
     share=st.floats(0.05, 1.1),
     counted=st.booleans(),
 )
+@example(blocks=1, stream=2, seed=2, share=1.0, counted=False)  # summed in another order it exceeded its own cost
 @settings(max_examples=80, deadline=None)
 def test_the_loss_is_that_of_brute_force(blocks: int, stream: int, seed: int, share: float, counted: bool) -> None:
     structure = residual(blocks, stream, 3)
@@ -103,6 +104,20 @@ def test_the_loss_is_that_of_brute_force(blocks: int, stream: int, seed: int, sh
         if not any(layer.name in b.layers for b in structure.branches if b.id in found.dropped)
     ]
     assert found.cost == pytest.approx(total(left, found.kept, costs))
+
+
+@given(blocks=st.integers(0, 2), stream=st.integers(2, 4), seed=st.integers(0, 10_000), counted=st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_a_budget_that_a_choice_costs_exactly(blocks: int, stream: int, seed: int, counted: bool) -> None:
+    structure = residual(blocks, stream, 3)
+    random = np.random.default_rng(seed)
+    choice = {one.id: int(random.integers(1, one.size + 1)) for one in structure.groups}
+    losses = losses_of(structure, {name: [width] for name, width in choice.items()}, seed)
+    costs = MacsCost() if counted else Steps(seed)
+    budget = total(structure.layers, choice, costs)
+    found = Problem(structure, losses, costs).best(budget)
+    assert found.loss == pytest.approx(brute_force(structure, losses, costs, budget), rel=1e-6, abs=1e-9)
+    assert found.cost <= budget
 
 
 @given(sizes=st.lists(st.integers(3, 9), min_size=1, max_size=4), seed=st.integers(0, 999), share=st.floats(0.2, 0.9))
