@@ -5,6 +5,8 @@
 All start from the same real weights, are pruned to the same measured LiteRT latency on this machine (in turns with the
 original, within 3 %), and are trained for the same epochs of the same loop: data order, augmentation, learning rate
 cycle, distillation from the unpruned net. Methods that prune while they train have their epochs of pruning among these.
+A method that cannot reach the latency is listed as that: on this machine a kernel of 8 channels takes as long as one of
+16, and ResNet-20 without any branch removed ends at 0.515x.
 Budgets: `cpu` is ResNet-20 to 0.5x with 5 epochs, then ResNet-56 for the two best of ours and the best peer; `gpu` is
 ResNet-20 and -56 to 0.7x, 0.5x and 0.35x with 30 epochs. Every method resumes, and `--only` does some of them.
 Accuracy is top-1 on the 10,000 test images. Writes benchmarks/results/cnn_methods.json, docs/methods/cnn_methods.svg.
@@ -21,8 +23,11 @@ from typing import Any
 
 from cnn_picture import draw
 from common import ROOT, Lines, cifar10_npz, write_result
-from torch_pruning_peer import PEERS, Peer, cifar_recipe
+from torch import nn
+from torch_pruning_peer import PEERS, Peer, RememberedTeacher, cifar_recipe
 
+from edgeprune.data.split import Splits
+from edgeprune.errors import TargetError
 from edgeprune.pipeline import do_stage, prepare_run
 from edgeprune.recipe import Recipe
 from edgeprune.runs import STAGES, lock
@@ -85,22 +90,31 @@ def of_net(net: str, share: float, epochs: int, names: tuple[str, ...], data: Pa
             settings = dict(OURS[name])
             turns = round(settings.get("epochs", 0) * epochs)
             recipe = cifar_recipe(data, npz, share, epochs - turns, net, prune={**settings, "epochs": turns})
-            row = ours(recipe, folder)
+            try:
+                row = ours(recipe, folder, root / "teacher.safetensors")
+            except TargetError as error:
+                row = {"unreachable": str(error)}
         else:
             recipe = cifar_recipe(data, npz, share, epochs, net)
             row = theirs(recipe, name, root, share)
         row |= {"method": name, "net": net, "share": share, "epochs": epochs, "seconds": time.time() - started}
         done.parent.mkdir(parents=True, exist_ok=True)
         done.write_text(json.dumps(row, indent=1))
-        print(f"   {row['top1']:.4f} at {row['measured_share']:.3f}x", flush=True)
+        said = "unreachable" if "unreachable" in row else f"{row['top1']:.4f} at {row['measured_share']:.3f}x"
+        print(f"   {said}, {row['seconds']:.0f} s", flush=True)
 
 
-def ours(recipe: Recipe, folder: Path) -> dict[str, Any]:
-    """Up to the tuned model, as `edgeprune run` does it."""
+def ours(recipe: Recipe, folder: Path, answers: Path) -> dict[str, Any]:
+    """Up to the tuned model, as `edgeprune run` does it; what the teacher answered before is not asked again."""
     with lock(folder):
         context = Context(prepare_run(recipe, folder, resume=True), Lines())
-        for stage in STAGES[: STAGES.index("tune") + 1]:
+        for stage in STAGES[: STAGES.index("tune")]:
             do_stage(context, stage)
+        original = context.model("load")
+        teacher = RememberedTeacher(original.module, answers)
+        context.keep_model("load", original.with_module(teacher))
+        do_stage(context, "tune")
+        teacher.save()
         pruned = PruneRecord.model_validate_json(context.file("prune", "prune.json").read_bytes())
         ratio = pruned.ratio
         assert ratio is not None
@@ -112,7 +126,7 @@ def ours(recipe: Recipe, folder: Path) -> dict[str, Any]:
             "attempts": len(pruned.attempts),
             "macs": pruned.macs_after,
             "branches_removed": len(pruned.branches),
-            "top1": top1(context.model("tune").module, context.splits.test),
+            **accuracies(context.model("tune").module, context.splits),
         }
 
 
@@ -121,7 +135,11 @@ def theirs(recipe: Recipe, name: str, root: Path, share: float) -> dict[str, Any
     original = next(root.glob("*/probe/original.tflite"))
     found = Peer(name, recipe, root / name, original).run(share)
     kept = {key: found[key] for key in ("measured_share", "interval", "quality", "macs", "ratio")}
-    return {**kept, "top1": found["accuracy"]["tuned"]}
+    return {**kept, "top1": found["accuracy"]["tuned"], "validation": found["accuracy"]["validation"]}
+
+
+def accuracies(module: nn.Module, splits: Splits) -> dict[str, float]:
+    return {"top1": top1(module, splits.test), "validation": top1(module, splits.validation)}
 
 
 def rows_of(cache: Path, net: str) -> list[dict[str, Any]]:
@@ -130,8 +148,9 @@ def rows_of(cache: Path, net: str) -> list[dict[str, Any]]:
 
 
 def best(rows: list[dict[str, Any]]) -> tuple[str, ...]:
-    """The two best of ours, and the best peer."""
-    ranked = [row["method"] for row in sorted(rows, key=lambda row: -row["top1"])]
+    """The two best of ours, and the best peer: by validation images, not by those that are reported."""
+    reached = [row for row in rows if "unreachable" not in row]
+    ranked = [row["method"] for row in sorted(reached, key=lambda row: -row["validation"])]
     return (*[name for name in ranked if name in OURS][:2], *[name for name in ranked if name in PEERS][:1])
 
 

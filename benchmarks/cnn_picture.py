@@ -23,7 +23,7 @@ def draw(nets: dict[str, list[dict[str, Any]]], path: Path) -> None:
         (f"{net} to {share:g}x, {epochs} epochs", rows)
         for net, all_rows in nets.items()
         for share, epochs in sorted({(row["share"], row["epochs"]) for row in all_rows}, reverse=True)
-        if (rows := [row for row in all_rows if (row["share"], row["epochs"]) == (share, epochs)])
+        if (rows := [row for row in all_rows if (row["share"], row["epochs"]) == (share, epochs) and "top1" in row])
     ]
     if not blocks:
         return

@@ -80,9 +80,10 @@ class Peer:
         ).module
         teacher.save()
         save_file({k: v.contiguous() for k, v in tuned.state_dict().items()}, self.folder / "tuned.safetensors")
+        validation = top1(tuned, self.splits.validation)
         layers = find_structure(tuned, self.base.example_input())
         return {
-            "accuracy": {"pruned": before, "tuned": top1(tuned, self.splits.test)},
+            "accuracy": {"pruned": before, "tuned": top1(tuned, self.splits.test), "validation": validation},
             "macs": total(layers.layers, layers.sizes, MacsCost()),
             "widths": widths(tuned),
             **json.loads((self.folder / "search.json").read_text()),
