@@ -246,7 +246,8 @@ def drawn(structure: Structure, number: int, name: str) -> tuple[dict[str, int],
     for group in structure.groups:
         widths = allowed_widths(group, Limits(GRANULARITY, MINIMUM))
         kept[group.id] = draw.choice([width for width in widths if width >= SHARE * group.size] or widths[:1])
-    branch = draw.choice(structure.branches) if number % 2 and structure.branches else None
+    branches = [branch for branch in structure.branches if not branch.gate]
+    branch = draw.choice(branches) if number % 2 and branches else None
     if branch:
         kept |= {group: structure.sizes[group] for group in branch.groups}
     return kept, branch

@@ -20,6 +20,7 @@ Computing = Literal["fp32", "bf16"]
 Runtime = Literal["litert", "executorch"]
 Method = Literal["taylor", "magnitude", "reprune", "auto"]
 AllocatorName = Literal["judged", "additive", "knapsack", "netadapt", "uniform", "global", "scales"]
+DROPPING = ("judged", "additive")  # allocators that may let whole branches go
 TargetUnit = Literal["x", "ms", "us", "MMACs", "GMACs", "kparams", "Mparams", "KB", "MB"]
 
 
@@ -111,7 +112,8 @@ class DeviceSection(Section):
 
 class PruneSection(Section):
     """How the plan is found. `branches`: whether whole residual branches may go, beside channels; unless said,
-    they may where there are training images: what goes with a branch has to be learned again.
+    they may where there are training images: what goes with a branch has to be learned again. `gates`: whether
+    squeeze-excitation gates may go, a constant for each channel in their place.
 
     With `epochs` the model trains while it is pruned, and what stays is chosen anew every `interval` epochs: step by
     step on the way to the target, or with `regrow` (CHEX's delta_0) at the target, that share of each layer coming
@@ -126,6 +128,7 @@ class PruneSection(Section):
     minimum_width: int = Field(default=8, ge=1)
     keep: tuple[str, ...] = ()
     branches: bool | None = None
+    gates: bool = False
     scoring_batches: int = Field(default=8, ge=1)
     judging_images: int = Field(default=256, ge=32)
     epochs: int = Field(default=0, ge=0)
@@ -145,6 +148,11 @@ class PruneSection(Section):
             raise ValueError("`regrow` brings units back while the model trains: say for how many `epochs`, too")
         if self.method == "auto" and self.allocator != "judged":
             raise ValueError("`auto` tries methods with allocators of its own: leave `allocator` out")
+        if self.gates and (self.allocator not in DROPPING or self.epochs):
+            raise ValueError(
+                f"`gates` go as a whole and at once, with an allocator that judges that ({', '.join(DROPPING)}) and "
+                "without training in turns: leave `gates` or `epochs` out, or take another allocator"
+            )
         if self.method == "reprune" and self.allocator in ("global", "knapsack"):
             raise ValueError(
                 f"allocator `{self.allocator}` compares the scores of units, and method `reprune` gives none: take "

@@ -12,7 +12,7 @@ from torch import nn
 from edgeprune.errors import ModelError
 from edgeprune.models.spec import Model
 from edgeprune.runs import write_atomic
-from edgeprune.structure.branches import fold_zeros
+from edgeprune.structure.branches import fold_removed
 from edgeprune.structure.graph import trace
 
 
@@ -32,7 +32,7 @@ def save_program(model: Model, path: Path) -> None:
             where=model.spec.source,
             hint="wrap it in a module that returns the logits alone",
         )
-    fold_zeros(program)
+    fold_removed(program)
     data = io.BytesIO()  # on a full disk torch's own writer ends the process (std::terminate), ours says what is wrong
     torch.export.save(program, data)
     write_atomic(path, data.getvalue())

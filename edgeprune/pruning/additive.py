@@ -35,7 +35,7 @@ class AdditiveAllocator:
         value: Judge | None = None,
     ) -> None:
         self.structure, self.costs, self.judge, self.limits = structure, costs, judge, limits
-        self._branches = structure.branches if limits.branches else ()
+        self._branches = limits.droppable(structure)
         self._ranking = ranking
         self._judged: dict[tuple[str, int], float] = {}
         self._problems: dict[int, Problem] = {}

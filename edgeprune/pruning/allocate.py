@@ -37,6 +37,11 @@ class Limits:
     granularity: int = 8  # kept widths are multiples of this (what the device's kernels like)
     minimum: int = 8  # no group is cut below this many channels
     branches: bool = True  # whether whole residual branches may go
+    gates: bool = False  # and gates (squeeze-excitation)
+
+    def droppable(self, structure: Structure) -> tuple[Branch, ...]:
+        """The branches and gates that may go."""
+        return tuple(b for b in structure.branches if (self.gates if b.gate else self.branches))
 
 
 @dataclass(frozen=True)
@@ -147,7 +152,7 @@ class Allocator:
     ) -> None:
         self.structure, self.costs, self.judge, self.limits = structure, costs, judge, limits
         self.on_step = on_step
-        self._branches = structure.branches if limits.branches else ()
+        self._branches = limits.droppable(structure)
         self._ranking = ranking
         self._widths = self._allowed(limits)
         self._path = [_State(structure, costs)]

@@ -61,7 +61,7 @@ def binding(allocator: Chooser, choice: Choice, share: Callable[[float], float])
     widths = {group.id: allowed_widths(group, limits) for group in structure.groups}
     narrows = {name for name, allowed in widths.items() if len(allowed) > 1}
     stay = narrows.difference(*(branch.groups for branch in structure.branches if branch.id in choice.branches))
-    may_go = {name for branch in structure.branches for name in branch.layers} if limits.branches else set()
+    may_go = {name for branch in limits.droppable(structure) for name in branch.layers}
     uncut = [
         layer
         for layer in structure.layers

@@ -17,7 +17,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from edgeprune.pruning.allocate import Removed
 from edgeprune.recipe import Computing
-from edgeprune.structure.surgery import remove_branches, remove_units
+from edgeprune.structure.gates import gates_at_batch_mean
+from edgeprune.structure.surgery import remove_but_gates
 from edgeprune.structure.units import Structure
 
 
@@ -45,7 +46,9 @@ class AdaptedLoss:
         ]
 
     def __call__(self, removed: Removed, branches: Collection[str]) -> float:
-        return self.of(remove_branches(remove_units(self.module, self.structure, removed), self.structure, branches))
+        pruned = remove_but_gates(self.module, self.structure, removed, branches)
+        with gates_at_batch_mean(pruned, self.structure, branches):
+            return self.of(pruned)
 
     def of(self, pruned: nn.Module) -> float:
         """The loss of a model; it is left in eval mode, with other batch norm statistics."""

@@ -22,13 +22,12 @@ from edgeprune.pruning.reprune import Reprune
 from edgeprune.pruning.rules import GlobalThreshold, Rule, RuleAllocator, Uniform
 from edgeprune.pruning.scales import telling_scales
 from edgeprune.pruning.taylor import score_taylor
-from edgeprune.recipe import PruneSection, TuneSection
+from edgeprune.recipe import DROPPING, PruneSection, TuneSection
 from edgeprune.structure.units import Structure
 
 MICRO_BATCHES = 8  # of which `prune.scoring_batches` counts one batch
 SCORING_BATCH = 16  # Taylor's square is taken per micro-batch: small ones keep the gradient's variance in the score
 JUDGING_BATCH = 128
-DROPPING = ("judged", "additive")  # allocators that may let whole branches go
 
 
 def rank(model: Model, structure: Structure, settings: PruneSection, images: Split, *, seed: int = 0) -> Ranking:
@@ -72,7 +71,8 @@ def allocator_of(
     Raises:
         ModelError: it goes by the scales of batch norms, and the model has none that tell layers apart.
     """
-    limits = Limits(multiple, settings.minimum_width, bool(settings.branches) and settings.allocator in DROPPING)
+    drops = settings.allocator in DROPPING
+    limits = Limits(multiple, settings.minimum_width, bool(settings.branches) and drops, settings.gates and drops)
     match settings.allocator:
         case "judged":
             return Allocator(structure, ranking, costs, judge, limits, on_step=on_step)

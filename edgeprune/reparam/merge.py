@@ -1,4 +1,4 @@
-"""Fold batch norms into the convolution or linear layer before them; the algebra is exact.
+"""Fold batch norms into the convolution or linear layer before them; the algebra is exact. Constant gates: `gates.py`.
 
 With s = gamma / sqrt(var + eps):  W' = s W,  b' = beta + s (b - mean).
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections import Counter
 from dataclasses import dataclass
 
 import torch
@@ -16,20 +15,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from edgeprune.errors import ModelError
+from edgeprune.reparam.gates import fold_gates
+from edgeprune.reparam.graph import LINEAR, Graph, NotAlone, aten, operator
 
-_aten = torch.ops.aten
-_CONVOLUTIONS = {
-    _aten.conv1d.default,
-    _aten.conv2d.default,
-    _aten.conv3d.default,
-    _aten.conv1d.padding,
-    _aten.conv2d.padding,
-    _aten.conv3d.padding,
-    _aten.conv_transpose1d.default,
-    _aten.conv_transpose2d.input,
-    _aten.conv_transpose3d.input,
-}
-_LINEAR = _aten.linear.default
 _PLAIN_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
@@ -59,7 +47,7 @@ def merge(module: nn.Module, example: torch.Tensor) -> nn.Module:
 
     The pairs are found in the traced graph, not by name. Weights are computed in float64 and stored in their own
     type. A batch norm leaves an Identity, or its activation (timm's BatchNormAct2d). What is not understood stays
-    as it is; `verify_merge` names it and why.
+    as it is; `verify_merge` names it and why. What is left of removed gates goes into a neighbouring convolution.
 
     Args:
         example: a batch of inputs that the model is traced with.
@@ -75,6 +63,7 @@ def merge(module: nn.Module, example: torch.Tensor) -> nn.Module:
             assert isinstance(norm, _BatchNorm)  # _find looked
             _fold(layer, norm)
             _replace(result, norm, _what_is_left(norm))
+    fold_gates(result, example)
     return result.eval()
 
 
@@ -105,12 +94,12 @@ def verify_merge(before: nn.Module, after: nn.Module, example: torch.Tensor) -> 
 
 def _find(module: nn.Module, example: torch.Tensor) -> tuple[list[_Fold], list[tuple[str, str]]]:
     """The batch norms to fold, in graph order, and those to keep with the reason."""
-    graph = _Graph(module, example)
+    graph = Graph(module, example)
     folds: list[_Fold] = []
     kept: list[tuple[str, str]] = []
     for name, norm in module.named_modules():
         if isinstance(norm, _BatchNorm):
-            found = graph.layer_of(name, norm)
+            found = _layer_of(graph, name, norm)
             if isinstance(found, _Fold):
                 folds.append(found)
             else:
@@ -118,67 +107,30 @@ def _find(module: nn.Module, example: torch.Tensor) -> tuple[list[_Fold], list[t
     return folds, kept
 
 
-class _Graph:
-    """The traced model, with the path of the tensor that each input node stands for."""
+def _layer_of(graph: Graph, name: str, norm: _BatchNorm) -> _Fold | str:
+    """The layer that a batch norm can be folded into, or why there is none."""
+    if norm.running_mean is None:
+        return "it normalises with the statistics of each batch"
+    if not _is_known(norm):
+        return f"a {type(norm).__name__} may do more than normalise"
+    calls = [n for n in graph.nodes if n.target is aten.batch_norm.default and graph.path(n, 3, "running_mean") == name]
+    if len(calls) != 1:
+        return "it is not used" if not calls else f"it is used {len(calls)} times"
+    source = calls[0].args[0]
+    assert isinstance(source, fx.Node)
+    return _into(graph, name, source)
 
-    def __init__(self, module: nn.Module, example: torch.Tensor) -> None:
-        self.module = module
-        try:
-            exported = torch.export.export(module, (example,), strict=False)
-        except Exception as error:
-            first = next(iter(str(error).splitlines()), "")
-            raise ModelError(
-                f"the model cannot be traced: {type(error).__name__}: {first}",
-                hint="torch.export must be able to trace it",
-            ) from error
-        signature = exported.graph_signature
-        self.tensor = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
-        self.nodes = list(exported.graph.nodes)
-        self.owners = Counter(id(t) for m in module.modules() for t in m._parameters.values() if t is not None)
 
-    def layer_of(self, name: str, norm: _BatchNorm) -> _Fold | str:
-        """The layer that a batch norm can be folded into, or why there is none."""
-        if norm.running_mean is None:
-            return "it normalises with the statistics of each batch"
-        if not _is_known(norm):
-            return f"a {type(norm).__name__} may do more than normalise"
-        calls = [
-            n for n in self.nodes if n.target is _aten.batch_norm.default and self._path(n, 3, "running_mean") == name
-        ]
-        if len(calls) != 1:
-            return "it is not used" if not calls else f"it is used {len(calls)} times"
-        source = calls[0].args[0]
-        assert isinstance(source, fx.Node)
-        if source.target not in _CONVOLUTIONS and source.target is not _LINEAR:
-            return f"it follows {_operator(source)}, not a convolution or linear layer"
-        if len(source.users) > 1:
-            return f"{_operator(source)} before it also feeds something else"
-        return self._into(name, source)
-
-    def _into(self, name: str, source: fx.Node) -> _Fold | str:
-        path = self._path(source, 1, "weight")
-        if path is None:
-            return f"the weight of {_operator(source)} before it is computed"
-        layer = self.module.get_submodule(path)
-        if not isinstance(layer, _ConvNd | nn.Linear):
-            return f"`{path}` before it is a {type(layer).__name__}"
-        if source.target is _LINEAR and source.meta["val"].ndim != 2:
-            return f"the outputs of `{path}` are not what it normalises over"
-        bias = source.args[2] if len(source.args) > 2 else source.kwargs.get("bias")
-        if (bias is None) != (layer.bias is None) or (bias is not None and self._path(source, 2, "bias") != path):
-            return f"the bias of `{path}` before it is computed"
-        uses = sum(n.args[1] is source.args[1] for n in self.nodes if len(n.args) > 1)
-        held = max(self.owners[id(t)] for t in (layer.weight, layer.bias) if t is not None)
-        if uses > 1 or held > 1:
-            return f"the weight of `{path}` before it is shared"
-        return _Fold(norm=name, layer=path)
-
-    def _path(self, node: fx.Node, position: int, suffix: str) -> str | None:
-        """The module whose tensor `suffix` a node has at this position."""
-        value = node.args[position] if len(node.args) > position else None
-        name = self.tensor.get(value.name, "") if isinstance(value, fx.Node) else ""
-        path, _, last = name.rpartition(".")
-        return path if last == suffix else None
+def _into(graph: Graph, name: str, source: fx.Node) -> _Fold | str:
+    try:
+        path = graph.layer(source)
+    except NotAlone as found:
+        return f"it follows {found}"
+    if len(source.users) > 1:
+        return f"{operator(source)} before it also feeds something else"
+    if source.target is LINEAR and source.meta["val"].ndim != 2:
+        return f"the outputs of `{path}` are not what it normalises over"
+    return _Fold(norm=name, layer=path)
 
 
 def _fold(layer: nn.Module, norm: _BatchNorm) -> None:
@@ -234,7 +186,3 @@ def _replace(root: nn.Module, old: nn.Module, new: nn.Module) -> None:
         for name, child in parent.named_children():
             if child is old:
                 setattr(parent, name, new)
-
-
-def _operator(node: fx.Node) -> str:
-    return f"`{getattr(node.target, '__name__', node.target)}`" if node.op == "call_function" else "the input"

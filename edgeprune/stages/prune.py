@@ -13,6 +13,7 @@ from edgeprune.latency.cost import total
 from edgeprune.latency.predictor import Prediction, Predictor
 from edgeprune.latency.typical import Typical
 from edgeprune.models.checkpoint import save_state
+from edgeprune.models.spec import Model
 from edgeprune.pruning.baseline import probe_layers
 from edgeprune.pruning.prune import LatencyLoop, Pruned, prune_counted, prune_predicted
 from edgeprune.pruning.target import check_counted, counted_cost, latency_share
@@ -22,16 +23,18 @@ from edgeprune.stages.context import Context
 from edgeprune.stages.probe import channel_multiple, measurement_of, probing_of, read_baseline, structure_of
 from edgeprune.stages.prune_record import record_of
 from edgeprune.stages.trials import pick_method
-from edgeprune.stages.turns import Budget, Candidate, candidate_of, trained_in_turns
+from edgeprune.stages.turns import Budget, Candidate, candidate_of, settle, trained_in_turns
 from edgeprune.structure.units import Structure
 from edgeprune.training.gradual import NONE_GONE
 
 
 @dataclass(frozen=True)
 class _Done:
-    """What came of a target: the pruned model, the settings with a method, and what predicted its latency."""
+    """What came of a target: the pruned model, the one it was chosen from, the settings with a method, and what
+    predicted its latency."""
 
     pruned: Pruned
+    whole: Model
     settings: PruneSection
     predictor: Predictor | None = None
 
@@ -45,6 +48,7 @@ def prune_stage(context: Context, folder: Path) -> dict[str, Any]:
     else:
         done = _to_latency(context, folder)
     pruned = done.pruned
+    settle(context, pruned.model.module, done.whole, pruned.structure, pruned.choice)
     context.progress.say(f"what binds: {pruned.binding.words}")
     record = record_of(pruned, done.predictor, done.settings, original_s=measurement_of(context).median_s)
     if record.predicted is not None:
@@ -100,7 +104,7 @@ def _to_latency(context: Context, folder: Path) -> _Done:
                 Path(scratch),
                 on_progress=_steps(context),
             )
-            return _Done(loop.run(), settings, predictor)
+            return _Done(loop.run(), now.model, settings, predictor)
 
 
 def _to_prediction(context: Context, typical: Typical, folder: Path) -> _Done:
@@ -119,7 +123,7 @@ def _to_prediction(context: Context, typical: Typical, folder: Path) -> _Done:
         multiple=multiple,
         on_progress=_steps(context),
     )
-    return _Done(pruned, settings, predictor)
+    return _Done(pruned, now.model, settings, predictor)
 
 
 def _said(predicted: Prediction) -> str:
@@ -144,7 +148,7 @@ def _to_count(context: Context, folder: Path) -> _Done:
         multiple=multiple,
         on_progress=_steps(context),
     )
-    return _Done(pruned, settings)
+    return _Done(pruned, now.model, settings)
 
 
 def _latency_budget(

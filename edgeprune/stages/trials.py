@@ -21,7 +21,7 @@ from edgeprune.recipe import AllocatorName, Method, PruneSection
 from edgeprune.runs import write_atomic
 from edgeprune.stages.context import Context
 from edgeprune.stages.snapshots import snapshots_of
-from edgeprune.stages.turns import Budget, candidate_of
+from edgeprune.stages.turns import Budget, candidate_of, settle
 from edgeprune.structure.surgery import remove_branches, remove_units
 from edgeprune.training.accuracy import top1
 from edgeprune.training.gradual import NONE_GONE
@@ -130,6 +130,7 @@ def _choices(context: Context, settings: PruneSection, budget: Budget) -> tuple[
             context.progress.say(f"not tried: {arm}: {error.what}")
             continue
         found[arm] = remove_branches(remove_units(model.module, structure, choice.removed), structure, choice.branches)
+        settle(context, found[arm], model, structure, choice)
     if not found:
         raise TargetError(
             "none of the methods can meet the target on this model",

@@ -25,7 +25,9 @@ from edgeprune.stages.snapshots import show_epochs, snapshots_of, write_history
 from edgeprune.stages.tune import whole_cycle
 from edgeprune.structure.branches import silence_branches
 from edgeprune.structure.cut import Removed
+from edgeprune.structure.gates import removed_gates, settle_gates
 from edgeprune.structure.masks import zero_units
+from edgeprune.structure.surgery import remove_but_gates
 from edgeprune.structure.units import Structure
 from edgeprune.training.gradual import NONE_GONE, Gone, Turn, share_on_the_way, train_in_turns
 from edgeprune.training.short import TunedLoss
@@ -92,6 +94,15 @@ def candidate_of(context: Context, structure: Structure, settings: PruneSection,
             hint="lower prune.judging_images, give more training images, or take prune.allocator = 'judged'",
         )
     return Candidate(model, ranking, TunedLoss(judge, whole, recipe.tune))
+
+
+def settle(context: Context, pruned: nn.Module, whole: Model, structure: Structure, choice: Choice) -> None:
+    """Give a pruned model the constants of the gates that went, from as many images as choices are judged on."""
+    if not removed_gates(structure, choice.branches):
+        return
+    narrow = remove_but_gates(whole.module, structure, choice.removed, choice.branches)
+    images = context.splits.train.take(context.recipe.prune.judging_images).batches(JUDGING_BATCH)
+    settle_gates(pruned, narrow, structure, choice.branches, (batch for batch, _ in images))
 
 
 def trained_in_turns(context: Context, settings: PruneSection, budget: Budget, folder: Path) -> tuple[Model, Gone]:

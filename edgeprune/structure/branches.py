@@ -4,7 +4,8 @@
 
 Found in the traced graph: an addition one of whose operands is reached from the other one alone. Removing a branch
 empties its modules: the one whose output is added answers zeros, the others hand their input on. What is offered has
-been tried: emptied, the model must compute what it computes with the branch's output set to zero.
+been tried: emptied, the model must compute what it computes with the branch's output set to zero. Gates, which
+multiply, are found in the same way, and leave a constant (`gates.py`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import copy
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import torch
@@ -21,8 +23,10 @@ from torch.export import ExportedProgram
 from torch.utils.hooks import RemovableHandle
 
 from edgeprune.errors import ModelError
+from edgeprune.structure import gates
+from edgeprune.structure.gates import UNSETTLED, ConstantGate
 from edgeprune.structure.graph import TRACE_ERRORS, module_path, operator_name, shape_of
-from edgeprune.structure.layers import LabelledLayer
+from edgeprune.structure.layers import LabelledLayer, node_name
 from edgeprune.structure.propagation import Flow
 from edgeprune.structure.trial import SAME, answers, difference
 from edgeprune.structure.units import Branch, Structure, UnitGroup
@@ -54,7 +58,7 @@ def find_branches(
     *,
     keep: Sequence[str] = (),
 ) -> tuple[Branch, ...]:
-    """The residual branches of a traced model that can be removed, in the order of the graph.
+    """The residual branches and gates of a traced model that can be removed, in the order of the graph.
 
     Args:
         flow: the model, traced.
@@ -63,22 +67,25 @@ def find_branches(
         keep: patterns of module names; a branch that holds such a module is not offered.
     """
     regions = [
-        (roots, output)
-        for roots, output in _removable(flow)
-        if not any(fnmatchcase(name, pattern) for name in roots for pattern in keep)
+        region
+        for region in _removable(flow)
+        if not any(fnmatchcase(name, pattern) for name in region.roots for pattern in keep)
     ]
-    blocks = Counter(_common_parent(roots) for roots, _ in regions)
+    blocks = Counter((_common_parent(region.roots), region.gate) for region in regions)
+    weights = dict(trial.named_parameters())
     candidates = []
-    for roots, output in regions:
+    for region in regions:
+        roots, output, gate = region.roots, region.output, region.gate
         block = _common_parent(roots)
         branch = Branch(
-            id=f"{block if block and blocks[block] == 1 else output}:branch",
+            id=f"{block if block and blocks[block, gate] == 1 else output}:{'gate' if gate else 'branch'}",
             output=output,
             modules=tuple(root for root in roots if root != output),
-            layers=tuple(layer.name for layer in layers if any(_inside(layer.name, root) for root in roots)),
+            layers=tuple(layer.name for layer in layers if region.holds(layer.name)),
             groups=tuple(group.id for group in groups if _lives_inside(group, roots)),
+            gate=gate,
         )
-        if branch.layers:
+        if branch.layers and (not gate or any(f"{name}.weight" in weights for name in branch.layers)):
             candidates.append(branch)
     working = [branch for apart in _apart(candidates) for branch in _working(trial, apart, x)]
     first = {branch.id: branch for branch in reversed(candidates) if branch in working}
@@ -134,16 +141,30 @@ def _kind(trial: nn.Module, branch: Branch) -> tuple[object, ...]:
     return type(trial.get_submodule(block)), *(name.removeprefix(block) for name in names)
 
 
-def _removable(flow: Flow) -> Iterator[tuple[list[str], str]]:
-    """The modules of each residual branch, with the one whose output is added."""
+@dataclass(frozen=True)
+class _Region:
+    """The modules of a residual branch or gate, the one whose output is added or multiplies, and the operators of a
+    gate that are in no module of its own: its mean, and the product."""
+
+    roots: list[str]
+    output: str
+    gate: bool
+    operators: frozenset[str]
+
+    def holds(self, layer: str) -> bool:
+        return layer in self.operators or any(_inside(layer, root) for root in self.roots)
+
+
+def _removable(flow: Flow) -> Iterator[_Region]:
     owners = _owners(flow)
     for node in flow.trace.graph.nodes:
-        for skip, end in _additions(node):
+        for skip, end, gate in _joins(node):
             region = _region(flow, skip, end, node)
             roots = _roots(region, owners) if region else []
             output = _output(skip, end, region, roots)
             if output is not None:
-                yield roots, output
+                own = frozenset(node_name(one) for one in (*region, node)) if gate else frozenset[str]()
+                yield _Region(roots, output, gate, own)
 
 
 def remove_branches(module: nn.Module, structure: Structure, removed: Iterable[str]) -> nn.Module:
@@ -158,22 +179,26 @@ def remove_branches(module: nn.Module, structure: Structure, removed: Iterable[s
         if name not in branches:
             known = ", ".join(list(branches)[:6]) or "none can be removed"
             raise ModelError(f"the model has no branch {name}", hint=f"branches: {known}")
-        _empty(pruned, branches[name])
+        if branches[name].output in dict(pruned.named_modules()):  # else it went with a branch around it
+            _empty(pruned, branches[name])
     return pruned
 
 
 def silence_branches(module: nn.Module, structure: Structure, silent: Iterable[str]) -> list[RemovableHandle]:
-    """Make the outputs of some branches zero until their handles are removed."""
+    """Make the outputs of some branches zero until their handles are removed, those of gates what a constant starts
+    from."""
     branches = {branch.id: branch for branch in structure.branches}
-    return [
-        module.get_submodule(branches[name].output).register_forward_hook(lambda _, __, out: torch.zeros_like(out))
-        for name in silent
-    ]
+    handles = []
+    for name in silent:
+        value = UNSETTLED if branches[name].gate else 0.0
+        part = module.get_submodule(branches[name].output)
+        handles.append(part.register_forward_hook(lambda _, __, out, value=value: torch.full_like(out, value)))
+    return handles
 
 
 @contextmanager
 def branches_masked(module: nn.Module, structure: Structure, masked: Iterable[str]) -> Iterator[None]:
-    """Within this context the outputs of some branches are zero: what the module computes without them."""
+    """Within this context some branches are silent: what the module computes without them."""
     handles = silence_branches(module, structure, masked)
     try:
         yield
@@ -182,14 +207,18 @@ def branches_masked(module: nn.Module, structure: Structure, masked: Iterable[st
             handle.remove()
 
 
-def fold_zeros(program: ExportedProgram) -> None:
-    """Take the additions of removed branches' zeros out of a traced program: runtimes would carry them out."""
+def fold_removed(program: ExportedProgram) -> None:
+    """Take the additions of removed branches' zeros and the products with folded gates' ones out of a traced program:
+    runtimes would carry them out."""
     graph = program.graph_module.graph
     for node in list(graph.nodes):
-        if node.op != "call_function" or operator_name(node) != "add" or len(node.all_input_nodes) != 2:
+        if node.op != "call_function" or len(node.all_input_nodes) != 2 or node.kwargs:
             continue
-        for zeros, other in (node.all_input_nodes, node.all_input_nodes[::-1]):
-            if _is_removed_branch(zeros) and not node.kwargs and shape_of(other) == shape_of(node):
+        is_nothing = {"add": _is_removed_branch, "mul": _is_folded_gate}.get(operator_name(node))
+        if is_nothing is None:
+            continue
+        for nothing, other in (node.all_input_nodes, node.all_input_nodes[::-1]):
+            if is_nothing(nothing) and shape_of(other) == shape_of(node):
                 node.replace_all_uses_with(other)
                 graph.erase_node(node)
                 break
@@ -203,19 +232,37 @@ def _is_removed_branch(node: fx.Node) -> bool:
         return False
     if operator_name(node) in _SCALING:
         return any(_is_removed_branch(operand) for operand in node.all_input_nodes)
+    return operator_name(node) == "zeros_like" and _owner(node).endswith(f"{_MODULE}.Zeros")
+
+
+def _is_folded_gate(node: fx.Node) -> bool:
+    """Whether a value is what a `Unity` module answers."""
+    ones = node.op == "call_function" and operator_name(node) == "ones_like"
+    return ones and _owner(node).endswith(f"{gates.__name__}.Unity")
+
+
+def _owner(node: fx.Node) -> str:
+    """The class of the module that computes a node."""
     stack = node.meta.get("nn_module_stack") or {}
-    owner = str(list(stack.values())[-1][1]) if stack else ""
-    return operator_name(node) == "zeros_like" and owner.endswith(f"{_MODULE}.Zeros")
+    return str(list(stack.values())[-1][1]) if stack else ""
 
 
-def _additions(node: fx.Node) -> Iterator[tuple[fx.Node, fx.Node]]:
-    """(skip, end of the branch) of an addition, both ways round."""
-    if node.op != "call_function" or operator_name(node) != "add" or len(node.all_input_nodes) != 2:
+def _joins(node: fx.Node) -> Iterator[tuple[fx.Node, fx.Node, bool]]:
+    """(skip, end of the branch, whether it is a gate) of an addition, both ways round, or of a product of an image and
+    one factor for each of its channels."""
+    if node.op != "call_function" or operator_name(node) not in ("add", "mul") or len(node.all_input_nodes) != 2:
         return
     left, right = node.all_input_nodes
-    if all(isinstance(n.meta.get("val"), Tensor) and shape_of(n) == shape_of(node) for n in (left, right)):
-        yield left, right
-        yield right, left
+    if not all(isinstance(n.meta.get("val"), Tensor) for n in (left, right)):
+        return
+    for skip, end in ((left, right), (right, left)):
+        if shape_of(skip) != shape_of(node):
+            continue
+        if operator_name(node) == "add" and shape_of(end) == shape_of(node):
+            yield skip, end, False
+        image = len(shape_of(node)) == 4 and max(shape_of(node)[2:]) > 1
+        if operator_name(node) == "mul" and image and shape_of(end) == (*shape_of(node)[:2], 1, 1):
+            yield skip, end, True
 
 
 def _region(flow: Flow, skip: fx.Node, end: fx.Node, addition: fx.Node) -> set[fx.Node]:
@@ -310,6 +357,11 @@ def _works(trial: nn.Module, branches: Sequence[Branch], x: Tensor) -> bool:
 
 
 def _empty(module: nn.Module, branch: Branch) -> None:
+    instead: nn.Module = Zeros()
+    if branch.gate:  # its last layer with weights is as wide as what it multiplies
+        named = dict(module.named_parameters())
+        weights = [weight for name in branch.layers if (weight := named.get(f"{name}.weight")) is not None]
+        instead = ConstantGate(len(weights[-1]), weights[-1])
     for name in branch.modules:
         module.set_submodule(name, Through())
-    module.set_submodule(branch.output, Zeros())
+    module.set_submodule(branch.output, instead)

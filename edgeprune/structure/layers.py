@@ -129,7 +129,7 @@ def _elementwise(
     flow: Flow, node: fx.Node, kind: Kind, *, function: str = "", broadcast: bool = False
 ) -> LabelledLayer:
     label, channels, height, width = _geometry(flow, node)
-    name = _node_name(node) + (f":{kind}" if operator_name(node) == "batch_norm" else "")
+    name = node_name(node) + (f":{kind}" if operator_name(node) == "batch_norm" else "")
     operation = OpSignature(
         kind=kind,
         in_channels=channels,
@@ -165,7 +165,7 @@ def _pooling(flow: Flow, node: fx.Node, name: str) -> LabelledLayer | None:
             padding=_pair(args["padding"]),
             dilation=_pair(args.get("dilation", 1)),
         )
-    return LabelledLayer(_node_name(node), operation, label, label)
+    return LabelledLayer(node_name(node), operation, label, label)
 
 
 def _mean(flow: Flow, node: fx.Node) -> LabelledLayer | None:
@@ -175,7 +175,7 @@ def _mean(flow: Flow, node: fx.Node) -> LabelledLayer | None:
         return None
     label, channels, height, width = _geometry(flow, source)
     operation = OpSignature(kind="mean", in_channels=channels, out_channels=channels, height=height, width=width)
-    return LabelledLayer(_node_name(node), operation, label, label)
+    return LabelledLayer(node_name(node), operation, label, label)
 
 
 def _geometry(flow: Flow, node: fx.Node) -> tuple[Label, int, int, int]:
@@ -234,10 +234,10 @@ def _follow(tails: dict[fx.Node, int], node: fx.Node) -> None:
 
 def _parameter_owner(flow: Flow, node: fx.Node, argument: str) -> str:
     parameter = flow.parameters.get(arguments(node)[argument])
-    return parameter.removesuffix(f".{argument}") if parameter else _node_name(node)
+    return parameter.removesuffix(f".{argument}") if parameter else node_name(node)
 
 
-def _node_name(node: fx.Node) -> str:
+def node_name(node: fx.Node) -> str:
     path = module_path(node)
     return f"{path}.{node.name}" if path else node.name
 

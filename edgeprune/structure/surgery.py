@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from edgeprune.errors import ModelError
 from edgeprune.structure.branches import branches_masked, remove_branches
 from edgeprune.structure.cut import chosen_units, remove_units
 from edgeprune.structure.find import find_structure
+from edgeprune.structure.gates import removed_gates
 from edgeprune.structure.graph import TRACE_ERRORS
 from edgeprune.structure.masks import mask_units
 from edgeprune.structure.plan import Plan, RemoveBranch, RemoveUnits
@@ -23,10 +24,20 @@ __all__ = [
     "check_base",
     "make_plan",
     "remove_branches",
+    "remove_but_gates",
     "remove_units",
     "removed_layers",
     "removed_units",
 ]
+
+
+def remove_but_gates(
+    module: nn.Module, structure: Structure, removed: Mapping[str, Sequence[int]], branches: Collection[str]
+) -> nn.Module:
+    """A copy of a module without these units and residual branches; of the gates named all are still there."""
+    gates = {gate.id for gate in removed_gates(structure, branches)}
+    narrow = remove_units(module, structure, removed)
+    return remove_branches(narrow, structure, [name for name in branches if name not in gates])
 
 
 def make_plan(

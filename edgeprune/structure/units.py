@@ -137,7 +137,8 @@ class Branch:
     """A residual branch that can be removed as one: y = skip + branch(skip) becomes y = skip.
 
     `output` is the module whose result is added; `modules` are the others that are emptied; `layers` and `groups`
-    name what goes with it.
+    name what goes with it. Of a `gate` (squeeze-excitation) the result multiplies: y = skip * branch(skip) becomes
+    y = skip * constant.
     """
 
     id: str
@@ -145,6 +146,7 @@ class Branch:
     modules: tuple[str, ...]
     layers: tuple[str, ...]
     groups: tuple[str, ...]
+    gate: bool = False
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import nn
 
 from edgeprune.errors import ModelError
 from edgeprune.models.timm_import import import_timm
-from edgeprune.structure.branches import Zeros, branches_masked, fold_zeros, remove_branches
+from edgeprune.structure.branches import Zeros, branches_masked, fold_removed, remove_branches
 from edgeprune.structure.find import find_structure
 from edgeprune.structure.graph import operator_name, trace
 from edgeprune.structure.masks import mask_units
@@ -123,7 +123,7 @@ def test_zeros_leave_the_exported_graph(net: nn.Module, images: torch.Tensor) ->
     structure = find_structure(net, images)
     pruned = remove_branches(net, structure, [b.id for b in structure.branches])
     program = trace(pruned, images)
-    fold_zeros(program)
+    fold_removed(program)
     names = [operator_name(n) for n in program.graph.nodes if n.op == "call_function"]
     assert "zeros_like" not in names
     assert names.count("add") == 1  # the skip with a convolution
@@ -170,7 +170,7 @@ def test_the_users_own_zeros_are_left_alone() -> None:
     torch.manual_seed(0)
     module, x = OwnZeros().eval(), torch.randn(1, 3, 8, 8)
     program = trace(module, x)
-    fold_zeros(program)
+    fold_removed(program)
     assert torch.equal(program.module()(x), module(x))
 
 
@@ -186,5 +186,5 @@ def test_a_branch_with_a_layer_scale_goes() -> None:
         module.stages[2].blocks[0].gamma.fill_(0)
         torch.testing.assert_close(pruned(x), module(x), rtol=1e-12, atol=1e-12)
     program = trace(pruned, x)
-    fold_zeros(program)
+    fold_removed(program)
     assert "zeros_like" not in {operator_name(node) for node in program.graph.nodes if node.op == "call_function"}

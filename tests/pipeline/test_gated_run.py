@@ -1,0 +1,51 @@
+"""A run that lets a squeeze-excitation gate go: in its place a constant from the data, and nothing in the files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+
+import edgeprune
+from edgeprune.errors import RecipeError
+from edgeprune.progress import Silent
+from edgeprune.recipe import parse_recipe
+from edgeprune.runs import open_run
+from edgeprune.stages.context import Context
+from edgeprune.structure.gates import UNSETTLED, ConstantGate
+from edgeprune.structure.plan import RemoveBranch, read_plan
+
+TREE = {
+    "model": {"factory": f"{Path(__file__).with_name('gated.py')}:net", "input_size": (1, 16, 16)},
+    "data": {"source": "digits", "validation_images": 50, "calibration_images": 20},
+    "prune": {"target": "3kparams", "method": "magnitude", "scoring_batches": 1, "gates": True},
+    "tune": {"epochs": 0},
+    "quantize": {"enabled": False},
+    "export": {"formats": ("onnx",)},
+    "verify": {"images": 16},
+}
+
+
+def test_a_gate_goes_and_leaves_its_mean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    outcome = edgeprune.run(parse_recipe(TREE), tmp_path / "run")
+    assert outcome.verdict.outcome == "pass"
+    plan = read_plan(outcome.folder / "prune" / "plan.json")
+    assert [edit.branch for edit in plan.edits if isinstance(edit, RemoveBranch)] == ["3:gate"]
+    pruned = Context(open_run(outcome.folder), Silent()).model("prune").module
+    constant = pruned.get_submodule("3.gate")
+    assert isinstance(constant, ConstantGate)
+    assert float((constant.value - UNSETTLED).abs().min().detach()) > 1e-6  # taken from the data
+    assert torch.isfinite(constant.value).all()
+    graph = onnx.load(next(outcome.folder.rglob("*.onnx"))).graph
+    kinds = [node.op_type for node in graph.node]
+    assert not {"Mul", "Sigmoid"}.intersection(kinds)
+    assert kinds.count("ReduceMean") == 1  # the net's own, at its end
+
+
+@pytest.mark.parametrize("other", [{"allocator": "uniform"}, {"epochs": 2}])
+def test_where_no_gate_can_go_asking_for_it_is_refused(other: dict[str, object]) -> None:
+    with pytest.raises(RecipeError, match="`gates` go as a whole"):
+        parse_recipe({**TREE, "prune": {**TREE["prune"], **other}})
