@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         prune,
         quantize,
         run,
+        sensitivity,
         tune,
         verify,
     )
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from edgeprune.pipeline import Outcome
     from edgeprune.recipe import Recipe, read_recipe
     from edgeprune.runs import Run, open_run
+    from edgeprune.sensitivities import Sensitivity
     from edgeprune.structure.plan import Plan, read_plan
     from edgeprune.verify.explain import Explanation
     from edgeprune.verify.verdict import Verdict
@@ -54,6 +56,8 @@ _HOMES = {
     "prune": "api",
     "quantize": "api",
     "run": "api",
+    "sensitivity": "api",
+    "Sensitivity": "sensitivities",
     "tune": "api",
     "verify": "api",
     "EdgePruneError": "errors",
@@ -81,6 +85,7 @@ __all__ = [
     "Prediction",
     "Recipe",
     "Run",
+    "Sensitivity",
     "Verdict",
     "compare",
     "explain",
@@ -96,6 +101,7 @@ __all__ = [
     "read_plan",
     "read_recipe",
     "run",
+    "sensitivity",
     "tune",
     "verify",
 ]

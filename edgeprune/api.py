@@ -33,6 +33,8 @@ from edgeprune.pipeline import run as run_pipeline
 from edgeprune.progress import Progress, Silent
 from edgeprune.recipe import PruneSection, Recipe, Runtime, parse_recipe, read_recipe, resolve_paths
 from edgeprune.runs import Run, Stage, StageRecord, lock, open_run, settings_hash
+from edgeprune.sensitivities import ZEROS, Sensitivity
+from edgeprune.sensitivities import sensitivity as ask_sensitivity
 from edgeprune.stages.context import Context
 from edgeprune.structure.find import find_structure
 from edgeprune.structure.plan import Plan
@@ -215,6 +217,18 @@ def _predictor(structure: Structure, device: str, runtime: Runtime, threads: int
     opened = open_device(device)
     setting = Setting(opened.facts().fingerprint, runtime_build(opened, runtime).id, threads)
     return predictor_of(LatencyTable(), setting, structure.layers, structure.sizes)
+
+
+def sensitivity(
+    recipe: Recipe | Path | str,
+    *,
+    zeros: Sequence[float] = ZEROS,
+    images: int = 500,
+    progress: Progress | None = None,
+) -> Sensitivity:
+    """How many zeros each type of layer bears; see `edgeprune.sensitivities.sensitivity`."""
+    settings = recipe if isinstance(recipe, Recipe) else read_recipe(Path(recipe))
+    return ask_sensitivity(settings, zeros=zeros, images=images, on_progress=(progress or Silent()).update)
 
 
 def explain(file: Path | str, *, device: str, threads: int = 1, limit_db: float | None = None) -> Explanation:

@@ -24,6 +24,7 @@ from edgeprune.cli import (
     prune,
     report,
     run,
+    sensitivity,
     show,
     stage,
     table,
@@ -64,6 +65,7 @@ app.command("bench")(bench.bench)
 app.command("compare")(compare.compare)
 app.command("probe")(probe.probe)
 app.command("predict")(predict.predict)
+app.command("sensitivity")(sensitivity.sensitivity)
 app.command("profile")(profile.profile)
 app.command("explain")(explain.explain)
 app.add_typer(table.table, name="table")

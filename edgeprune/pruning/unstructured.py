@@ -8,7 +8,7 @@ mask is given to `edgeprune.training.loop.tune`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Literal
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from edgeprune.errors import ModelError, UsageError
 
 Scope = Literal["global", "uniform"]
-Which = Literal["1x1", "all"]
+Which = Literal["1x1", "all"] | Collection[str]
 Masks = dict[str, Tensor]
 
 
@@ -38,8 +38,8 @@ def magnitude_masks(
 
     Args:
         zeros: share that becomes zero, from 0 (no masks) to below 1: of the weights, or of what they cost.
-        which: 1x1 convolutions of stride 1 without groups (those that have sparse kernels), or every convolution and
-            linear layer.
+        which: 1x1 convolutions of stride 1 without groups (those that have sparse kernels), every convolution and
+            linear layer, or those of these whose weights are named.
         costs: what one weight of a parameter costs (see `macs_of_weights`), by name; 1 each without.
 
     Returns:
@@ -56,7 +56,7 @@ def magnitude_masks(
     layers = dict(_weights(module, which))
     if not layers:
         raise UsageError(
-            f"there is no {'1x1 convolution' if which == '1x1' else 'layer with weights'} to prune",
+            f"there is no {'1x1 convolution' if which == '1x1' else 'such layer with weights'} to prune",
             where=type(module).__name__,
             hint="leave sparse.zeros at 0 for this model",
         )
@@ -100,9 +100,9 @@ def macs_of_weights(module: nn.Module, example: Tensor, which: Which = "1x1") ->
     positions: dict[str, float] = {}
     handles = []
     for path, layer in module.named_modules():
-        if _is_pruned(layer, which):
+        if _is_pruned(path, layer, which):
 
-            def count(layer: nn.Module, _: object, result: Tensor, name: str = f"{path}.weight".lstrip(".")) -> None:
+            def count(layer: nn.Module, _: object, result: Tensor, name: str = _weight_of(path)) -> None:
                 used = (
                     result.shape[2:].numel() if isinstance(layer, nn.Conv2d) else result[0].numel() // result.shape[-1]
                 )
@@ -170,12 +170,16 @@ def _weights(module: nn.Module, which: Which) -> Iterator[tuple[str, Tensor]]:
     seen: set[int] = set()
     for path, layer in module.named_modules():
         weight = getattr(layer, "weight", None)
-        if _is_pruned(layer, which) and isinstance(weight, Tensor) and id(weight) not in seen:
+        if _is_pruned(path, layer, which) and isinstance(weight, Tensor) and id(weight) not in seen:
             seen.add(id(weight))
-            yield f"{path}.weight".lstrip("."), weight
+            yield _weight_of(path), weight
 
 
-def _is_pruned(layer: nn.Module, which: Which) -> bool:
-    if which == "all":
-        return isinstance(layer, nn.Conv2d | nn.Linear)
+def _weight_of(path: str) -> str:
+    return f"{path}.weight".lstrip(".")
+
+
+def _is_pruned(path: str, layer: nn.Module, which: Which) -> bool:
+    if which != "1x1":
+        return isinstance(layer, nn.Conv2d | nn.Linear) and (which == "all" or _weight_of(path) in which)
     return isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and layer.stride == (1, 1) and layer.groups == 1

@@ -1,0 +1,53 @@
+"""`edgeprune sensitivity`: how many zeros each type of layer bears."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeprune.cli.console import JsonOption, RichProgress, show_result
+
+
+def sensitivity(
+    recipe: Annotated[Path, typer.Argument(help="The recipe (TOML); its [model] and [data] count.")],
+    zeros: Annotated[str, typer.Option(help="Shares of zeros, e.g. 0.5,0.9.")] = "0.5,0.8,0.9,0.95,0.99",
+    images: Annotated[int, typer.Option(min=1, help="Validation images at most.")] = 500,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask a model how many zeros each type of layer bears (1x1, depthwise, squeeze-excitation, ...), without
+    re-training: one type at a time is pruned by magnitude."""
+    from edgeprune.errors import UsageError
+    from edgeprune.recipe import read_recipe
+
+    settings = read_recipe(recipe)  # before the heavy imports
+    try:
+        shares = tuple(float(share) for share in zeros.split(","))
+    except ValueError as error:
+        raise UsageError(f"cannot read --zeros {zeros}", hint="write it like 0.5,0.9") from error
+
+    from rich.table import Column, Table
+
+    from edgeprune import api
+
+    with RichProgress().shown() as progress:
+        progress.stage("sensitivity")
+        found = api.sensitivity(settings, zeros=shares, images=images, progress=progress)
+    table = Table(
+        Column("type of layer", overflow="fold"),
+        *(Column(name, justify="right") for name in ("layers", "weights", "MMACs")),
+        *(Column(f"{share:.0%} zeros", justify="right") for share in found.zeros),
+        Column("bears", justify="right"),
+        title=f"{found.model}: {found.accuracy:.1%} of {found.images} validation images",
+    )
+    for row in found.types:
+        whole = len(row.accuracy) != len(found.zeros)  # gates removed: no share of zeros
+        told = ["", *("" for _ in found.zeros[2:]), f"{row.accuracy[0]:.1%}"] if whole else None
+        shown = told or [f"{accuracy:.1%}" for accuracy in row.accuracy]
+        table.add_row(row.name, str(row.layers), f"{row.weights}", f"{row.macs / 1e6:.1f}", *shown, _bears(row.bears))
+    show_result(found.model_dump(mode="json"), table, as_json=as_json)
+
+
+def _bears(share: float) -> str:
+    return f"{share:.0%}" if share else "-"

@@ -1,0 +1,165 @@
+"""How many zeros each type of layer bears: one type is pruned at a time, and the model asked without re-training.
+
+The layer-type study of "Pruning Compact ConvNets for Efficient Inference" (arXiv 2301.04502, section 4), for any model.
+What is asked is the model as it stands, its batch norms adapted: re-training brings back more, and alike for all types.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+
+from pydantic import BaseModel, ConfigDict
+from torch import nn
+
+from edgeprune.data.open import open_data
+from edgeprune.data.split import Splits
+from edgeprune.errors import DataError, UsageError
+from edgeprune.models.load import load_from
+from edgeprune.pruning.unstructured import apply_masks, magnitude_masks
+from edgeprune.recipe import Recipe
+from edgeprune.structure.find import find_structure
+from edgeprune.structure.gates import settle_gates
+from edgeprune.structure.surgery import remove_branches
+from edgeprune.structure.units import Layer, Structure
+from edgeprune.training.accuracy import recalibrate_batchnorm, top1
+
+ZEROS = (0.5, 0.8, 0.9, 0.95, 0.99)
+DROP = 0.01  # of the accuracy, that a type may lose and still be said to bear its zeros
+ADAPTED_ON = 256  # images that batch norms take their statistics from
+GATE = "squeeze-excitation"
+WHOLE = f"{GATE}, gates removed"
+
+
+class TypeOfLayer(BaseModel):
+    """What one type of layer is and bears.
+
+    `accuracy` has the top-1 at each share of zeros, in the order of `Sensitivity.zeros`; of the row for whole gates it
+    has one value. `bears` is the largest share of zeros up to which every accuracy is within `DROP` of the model's.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    name: str
+    layers: int
+    weights: int
+    macs: int
+    accuracy: tuple[float, ...]
+    bears: float
+
+
+class Sensitivity(BaseModel):
+    """What each type bears; `accuracy` is that of the model itself, in the same way."""
+
+    model_config = ConfigDict(frozen=True)
+    model: str
+    zeros: tuple[float, ...]
+    images: int
+    accuracy: float
+    types: tuple[TypeOfLayer, ...]
+
+
+def sensitivity(
+    recipe: Recipe,
+    *,
+    zeros: Sequence[float] = ZEROS,
+    images: int = 500,
+    on_progress: Callable[[str, int, int], None] = lambda *_: None,
+) -> Sensitivity:
+    """Ask a model how many zeros each type of layer bears.
+
+    The least weights of every layer of one type are set to zero, the same share of each; batch norms take their
+    statistics anew from `ADAPTED_ON` calibration images. Where the model has squeeze-excitation, it is also asked with
+    all gates removed for their mean.
+
+    Args:
+        recipe: [model] and [data] count.
+        zeros: shares, from above 0 to below 1.
+        images: validation images at most.
+        on_progress: called with what is being asked, how much is done and how much there is.
+
+    Raises:
+        DataError: there are no validation images.
+        UsageError: a share is not between 0 and 1, or leaves a layer without weights.
+        ModelError: the model cannot be loaded or traced.
+    """
+    if not zeros or not all(0 < share < 1 for share in zeros):
+        raise UsageError(f"shares of zeros lie between 0 and 1, not {', '.join(map(str, zeros))}")
+    model = load_from(recipe.model)
+    splits = open_data(recipe.data, model.spec, seed=recipe.seed)
+    if len(splits.validation) == 0:
+        raise DataError("there are no validation images to ask the model", hint="set data.validation_images")
+    asked = Splits(splits.train, splits.validation.take(images), splits.calibration, splits.test)
+    structure = find_structure(model.module, model.example_input())
+    types = types_of_layers(structure, model.module)
+    levels, gates = tuple(sorted(zeros)), [branch.id for branch in structure.branches if branch.gate]
+    steps, done = 1 + len(types) * len(levels) + bool(gates), 0
+
+    def accuracy_of(module: nn.Module, said: str) -> float:
+        nonlocal done
+        on_progress(said, done, steps)
+        done += 1
+        return top1(recalibrate_batchnorm(module, asked.calibration, ADAPTED_ON), asked.validation)
+
+    whole = accuracy_of(model.module, "the model itself")
+    rows = []
+    for name, layers in types.items():
+        found = [accuracy_of(_pruned(model.module, layers, share), f"{name}, {share:.0%} zeros") for share in levels]
+        rows.append(_row(name, model.module, layers, levels, found, whole))
+    if gates:
+        module = remove_branches(model.module, structure, gates)
+        batches = (batch for batch, _ in asked.calibration.take(ADAPTED_ON).batches(128))
+        settle_gates(module, model.module, structure, gates, batches)
+        rows.append(_row(WHOLE, model.module, types[GATE], (1.0,), [accuracy_of(module, WHOLE)], whole))
+    on_progress("done", steps, steps)
+    return Sensitivity(
+        model=model.spec.source, zeros=levels, images=len(asked.validation), accuracy=whole, types=tuple(rows)
+    )
+
+
+def types_of_layers(structure: Structure, module: nn.Module) -> dict[str, dict[str, Layer]]:
+    """Type -> name of the weight -> layer, in the order of the graph: squeeze-excitation, depthwise, convolutions by
+    their kernel, linear."""
+    weights = dict(module.named_parameters())
+    inside = {name for branch in structure.branches if branch.gate for name in branch.layers}
+    found: dict[str, dict[str, Layer]] = {}
+    for layer in structure.layers:
+        weight = f"{layer.name}.weight"
+        if weight in weights and layer.operation.kind in ("conv2d", "depthwise_conv2d", "linear"):
+            found.setdefault(GATE if layer.name in inside else _type_of(layer), {})[weight] = layer
+    return found
+
+
+def _type_of(layer: Layer) -> str:
+    if layer.operation.kind != "conv2d":
+        return {"depthwise_conv2d": "depthwise", "linear": "linear"}[layer.operation.kind]
+    return "x".join(str(size) for size in layer.operation.kernel)
+
+
+def _pruned(module: nn.Module, layers: Mapping[str, Layer], share: float) -> nn.Module:
+    pruned = copy.deepcopy(module)
+    apply_masks(pruned, magnitude_masks(pruned, zeros=share, scope="uniform", which=tuple(layers)))
+    return pruned
+
+
+def _row(
+    name: str,
+    module: nn.Module,
+    layers: Mapping[str, Layer],
+    levels: Sequence[float],
+    found: Sequence[float],
+    whole: float,
+) -> TypeOfLayer:
+    named = dict(module.named_parameters())
+    bears = 0.0
+    for share, accuracy in zip(levels, found, strict=True):
+        if accuracy < whole - DROP:
+            break
+        bears = share
+    return TypeOfLayer(
+        name=name,
+        layers=len(layers),
+        weights=sum(named[weight].numel() for weight in layers),
+        macs=sum(layer.operation.macs for layer in layers.values()),
+        accuracy=tuple(found),
+        bears=bears,
+    )
