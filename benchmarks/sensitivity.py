@@ -2,7 +2,7 @@
 
     python benchmarks/sensitivity.py --data ../shared/data --cache .cache/bench
 
-On 450 of the in1000_eli sample images (500 classes, seen in training: it serves to compare types of layers). Writes
+On 400 of the in1000_eli sample images (500 classes, seen in training: it serves to compare types of layers). Writes
 benchmarks/results/sensitivity.json.
 """
 
@@ -16,7 +16,7 @@ from mobilenetv2 import recipe_for
 
 import edgeprune
 
-IMAGES = 450
+IMAGES = 400
 
 
 def main() -> None:
@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=ROOT / ".cache" / "bench")
     arguments = parser.parse_args()
     recipe = recipe_for(arguments.data, imagenet_folders(arguments.data, arguments.cache.resolve()), 0.5, 0)
-    data = recipe.data.model_copy(update={"train": "test", "validation_images": IMAGES})
+    data = recipe.data.model_copy(update={"train": "test", "test": None, "validation_images": IMAGES})
     found = edgeprune.sensitivity(recipe.model_copy(update={"data": data}), images=IMAGES)
     for row in found.types:
         print(row.name, row.layers, [f"{accuracy:.3f}" for accuracy in row.accuracy], row.bears)

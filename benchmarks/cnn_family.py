@@ -1,0 +1,85 @@
+"""A larger net pruned against a smaller one of its family at equal latency: ResNet-56 against ResNet-20 and -32.
+
+    python benchmarks/cnn_family.py --data ../shared/data --cache .cache/bench
+
+All with their author's weights on CIFAR-10. ResNet-56 is pruned to the latency of the smaller net on this machine (its
+share of ResNet-56's, both measured in turns) and trained for --epochs; then its file and the smaller net's are measured
+in turns. Top-1 on the 10,000 test images. Writes benchmarks/results/cnn_family.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from cnn_methods import accuracies, ours
+from common import ROOT, cifar10_npz, write_result
+from torch_pruning_peer import cifar_recipe
+
+from edgeprune.artifacts.export import MeasuringExporter
+from edgeprune.data.open import open_data
+from edgeprune.devices.discovery import open_device
+from edgeprune.latency.protocol import measure_ratio
+from edgeprune.models.load import load_from
+from edgeprune.pipeline import prepare_run
+from edgeprune.progress import Silent
+from edgeprune.recipe import Recipe
+from edgeprune.reparam.merge import merge
+from edgeprune.stages.context import Context
+
+LARGE, SMALL = "resnet56", ("resnet20", "resnet32")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="the data pack")
+    parser.add_argument("--cache", type=Path, default=ROOT / ".cache" / "bench")
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--small", nargs="*", choices=SMALL, default=list(SMALL))
+    arguments = parser.parse_args()
+    cache = arguments.cache.resolve()
+    rows = [against(name, arguments.data, cache, arguments.epochs) for name in arguments.small]
+    print(f"wrote {write_result('cnn_family', {'rows': rows})}")
+
+
+def against(small: str, data: Path, cache: Path, epochs: int) -> dict[str, Any]:
+    npz, root = cifar10_npz(data, cache), cache / "cnn_family" / f"{small}-{epochs}"
+    done = root / "row.json"
+    if not done.exists():
+        root.mkdir(parents=True, exist_ok=True)
+        files = {net: root / f"{net}.tflite" for net in (small, LARGE)}
+        for net, file in files.items():
+            recipe = cifar_recipe(data, npz, 0.5, epochs, net)
+            write(recipe, load_from(recipe.model).module, file)
+        share = ratio(files[small], files[LARGE])["ratio"]
+        print(f"{small} takes {share:.3f}x of {LARGE}", flush=True)
+        recipe = cifar_recipe(data, npz, round(share, 3), epochs, LARGE)
+        pruned = ours(recipe, root / "run", root / "teacher.safetensors")
+        file = root / "pruned.tflite"
+        context = Context(prepare_run(recipe, root / "run", resume=True), Silent())
+        write(recipe, context.model("tune").module, file)
+        other = load_from(cifar_recipe(data, npz, 0.5, epochs, small).model)
+        splits = open_data(recipe.data, other.spec, seed=recipe.seed)
+        found = {"small": small, "large": LARGE, "epochs": epochs, "share": share, "pruned": pruned}
+        found |= {"small_accuracy": accuracies(other.module, splits), "latency_to_small": ratio(file, files[small])}
+        done.write_text(json.dumps(found, indent=1))
+    row: dict[str, Any] = json.loads(done.read_text())
+    print(small, row["pruned"]["top1"], "against", row["small_accuracy"]["top1"], row["latency_to_small"], flush=True)
+    return row
+
+
+def write(recipe: Recipe, module: Any, file: Path) -> None:
+    base = load_from(recipe.model)
+    with MeasuringExporter("litert") as exporter:
+        exporter.write(base.with_module(merge(module.eval(), base.example_input())), file)
+
+
+def ratio(a: Path, b: Path) -> dict[str, Any]:
+    measured = measure_ratio(open_device("local"), a, b, runtime="litert", protocol="standard")
+    return {"ratio": measured.ratio, "interval": [measured.low, measured.high], "quality": measured.quality}
+
+
+if __name__ == "__main__":
+    main()
