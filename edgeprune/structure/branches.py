@@ -72,7 +72,6 @@ def find_branches(
         if not any(fnmatchcase(name, pattern) for name in region.roots for pattern in keep)
     ]
     blocks = Counter((_common_parent(region.roots), region.gate) for region in regions)
-    weights = dict(trial.named_parameters())
     candidates = []
     for region in regions:
         roots, output, gate = region.roots, region.output, region.gate
@@ -85,7 +84,7 @@ def find_branches(
             groups=tuple(group.id for group in groups if _lives_inside(group, roots)),
             gate=gate,
         )
-        if branch.layers and (not gate or any(f"{name}.weight" in weights for name in branch.layers)):
+        if branch.layers and (not gate or _width(trial, branch) == region.channels):
             candidates.append(branch)
     working = [branch for apart in _apart(candidates) for branch in _working(trial, apart, x)]
     first = {branch.id: branch for branch in reversed(candidates) if branch in working}
@@ -143,12 +142,13 @@ def _kind(trial: nn.Module, branch: Branch) -> tuple[object, ...]:
 
 @dataclass(frozen=True)
 class _Region:
-    """The modules of a residual branch or gate, the one whose output is added or multiplies, and the operators of a
-    gate that are in no module of its own: its mean, and the product."""
+    """The modules of a residual branch or gate, the one whose output is added or multiplies, the channels of the
+    product, and the operators of a gate that are in no module of its own: its mean, and the product."""
 
     roots: list[str]
     output: str
     gate: bool
+    channels: int
     operators: frozenset[str]
 
     def holds(self, layer: str) -> bool:
@@ -164,7 +164,7 @@ def _removable(flow: Flow) -> Iterator[_Region]:
             output = _output(skip, end, region, roots)
             if output is not None:
                 own = frozenset(node_name(one) for one in (*region, node)) if gate else frozenset[str]()
-                yield _Region(roots, output, gate, own)
+                yield _Region(roots, output, gate, shape_of(node)[1] if gate else 0, own)
 
 
 def remove_branches(module: nn.Module, structure: Structure, removed: Iterable[str]) -> nn.Module:
@@ -356,12 +356,16 @@ def _works(trial: nn.Module, branches: Sequence[Branch], x: Tensor) -> bool:
             trial.set_submodule(name, part)
 
 
+def _width(module: nn.Module, gate: Branch) -> int:
+    """Channels that a gate answers: those of its last layer with weights; 0 where it has none."""
+    named = dict(module.named_parameters())
+    return next((len(named[f"{name}.weight"]) for name in gate.layers[::-1] if f"{name}.weight" in named), 0)
+
+
 def _empty(module: nn.Module, branch: Branch) -> None:
     instead: nn.Module = Zeros()
-    if branch.gate:  # its last layer with weights is as wide as what it multiplies
-        named = dict(module.named_parameters())
-        weights = [weight for name in branch.layers if (weight := named.get(f"{name}.weight")) is not None]
-        instead = ConstantGate(len(weights[-1]), weights[-1])
+    if branch.gate:
+        instead = ConstantGate(_width(module, branch), like=next(module.parameters()))
     for name in branch.modules:
         module.set_submodule(name, Through())
     module.set_submodule(branch.output, instead)
