@@ -122,6 +122,7 @@ def row_of(name: str, target: float, pruned: Pruned) -> dict[str, Any]:
         ],
         "first_error": round(pruned.attempts[0].reached_share / target - 1, 4),
         "error": round(pruned.best.reached_share / target - 1, 4),
+        "nothing_nearer": pruned.best.nothing_nearer,
         "corrections": len(pruned.attempts) - 1,
     }
 

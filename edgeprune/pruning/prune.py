@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -39,6 +39,12 @@ class Attempt:
     measured: Ratio
     reached_share: float  # what the target is about: the ratio, or for an absolute target seconds over the original's
     within_tolerance: bool
+    nothing_nearer: bool = False  # faster than asked, and no choice between that and the target loses less
+
+    @property
+    def met(self) -> bool:
+        """Whether the target is: to its tolerance, or by a model that is faster and loses less than any nearer one."""
+        return self.within_tolerance or self.nothing_nearer
 
 
 @dataclass(frozen=True)
@@ -167,6 +173,7 @@ class LatencyLoop:
         """
         floor = self._share(self.allocator.smallest().cost)
         tried: list[tuple[Choice, Attempt]] = []
+        again: Choice | None = None
         granularity, share = self.probing.granularity, self.goal
         while len(tried) <= self.settings.corrections:
             if share < floor:
@@ -179,8 +186,9 @@ class LatencyLoop:
                 if not tried:
                     raise
                 break  # at finer widths the choices are too many: the best of what was tried
-            if any((choice.kept, choice.branches) == (e.kept, e.branches) for e, _ in tried):
+            if any(same(choice, before) for before, _ in tried):
                 if granularity == 1:
+                    again = choice
                     break
                 granularity = max(1, granularity // 2)  # no width in between at this step: allow finer ones
                 continue
@@ -189,7 +197,7 @@ class LatencyLoop:
             if attempt.within_tolerance:
                 break
             share = self._next_share([a for _, a in tried])
-        return self._best(tried)
+        return self._best(tried, again)
 
     def _share(self, cost: float) -> float:
         """Predicted latency of a plan whose layers cost so much, as a share of the original's, predicted too: what
@@ -254,8 +262,8 @@ class LatencyLoop:
             )
         return self._best([*tried, (choice, attempt)])
 
-    def _best(self, tried: list[tuple[Choice, Attempt]]) -> Pruned:
-        choice, attempt = min(tried, key=lambda t: (not t[1].within_tolerance, abs(t[1].reached_share / self.goal - 1)))
+    def _best(self, tried: list[tuple[Choice, Attempt]], again: Choice | None = None) -> Pruned:
+        choice, attempt = nearest(tried, self.goal, again)
         if not attempt.within_tolerance and attempt.measured.quality != "stable":
             raise DeviceError(
                 f"too noisy to tell whether the target is met ({attempt.measured.evidence})",
@@ -263,10 +271,33 @@ class LatencyLoop:
                 hint="free the device from other work, or measure longer with device.protocol = 'standard'; "
                 "then go on with --resume",
             )
-        if not attempt.within_tolerance:
+        if attempt.nothing_nearer:
+            self.say(f"{attempt.reached_share:.3f}x is faster than asked: nothing between it and the target loses less")
+        elif not attempt.within_tolerance:
             self.say(f"the target is missed: {attempt.reached_share:.3f}x is the nearest of {len(tried)} measured")
         binds = binding(self.allocator, choice, self._share)
         return _pruned(self.model, self.structure, choice, binds, tuple(a for _, a in tried), attempt)
+
+
+def same(a: Choice, b: Choice) -> bool:
+    """Whether two choices are the same model."""
+    return (a.kept, a.branches) == (b.kept, b.branches)
+
+
+def nearest(
+    tried: Sequence[tuple[Choice, Attempt]], goal: float, again: Choice | None = None
+) -> tuple[Choice, Attempt]:
+    """Of the choices that were measured the one nearest to a goal; one within the tolerance before all others.
+
+    Args:
+        goal: share of the original's latency.
+        again: the allocator's answer, at every width, to a budget beyond those before, where that was tried by then:
+            nothing within that budget loses less.
+    """
+    choice, attempt = min(tried, key=lambda t: (not t[1].within_tolerance, abs(t[1].reached_share / goal - 1)))
+    if again is not None and same(choice, again) and not attempt.within_tolerance and attempt.reached_share < goal:
+        return choice, replace(attempt, nothing_nearer=True)
+    return choice, attempt
 
 
 def _pruned(

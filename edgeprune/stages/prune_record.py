@@ -28,6 +28,7 @@ class PruneRecord(BaseModel):
     attempts: tuple[AttemptRow, ...]
     ratio: Ratio | None  # of the chosen model over the original, interleaved; None for a counted target
     within_tolerance: bool | None  # None: a latency that was only predicted
+    nothing_nearer: bool = False  # faster than asked, and no choice between that and the target loses less
     layers: tuple[LayerRow, ...]
     branches: tuple[str, ...]  # residual branches that went as a whole
     macs_before: float
@@ -55,6 +56,7 @@ def record_of(pruned: Pruned, predictor: Predictor | None, settings: PruneSectio
         ),
         ratio=best.measured if best else None,
         within_tolerance=_met(target, stays, kept) if counts else best.within_tolerance if best else None,
+        nothing_nearer=best is not None and best.nothing_nearer,
         predicted=None if best or predictor is None else predictor.predict(kept, gone),
         counted_before=_counted(target, structure.layers, structure.sizes) if counts else None,
         counted_after=_counted(target, stays, kept) if counts else None,
