@@ -26,16 +26,16 @@ from edgeprune.training.accuracy import recalibrate_batchnorm, top1
 
 ZEROS = (0.5, 0.8, 0.9, 0.95, 0.99)
 DROP = 0.01  # of the accuracy, that a type may lose and still be said to bear its zeros
-ADAPTED_ON = 256  # images that batch norms take their statistics from
+ADAPTED_ON = 256  # images that batch norms take their statistics from, and gates their mean
+BATCH = 128
 GATE = "squeeze-excitation"
-WHOLE = f"{GATE}, gates removed"
 
 
 class TypeOfLayer(BaseModel):
     """What one type of layer is and bears.
 
-    `accuracy` has the top-1 at each share of zeros, in the order of `Sensitivity.zeros`; of the row for whole gates it
-    has one value. `bears` is the largest share of zeros up to which every accuracy is within `DROP` of the model's.
+    `accuracy` has the top-1 at each share of zeros, in the order of `Sensitivity.zeros`. `bears` is the largest share
+    of zeros up to which every accuracy is within `DROP` of the model's; 0 where there is none.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -48,13 +48,15 @@ class TypeOfLayer(BaseModel):
 
 
 class Sensitivity(BaseModel):
-    """What each type bears; `accuracy` is that of the model itself, in the same way."""
+    """What each type bears. `accuracy` is that of the model itself, in the same way, `without_gates` that of the model
+    with the mean in the place of every squeeze-excitation gate; None where it has none."""
 
     model_config = ConfigDict(frozen=True)
     model: str
     zeros: tuple[float, ...]
     images: int
     accuracy: float
+    without_gates: float | None
     types: tuple[TypeOfLayer, ...]
 
 
@@ -105,14 +107,15 @@ def sensitivity(
     for name, layers in types.items():
         found = [accuracy_of(_pruned(model.module, layers, share), f"{name}, {share:.0%} zeros") for share in levels]
         rows.append(_row(name, model.module, layers, levels, found, whole))
-    if gates:
-        module = remove_branches(model.module, structure, gates)
-        batches = (batch for batch, _ in asked.calibration.take(ADAPTED_ON).batches(128))
-        settle_gates(module, model.module, structure, gates, batches)
-        rows.append(_row(WHOLE, model.module, types[GATE], (1.0,), [accuracy_of(module, WHOLE)], whole))
+    without = accuracy_of(_without(model.module, structure, gates, asked), "without gates") if gates else None
     on_progress("done", steps, steps)
     return Sensitivity(
-        model=model.spec.source, zeros=levels, images=len(asked.validation), accuracy=whole, types=tuple(rows)
+        model=model.spec.source,
+        zeros=levels,
+        images=len(asked.validation),
+        accuracy=whole,
+        without_gates=without,
+        types=tuple(rows),
     )
 
 
@@ -138,6 +141,13 @@ def _type_of(layer: Layer) -> str:
 def _pruned(module: nn.Module, layers: Mapping[str, Layer], share: float) -> nn.Module:
     pruned = copy.deepcopy(module)
     apply_masks(pruned, magnitude_masks(pruned, zeros=share, scope="uniform", which=tuple(layers)))
+    return pruned
+
+
+def _without(module: nn.Module, structure: Structure, gates: Sequence[str], splits: Splits) -> nn.Module:
+    pruned = remove_branches(module, structure, gates)
+    images = splits.calibration.take(ADAPTED_ON).batches(BATCH)
+    settle_gates(pruned, module, structure, gates, (batch for batch, _ in images))
     return pruned
 
 

@@ -42,12 +42,9 @@ def sensitivity(
         title=f"{found.model}: {found.accuracy:.1%} of {found.images} validation images",
     )
     for row in found.types:
-        whole = len(row.accuracy) != len(found.zeros)  # gates removed: no share of zeros
-        told = ["", *("" for _ in found.zeros[2:]), f"{row.accuracy[0]:.1%}"] if whole else None
-        shown = told or [f"{accuracy:.1%}" for accuracy in row.accuracy]
-        table.add_row(row.name, str(row.layers), f"{row.weights}", f"{row.macs / 1e6:.1f}", *shown, _bears(row.bears))
+        shown = (f"{accuracy:.1%}" for accuracy in row.accuracy)
+        bears = f"{row.bears:.0%}" if row.bears else "-"
+        table.add_row(row.name, str(row.layers), f"{row.weights}", f"{row.macs / 1e6:.1f}", *shown, bears)
+    if found.without_gates is not None:
+        table.caption = f"with the mean in the place of every squeeze-excitation gate: {found.without_gates:.1%}"
     show_result(found.model_dump(mode="json"), table, as_json=as_json)
-
-
-def _bears(share: float) -> str:
-    return f"{share:.0%}" if share else "-"

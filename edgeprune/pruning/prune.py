@@ -41,11 +41,6 @@ class Attempt:
     within_tolerance: bool
     nothing_nearer: bool = False  # faster than asked, and no choice between that and the target loses less
 
-    @property
-    def met(self) -> bool:
-        """Whether the target is: to its tolerance, or by a model that is faster and loses less than any nearer one."""
-        return self.within_tolerance or self.nothing_nearer
-
 
 @dataclass(frozen=True)
 class Pruned:

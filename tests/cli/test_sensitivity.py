@@ -17,7 +17,7 @@ from edgeprune.data.split import Splits
 from edgeprune.errors import DataError, UsageError
 from edgeprune.models.spec import ModelSpec, Preprocessing
 from edgeprune.recipe import Recipe, parse_recipe
-from edgeprune.sensitivities import GATE, WHOLE
+from edgeprune.sensitivities import GATE
 
 RECIPE = """
 [model]
@@ -41,16 +41,17 @@ def test_each_type_is_asked_alone_and_gates_as_a_whole(tmp_path: Path) -> None:
     asked = ["sensitivity", str(recipe_file(tmp_path)), "--zeros", "0.9,0.5", "--images", "40"]
     told = CliRunner().invoke(app, asked, env={"COLUMNS": "200"})
     assert told.exit_code == 0, told.output
-    assert WHOLE in told.stdout
+    assert "in the place of every squeeze-excitation gate" in told.stdout
     result = json.loads(CliRunner().invoke(app, [*asked, "--json"]).stdout)
     assert result["zeros"] == [0.5, 0.9]
     assert result["images"] == 40
     types = {row["name"]: row for row in result["types"]}
-    assert set(types) == {"3x3", GATE, WHOLE, "linear"}
+    assert set(types) == {"3x3", GATE, "linear"}
+    assert 0 <= result["without_gates"] <= 1
     assert types["3x3"]["weights"] == 9 * 16 + 9 * 16 * 16
     assert types["3x3"]["macs"] == 8 * 8 * 9 * 16 + 4 * 4 * 9 * 16 * 16
     assert types[GATE]["layers"] == 2
-    assert [len(row["accuracy"]) for row in types.values()].count(1) == 1
+    assert all(len(row["accuracy"]) == 2 for row in types.values())
 
 
 class Known(nn.Module):
@@ -97,6 +98,7 @@ def test_what_bears_zeros_and_what_does_not_are_told_apart() -> None:
     found = edgeprune.sensitivity(recipe_of(100), zeros=(0.5, 0.99), images=100)
     types = {row.name: row for row in found.types}
     assert found.accuracy > 0.8
+    assert found.without_gates is None
     assert types["3x3"].accuracy == (found.accuracy, found.accuracy)
     assert types["3x3"].bears == 0.99
     assert types["linear"].accuracy[1] < found.accuracy - 0.2

@@ -24,14 +24,13 @@ def test_the_nearest_is_taken(reached: tuple[float, ...], taken: float) -> None:
     _, attempt = nearest([tried(number, share) for number, share in enumerate(reached)], GOAL)
     assert attempt.reached_share == taken
     assert not attempt.nothing_nearer
-    assert attempt.met == (abs(taken / GOAL - 1) <= TOLERANCE)
+    assert attempt.within_tolerance == (abs(taken / GOAL - 1) <= TOLERANCE)
 
 
 def test_faster_than_asked_is_met_where_a_larger_budget_gives_the_same() -> None:
     slow, fast = tried(3, 0.6), tried(2, 0.47)
     _, attempt = nearest([slow, fast], GOAL, again=fast[0])
     assert attempt.nothing_nearer
-    assert attempt.met
     assert not attempt.within_tolerance
     assert dataclasses.replace(attempt, nothing_nearer=False) == fast[1]
 
@@ -40,5 +39,5 @@ def test_faster_than_asked_is_met_where_a_larger_budget_gives_the_same() -> None
 def test_but_not_where_something_else_came_again_or_it_is_slower(again: tuple[int, float] | None) -> None:
     slow, fast = tried(3, 0.53), tried(2, 0.47)
     other = tried(*again)[0] if again else None
-    assert not nearest([fast], GOAL, again=other)[1].met
-    assert not nearest([slow], GOAL, again=slow[0])[1].met
+    assert not nearest([fast], GOAL, again=other)[1].nothing_nearer
+    assert not nearest([slow], GOAL, again=slow[0])[1].nothing_nearer
