@@ -82,7 +82,7 @@ def of_net(net: str, share: float, epochs: int, names: tuple[str, ...], data: Pa
     """Run what is not done yet; one JSON file each."""
     root = cache / "cnn_methods" / f"{net}-{share}x-{epochs}"
     for name in names:
-        folder = root / name.replace(", ", "-").replace(" ", "-")
+        folder = folder_of(root, name)
         done = folder.with_suffix(".json")
         if done.exists():
             continue
@@ -104,6 +104,10 @@ def of_net(net: str, share: float, epochs: int, names: tuple[str, ...], data: Pa
         done.write_text(json.dumps(row, indent=1))
         said = "unreachable" if "unreachable" in row else f"{row['top1']:.4f} at {row['measured_share']:.3f}x"
         print(f"   {said}, {row['seconds']:.0f} s", flush=True)
+
+
+def folder_of(root: Path, method: str) -> Path:
+    return root / method.replace(", ", "-").replace(" ", "-")
 
 
 def ours(recipe: Recipe, folder: Path, answers: Path) -> dict[str, Any]:

@@ -1,0 +1,65 @@
+"""The nets of benchmarks/cnn_methods.py on the ARM64 machine of tests/lab: pruned for this machine, measured on that one.
+
+    python benchmarks/cnn_lab.py --data ../shared/data --cache .cache/bench
+
+Every net that is in the cache of cnn_methods.py, in turns with its original, fp32, over adb under icount. Writes
+benchmarks/results/cnn_lab.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from cnn_methods import OURS, folder_of
+from common import ROOT, cifar10_npz, write_result
+from lab import lab
+from safetensors.torch import load_file
+from torch import nn
+from torch_pruning_peer import cifar_recipe, resized
+
+from edgeprune.artifacts.export import MeasuringExporter
+from edgeprune.latency.protocol import measure_ratio
+from edgeprune.models.load import load_from
+from edgeprune.progress import Silent
+from edgeprune.reparam.merge import merge
+from edgeprune.runs import open_run
+from edgeprune.stages.context import Context
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="the data pack")
+    parser.add_argument("--cache", type=Path, default=ROOT / ".cache" / "bench")
+    arguments = parser.parse_args()
+    cache = arguments.cache.resolve()
+    npz = cifar10_npz(arguments.data, cache)
+    rows = []
+    with lab() as machine, tempfile.TemporaryDirectory() as scratch, MeasuringExporter("litert") as exporter:
+        for file in sorted((cache / "cnn_methods").glob("*/*.json")):
+            row = json.loads(file.read_text())
+            if "top1" not in row:
+                continue
+            base = load_from(cifar_recipe(arguments.data, npz, 0.5, 0, row["net"]).model)
+            files = Path(scratch) / "pruned.tflite", Path(scratch) / "original.tflite"
+            for module, path in zip((tuned(file.parent, row, base), base.module), files, strict=True):
+                exporter.write(base.with_module(merge(module.eval(), base.example_input())), path)
+            ratio = measure_ratio(machine.device, *files, runtime="litert", protocol="quick")
+            rows.append({key: row[key] for key in ("method", "net", "share", "epochs", "measured_share", "top1")})
+            rows[-1] |= {"lab_share": ratio.ratio, "lab_original_ms": ratio.denominator.median_s * 1e3}
+            print(rows[-1], flush=True)
+    print(f"wrote {write_result('cnn_lab', {'rows': rows})}")
+
+
+def tuned(root: Path, row: dict[str, Any], base: Any) -> nn.Module:
+    """The trained net of a row: from a run of ours, or as the peers' half keeps it."""
+    if row["method"] in OURS:
+        return Context(open_run(folder_of(root, row["method"])), Silent()).model("tune").module
+    return resized(base, load_file(root / row["method"] / "tuned.safetensors"))
+
+
+if __name__ == "__main__":
+    main()
