@@ -1,4 +1,4 @@
-"""The nets of benchmarks/cnn_methods.py on the ARM64 machine of tests/lab: pruned for this machine, measured on that one.
+"""The nets of benchmarks/cnn_methods.py on the ARM64 machine of tests/lab: pruned for this one, measured on that.
 
     python benchmarks/cnn_lab.py --data ../shared/data --cache .cache/bench
 
