@@ -9,9 +9,15 @@ from torch_pruning_peer import PEERS
 
 from edgeprune.report.figures.canvas import Canvas, Scale, padded
 
-WIDTH, LEFT, RIGHT, ROW, TOP = 900, 210, 860, 24, 56
+WIDTH, LEFT, RIGHT, ROW, TOP = 900, 230, 740, 24, 56
+NAMES = {
+    "tp_l1": "Torch-Pruning, L1",
+    "tp_taylor": "Torch-Pruning, group Taylor",
+    "tp_bn_scale": "Torch-Pruning, BN scale",
+}
 STYLE = """<style>
-text { font: 13px system-ui, sans-serif; fill: #444 } .name { font-weight: 600 } .tick { font-size: 12px }
+svg { background: #fff } text { font: 13px system-ui, sans-serif; fill: #444 }
+.name { font-weight: 600 } .tick { font-size: 12px }
 .grid { stroke: #e4e4e4 } .axis { stroke: #888 } .dots { stroke-width: 11; stroke-linecap: round; fill: none }
 .s0 { stroke: #2a6fbb } .s1 { stroke: #c4561d }
 </style>"""
@@ -43,9 +49,14 @@ def _block(canvas: Canvas, title: str, rows: list[dict[str, Any]], top: int) -> 
     bottom = top + len(rows) * ROW
     x = Scale(*padded(values), LEFT, RIGHT)
     canvas.text(LEFT, top - 26, title, "name")
-    canvas.axis_x(x, bottom, "top-1 on 10,000 test images, % (ours blue, Torch-Pruning orange)", top=top)
+    canvas.axis_x(
+        x,
+        bottom,
+        "top-1 on 10,000 test images, % (ours blue), at this share of the original's measured latency",
+        top=top,
+    )
     for number, (row, value) in enumerate(zip(rows, values, strict=True)):
         y = top + (number + 0.5) * ROW
-        canvas.text(LEFT - 12, y + 4, row["method"], anchor="end")
+        canvas.text(LEFT - 12, y + 4, NAMES.get(row["method"], row["method"]), anchor="end")
         canvas.dots([(x(value), y)], "s1" if row["method"] in PEERS else "s0")
         canvas.text(x(value) + 10, y + 4, f"{value:.2f} at {row['measured_share']:.3f}x", "tick")
