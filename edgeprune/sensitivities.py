@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from edgeprune.data.open import open_data
-from edgeprune.data.split import Splits
+from edgeprune.data.split import Split
 from edgeprune.errors import DataError, UsageError
 from edgeprune.models.load import load_from
 from edgeprune.pruning.unstructured import apply_masks, magnitude_masks
@@ -90,7 +90,7 @@ def sensitivity(
     splits = open_data(recipe.data, model.spec, seed=recipe.seed)
     if len(splits.validation) == 0:
         raise DataError("there are no validation images to ask the model", hint="set data.validation_images")
-    asked = Splits(splits.train, splits.validation.take(images), splits.calibration, splits.test)
+    asked, calibration = splits.validation.take(images), splits.calibration.take(ADAPTED_ON)
     structure = find_structure(model.module, model.example_input())
     types = types_of_layers(structure, model.module)
     levels, gates = tuple(sorted(zeros)), [branch.id for branch in structure.branches if branch.gate]
@@ -100,19 +100,19 @@ def sensitivity(
         nonlocal done
         on_progress(said, done, steps)
         done += 1
-        return top1(recalibrate_batchnorm(module, asked.calibration, ADAPTED_ON), asked.validation)
+        return top1(recalibrate_batchnorm(module, calibration, ADAPTED_ON), asked)
 
     whole = accuracy_of(model.module, "the model itself")
     rows = []
     for name, layers in types.items():
         found = [accuracy_of(_pruned(model.module, layers, share), f"{name}, {share:.0%} zeros") for share in levels]
         rows.append(_row(name, model.module, layers, levels, found, whole))
-    without = accuracy_of(_without(model.module, structure, gates, asked), "without gates") if gates else None
+    without = accuracy_of(_without(model.module, structure, gates, calibration), "without gates") if gates else None
     on_progress("done", steps, steps)
     return Sensitivity(
         model=model.spec.source,
         zeros=levels,
-        images=len(asked.validation),
+        images=len(asked),
         accuracy=whole,
         without_gates=without,
         types=tuple(rows),
@@ -144,10 +144,9 @@ def _pruned(module: nn.Module, layers: Mapping[str, Layer], share: float) -> nn.
     return pruned
 
 
-def _without(module: nn.Module, structure: Structure, gates: Sequence[str], splits: Splits) -> nn.Module:
+def _without(module: nn.Module, structure: Structure, gates: Sequence[str], images: Split) -> nn.Module:
     pruned = remove_branches(module, structure, gates)
-    images = splits.calibration.take(ADAPTED_ON).batches(BATCH)
-    settle_gates(pruned, module, structure, gates, (batch for batch, _ in images))
+    settle_gates(pruned, module, structure, gates, (batch for batch, _ in images.batches(BATCH)))
     return pruned
 
 

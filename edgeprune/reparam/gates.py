@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.modules.conv import _ConvNd
 
 from edgeprune.reparam.graph import CONVOLUTIONS, Graph, NotAlone, aten
+from edgeprune.reparam.scaling import over_inputs, over_outputs
 from edgeprune.structure.gates import ConstantGate, Unity
 
 
@@ -27,12 +28,11 @@ def fold_gates(module: nn.Module, example: Tensor) -> None:
     if not any(isinstance(part, ConstantGate) for part in module.modules()):
         return
     graph = Graph(module, example)
-    values = {node.name: graph.tensor[node.name] for node in graph.nodes if node.name in graph.tensor}
+    places = {f"{name}.value": name for name, part in module.named_modules() if isinstance(part, ConstantGate)}
     with torch.no_grad():
         for node in graph.nodes:
-            name = values.get(node.name, "").removesuffix(".value")
-            place = dict(module.named_modules()).get(name)
-            if isinstance(place, ConstantGate) and _folded(graph, node, place.value.double()):
+            name = places.get(graph.tensor.get(node.name, ""))
+            if name is not None and _folded(graph, node, module.get_parameter(f"{name}.value").double()):
                 module.set_submodule(name, Unity())
 
 
@@ -49,13 +49,13 @@ def _folded(graph: Graph, value: fx.Node, factor: Tensor) -> bool:
     reader = next(iter(product.users)) if len(product.users) == 1 else None
     if reader is not None and reader.target in CONVOLUTIONS and reader.args[0] is product:
         layer = _layer(graph, reader)
-        if layer is not None and not isinstance(layer, _ConvTransposeNd):
-            layer.weight = _like(layer.weight, _read_through(layer, factor))
+        if layer is not None:
+            layer.weight = _like(layer.weight, over_inputs(layer, factor))
             return True
     if image.target in CONVOLUTIONS and len(image.users) == 1:
         layer = _layer(graph, image)
-        if layer is not None and not isinstance(layer, _ConvTransposeNd):
-            layer.weight = _like(layer.weight, layer.weight.double() * _along(factor, layer.weight, 0))
+        if layer is not None:
+            layer.weight = _like(layer.weight, over_outputs(layer, factor))
             if layer.bias is not None:
                 layer.bias = _like(layer.bias, layer.bias.double() * factor)
             return True
@@ -69,16 +69,6 @@ def _layer(graph: Graph, node: fx.Node) -> _ConvNd | None:
         return None
     assert isinstance(layer, _ConvNd)
     return layer
-
-
-def _read_through(layer: _ConvNd, factor: Tensor) -> Tensor:
-    """The weight, (out, in / groups, ...) in float64, times a factor for each input channel."""
-    grouped = layer.weight.double().unflatten(0, (layer.groups, -1))
-    return (grouped * factor.view(layer.groups, 1, -1, *[1] * (layer.weight.ndim - 2))).flatten(0, 1)
-
-
-def _along(factor: Tensor, weight: Tensor, dim: int) -> Tensor:
-    return factor.view(*(-1 if d == dim else 1 for d in range(weight.ndim)))
 
 
 def _like(parameter: Tensor, value: Tensor) -> nn.Parameter:

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.modules.conv import _ConvNd
 
 from edgeprune.errors import ModelError
 from edgeprune.reparam.gates import fold_gates
 from edgeprune.reparam.graph import LINEAR, Graph, NotAlone, aten, operator
+from edgeprune.reparam.scaling import over_outputs
 
 _PLAIN_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
@@ -147,18 +148,8 @@ def _fold(layer: nn.Module, norm: _BatchNorm) -> None:
     if layer.bias is not None:
         shift = shift + scale * layer.bias.double()
     weight = layer.weight
-    layer.weight = nn.Parameter(_scaled(layer, scale).to(weight.dtype), weight.requires_grad)
+    layer.weight = nn.Parameter(over_outputs(layer, scale).to(weight.dtype), weight.requires_grad)
     layer.bias = nn.Parameter(shift.to(weight.dtype), weight.requires_grad)
-
-
-def _scaled(layer: _ConvNd | nn.Linear, scale: torch.Tensor) -> torch.Tensor:
-    """The weight, float64, times a factor for each output channel."""
-    weight = layer.weight.double()
-    if isinstance(layer, _ConvTransposeNd):  # (in, out / groups, ...): the output channels of a group are dim 1
-        grouped = weight.unflatten(0, (layer.groups, -1))
-        factor = scale.view(layer.groups, 1, -1, *[1] * (weight.ndim - 2))
-        return (grouped * factor).flatten(0, 1)
-    return weight * scale.view(-1, *[1] * (weight.ndim - 1))
 
 
 def _is_known(norm: _BatchNorm) -> bool:

@@ -18,7 +18,7 @@ from edgeprune.structure.gates import UNSETTLED, ConstantGate
 from edgeprune.structure.plan import RemoveBranch, read_plan
 
 TREE = {
-    "model": {"factory": f"{Path(__file__).with_name('gated.py')}:net", "input_size": (1, 16, 16)},
+    "model": {"factory": f"{Path(__file__).parents[1] / 'structure' / 'gated.py'}:net", "input_size": (1, 16, 16)},
     "data": {"source": "digits", "validation_images": 50, "calibration_images": 20},
     "prune": {"target": "3kparams", "method": "magnitude", "scoring_batches": 1, "gates": True},
     "tune": {"epochs": 0},
