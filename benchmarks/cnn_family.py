@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from cnn_methods import accuracies, ours
+from cnn_nets import recipe_of
 from common import ROOT, cifar10_npz, write_result
-from torch_pruning_peer import cifar_recipe
 
 from edgeprune.artifacts.export import MeasuringExporter
 from edgeprune.data.open import open_data
@@ -51,16 +51,16 @@ def against(small: str, data: Path, cache: Path, epochs: int) -> dict[str, Any]:
         root.mkdir(parents=True, exist_ok=True)
         files = {net: root / f"{net}.tflite" for net in (small, LARGE)}
         for net, file in files.items():
-            recipe = cifar_recipe(data, npz, 0.5, epochs, net)
+            recipe = recipe_of(net, data, npz, 0.5, epochs)
             write(recipe, load_from(recipe.model).module, file)
         share = ratio(files[small], files[LARGE])["ratio"]
         print(f"{small} takes {share:.3f}x of {LARGE}", flush=True)
-        recipe = cifar_recipe(data, npz, round(share, 3), epochs, LARGE)
+        recipe = recipe_of(LARGE, data, npz, round(share, 3), epochs)
         pruned = ours(recipe, root / "run", root / "teacher.safetensors")
         file = root / "pruned.tflite"
         context = Context(prepare_run(recipe, root / "run", resume=True), Silent())
         write(recipe, context.model("tune").module, file)
-        other = load_from(cifar_recipe(data, npz, 0.5, epochs, small).model)
+        other = load_from(recipe_of(small, data, npz, 0.5, epochs).model)
         splits = open_data(recipe.data, other.spec, seed=recipe.seed)
         found = {"small": small, "large": LARGE, "epochs": epochs, "share": share, "pruned": pruned}
         found |= {"small_accuracy": accuracies(other.module, splits), "latency_to_small": ratio(file, files[small])}

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from cnn_methods import OURS, folder_of
+from cnn_nets import recipe_of
 from common import ROOT, cifar10_npz, write_result
 from lab import lab
 from safetensors.torch import load_file
 from torch import nn
-from torch_pruning_peer import cifar_recipe, resized
+from torch_pruning_peer import resized
 
 from edgeprune.artifacts.export import MeasuringExporter
 from edgeprune.latency.protocol import measure_ratio
@@ -43,7 +44,7 @@ def main() -> None:
             row = json.loads(file.read_text())
             if "top1" not in row:
                 continue
-            base = load_from(cifar_recipe(arguments.data, npz, 0.5, 0, row["net"]).model)
+            base = load_from(recipe_of(row["net"], arguments.data, npz, 0.5, 0).model)
             files = Path(scratch) / "pruned.tflite", Path(scratch) / "original.tflite"
             for module, path in zip((tuned(file.parent, row, base), base.module), files, strict=True):
                 exporter.write(base.with_module(merge(module.eval(), base.example_input())), path)

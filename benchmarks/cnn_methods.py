@@ -22,10 +22,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from cnn_nets import NETS, recipe_of
 from cnn_picture import draw
 from common import ROOT, Lines, cifar10_npz, write_result
 from torch import nn
-from torch_pruning_peer import PEERS, Peer, RememberedTeacher, cifar_recipe
+from torch_pruning_peer import PEERS, Peer, RememberedTeacher
 
 from edgeprune.data.split import Splits
 from edgeprune.errors import TargetError
@@ -62,7 +63,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the data pack")
     parser.add_argument("--cache", type=Path, default=ROOT / ".cache" / "bench")
     parser.add_argument("--budget", choices=BUDGETS, default="cpu")
-    parser.add_argument("--nets", nargs="*", choices=("resnet20", "resnet56"), help="instead of the budget's")
+    parser.add_argument("--nets", nargs="*", choices=NETS, help="instead of the budget's")
     parser.add_argument("--only", nargs="*", choices=(*OURS, *PEERS))
     arguments = parser.parse_args()
     cache = arguments.cache.resolve()
@@ -73,7 +74,7 @@ def main() -> None:
             of_net(net, share, epochs, arguments.only or (*OURS, *PEERS), arguments.data, npz, cache)
     if arguments.budget == "cpu" and not arguments.nets and not arguments.only:
         of_net("resnet56", 0.5, epochs, best(rows_of(cache, "resnet20")), arguments.data, npz, cache)
-    rows = {net: rows_of(cache, net) for net in ("resnet20", "resnet56")}
+    rows = {net: rows_of(cache, net) for net in NETS}
     draw(rows, ROOT / "docs" / "methods" / "cnn_methods.svg")
     print(write_result("cnn_methods", {"nets": rows}), file=sys.stderr)
 
@@ -91,13 +92,13 @@ def of_net(net: str, share: float, epochs: int, names: tuple[str, ...], data: Pa
         if name in OURS:
             settings = dict(OURS[name])
             turns = round(settings.get("epochs", 0) * epochs)
-            recipe = cifar_recipe(data, npz, share, epochs - turns, net, prune={**settings, "epochs": turns})
+            recipe = recipe_of(net, data, npz, share, epochs - turns, prune={**settings, "epochs": turns})
             try:
                 row = ours(recipe, folder, root / "teacher.safetensors")
             except TargetError as error:
                 row = {"unreachable": str(error)}
         else:
-            recipe = cifar_recipe(data, npz, share, epochs, net)
+            recipe = recipe_of(net, data, npz, share, epochs)
             row = theirs(recipe, name, root, share)
         row |= {"method": name, "net": net, "share": share, "epochs": epochs, "seconds": time.time() - started}
         done.parent.mkdir(parents=True, exist_ok=True)

@@ -17,8 +17,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cnn_nets import recipe_of
 from common import ROOT, cifar10_npz, whole_job, write_result
-from torch_pruning_peer import Peer, cifar_recipe
+from torch_pruning_peer import Peer
 
 METHODS = ("edgeprune", "tp_l1", "tp_taylor")
 
@@ -33,7 +34,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=METHODS, default=METHODS)
     args = parser.parse_args()
     npz = cifar10_npz(args.data, args.cache.resolve())
-    recipe = cifar_recipe(args.data, npz, args.share, args.epochs, args.net)
+    recipe = recipe_of(args.net, args.data, npz, args.share, args.epochs)
     root = args.cache.resolve() / f"{args.net}-{args.share}x-{args.epochs}"
     jobs: dict[str, Callable[[], dict[str, Any]]] = {"edgeprune": lambda: whole_job(recipe, root / "edgeprune")}
     original = root / "edgeprune" / "probe" / "original.tflite"

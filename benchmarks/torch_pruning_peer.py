@@ -1,4 +1,4 @@
-"""Torch-Pruning on the CIFAR ResNets: pruned to a measured latency and tuned by our loop, for side-by-side figures."""
+"""Torch-Pruning on the compared nets: pruned to a measured latency and tuned by our loop, for side-by-side figures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from common import ROOT
+from cnn_nets import lines_of_training
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -22,40 +22,21 @@ from edgeprune.latency.cost import MacsCost, total
 from edgeprune.latency.protocol import measure_ratio
 from edgeprune.models.load import load_from
 from edgeprune.models.spec import Model
-from edgeprune.recipe import Recipe, parse_recipe
+from edgeprune.recipe import Recipe
 from edgeprune.reparam.merge import merge
 from edgeprune.structure.find import find_structure
 from edgeprune.training.accuracy import top1
-from edgeprune.training.loop import TuneProgress, tune
+from edgeprune.training.loop import tune
 
 STEPS = 5  # of Torch-Pruning's schedule
 SCORING_BATCHES = 8
+RATIOS = (0.1, 0.9)  # between which the one that meets the latency is searched
+TRIES = 8
 PEERS = ("tp_l1", "tp_taylor", "tp_bn_scale")
 
 
-def cifar_recipe(
-    data: Path, npz: Path, share: float, epochs: int, net: str, *, prune: dict[str, Any] | None = None
-) -> Recipe:
-    """A CIFAR ResNet with its author's weights, to a share of its measured latency here."""
-    return parse_recipe(
-        {
-            "model": {
-                "factory": f"{ROOT / 'examples' / 'cifar_resnet.py'}:{net}",
-                "checkpoint": str((data / "weights" / f"cifar10_{net}_akamaster.safetensors").resolve()),
-                "input_size": [3, 32, 32],
-                "mean": [0.485, 0.456, 0.406],
-                "std": [0.229, 0.224, 0.225],
-            },
-            "data": {"source": f"npz:{npz}", "validation_images": 1000, "calibration_images": 256},
-            "device": {"protocol": "standard"},
-            "prune": {"target": f"{share}x", **(prune or {})},
-            "tune": {"epochs": epochs, "precision": "bf16", "lr": 0.05, "distillation": 0.7},
-        }
-    )
-
-
 class Peer:
-    """Torch-Pruning, global pruning of the blocks' inner channels, its ratio searched until the latency is met."""
+    """Torch-Pruning, global, its ratio searched until the latency is met."""
 
     def __init__(self, name: str, recipe: Recipe, folder: Path, original: Path) -> None:
         self.name, self.recipe, self.folder, self.original = name, recipe, folder, original
@@ -93,11 +74,11 @@ class Peer:
         """The peer's model nearest the latency, by bisection over its pruning ratio; kept for a resumed run."""
         file = self.folder / "pruned.safetensors"
         if not file.exists():
-            low, high, tried = 0.5, 0.9, []
+            low, high, tried = *RATIOS, []
             with MeasuringExporter("litert") as exporter:
-                for number in range(8):
+                for number in range(TRIES):
                     ratio = (low + high) / 2
-                    module = torch_pruning(self.name, copy.deepcopy(self.base.module), ratio, self.splits)
+                    module = torch_pruning(self.name, self.base, ratio, self.splits)
                     path = self.folder / f"try-{number}.tflite"
                     example = self.base.example_input()
                     exporter.write(self.base.with_module(merge(module.eval(), example)), path)
@@ -137,7 +118,7 @@ class RememberedTeacher(nn.Module):
         save_file(self.answers, self.file)
 
 
-def torch_pruning(name: str, module: nn.Module, ratio: float, splits: Splits) -> nn.Module:
+def torch_pruning(name: str, base: Model, ratio: float, splits: Splits) -> nn.Module:
     """Torch-Pruning's MetaPruner, iterative; widths in multiples of 8, as our device profile has them.
 
     In one step it leaves a layer whole when the global threshold would take all of it (seen: a ratio of 0.875 prunes
@@ -146,24 +127,21 @@ def torch_pruning(name: str, module: nn.Module, ratio: float, splits: Splits) ->
     import torch_pruning as tp
 
     torch.manual_seed(0)
-    example = torch.zeros(1, 3, 32, 32)
-    blocks = [m for m in module.modules() if hasattr(m, "conv1") and hasattr(m, "conv2")]
-    outer = [module.conv1, module.linear, *(block.conv2 for block in blocks)]
+    module = copy.deepcopy(base.module).eval()
     importance = {
         "tp_l1": lambda: tp.importance.MagnitudeImportance(p=1),
         "tp_taylor": tp.importance.GroupTaylorImportance,
         "tp_bn_scale": tp.importance.BNScaleImportance,
     }[name]()
-    module.eval()
     pruner = tp.pruner.MetaPruner(
         module,
-        example,
+        base.example_input(),
         importance=importance,
         global_pruning=True,
         pruning_ratio=ratio,
         round_to=8,
         iterative_steps=STEPS,
-        ignored_layers=outer,
+        ignored_layers=left_whole(module),
     )
     for _ in range(STEPS):
         if name == "tp_taylor":
@@ -172,6 +150,14 @@ def torch_pruning(name: str, module: nn.Module, ratio: float, splits: Splits) ->
         pruner.step()
         module.zero_grad()
     return module
+
+
+def left_whole(module: Any) -> list[nn.Module]:
+    """The classifier; in a CIFAR ResNet all but the blocks' inner channels, whose shortcuts pad by slicing."""
+    if hasattr(module, "classifier"):
+        return [module.classifier]
+    blocks = [m for m in module.modules() if hasattr(m, "conv1") and hasattr(m, "conv2")]
+    return [module.conv1, module.linear, *(block.conv2 for block in blocks)]
 
 
 def widths(module: nn.Module) -> list[int]:
@@ -189,12 +175,12 @@ def resized(base: Model, state: dict[str, torch.Tensor]) -> nn.Module:
             own = getattr(part, key)
             setattr(part, key, nn.Parameter(value) if isinstance(own, nn.Parameter) else value)
         if isinstance(part, nn.Conv2d):
-            part.out_channels, part.in_channels = part.weight.shape[:2]
+            depthwise = part.groups > 1
+            part.out_channels = part.weight.shape[0]
+            part.in_channels = part.weight.shape[0] if depthwise else part.weight.shape[1]
+            part.groups = part.weight.shape[0] if depthwise else 1
+        if isinstance(part, nn.Linear):
+            part.out_features, part.in_features = part.weight.shape
         if isinstance(part, nn.BatchNorm2d):
             part.num_features = len(part.weight)
     return module
-
-
-def lines_of_training(progress: TuneProgress) -> None:
-    if progress.step == progress.steps:
-        print(f"   epoch {progress.epoch}: {progress.images_per_second:.0f} images/s", flush=True)
