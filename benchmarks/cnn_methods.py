@@ -1,4 +1,4 @@
-"""Accuracy against measured latency for every channel pruning method, ours and Torch-Pruning's, on CIFAR ResNets.
+"""Accuracy against measured latency for every channel pruning method, ours and Torch-Pruning's, on CIFAR-10.
 
     python benchmarks/cnn_methods.py --data ../shared/data --cache .cache/bench --budget cpu
 
@@ -8,8 +8,9 @@ cycle, distillation from the unpruned net. Methods that prune while they train h
 A method that cannot reach the latency is listed as that: on this machine a kernel of 8 channels takes as long as one of
 16, and ResNet-20 without any branch removed ends at 0.515x.
 Budgets: `cpu` is ResNet-20 to 0.5x with 5 epochs, then ResNet-56 for the two best of ours and the best peer; `gpu` is
-ResNet-20 and -56 to 0.7x, 0.5x and 0.35x with 30 epochs. Every method resumes, and `--nets` and `--only` do some of
-them: two processes at once with OMP_NUM_THREADS=1 train faster on two cores than one with two threads.
+ResNet-20 and -56 to 0.7x, 0.5x and 0.35x with 30 epochs. Every method resumes; `--nets` and `--only` do some of
+them. MobileNetV2 with its ImageNet weights, moved to CIFAR-10 at 96 pixels, is
+`--nets mobilenetv2 --epochs 3` (about ten minutes an epoch). Methods run side by side, one a core and each with one thread (`--jobs`): a small net trains slower with two.
 Accuracy is top-1 on the 10,000 test images. Writes benchmarks/results/cnn_methods.json, docs/methods/cnn_methods.svg.
 """
 
@@ -17,11 +18,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
+import os
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
+import torch
 from cnn_nets import NETS, recipe_of
 from cnn_picture import draw
 from common import ROOT, Lines, cifar10_npz, write_result
@@ -65,46 +71,58 @@ def main() -> None:
     parser.add_argument("--budget", choices=BUDGETS, default="cpu")
     parser.add_argument("--nets", nargs="*", choices=NETS, help="instead of the budget's")
     parser.add_argument("--only", nargs="*", choices=(*OURS, *PEERS))
+    parser.add_argument("--epochs", type=int, help="instead of the budget's")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="methods at once, each with one thread")
     arguments = parser.parse_args()
     cache = arguments.cache.resolve()
     npz = cifar10_npz(arguments.data, cache)
     nets, shares, epochs = BUDGETS[arguments.budget]
-    for net in arguments.nets or nets:
-        for share in shares:
-            of_net(net, share, epochs, arguments.only or (*OURS, *PEERS), arguments.data, npz, cache)
-    if arguments.budget == "cpu" and not arguments.nets and not arguments.only:
-        of_net("resnet56", 0.5, epochs, best(rows_of(cache, "resnet20")), arguments.data, npz, cache)
+    chosen = arguments.only or (*OURS, *PEERS)
+    started = time.time()
+    spawn = multiprocessing.get_context("spawn")  # a fork of a process that has used OpenMP hangs
+    with ProcessPoolExecutor(arguments.jobs, spawn, torch.set_num_threads, (1,)) as pool:
+
+        def of_net(net: str, names: tuple[str, ...]) -> None:
+            recipe_of(net, arguments.data, npz, 0.5, 0)  # its weights, where they have to be trained first
+            todo = [(net, share, arguments.epochs or epochs, name) for share in shares for name in names]
+            list(pool.map(of_method, todo, repeat(arguments.data), repeat(npz), repeat(cache)))
+
+        for net in arguments.nets or nets:
+            of_net(net, chosen)
+        if arguments.budget == "cpu" and not arguments.nets and not arguments.only:
+            of_net("resnet56", best(rows_of(cache, "resnet20")))
+    print(f"{(time.time() - started) / 60:.0f} minutes")
     rows = {net: rows_of(cache, net) for net in NETS}
     draw(rows, ROOT / "docs" / "methods" / "cnn_methods.svg")
     print(write_result("cnn_methods", {"nets": rows}), file=sys.stderr)
 
 
-def of_net(net: str, share: float, epochs: int, names: tuple[str, ...], data: Path, npz: Path, cache: Path) -> None:
-    """Run what is not done yet; one JSON file each."""
+def of_method(method: tuple[str, float, int, str], data: Path, npz: Path, cache: Path) -> None:
+    """Run one method, as (net, share, epochs, name), unless it is done; its row is a JSON file."""
+    net, share, epochs, name = method
     root = cache / "cnn_methods" / f"{net}-{share}x-{epochs}"
-    for name in names:
-        folder = folder_of(root, name)
-        done = folder.with_suffix(".json")
-        if done.exists():
-            continue
-        print(f"== {net} {share}x {name} {time.strftime('%H:%M:%S')}", flush=True)
-        started = time.time()
-        if name in OURS:
-            settings = dict(OURS[name])
-            turns = round(settings.get("epochs", 0) * epochs)
-            recipe = recipe_of(net, data, npz, share, epochs - turns, prune={**settings, "epochs": turns})
-            try:
-                row = ours(recipe, folder, root / "teacher.safetensors")
-            except TargetError as error:
-                row = {"unreachable": str(error)}
-        else:
-            recipe = recipe_of(net, data, npz, share, epochs)
-            row = theirs(recipe, name, root, share)
-        row |= {"method": name, "net": net, "share": share, "epochs": epochs, "seconds": time.time() - started}
-        done.parent.mkdir(parents=True, exist_ok=True)
-        done.write_text(json.dumps(row, indent=1))
-        said = "unreachable" if "unreachable" in row else f"{row['top1']:.4f} at {row['measured_share']:.3f}x"
-        print(f"   {said}, {row['seconds']:.0f} s", flush=True)
+    folder = folder_of(root, name)
+    done = folder.with_suffix(".json")
+    if done.exists():
+        return
+    print(f"== {net} {share}x {name} {time.strftime('%H:%M:%S')}", flush=True)
+    started = time.time()
+    answers = root / "teacher.safetensors"
+    if name in OURS:
+        settings = dict(OURS[name])
+        turns = round(settings.get("epochs", 0) * epochs)
+        recipe = recipe_of(net, data, npz, share, epochs - turns, prune={**settings, "epochs": turns})
+        try:
+            row = ours(recipe, folder, answers)
+        except TargetError as error:
+            row = {"unreachable": str(error)}
+    else:
+        row = theirs(recipe_of(net, data, npz, share, epochs), name, root, share)
+    row |= {"method": name, "net": net, "share": share, "epochs": epochs, "seconds": time.time() - started}
+    done.parent.mkdir(parents=True, exist_ok=True)
+    done.write_text(json.dumps(row, indent=1))
+    said = "unreachable" if "unreachable" in row else f"{row['top1']:.4f} at {row['measured_share']:.3f}x"
+    print(f"   {net} {share}x {name}: {said}, {row['seconds']:.0f} s", flush=True)
 
 
 def folder_of(root: Path, method: str) -> Path:
@@ -138,9 +156,7 @@ def ours(recipe: Recipe, folder: Path, answers: Path) -> dict[str, Any]:
 
 
 def theirs(recipe: Recipe, name: str, root: Path, share: float) -> dict[str, Any]:
-    """Beside the original that our first run measured."""
-    original = next(root.glob("*/probe/original.tflite"))
-    found = Peer(name, recipe, root / name, original).run(share)
+    found = Peer(name, recipe, root / name).run(share)
     kept = {key: found[key] for key in ("measured_share", "interval", "quality", "macs", "ratio")}
     return {**kept, "top1": found["accuracy"]["tuned"], "validation": found["accuracy"]["validation"]}
 

@@ -28,7 +28,7 @@ def recipe_of(
         {
             "model": _mobilenetv2(data, npz) if net == "mobilenetv2" else _cifar_resnet(data, net),
             "data": _cifar10(npz) | ({"crop_pct": 1.0} if net == "mobilenetv2" else {}),
-            "device": {"protocol": "standard"},
+            "device": {"protocol": "standard", "wait_minutes": 60},
             "prune": {"target": f"{share}x", **(prune or {})},
             "tune": {"epochs": epochs, "precision": "bf16", "lr": 0.05, "distillation": 0.7},
         }

@@ -37,9 +37,8 @@ def main() -> None:
     recipe = recipe_of(args.net, args.data, npz, args.share, args.epochs)
     root = args.cache.resolve() / f"{args.net}-{args.share}x-{args.epochs}"
     jobs: dict[str, Callable[[], dict[str, Any]]] = {"edgeprune": lambda: whole_job(recipe, root / "edgeprune")}
-    original = root / "edgeprune" / "probe" / "original.tflite"
     for name in ("tp_l1", "tp_taylor"):
-        jobs[name] = lambda name=name: Peer(name, recipe, root / name, original).run(args.share)
+        jobs[name] = lambda name=name: Peer(name, recipe, root / name).run(args.share)
     for name in args.only:
         done = root / f"{name}.json"
         if not done.exists():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,8 @@ PEERS = ("tp_l1", "tp_taylor", "tp_bn_scale")
 class Peer:
     """Torch-Pruning, global, its ratio searched until the latency is met."""
 
-    def __init__(self, name: str, recipe: Recipe, folder: Path, original: Path) -> None:
-        self.name, self.recipe, self.folder, self.original = name, recipe, folder, original
+    def __init__(self, name: str, recipe: Recipe, folder: Path) -> None:
+        self.name, self.recipe, self.folder = name, recipe, folder
         self.base = load_from(recipe.model)
         self.splits = open_data(recipe.data, self.base.spec, seed=recipe.seed)
         self.device = open_device("local")
@@ -76,6 +77,8 @@ class Peer:
         if not file.exists():
             low, high, tried = *RATIOS, []
             with MeasuringExporter("litert") as exporter:
+                original = self.folder / "original.tflite"
+                exporter.write(self.base.with_module(merge(self.base.module, self.base.example_input())), original)
                 for number in range(TRIES):
                     ratio = (low + high) / 2
                     module = torch_pruning(self.name, self.base, ratio, self.splits)
@@ -83,7 +86,7 @@ class Peer:
                     example = self.base.example_input()
                     exporter.write(self.base.with_module(merge(module.eval(), example)), path)
                     measured = measure_ratio(
-                        self.device, path, self.original, runtime="litert", protocol=self.recipe.device.protocol
+                        self.device, path, original, runtime="litert", protocol=self.recipe.device.protocol
                     )
                     print(f"{self.name}: ratio {ratio:.3f} -> {measured.ratio:.3f}x ({measured.quality})", flush=True)
                     tried.append((abs(measured.ratio / share - 1), ratio, measured, module))
@@ -115,7 +118,9 @@ class RememberedTeacher(nn.Module):
         return self.answers[key]
 
     def save(self) -> None:
-        save_file(self.answers, self.file)
+        part = self.file.with_suffix(f".part{os.getpid()}")  # another method may save its own at this moment
+        save_file(self.answers, part)
+        part.replace(self.file)
 
 
 def torch_pruning(name: str, base: Model, ratio: float, splits: Splits) -> nn.Module:

@@ -102,12 +102,13 @@ class DataSection(Section):
 
 
 class DeviceSection(Section):
-    """Where and how latency is measured."""
+    """Where and how latency is measured. `wait_minutes`: for how long another job's measuring is waited for."""
 
     id: str = "local"
     runtime: Runtime = "litert"
     threads: int = Field(default=1, ge=1)
     protocol: Literal["quick", "standard", "mlperf"] = "quick"
+    wait_minutes: float = Field(default=0.0, ge=0)
 
 
 class PruneSection(Section):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -52,6 +54,19 @@ class Context:
     @cached_property
     def device(self) -> Device:
         return open_device(self.recipe.device.id)
+
+    @contextmanager
+    def lease(self) -> Iterator[None]:
+        """The device alone, for as long as something is measured on it.
+
+        Raises:
+            DeviceError: another job has it, and did not give it back within the recipe's `device.wait_minutes`.
+        """
+        wait_s = 60 * self.recipe.device.wait_minutes
+        if wait_s:
+            self.progress.update(f"waiting until {self.recipe.device.id} is free", 0, 1)
+        with self.device.lease(wait_s=wait_s):
+            yield
 
     @cached_property
     def typical(self) -> Typical | None:

@@ -43,7 +43,7 @@ def _sparse_or_dense(context: Context, folder: Path, manifest: Manifest) -> Spar
     dense, sparse = folder / manifest.file, folder / f".part-{manifest.file}"
     context.progress.update(f"{manifest.file}: sparse or dense", 0, 1)
     try:
-        with device.lease():
+        with context.lease():
             verdict = choose_encoding(device, dense, sparse, threads=settings.threads, protocol=settings.protocol)
         context.progress.say(f"{manifest.file} is {verdict.kept}: {verdict.why}")
         if verdict.kept == "sparse":

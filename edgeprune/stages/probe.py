@@ -32,7 +32,7 @@ def probe_stage(context: Context, folder: Path) -> dict[str, Any]:
         context.progress.say(f"the target {recipe.prune.target} is counted, not measured: no layer is probed")
     if context.typical is not None:
         return _from_typical(context, context.typical, folder)
-    with context.device.lease(), MeasuringExporter(recipe.device.runtime) as exporter:
+    with context.lease(), MeasuringExporter(recipe.device.runtime) as exporter:
         probing = probing_of(context, exporter)
         baseline = measure_original(model, folder, probing, keep=recipe.prune.keep)
         if target.is_latency:

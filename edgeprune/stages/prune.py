@@ -88,11 +88,11 @@ def _to_latency(context: Context, folder: Path) -> _Done:
     goal = latency_share(Target.parse(settings.target), baseline.measurement.median_s)
     with MeasuringExporter(recipe.device.runtime) as exporter, tempfile.TemporaryDirectory() as scratch:
         probing = probing_of(context, exporter)
-        with context.device.lease():
+        with context.lease():
             predictor = probe_layers(context.model("load"), baseline, probing)  # the table may be another by now
         budget = _latency_budget(baseline.structure, predictor, goal, probing.granularity, settings.tolerance)
         settings, now = _candidate(context, settings, budget, folder)
-        with context.device.lease():
+        with context.lease():
             loop = LatencyLoop(
                 now.model,
                 baseline,

@@ -43,7 +43,7 @@ def verify_stage(context: Context, folder: Path) -> dict[str, Any]:
             where=str(export_folder),
             hint="export that format too; a verdict without its latency would say nothing",
         )
-    with context.device.lease():
+    with context.lease():
         verdict = verify(
             manifests=manifests,
             folder=export_folder,
