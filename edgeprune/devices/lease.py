@@ -72,6 +72,6 @@ class Lease:
         return DeviceError(
             f"the device is in use by {holder}",
             where=self._device_id,
-            hint="wait until that job has ended (`wait_minutes` in a recipe's [device] does so): two jobs that measure at "
-            "once would spoil each other's figures",
+            hint="wait until that job has ended (`wait_minutes` in a recipe's [device] does so): "
+            "two jobs that measure at once would spoil each other's figures",
         )
