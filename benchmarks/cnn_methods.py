@@ -57,6 +57,7 @@ OURS: dict[str, dict[str, Any]] = {
     "reprune, scales": {"method": "reprune", "allocator": "scales"},
     "taylor, in turns": {"epochs": TURNS, "interval": 1},
     "reprune, in turns": {"method": "reprune", "epochs": TURNS, "interval": 1, "regrow": 0.3},
+    "auto": {"method": "auto", "auto_minutes": 10},
     "reprune, as published": {
         **{"method": "reprune", "allocator": "scales"},
         **{"epochs": TURNS, "interval": 1, "regrow": 0.3},
