@@ -18,6 +18,7 @@ from edgeprune.devices.adb import open_adb
 from edgeprune.devices.jobs import runtime_build
 from edgeprune.latency.care import profile_of
 from edgeprune.latency.tflite_writer import write_operation
+from edgeprune.sparsity.arbiter import KERNEL
 from edgeprune.structure.operations import OpSignature
 
 GATES = {"latency_tolerance": 0.05, "int8_agreement": False, "int8_accuracy_drop": False}
@@ -156,6 +157,34 @@ def test_a_whole_run_over_adb_hits_its_target_at_once(
     assert 0.4 < ratio["ratio"] < 0.63
     page = (run / "report" / "report.html").read_text()
     assert "Where its time goes on" in page
+
+
+@pytest.mark.slow
+def test_a_run_with_zeros_ends_with_the_sparse_file(
+    adb_id: str, tmp_path: Path, environment: Mapping[str, str]
+) -> None:
+    factory = Path(__file__).parents[1] / "pipeline" / "separable_net.py"
+    recipe = write_job(
+        tmp_path,
+        device={"id": adb_id},
+        model={"factory": f"{factory}:net", "input_size": [3, 16, 16]},
+        model_arguments={"channels": 3, "width": 48},
+        prune={"target": "20kparams", "method": "magnitude"},
+        sparse={"zeros": 0.85},
+        tune={"epochs": 1},
+        quantize={"enabled": False},
+        export={"formats": ["tflite"]},
+        verify={"images": 8},
+        verify_gates=GATES,
+    )
+    run = tmp_path / "run"
+    fine(edgeprune("run", recipe, "--out", run, environment=environment))
+    exported = json.loads((run / "export" / "stage.json").read_text())["result"]["sparse"]
+    assert exported["kept"] == "sparse", exported
+    verdict = json.loads((run / "verify" / "verdict.json").read_text())
+    (file,) = verdict["files"]
+    assert {check["name"]: check["outcome"] for check in file["checks"]}["agreement with this machine"] == "pass"
+    assert any(KERNEL in kernel["name"] for kernel in file["profile"]["kernels"]), file["profile"]["kernels"]
 
 
 def test_the_two_processors_are_two_devices(
