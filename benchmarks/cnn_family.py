@@ -14,9 +14,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from cnn_lab import written
 from cnn_methods import accuracies, ours
 from cnn_nets import recipe_of
 from common import ROOT, cifar10_npz, write_result
+from torch import nn
 
 from edgeprune.artifacts.export import MeasuringExporter
 from edgeprune.data.open import open_data
@@ -26,7 +28,6 @@ from edgeprune.models.load import load_from
 from edgeprune.pipeline import prepare_run
 from edgeprune.progress import Silent
 from edgeprune.recipe import Recipe
-from edgeprune.reparam.merge import merge
 from edgeprune.stages.context import Context
 
 LARGE, SMALL = "resnet56", ("resnet20", "resnet32")
@@ -70,10 +71,9 @@ def against(small: str, data: Path, cache: Path, epochs: int) -> dict[str, Any]:
     return row
 
 
-def write(recipe: Recipe, module: Any, file: Path) -> None:
-    base = load_from(recipe.model)
+def write(recipe: Recipe, module: nn.Module, file: Path) -> None:
     with MeasuringExporter("litert") as exporter:
-        exporter.write(base.with_module(merge(module.eval(), base.example_input())), file)
+        written(exporter, load_from(recipe.model).with_module(module), file)
 
 
 def ratio(a: Path, b: Path) -> dict[str, Any]:

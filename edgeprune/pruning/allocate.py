@@ -77,7 +77,7 @@ class _State:
 
     @property
     def total(self) -> float:
-        return float(sum(self.layer_costs))
+        return math.fsum(self.layer_costs)  # as `total` adds them: a budget may be the very sum
 
     @property
     def key(self) -> tuple[object, ...]:
