@@ -4,9 +4,9 @@
     python benchmarks/sparse_accuracy.py --data ../shared/data --cache .cache/bench
 
 The structured nets are those of the first command. The sparse ones start from the same weights, lose the least blocks
-of two of their 1x1 weights, and are trained as long by the same loop: epochs, batches, rate, distillation. Their padding
-is PyTorch's, which sparse inference takes (docs/methods/sparse.md). Latency is fp32 on the machine of tests/lab under
-icount. Top-1 on the 10,000 test images. Writes benchmarks/results/sparse_accuracy.json.
+of two of their 1x1 weights, and are trained as long by the same loop: epochs, batches, rate, distillation. They are
+padded as PyTorch does, which sparse inference takes (docs/methods/sparse.md). Latency is fp32 on the machine of
+tests/lab under icount. Top-1 on the 10,000 test images. Writes benchmarks/results/sparse_accuracy.json.
 """
 
 from __future__ import annotations
