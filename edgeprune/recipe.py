@@ -154,6 +154,10 @@ class PruneSection(Section):
                 f"`gates` go as a whole and at once, with an allocator that judges that ({', '.join(DROPPING)}) and "
                 "without training in turns: leave `gates` or `epochs` out, or take another allocator"
             )
+        if self.branches and self.allocator not in DROPPING and self.method != "auto":
+            raise ValueError(
+                f"allocator `{self.allocator}` lets no branch go: leave `branches` out, or take `judged` or `additive`"
+            )
         if self.method == "reprune" and self.allocator in ("global", "knapsack"):
             raise ValueError(
                 f"allocator `{self.allocator}` compares the scores of units, and method `reprune` gives none: take "
@@ -164,9 +168,11 @@ class PruneSection(Section):
 
 class SparseSection(Section):
     """Zeros among the weights of 1x1 convolutions, kept through re-training, and a .tflite file that stores them as
-    such where the device runs it faster. `zeros` 0 leaves all of that out."""
+    such where the device runs it faster. `zeros` is a share of these weights, or of their multiply-accumulates (`of`);
+    0 leaves all of that out."""
 
     zeros: float = Field(default=0.0, ge=0, lt=1)
+    of: Literal["weights", "macs"] = "weights"
     scope: Literal["global", "uniform"] = "global"
     block: Literal[1, 2, 4] = 2
 
@@ -234,6 +240,14 @@ class Recipe(Section):
     quantize: QuantizeSection = QuantizeSection()
     export: ExportSection = ExportSection()
     verify: VerifySection = VerifySection()
+
+    @model_validator(mode="after")
+    def _zeros_are_used(self) -> Recipe:
+        if self.sparse.zeros and "tflite" not in self.export.formats:
+            raise ValueError(
+                "`sparse.zeros` save time in a .tflite file alone: add `tflite` to export.formats, or leave them out"
+            )
+        return self
 
 
 def read_recipe(path: Path) -> Recipe:

@@ -62,6 +62,7 @@ def load(
     spec, module = build_one(source, dict(arguments or {}), pretrained, num_classes, input_size)
     if checkpoint is not None:
         load_state(module, checkpoint)
+    _check_finite(module, spec.source)
     classes = _count_classes(module, spec)
     if num_classes not in (None, classes):
         raise ModelError(
@@ -309,6 +310,16 @@ def _preprocessing(
     if any(value <= 0 for value in chosen.std):
         raise ModelError(f"std must be positive, got {chosen.std}", where=where)
     return chosen
+
+
+def _check_finite(module: nn.Module, where: str) -> None:
+    broken = [name for name, t in module.state_dict().items() if t.is_floating_point() and not t.isfinite().all()]
+    if broken:
+        raise ModelError(
+            f"weights are not finite: {', '.join(broken[:3])}" + (f" and {len(broken) - 3} more" * (len(broken) > 3)),
+            where=where,
+            hint="use weights from before the training diverged",
+        )
 
 
 def _for_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edgeprune.errors import TargetError
+from edgeprune.errors import ModelError, TargetError
 from edgeprune.latency.cost import CostModel
 from edgeprune.pruning.ranking import Ranking, gone_of
 from edgeprune.structure.units import Branch, Structure, UnitGroup
@@ -157,7 +157,7 @@ class Allocator:
         self._widths = self._allowed(limits)
         self._path = [_State(structure, costs)]
         self._step_saving = self._path[0].total / STEPS
-        self._losses: dict[tuple[object, ...], float] = {}
+        self._losses: dict[tuple[object, ...], float] = {}  # infinite where the model answers no numbers
         self._rises: dict[_Move, float] = {}
 
     def within(self, budget: float, *, granularity: int | None = None) -> Choice:
@@ -190,16 +190,20 @@ class Allocator:
     def _step(self, budget: float) -> _State:
         """The next state of the path: the cheapest move, judged against its nearest rivals."""
         here = self._path[-1]
+        if not math.isfinite(self._loss(self._path[0])):
+            raise ModelError(
+                "the unpruned model's loss is no number on the images that choices are judged on",
+                hint="look at the model's weights, and at mean and std in [model]",
+            )
         moves = dict(self._moves(here))
         if not moves:
             raise TargetError(
                 f"the budget {budget:.6g} cannot be reached: the smallest model allowed costs {here.total:.6g}",
                 hint="raise the target, or lower prune.minimum_width or prune.granularity",
             )
-        loss = self._loss(here)
         fresh = {move for move in moves if move not in self._rises}
         for move in fresh:
-            self._rises[move] = self._loss(here.after(move)) - loss
+            self._rises[move] = self._rise(here, move)
 
         def price(move: _Move) -> float:
             return max(self._rises[move], LEAST) / moves[move]
@@ -210,7 +214,12 @@ class Allocator:
             if stale is None:
                 return here.after(ranked[0])
             fresh.add(stale)
-            self._rises[stale] = self._loss(here.after(stale)) - loss
+            self._rises[stale] = self._rise(here, stale)
+
+    def _rise(self, here: _State, move: _Move) -> float:
+        """Of the judged loss by a move; infinite where the model answers no numbers after it."""
+        after = self._loss(here.after(move))
+        return after - self._loss(here) if math.isfinite(after) else math.inf
 
     def _moves(self, here: _State) -> Iterator[tuple[_Move, float]]:
         """The moves from a state, with the cost each saves: for a group the least cut that is worth a step."""
@@ -245,7 +254,8 @@ class Allocator:
 
     def _loss(self, state: _State) -> float:
         if state.key not in self._losses:
-            self._losses[state.key] = self.judge(self._removed(state), state.dropped)
+            loss = self.judge(self._removed(state), state.dropped)
+            self._losses[state.key] = loss if math.isfinite(loss) else math.inf
         return self._losses[state.key]
 
     def _removed(self, state: _State) -> dict[str, tuple[int, ...]]:

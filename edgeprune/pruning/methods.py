@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from typing import Literal
 
 from torch import nn
 
@@ -38,7 +39,8 @@ def rank(model: Model, structure: Structure, settings: PruneSection, images: Spl
     if settings.method == "magnitude":
         return ByScore(score_magnitude(model.module, structure))
     batches = itertools.islice(images.batches(SCORING_BATCH, seed=seed), settings.scoring_batches * MICRO_BATCHES)
-    return ByScore(score_taylor(model.module, structure, list(batches)))
+    power: Literal[1, 2] = 1 if settings.allocator == "knapsack" else 2  # HALP adds |dL/dz| up
+    return ByScore(score_taylor(model.module, structure, list(batches), power=power))
 
 
 def judge_of(

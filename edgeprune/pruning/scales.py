@@ -25,8 +25,9 @@ class Scales:
 
     @property
     def tell(self) -> bool:
-        """Whether they tell any layer from another; those of a net that was never trained are all 1."""
-        return bool(np.ptp(np.concatenate(list(self.values.values()))) > 0)
+        """Whether they tell the units of any layer from one another. Those of a net that was never trained do not:
+        they are all 1, or 0 in the last norm of each residual block."""
+        return any(np.ptp(values) > 0 for values in self.values.values())
 
     def kept(self, share: float) -> dict[str, int]:
         """How many units of each group stay at a global share of units to remove: REPrune's layer sparsity.
@@ -61,16 +62,15 @@ def batch_norm_scales(module: nn.Module, structure: Structure) -> Scales:
 
 
 def telling_scales(module: nn.Module, structure: Structure) -> Scales:
-    """As `batch_norm_scales`, where they tell layers apart.
+    """As `batch_norm_scales`, where they tell units apart.
 
     Raises:
-        ModelError: as there, or all are equal.
+        ModelError: as there, or in no layer do they differ.
     """
     scales = batch_norm_scales(module, structure)
     if not scales.tell:
-        values = np.concatenate(list(scales.values.values()))
         raise ModelError(
-            f"all {len(values)} scales of batch norms are {values[0]:g}: they tell no layer from another",
+            f"in each of {len(scales.values)} layers all scales of batch norms are equal: they tell no unit from another",
             where=type(module).__name__,
             hint="train the model first, or let the allocator decide: prune.allocator = 'judged'",
         )

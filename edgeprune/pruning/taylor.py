@@ -2,13 +2,14 @@
 
 Molchanov et al., Importance Estimation for Neural Network Pruning (CVPR 2019), eq. 8: the score of a gate z = 1 is
 (dL/dz)^2, averaged over batches; for a filter dL/dz = sum of w * dL/dw. HALP (Shen et al., NeurIPS 2022) takes the
-gate behind a batch norm: dL/dz = gamma * dL/dgamma + beta * dL/dbeta. A unit has one gate for all its coupled
+gate behind a batch norm, dL/dz = gamma * dL/dgamma + beta * dL/dbeta, and its absolute value. A unit has one gate for all its coupled
 layers, so their parts are summed before they are squared.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Literal
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ def score_taylor(
     structure: Structure,
     batches: Iterable[tuple[Tensor, Tensor]],
     *,
+    power: Literal[1, 2] = 2,
     on_progress: Callable[[int], None] | None = None,
 ) -> dict[str, NDArray[np.float64]]:
     """Estimated rise of the cross entropy for every unit.
@@ -37,6 +39,7 @@ def score_taylor(
     Args:
         structure: what `find_structure` found in `module`.
         batches: (images (n, c, h, w), classes (n,)); each is one micro-batch.
+        power: of |dL/dz|, before the mean over batches: 2 is Molchanov's, 1 is HALP's, whose values are added up.
         on_progress: called with the number of batches done.
 
     Returns:
@@ -59,7 +62,7 @@ def score_taylor(
             for images, classes in batches:
                 saliency = _saliencies(module, names, parameters, images, classes)
                 for name, members in gates.items():
-                    scores[name] += _gate_gradient(saliency, members) ** 2
+                    scores[name] += np.abs(_gate_gradient(saliency, members)) ** power
                 count += 1
                 if on_progress is not None:
                     on_progress(count)

@@ -11,6 +11,7 @@ from edgeprune.models.checkpoint import save_state
 from edgeprune.models.load import load_from
 from edgeprune.runs import write_atomic
 from edgeprune.stages.context import Context
+from edgeprune.stages.tune import masks_of
 
 
 def load_stage(context: Context, folder: Path) -> dict[str, Any]:
@@ -22,8 +23,21 @@ def load_stage(context: Context, folder: Path) -> dict[str, Any]:
         model = replace(model, spec=model.spec.model_copy(update={"labels": classes}))
         context.spec = model.spec
         write_atomic(folder / "spec.json", model.spec.model_dump_json(indent=1).encode())
+    if context.recipe.sparse.zeros:
+        masks_of(model, context.recipe.sparse)  # refused now where no layer can have zeros, not after the pruning
+    _warn_of_a_random_teacher(context)
     context.keep_model("load", model)
     result: dict[str, Any] = {"parameters": sum(p.numel() for p in model.module.parameters())}
     if context.recipe.model.checkpoint is not None:
         result["checkpoint_sha256"] = file_sha256(context.recipe.model.checkpoint)
     return result
+
+
+def _warn_of_a_random_teacher(context: Context) -> None:
+    model, tune = context.recipe.model, context.recipe.tune
+    untrained = model.name is not None and not model.pretrained and model.checkpoint is None
+    if untrained and tune.distillation and tune.epochs + context.recipe.prune.epochs:
+        context.progress.say(
+            f"{model.name} has random weights (no model.checkpoint, no model.pretrained), and distillation would teach "
+            "what it answers: set tune.distillation = 0 to train from the labels alone"
+        )

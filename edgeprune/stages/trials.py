@@ -77,6 +77,7 @@ def pick_method(context: Context, settings: PruneSection, budget: Budget) -> tup
     Raises:
         RecipeError: there are no validation images to choose by.
         TargetError: no method can meet the target on this model.
+        TrainingDiverged: all that were left diverged in their trials.
     """
     if not len(context.splits.validation):
         raise RecipeError(
@@ -100,8 +101,15 @@ def pick_method(context: Context, settings: PruneSection, budget: Budget) -> tup
                 trial = _trial(context, models[arm], arm, number, trials.images or 1)
                 trials = trials.model_copy(update={"done": (*trials.done, trial)})
                 _keep(file, trials)
-            scores[arm] = trial.validation
-        arms = sorted(arms, key=lambda arm: -scores[arm])[: math.ceil(len(arms) / 2)]
+            if trial.failure is None:
+                scores[arm] = trial.validation
+        if not scores:
+            raise TrainingDiverged(
+                f"every trial of round {number} diverged",
+                where="prune.method = 'auto'",
+                hint=f"lower `lr` in [tune] (it is {context.recipe.tune.lr:g})",
+            )
+        arms = sorted(scores, key=lambda arm: -scores[arm])[: math.ceil(len(arms) / 2)]
     context.progress.say(f"chosen by trial: {arms[0]}")
     method, allocator = arms[0]
     return settings.model_copy(update={"method": method, "allocator": allocator}), trials

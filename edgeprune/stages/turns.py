@@ -74,7 +74,9 @@ def candidate_of(context: Context, structure: Structure, settings: PruneSection,
     """Rank and judge a model some of whose units are gone by now.
 
     Scores and losses are taken with these units and branches at zero, so they go first again: nothing else tells what
-    they are worth. REPrune looks at kernels only, and takes those that the units last had.
+    they are worth. REPrune looks at kernels only, and takes those that the units last had; its losses are taken with
+    these units as they last were, too, so that one that comes back is judged by what it would do. Branches that are
+    gone stay at zero with every method.
     """
     recipe, train = context.recipe, context.splits.train
     units: Removed = {} if settings.method == "reprune" else gone[0]
@@ -112,7 +114,7 @@ def trained_in_turns(context: Context, settings: PruneSection, budget: Budget, f
 
     def choose(whole: nn.Module, gone: Gone, turn: Turn) -> Gone:
         if turn.number == 1 and settings.allocator == "scales" and not batch_norm_scales(whole, structure).tell:
-            context.progress.say("turn 1: all scales of batch norms are equal yet, so nothing is out")
+            context.progress.say("turn 1: the scales of batch norms are equal in each layer yet, so nothing is out")
             return NONE_GONE
         now = candidate_of(context, structure, settings, model.with_module(whole), gone)
         allocator = allocator_of(
@@ -120,15 +122,15 @@ def trained_in_turns(context: Context, settings: PruneSection, budget: Budget, f
         )
         share = budget.goal if settings.regrow else share_on_the_way(budget.goal, turn.goal_progress)
         choice = budget.choice(allocator, share)
-        removed, back = dict(choice.removed), 0.0
+        removed = dict(choice.removed)
         if settings.regrow:
             back = regrowth_share(settings.regrow, turn.progress)
             rng = np.random.default_rng([recipe.seed, turn.number])
             removed = regrow(whole, structure, removed, back, rng)
-        count = sum(map(len, removed.values()))
+        chosen, out = (sum(map(len, units.values())) for units in (choice.removed, removed))
         context.progress.say(
-            f"turn {turn.number}: chosen at {share:.3f}x, {count} units and {len(choice.branches)} branches out"
-            + (f", {back:.0%} of each layer back" if back else "")
+            f"turn {turn.number}: chosen at {share:.3f}x, {out} units and {len(choice.branches)} branches out"
+            + (f", {chosen - out} of {chosen} units back" if settings.regrow else "")
         )
         return removed, choice.branches
 

@@ -31,6 +31,11 @@ def a_dict():
 
 def segmenter():
     return nn.Conv2d(3, 5, 3)
+
+def diverged():
+    net = make()
+    nn.init.constant_(net[3].bias, float("nan"))
+    return net
 """
 
 
@@ -168,6 +173,7 @@ def test_a_recipe_names_timm_models() -> None:
         ("make", {"input_size": (3, 16, 16), "labels": ("a",)}, "1 labels for 5 classes"),
         ("make", {"input_size": (3, 16, 16), "mean": (0.1,)}, "one value for each of 3 channels"),
         ("make", {"input_size": (3, 16, 16), "std": (1.0, 0.0, 1.0)}, "std must be positive"),
+        ("diverged", {"input_size": (3, 16, 16)}, "weights are not finite: 3.bias"),
         ("make", {"input_size": (3, 16, 16), "pretrained": True}, "is for timm models"),
         ("make", {"input_size": (3, 16, 16), "arguments": {"depth": 3}}, "unexpected keyword argument 'depth'"),
     ],

@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
 import edgeprune
-from edgeprune.pruning.unstructured import zeros_of
-from edgeprune.recipe import parse_recipe
+from edgeprune.errors import UsageError
+from edgeprune.pruning.unstructured import macs_of_weights, zeros_of
+from edgeprune.recipe import SparseSection, parse_recipe
 from edgeprune.runs import open_run
+from edgeprune.stages.tune import masks_of
 
 pytestmark = pytest.mark.slow
 
@@ -54,3 +58,27 @@ def test_a_net_that_breaks_a_rule_is_exported_dense_and_why_is_told(whole: edgep
     assert [f.file for f in whole.verdict.files] == ["model_fp32.tflite"]
     assert whole.verdict.outcome == "pass"
     assert "The fp32 .tflite file is dense" in whole.page.read_text()
+
+
+def test_zeros_may_be_counted_in_multiply_accumulates(tmp_path: Path) -> None:
+    """The second 1x1 convolution has four times the weights of the first, and no more pixels: the shares differ."""
+    module = edgeprune.load(TREE["model"]["factory"], input_size=(1, 16, 16)).module
+    with torch.no_grad():
+        module[3].weight *= 100  # the first keeps its weights as long as it can
+    wide = nn.Sequential(module[0], module[3], nn.Conv2d(32, 32, 3, 2, 1), nn.Conv2d(32, 64, 1), *module[10:])
+    model = edgeprune.Model(edgeprune.load(TREE["model"]["factory"], input_size=(1, 16, 16)).spec, wide)
+    costs = macs_of_weights(wide, model.example_input())
+    for of in ("weights", "macs"):
+        masks = masks_of(model, SparseSection(zeros=0.5, of=of))
+        each = costs if of == "macs" else dict.fromkeys(costs, 1.0)
+        gone = sum(each[name] * float((~mask).sum()) for name, mask in masks.items())
+        whole = sum(each[name] * mask.numel() for name, mask in masks.items())
+        assert gone / whole == pytest.approx(0.5, abs=0.02)
+
+
+def test_a_net_without_1x1_convolutions_is_refused_before_it_is_pruned(tmp_path: Path) -> None:
+    factory = Path(__file__).with_name("two_convolutions.py")
+    tree = {**TREE, "model": {**TREE["model"], "factory": f"{factory}:net"}}
+    with pytest.raises(UsageError, match="no 1x1 convolution"):
+        edgeprune.run(parse_recipe(tree), tmp_path / "run")
+    assert open_run(tmp_path / "run").record("load") is None

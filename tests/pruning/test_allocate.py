@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Collection
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_structures import Additive, chain, group, scores_of
 
-from edgeprune.errors import TargetError
+from edgeprune.errors import ModelError, TargetError
 from edgeprune.latency.cost import MacsCost, total
 from edgeprune.pruning.allocate import Allocator, Limits, Removed, allowed_widths
 from edgeprune.pruning.ranking import ByScore
@@ -154,3 +155,18 @@ def test_a_finer_granularity_fills_the_room_that_is_left() -> None:
     coarse, fine = allocator.within(budget), allocator.within(budget, granularity=1)
     assert coarse.cost <= fine.cost <= budget
     assert any(width % 8 for width in fine.kept.values())
+
+
+def test_a_cut_after_which_the_model_answers_no_numbers_is_the_last_to_be_taken() -> None:
+    structure = chain({"broken": 16, "fine": 16})
+    scores, costs = scores_of(structure, 0), MacsCost()
+    judge = Additive(scores)
+
+    def broken(removed: Removed, branches: Collection[str]) -> float:
+        return math.nan if "broken" in removed else judge(removed, branches)
+
+    full = total(structure.layers, structure.sizes, costs)
+    choice = Allocator(structure, ByScore(scores), costs, broken, Limits(4, 4)).within(0.6 * full)
+    assert set(choice.removed) == {"fine"}
+    with pytest.raises(ModelError, match="is no number"):
+        Allocator(structure, ByScore(scores), costs, lambda *_: math.nan, Limits(4, 4)).within(0.6 * full)

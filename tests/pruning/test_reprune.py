@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -66,6 +67,34 @@ def test_each_pick_is_the_one_with_most_uncovered_kernels() -> None:
         left &= labels != labels[:, [unit]]
 
 
+@given(filters=st.integers(3, 10), inputs=st.integers(2, 4), keep=st.integers(1, 9), seed=SEEDS)
+@settings(max_examples=40, deadline=None)
+def test_a_choice_is_the_paper_s_rule(filters: int, inputs: int, keep: int, seed: int) -> None:
+    """Written again with scipy: each input channel's kernels, all cut at the greatest height."""
+    torch.manual_seed(seed)
+    made = nn.Sequential(
+        *(nn.Conv2d(3, inputs, 1), nn.ReLU(), nn.Conv2d(inputs, filters, 3), nn.ReLU(), nn.Conv2d(filters, 4, 1)),
+        nn.Flatten(),
+    ).double()
+    structure = find_structure(made, torch.randn(2, 3, 8, 8).double())
+    keep = min(keep, filters - 1)
+    weight = made[2].weight.detach().numpy()
+    trees = [scipy_linkage(weight[:, j].reshape(filters, -1), "ward") for j in range(inputs)]
+    height = max(tree[filters - keep - 1, 2] for tree in trees)
+    labels = np.stack([fcluster(tree, height * (1 + 1e-12), "distance") for tree in trees])
+    rng = np.random.default_rng([0, crc32(b"2:out"), keep])  # ties fall alike
+    stays = cover(labels.astype(np.int32), keep, rng)
+    assert Reprune(made, structure, seed=0).gone("2:out", keep) == tuple(sorted(set(range(filters)) - set(stays)))
+
+
+def test_all_channels_of_a_layer_are_cut_at_the_greatest_height() -> None:
+    near, far = np.array([[0.0], [1.0], [3.0]]), np.array([[0.0], [10.0], [30.0]])
+    trees = [linkage(near), linkage(far)]
+    assert cut_height(trees, 1) == trees[1][0, 2] == pytest.approx(10.0)
+    labels = clusters(trees, cut_height(trees, 1))
+    assert [len(set(row)) for row in labels.tolist()] == [1, 2]  # the near ones have long become one
+
+
 def test_twins_go_first() -> None:
     """Of filters that equal one another, all but one go before any other."""
     made, structure = net()
@@ -124,7 +153,10 @@ def test_scales_that_tell_nothing_are_refused() -> None:
     for module in made.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.ones_(module.weight)
-    with pytest.raises(ModelError, match="all 14 scales"):
+    with pytest.raises(ModelError, match="in each of 2 layers all scales of batch norms are equal"):
+        telling_scales(made, structure)
+    nn.init.zeros_(made.norm3.weight)  # as timm leaves the last norm of a block: no unit of a layer is told either
+    with pytest.raises(ModelError, match="all scales of batch norms are equal"):
         telling_scales(made, structure)
     bare = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3), nn.Flatten())
     with pytest.raises(ModelError, match="no layer that can be pruned has a batch norm"):

@@ -81,6 +81,15 @@ def test_taylor_is_the_squared_derivative_of_a_gate(plain: Plain) -> None:
         np.testing.assert_allclose(scores[group], expected[gate], rtol=1e-9)
 
 
+def test_halp_s_value_is_the_derivative_s_size(plain: Plain) -> None:
+    """Of one batch the score is its square; of several it is the mean of sizes, not of squares."""
+    structure = find_structure(plain, batches()[0][0])
+    each = [score_taylor(plain, structure, [batch]) for batch in batches()]
+    values = score_taylor(plain, structure, batches(), power=1)
+    for group, value in values.items():
+        np.testing.assert_allclose(value, np.mean([np.sqrt(one[group]) for one in each], axis=0), rtol=1e-9)
+
+
 def test_a_unit_nobody_hears_scores_nothing(plain: Plain) -> None:
     structure = find_structure(plain, batches()[0][0])
     deaf = mask_units(plain, structure, {"conv2:out": [2]})
