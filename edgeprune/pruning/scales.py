@@ -70,7 +70,7 @@ def telling_scales(module: nn.Module, structure: Structure) -> Scales:
     scales = batch_norm_scales(module, structure)
     if not scales.tell:
         raise ModelError(
-            f"in each of {len(scales.values)} layers all scales of batch norms are equal: they tell no unit from another",
+            f"in each of {len(scales.values)} layers all scales of batch norms are equal: no unit is told from another",
             where=type(module).__name__,
             hint="train the model first, or let the allocator decide: prune.allocator = 'judged'",
         )

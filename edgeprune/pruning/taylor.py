@@ -2,8 +2,8 @@
 
 Molchanov et al., Importance Estimation for Neural Network Pruning (CVPR 2019), eq. 8: the score of a gate z = 1 is
 (dL/dz)^2, averaged over batches; for a filter dL/dz = sum of w * dL/dw. HALP (Shen et al., NeurIPS 2022) takes the
-gate behind a batch norm, dL/dz = gamma * dL/dgamma + beta * dL/dbeta, and its absolute value. A unit has one gate for all its coupled
-layers, so their parts are summed before they are squared.
+gate behind a batch norm, dL/dz = gamma * dL/dgamma + beta * dL/dbeta, and its absolute value. A unit has one gate for
+all its coupled layers, so their parts are summed first.
 """
 
 from __future__ import annotations

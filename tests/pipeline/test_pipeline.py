@@ -15,11 +15,12 @@ from safetensors.torch import save_file
 
 import edgeprune
 from edgeprune.api import write_report
-from edgeprune.errors import DeviceError, EdgePruneError, RecipeError, RunError, UsageError
+from edgeprune.errors import DeviceError, EdgePruneError, RecipeError, RunError, TrainingDiverged, UsageError
 from edgeprune.pipeline import change_recipe, do_stage, is_finished, prepare_run
 from edgeprune.recipe import Recipe, parse_recipe
 from edgeprune.runs import STAGES, Run, Stage, create_run, open_run
 from edgeprune.stages.context import Context
+from edgeprune.stages.trials import ARMS
 
 FACTORY = f"{Path(__file__).with_name('two_convolutions.py')}:net"
 TREE: dict[str, Any] = {
@@ -351,6 +352,21 @@ def test_auto_takes_what_does_best_on_validation_images_and_resumes_by_trial(tmp
         )
     record = json.loads((outcome.folder / "prune" / "prune.json").read_text())
     assert rounds[3][record["method"], record["allocator"]] == max(rounds[3].values())
+
+
+def test_auto_whose_trials_all_diverge_picks_nothing(tmp_path: Path) -> None:
+    """The trials are written down as diverged: a rate at which all pruned models diverge and the whole one does not,
+    which is tried first, is hard to find."""
+    wanted, said = recipe(prune=AUTO), list[str]()
+    with pytest.raises(KeyboardInterrupt):
+        edgeprune.run(wanted, tmp_path / "run", progress=Hearer(said, stop_at="trial 1, taylor (knapsack)"))
+    (file,) = (tmp_path / "run").glob("prune.snapshots/*/trials.json")
+    trials = json.loads(file.read_text())
+    one = trials["done"][0]
+    trials["done"] = [{**one, "arm": list(arm), "failure": "the loss is nan"} for arm in ARMS]
+    file.write_text(json.dumps(trials))
+    with pytest.raises(TrainingDiverged, match="every trial of round 1 diverged"):
+        edgeprune.run(wanted, tmp_path / "run", resume=True)
 
 
 def test_auto_without_validation_images_is_refused(tmp_path: Path) -> None:

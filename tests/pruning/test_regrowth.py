@@ -7,10 +7,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 from toy_structures import net
 
+from edgeprune.latency.cost import MacsCost, total
+from edgeprune.pruning.allocate import Limits
 from edgeprune.pruning.ranking import ByScore, gone_of
 from edgeprune.pruning.regrowth import regrow, regrowth_share, residuals, softmax
+from edgeprune.pruning.rules import RuleAllocator, Uniform
+from edgeprune.structure.find import find_structure
+from edgeprune.structure.surgery import remove_units
 
 
 def test_the_share_falls_along_a_cosine_to_nothing() -> None:
@@ -30,6 +36,33 @@ def test_so_many_come_back_and_only_of_what_went(keep: int, share: float, seed: 
         assert set(still) <= set(went)
         assert len(went) - len(still) == min(len(went), round(share * group.size))
     assert regrow(made, structure, removed, regrowth_share(share, 1.0), np.random.default_rng(seed)) == removed
+
+
+@given(goal=st.floats(0.3, 0.9), first=st.floats(0.0, 0.9), turns=st.integers(1, 5), seed=st.integers(0, 999))
+@settings(max_examples=40, deadline=None)
+def test_the_budget_is_passed_by_what_comes_back_alone_and_kept_in_the_end(
+    goal: float, first: float, turns: int, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    made = nn.Sequential(
+        *(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 24, 3, groups=2), nn.ReLU(), nn.Conv2d(24, 8, 1), nn.ReLU()),
+        *(nn.Conv2d(8, 4, 1), nn.Flatten()),
+    )
+    structure, costs = find_structure(made, torch.randn(2, 3, 8, 8)), MacsCost()
+    full = total(structure.layers, structure.sizes, costs)
+    ranking = ByScore({g.id: np.random.default_rng(seed).random(g.size) for g in structure.groups})
+    allocator = RuleAllocator(structure, ranking, costs, lambda *_: 0.0, Limits(1, 1), Uniform(structure.sizes))
+    budget = max(goal * full, allocator.smallest().cost)
+    choice = allocator.within(budget)
+    for turn in range(turns + 1):
+        share = regrowth_share(first, turn / turns)
+        left = regrow(made, structure, choice.removed, share, np.random.default_rng(turn))
+        kept = {g.id: g.size - len(left.get(g.id, ())) for g in structure.groups}
+        for group in structure.groups:
+            assert kept[group.id] % group.multiple == 0
+            assert kept[group.id] <= choice.kept[group.id] + share * group.size + group.multiple / 2
+        remove_units(made, structure, left)(torch.randn(1, 3, 8, 8))  # what stays can be cut out, and runs
+    assert total(structure.layers, kept, costs) == choice.cost <= budget
 
 
 @given(rows=st.integers(2, 8), length=st.integers(2, 12), seed=st.integers(0, 999))
