@@ -1,6 +1,7 @@
 """REPrune: of each layer the filters stay whose kernels represent the others best.
 
-Park et al., REPrune: Channel Pruning via Kernel Representative Selection (AAAI 2024, arXiv 2402.17862), section 3.
+Park et al., REPrune: Channel Pruning via Kernel Representative Selection (AAAI 2024, arXiv 2402.17862), as notes
+on it give the rule (we have not read the paper's text).
 For each input channel j the kernels K_j = {kappa_ij} of all filters i are clustered by Ward's linkage. All channels of
 a layer are cut at one height, the greatest of those at which each has as many clusters as filters stay. Then filters
 are picked greedily so that they cover the most clusters (maximum coverage: at least 1 - 1/e of what is possible).
