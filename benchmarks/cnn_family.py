@@ -52,16 +52,16 @@ def against(small: str, data: Path, cache: Path, epochs: int) -> dict[str, Any]:
         root.mkdir(parents=True, exist_ok=True)
         files = {net: root / f"{net}.tflite" for net in (small, LARGE)}
         for net, file in files.items():
-            recipe = recipe_of(net, data, npz, 0.5, epochs)
+            recipe = recipe_of(net, data, npz, "0.5x", epochs)
             write(recipe, load_from(recipe.model).module, file)
         share = ratio(files[small], files[LARGE])["ratio"]
         print(f"{small} takes {share:.3f}x of {LARGE}", flush=True)
-        recipe = recipe_of(LARGE, data, npz, round(share, 3), epochs)
+        recipe = recipe_of(LARGE, data, npz, f"{share:.3f}x", epochs)
         pruned = ours(recipe, root / "run", root / "teacher.safetensors")
         file = root / "pruned.tflite"
         context = Context(prepare_run(recipe, root / "run", resume=True), Silent())
         write(recipe, context.model("tune").module, file)
-        other = load_from(recipe_of(small, data, npz, 0.5, epochs).model)
+        other = load_from(recipe_of(small, data, npz, "0.5x", epochs).model)
         splits = open_data(recipe.data, other.spec, seed=recipe.seed)
         found = {"small": small, "large": LARGE, "epochs": epochs, "share": share, "pruned": pruned}
         found |= {"small_accuracy": accuracies(other.module, splits), "latency_to_small": ratio(file, files[small])}

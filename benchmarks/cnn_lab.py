@@ -51,7 +51,7 @@ def main() -> None:
                 continue
             done = cache / "cnn_lab" / file.parent.name / file.name
             if not done.exists():
-                base = load_from(recipe_of(row["net"], arguments.data, npz, 0.5, 0).model)
+                base = load_from(recipe_of(row["net"], arguments.data, npz, "0.5x", 0).model)
                 files = [Path(scratch) / "pruned.tflite", Path(scratch) / "original.tflite"]
                 for module, path in zip((tuned(file.parent, row, base), base.module), files, strict=True):
                     written(exporter, base.with_module(module), path)

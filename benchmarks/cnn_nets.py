@@ -21,15 +21,15 @@ SIDE = 96
 
 
 def recipe_of(
-    net: str, data: Path, npz: Path, share: float, epochs: int, *, prune: dict[str, Any] | None = None
+    net: str, data: Path, npz: Path, target: str, epochs: int, *, prune: dict[str, Any] | None = None
 ) -> Recipe:
-    """A net with its real weights, to a share of its measured latency here."""
+    """A net with its real weights, to a target; latency is measured here."""
     return parse_recipe(
         {
             "model": _mobilenetv2(data, npz) if net == "mobilenetv2" else _cifar_resnet(data, net),
             "data": _cifar10(npz) | ({"crop_pct": 1.0} if net == "mobilenetv2" else {}),
             "device": {"protocol": "standard", "wait_minutes": 60},
-            "prune": {"target": f"{share}x", **(prune or {})},
+            "prune": {"target": target, **(prune or {})},
             "tune": {"epochs": epochs, "precision": "bf16", "lr": 0.05, "distillation": 0.7},
         }
     )

@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=METHODS, default=METHODS)
     args = parser.parse_args()
     npz = cifar10_npz(args.data, args.cache.resolve())
-    recipe = recipe_of(args.net, args.data, npz, args.share, args.epochs)
+    recipe = recipe_of(args.net, args.data, npz, f"{args.share}x", args.epochs)
     root = args.cache.resolve() / f"{args.net}-{args.share}x-{args.epochs}"
     jobs: dict[str, Callable[[], dict[str, Any]]] = {"edgeprune": lambda: whole_job(recipe, root / "edgeprune")}
     for name in ("tp_l1", "tp_taylor"):

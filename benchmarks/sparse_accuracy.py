@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--zeros", type=float, nargs="+", default=[0.8])
     arguments = parser.parse_args()
     cache = arguments.cache.resolve()
-    recipe = recipe_of(NET, arguments.data, cifar10_npz(arguments.data, cache), 0.5, arguments.epochs)
+    recipe = recipe_of(NET, arguments.data, cifar10_npz(arguments.data, cache), "0.5x", arguments.epochs)
     structured = cache / "cnn_methods" / f"{NET}-0.5x-{arguments.epochs}"
     rows = [trained(recipe, zeros, structured, cache / "sparse_accuracy") for zeros in arguments.zeros]
     with lab() as machine, tempfile.TemporaryDirectory() as scratch, MeasuringExporter("litert") as exporter:
