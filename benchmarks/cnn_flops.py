@@ -2,8 +2,8 @@
 
     python benchmarks/cnn_flops.py --data ../shared/data --cache .cache/bench --epochs 30
 
-Its author's weights (93.40 %), pruned to 0.4 of the MACs as counted (no device), and trained for --epochs by the loop of
-cnn_methods.py. Top-1 on the 10,000 test images. Writes benchmarks/results/cnn_flops.json; the run resumes.
+Its author's weights (93.40 %), pruned to 0.4 of the MACs as counted (no device), and trained for --epochs by the loop
+of cnn_methods.py. Top-1 on the 10,000 test images. Writes benchmarks/results/cnn_flops.json; the run resumes.
 """
 
 from __future__ import annotations
