@@ -8,8 +8,9 @@ which is what the judged allocator adds; they are here to be compared with, and 
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Protocol
 
@@ -81,9 +82,7 @@ class RuleAllocator:
             TargetError: no share of the rule meets it (the message says what the cheapest costs).
         """
         limits = replace(self.limits, granularity=granularity or self.limits.granularity)
-        kept = dict(self.structure.sizes)
-        for share in (0.0, *SHARES):
-            kept = self._widths(share, limits) if share else kept
+        for kept in self._models(limits):
             if self._cost(kept) <= budget:
                 return self._choice(kept)
         least = self.smallest()
@@ -94,18 +93,21 @@ class RuleAllocator:
 
     def smallest(self) -> Choice:
         """The cheapest that the rule gives at any share."""
-        candidates = (self._widths(share, self.limits) for share in SHARES)
-        return self._choice(min(candidates, key=self._cost))
+        return self._choice(min(itertools.islice(self._models(self.limits), 1, None), key=self._cost))
 
-    def _widths(self, share: float, limits: Limits) -> dict[str, int]:
-        wanted = self._rule.kept(share)
+    def _models(self, limits: Limits) -> Iterator[dict[str, int]]:
+        """The whole model, then what the rule keeps at growing shares; of shares that keep the same only the first."""
+        allowed = {group.id: allowed_widths(group, limits) for group in self.structure.groups}
         kept = dict(self.structure.sizes)
-        for group in self.structure.groups:
-            allowed = allowed_widths(group, limits)
-            kept[group.id] = min(
-                width for width in allowed if width >= min(wanted.get(group.id, group.size), group.size)
-            )
-        return kept
+        yield kept
+        for number, share in enumerate(SHARES):
+            wanted, before = self._rule.kept(share), kept
+            kept = {
+                name: min(width for width in widths if width >= min(wanted.get(name, widths[0]), widths[0]))
+                for name, widths in allowed.items()
+            }
+            if kept != before or not number:
+                yield kept
 
     def _cost(self, kept: Mapping[str, int]) -> float:
         return total(self.structure.layers, kept, self.costs)

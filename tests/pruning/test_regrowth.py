@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -17,6 +19,7 @@ from edgeprune.pruning.regrowth import regrow, regrowth_share, residuals, softma
 from edgeprune.pruning.rules import RuleAllocator, Uniform
 from edgeprune.structure.find import find_structure
 from edgeprune.structure.surgery import remove_units
+from edgeprune.structure.units import Structure
 
 
 def test_the_share_falls_along_a_cosine_to_nothing() -> None:
@@ -38,17 +41,25 @@ def test_so_many_come_back_and_only_of_what_went(keep: int, share: float, seed: 
     assert regrow(made, structure, removed, regrowth_share(share, 1.0), np.random.default_rng(seed)) == removed
 
 
+@functools.cache
+def grouped() -> tuple[nn.Module, Structure]:
+    made = nn.Sequential(
+        *(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 24, 3, groups=2), nn.ReLU(), nn.Conv2d(24, 8, 1), nn.ReLU()),
+        *(nn.Conv2d(8, 4, 1), nn.Flatten()),
+    )
+    return made, find_structure(made, torch.randn(2, 3, 8, 8))
+
+
 @given(goal=st.floats(0.3, 0.9), first=st.floats(0.0, 0.9), turns=st.integers(1, 5), seed=st.integers(0, 999))
 @settings(max_examples=40, deadline=None)
 def test_the_budget_is_passed_by_what_comes_back_alone_and_kept_in_the_end(
     goal: float, first: float, turns: int, seed: int
 ) -> None:
+    made, structure = grouped()
     torch.manual_seed(seed)
-    made = nn.Sequential(
-        *(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 24, 3, groups=2), nn.ReLU(), nn.Conv2d(24, 8, 1), nn.ReLU()),
-        *(nn.Conv2d(8, 4, 1), nn.Flatten()),
-    )
-    structure, costs = find_structure(made, torch.randn(2, 3, 8, 8)), MacsCost()
+    for parameter in made.parameters():
+        nn.init.normal_(parameter)
+    costs = MacsCost()
     full = total(structure.layers, structure.sizes, costs)
     ranking = ByScore({g.id: np.random.default_rng(seed).random(g.size) for g in structure.groups})
     allocator = RuleAllocator(structure, ranking, costs, lambda *_: 0.0, Limits(1, 1), Uniform(structure.sizes))
