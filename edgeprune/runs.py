@@ -230,6 +230,7 @@ def file_sha256(path: Path) -> str:
 
 
 def settings_hash(recipe: Recipe, sections: tuple[str, ...]) -> str:
-    """Hash of the recipe sections a stage depends on."""
+    """Hash of the recipe sections a stage depends on; how long a device is waited for changes nothing."""
     tree = recipe.model_dump(mode="json", include={*sections, "seed", "version"})
+    tree.get("device", {}).pop("wait_minutes", None)
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]

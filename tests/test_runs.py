@@ -142,3 +142,12 @@ def test_settings_hash_depends_on_its_sections_only(recipe: Recipe) -> None:
     other = recipe.model_copy(update={"tune": recipe.tune.model_copy(update={"epochs": 99})})
     assert settings_hash(recipe, ("model",)) == settings_hash(other, ("model",))
     assert settings_hash(recipe, ("model", "tune")) != settings_hash(other, ("model", "tune"))
+
+
+def test_waiting_for_a_device_is_no_setting_of_a_stage() -> None:
+    tree = {"model": {"name": "resnet18"}, "data": {"source": "digits"}}
+    patient = parse_recipe({**tree, "device": {"wait_minutes": 5}})
+    assert settings_hash(patient, ("device",)) == settings_hash(parse_recipe(tree), ("device",))
+    assert settings_hash(patient, ("device",)) != settings_hash(
+        parse_recipe({**tree, "device": {"threads": 2}}), ("device",)
+    )
