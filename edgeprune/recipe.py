@@ -241,14 +241,6 @@ class Recipe(Section):
     export: ExportSection = ExportSection()
     verify: VerifySection = VerifySection()
 
-    @model_validator(mode="after")
-    def _zeros_are_used(self) -> Recipe:
-        if self.sparse.zeros and "tflite" not in self.export.formats:
-            raise ValueError(
-                "`sparse.zeros` save time in a .tflite file alone: add `tflite` to export.formats, or leave them out"
-            )
-        return self
-
 
 def read_recipe(path: Path) -> Recipe:
     """Read and check a recipe file; relative paths in it are relative to the file.

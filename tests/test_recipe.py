@@ -72,11 +72,6 @@ def test_not_toml_and_missing_file(tmp_path: Path) -> None:
         read_recipe(tmp_path / "absent.toml")
 
 
-def test_zeros_need_the_file_that_they_are_of_use_in(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"in a \.tflite file alone"):
-        read_recipe(write(tmp_path, GOOD + '[sparse]\nzeros = 0.8\n[export]\nformats = ["onnx"]\n'))
-
-
 def test_one_model_source(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="exactly one of `name`"):
         read_recipe(write(tmp_path, GOOD.replace('name = "resnet18"', "")))

@@ -9,6 +9,7 @@ from typing import Any
 from edgeprune.devices.store import file_sha256
 from edgeprune.models.checkpoint import save_state
 from edgeprune.models.load import load_from
+from edgeprune.models.spec import Model
 from edgeprune.runs import write_atomic
 from edgeprune.stages.context import Context
 from edgeprune.stages.tune import masks_of
@@ -23,9 +24,7 @@ def load_stage(context: Context, folder: Path) -> dict[str, Any]:
         model = replace(model, spec=model.spec.model_copy(update={"labels": classes}))
         context.spec = model.spec
         write_atomic(folder / "spec.json", model.spec.model_dump_json(indent=1).encode())
-    if context.recipe.sparse.zeros:
-        masks_of(model, context.recipe.sparse)  # refused now where no layer can have zeros, not after the pruning
-    _warn_of_a_random_teacher(context)
+    _check_what_comes_hours_later(context, model)
     context.keep_model("load", model)
     result: dict[str, Any] = {"parameters": sum(p.numel() for p in model.module.parameters())}
     if context.recipe.model.checkpoint is not None:
@@ -33,11 +32,16 @@ def load_stage(context: Context, folder: Path) -> dict[str, Any]:
     return result
 
 
-def _warn_of_a_random_teacher(context: Context) -> None:
-    model, tune = context.recipe.model, context.recipe.tune
-    untrained = model.name is not None and not model.pretrained and model.checkpoint is None
-    if untrained and tune.distillation and tune.epochs + context.recipe.prune.epochs:
-        context.progress.say(
-            f"{model.name} has random weights (no model.checkpoint, no model.pretrained), and distillation would teach "
-            "what it answers: set tune.distillation = 0 to train from the labels alone"
+def _check_what_comes_hours_later(context: Context, model: Model) -> None:
+    recipe, said = context.recipe, context.progress.say
+    if recipe.sparse.zeros:
+        masks_of(model, recipe.sparse)  # refused where no layer can have zeros
+        if "tflite" not in recipe.export.formats:
+            said("the zeros of [sparse] save time in a .tflite file alone, and export.formats names none")
+    section, tune = recipe.model, recipe.tune
+    untrained = section.name is not None and not section.pretrained and section.checkpoint is None
+    if untrained and tune.distillation and tune.epochs + recipe.prune.epochs:
+        said(
+            f"{section.name} has random weights (no model.checkpoint, no model.pretrained), and distillation would "
+            "teach what it answers: set tune.distillation = 0 to train from the labels alone"
         )

@@ -11,9 +11,12 @@ from torch import nn
 
 import edgeprune
 from edgeprune.errors import UsageError
+from edgeprune.pipeline import do_stage
+from edgeprune.progress import Silent
 from edgeprune.pruning.unstructured import macs_of_weights, zeros_of
 from edgeprune.recipe import SparseSection, parse_recipe
-from edgeprune.runs import open_run
+from edgeprune.runs import create_run, open_run
+from edgeprune.stages.context import Context
 from edgeprune.stages.tune import masks_of
 
 pytestmark = pytest.mark.slow
@@ -82,3 +85,27 @@ def test_a_net_without_1x1_convolutions_is_refused_before_it_is_pruned(tmp_path:
     with pytest.raises(UsageError, match="no 1x1 convolution"):
         edgeprune.run(parse_recipe(tree), tmp_path / "run")
     assert open_run(tmp_path / "run").record("load") is None
+
+
+class Heard(Silent):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+def test_zeros_for_no_tflite_file_and_a_random_teacher_are_told_at_once(tmp_path: Path) -> None:
+    tree = {
+        **{**TREE, "export": {"formats": ("onnx",)}, "tune": {"epochs": 1}},
+        "model": {"name": "mobilenetv2_050", "num_classes": 10, "input_size": (3, 32, 32)},
+    }
+    heard = Heard()
+    context = Context(create_run(tmp_path / "run", parse_recipe(tree), {}), heard)
+    do_stage(context, "load")
+    assert any("export.formats names none" in text for text in heard.said)
+    assert any("mobilenetv2_050 has random weights" in text for text in heard.said)
+    heard.said.clear()
+    trained = parse_recipe({**TREE, "model": tree["model"], "tune": {"epochs": 1, "distillation": 0.0}})
+    do_stage(Context(create_run(tmp_path / "other", trained, {}), heard), "load")
+    assert not any("random weights" in text or "names none" in text for text in heard.said)
