@@ -14,10 +14,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from cnn_lab import written
 from cnn_methods import accuracies, ours
 from cnn_nets import recipe_of
-from common import ROOT, cifar10_npz, write_result
+from common import ROOT, cifar10_npz, write_merged, write_result
 from torch import nn
 
 from edgeprune.artifacts.export import MeasuringExporter
@@ -73,7 +72,7 @@ def against(small: str, data: Path, cache: Path, epochs: int) -> dict[str, Any]:
 
 def write(recipe: Recipe, module: nn.Module, file: Path) -> None:
     with MeasuringExporter("litert") as exporter:
-        written(exporter, load_from(recipe.model).with_module(module), file)
+        write_merged(exporter, load_from(recipe.model).with_module(module), file)
 
 
 def ratio(a: Path, b: Path) -> dict[str, Any]:

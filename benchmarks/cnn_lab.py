@@ -16,7 +16,7 @@ from typing import Any
 
 from cnn_methods import OURS, folder_of
 from cnn_nets import NETS, recipe_of
-from common import ROOT, cifar10_npz, write_result
+from common import ROOT, cifar10_npz, write_merged, write_result
 from lab import lab
 from safetensors.torch import load_file
 from torch import nn
@@ -27,7 +27,6 @@ from edgeprune.latency.protocol import measure_ratio
 from edgeprune.models.load import load_from
 from edgeprune.models.spec import Model
 from edgeprune.progress import Silent
-from edgeprune.reparam.merge import merge
 from edgeprune.runs import open_run
 from edgeprune.stages.context import Context
 
@@ -54,7 +53,7 @@ def main() -> None:
                 base = load_from(recipe_of(row["net"], arguments.data, npz, "0.5x", 0).model)
                 files = [Path(scratch) / "pruned.tflite", Path(scratch) / "original.tflite"]
                 for module, path in zip((tuned(file.parent, row, base), base.module), files, strict=True):
-                    written(exporter, base.with_module(module), path)
+                    write_merged(exporter, base.with_module(module), path)
                 ratio = measure_ratio(machine.device, *files, runtime="litert", protocol="quick")
                 done.parent.mkdir(parents=True, exist_ok=True)
                 done.write_text(json.dumps({"share": ratio.ratio, "original_ms": ratio.denominator.median_s * 1e3}))
@@ -63,12 +62,6 @@ def main() -> None:
             rows[-1] |= {"lab_share": found["share"], "lab_original_ms": found["original_ms"]}
             print(rows[-1], flush=True)
     print(f"wrote {write_result('cnn_lab', {'rows': rows})}")
-
-
-def written(exporter: MeasuringExporter, model: Model, file: Path) -> Path:
-    """The model merged, as a file to be measured."""
-    exporter.write(model.with_module(merge(model.module.eval(), model.example_input())), file)
-    return file
 
 
 def tuned(root: Path, row: dict[str, Any], base: Model) -> nn.Module:

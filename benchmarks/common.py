@@ -15,8 +15,11 @@ from typing import Any
 import numpy as np
 
 import edgeprune
+from edgeprune.artifacts.measuring import MeasuringExporter
+from edgeprune.models.spec import Model
 from edgeprune.pipeline import versions
 from edgeprune.recipe import Recipe
+from edgeprune.reparam.merge import merge
 from edgeprune.stages.prune_record import PruneRecord
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -103,6 +106,12 @@ def whole_job(recipe: Recipe, folder: Path) -> dict[str, Any]:
             for f in outcome.verdict.files
         },
     }
+
+
+def write_merged(exporter: MeasuringExporter, model: Model, file: Path) -> Path:
+    """The model merged, as a float32 file to be measured."""
+    exporter.write(model.with_module(merge(model.module.eval(), model.example_input())), file)
+    return file
 
 
 def machine() -> dict[str, Any]:

@@ -15,7 +15,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from common import write_result
+from common import write_merged, write_result
 from lab import lab
 
 import edgeprune
@@ -51,7 +51,7 @@ def of_net(name: str, device: Device, folder: Path, *, small: bool) -> dict[str,
     files = [folder / f"{name}-{number}.tflite" for number in range(2)]
     with MeasuringExporter("litert") as exporter:
         for module, file in zip((pruned, model.module), files, strict=True):
-            exporter.write(model.with_module(merge(module, example)), file)
+            write_merged(exporter, model.with_module(module), file)
     measured = measure_ratio(device, *files, runtime="litert", protocol="quick" if small else "standard")
     macs = {layer.name: layer.operation.macs for layer in structure.layers}
     row = {

@@ -32,7 +32,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from common import ROOT, write_result
+from common import ROOT, write_merged, write_result
 from lab import lab
 from scipy.stats import binomtest
 
@@ -51,7 +51,6 @@ from edgeprune.models.spec import Model
 from edgeprune.pruning.allocate import Limits, allowed_widths
 from edgeprune.pruning.baseline import Baseline, measure_original, probe_layers
 from edgeprune.pruning.probing import Probing
-from edgeprune.reparam.merge import merge
 from edgeprune.runs import write_atomic
 from edgeprune.structure.find import find_structure
 from edgeprune.structure.surgery import remove_branches, remove_units
@@ -215,7 +214,7 @@ def of_plan(
     removed = {g.id: tuple(range(kept[g.id], g.size)) for g in structure.groups if kept[g.id] < g.size}
     pruned = remove_branches(remove_units(model.module, structure, removed), structure, [branch.id] if branch else [])
     file = folder / "plan.tflite"
-    probing.exporter.write(model.with_module(merge(pruned, model.example_input())), file)
+    write_merged(probing.exporter, model.with_module(pruned), file)
     files = [file, folder / "original.tflite"]
     if probing.device.id == "local":
         pairs = [measure(probing.device, files, runtime="litert", protocol="quick") for _ in range(PROCESSES)]

@@ -20,7 +20,7 @@ from typing import Any
 import flatbuffers
 import numpy as np
 import torch
-from common import ROOT, write_result
+from common import ROOT, write_merged, write_result
 from lab import lab
 from torch import nn
 
@@ -33,7 +33,6 @@ from edgeprune.models.load import load
 from edgeprune.models.spec import Model
 from edgeprune.pruning.magnitude import score_magnitude
 from edgeprune.pruning.unstructured import apply_masks, magnitude_masks
-from edgeprune.reparam.merge import merge
 from edgeprune.sparsity.arbiter import KERNEL
 from edgeprune.sparsity.graph import Graph
 from edgeprune.sparsity.rewrite import write_sparse
@@ -95,7 +94,7 @@ def exported(data: Path, folder: Path, pixels: int) -> list[Net]:
 
 def written(exporter: MeasuringExporter, model: Model, file: Path) -> Path:
     if not file.exists():
-        exporter.write(model.with_module(merge(model.module.eval(), model.example_input())), file)
+        write_merged(exporter, model, file)
     return file
 
 

@@ -17,10 +17,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from cnn_lab import written
 from cnn_methods import accuracies
 from cnn_nets import lines_of_training, recipe_of
-from common import ROOT, cifar10_npz, write_result
+from common import ROOT, cifar10_npz, write_merged, write_result
 from lab import lab
 from safetensors.torch import save_file
 from torch_pruning_peer import RememberedTeacher
@@ -54,9 +53,9 @@ def main() -> None:
     with lab() as machine, tempfile.TemporaryDirectory() as scratch, MeasuringExporter("litert") as exporter:
         for row in rows:
             model = symmetric(recipe)
-            dense = written(exporter, model, Path(scratch) / "dense.tflite")
+            dense = write_merged(exporter, model, Path(scratch) / "dense.tflite")
             load_state(model.module, Path(row["weights"]))
-            zeroed = written(exporter, model, Path(scratch) / "zeroed.tflite")
+            zeroed = write_merged(exporter, model, Path(scratch) / "zeroed.tflite")
             sparse = Path(scratch) / "sparse.tflite"
             write_sparse(zeroed, sparse)
             row["rules"] = check_sparse(sparse).holds

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from cnn_nets import lines_of_training
+from common import write_merged
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -24,7 +25,6 @@ from edgeprune.latency.protocol import measure_ratio
 from edgeprune.models.load import load_from
 from edgeprune.models.spec import Model
 from edgeprune.recipe import Recipe
-from edgeprune.reparam.merge import merge
 from edgeprune.structure.find import find_structure
 from edgeprune.training.accuracy import top1
 from edgeprune.training.loop import tune
@@ -77,14 +77,11 @@ class Peer:
         if not file.exists():
             low, high, tried = *RATIOS, []
             with MeasuringExporter("litert") as exporter:
-                original = self.folder / "original.tflite"
-                exporter.write(self.base.with_module(merge(self.base.module, self.base.example_input())), original)
+                original = write_merged(exporter, self.base, self.folder / "original.tflite")
                 for number in range(TRIES):
                     ratio = (low + high) / 2
                     module = torch_pruning(self.name, self.base, ratio, self.splits)
-                    path = self.folder / f"try-{number}.tflite"
-                    example = self.base.example_input()
-                    exporter.write(self.base.with_module(merge(module.eval(), example)), path)
+                    path = write_merged(exporter, self.base.with_module(module), self.folder / f"try-{number}.tflite")
                     measured = measure_ratio(
                         self.device, path, original, runtime="litert", protocol=self.recipe.device.protocol
                     )
