@@ -15,7 +15,7 @@ from edgeprune.recipe import Recipe, TuneSection, parse_recipe
 from edgeprune.training.loop import TuneProgress, tune
 
 NETS = ("resnet20", "resnet32", "resnet56", "mobilenetv2")
-TRANSFER = TuneSection(epochs=2, precision="bf16", lr=0.03, distillation=0.0)
+TRANSFER = TuneSection(epochs=4, precision="bf16", lr=0.03, distillation=0.0)
 MOBILENETV2 = {"pad_type": "same", "bn_eps": 1e-3}  # of the Keras weights
 SIDE = 96
 

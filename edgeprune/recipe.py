@@ -116,6 +116,9 @@ class PruneSection(Section):
     they may where there are training images: what goes with a branch has to be learned again. `gates`: whether
     squeeze-excitation gates may go, a constant for each channel in their place.
 
+    `reconstruct`: images on which the layers that stay are fitted to the unpruned model by least squares; 0: they stay
+    as they were cut.
+
     With `epochs` the model trains while it is pruned, and what stays is chosen anew every `interval` epochs: step by
     step on the way to the target, or with `regrow` (CHEX's delta_0) at the target, that share of each layer coming
     back. `method = "auto"` tries the methods for `auto_minutes` first, and takes its own allocators."""
@@ -132,6 +135,7 @@ class PruneSection(Section):
     gates: bool = False
     scoring_batches: int = Field(default=8, ge=1)
     judging_images: int = Field(default=256, ge=32)
+    reconstruct: int = Field(default=256, ge=0)
     epochs: int = Field(default=0, ge=0)
     interval: int = Field(default=2, ge=1)
     auto_minutes: float = Field(default=30.0, gt=0)
@@ -169,12 +173,32 @@ class PruneSection(Section):
 class SparseSection(Section):
     """Zeros among the weights of 1x1 convolutions, kept through re-training, and a .tflite file that stores them as
     such where the device runs it faster. `zeros` is a share of these weights, or of their multiply-accumulates (`of`);
-    0 leaves all of that out."""
+    0 leaves all of that out. With `target` the share is found: the least by which the file takes that latency on the
+    device (`0.5x` of the unpruned model's, `8ms`), or the model so many multiply-accumulates (`60MMACs`)."""
 
     zeros: float = Field(default=0.0, ge=0, lt=1)
+    target: str | None = None
     of: Literal["weights", "macs"] = "weights"
     scope: Literal["global", "uniform"] = "global"
     block: Literal[1, 2, 4] = 2
+
+    @model_validator(mode="after")
+    def _one_way(self) -> SparseSection:
+        if self.target is None:
+            return self
+        target = Target.parse(self.target)
+        if not target.is_latency and target.unit not in ("MMACs", "GMACs"):
+            raise ValueError(f"zeros take no {target.unit} away that are counted: give a latency or MACs")
+        if self.zeros:
+            raise ValueError("`target` says what the zeros are to reach, `zeros` how many there are: give one of them")
+        if not target.is_latency and self.of == "weights" and "of" in self.model_fields_set:
+            raise ValueError(f"the target {target} counts zeros by their multiply-accumulates: leave `of` out")
+        return self
+
+    @property
+    def asked(self) -> bool:
+        """Whether there are to be zeros."""
+        return self.zeros > 0 or self.target is not None
 
 
 class TuneSection(Section):
@@ -240,6 +264,23 @@ class Recipe(Section):
     quantize: QuantizeSection = QuantizeSection()
     export: ExportSection = ExportSection()
     verify: VerifySection = VerifySection()
+
+    @model_validator(mode="after")
+    def _zeros_are_timed_in_a_tflite_file(self) -> Recipe:
+        if self.sparse.target is None or not Target.parse(self.sparse.target).is_latency:
+            return self
+        if self.device.runtime != "litert" or "tflite" not in self.export.formats:
+            raise ValueError(
+                f"zeros reach `sparse.target` {self.sparse.target} in a .tflite file alone: set device.runtime = "
+                "'litert', and name tflite in export.formats"
+            )
+        return self
+
+    @property
+    def latency_target(self) -> Target | None:
+        """What the judged file's latency is held to: the target of zeros, where it is one, else that of pruning."""
+        texts = (self.sparse.target, self.prune.target)
+        return next((t for text in texts if text is not None and (t := Target.parse(text)).is_latency), None)
 
 
 def read_recipe(path: Path) -> Recipe:

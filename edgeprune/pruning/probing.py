@@ -8,10 +8,12 @@ from pathlib import Path
 
 from edgeprune.artifacts.export import MeasuringExporter
 from edgeprune.devices.base import Device
-from edgeprune.latency.measurement import Measurement
-from edgeprune.latency.protocol import measure
+from edgeprune.latency.measurement import Measurement, Ratio
+from edgeprune.latency.protocol import measure, measure_ratio
 from edgeprune.latency.table import LatencyTable
 from edgeprune.recipe import Runtime
+
+NOISY_RETRIES = 3
 
 
 @dataclass(frozen=True)
@@ -35,3 +37,14 @@ class Probing:
     def measure(self, file: Path) -> Measurement:
         """The latency of one file, by the protocol."""
         return measure(self.device, [file], runtime=self.runtime, threads=self.threads, protocol=self.protocol)[0]
+
+    def ratio(self, file: Path, original: Path) -> Ratio:
+        """Latency over the original's, measured again while the device is noisy (the last word is the last try's)."""
+        for _ in range(NOISY_RETRIES):
+            ratio = measure_ratio(
+                self.device, file, original, runtime=self.runtime, threads=self.threads, protocol=self.protocol
+            )
+            if ratio.quality == "stable":
+                break
+            self.on_message(f"{ratio.quality}: {ratio.evidence}")
+        return ratio

@@ -12,7 +12,6 @@ from edgeprune.errors import DeviceError, TargetError, UsageError
 from edgeprune.latency.cost import total
 from edgeprune.latency.measurement import Ratio
 from edgeprune.latency.predictor import Predictor
-from edgeprune.latency.protocol import measure_ratio
 from edgeprune.models.spec import Model
 from edgeprune.pruning.allocate import Choice, Judge
 from edgeprune.pruning.baseline import Baseline
@@ -27,7 +26,6 @@ from edgeprune.structure.plan import Plan
 from edgeprune.structure.surgery import make_plan, remove_branches, remove_units
 from edgeprune.structure.units import Structure
 
-NOISY_RETRIES = 3
 PLATEAU = 1e-6  # two measured shares that are one and the same
 
 
@@ -204,7 +202,7 @@ class LatencyLoop:
         merged = merge(pruned, self.model.example_input())
         file = self.folder / f"attempt-{number}{self.baseline.file.suffix}"
         self.probing.exporter.write(self.model.with_module(merged), file)
-        ratio = self._ratio(file)
+        ratio = self.probing.ratio(file, self.baseline.file)
         reached = ratio.ratio if self.target.unit == "x" else ratio.numerator.median_s / self.original_s
         within = abs(reached / self.goal - 1) <= self.settings.tolerance
         self.say(
@@ -212,22 +210,6 @@ class LatencyLoop:
             f"({ratio.low:.3f}-{ratio.high:.3f}, {ratio.quality}), target {self.goal:.3f}x"
         )
         return Attempt(self._share(choice.cost), ratio, reached, within)
-
-    def _ratio(self, file: Path) -> Ratio:
-        """Latency over the original's, measured again while the device is noisy (the last word is the last try's)."""
-        for _ in range(NOISY_RETRIES):
-            ratio = measure_ratio(
-                self.probing.device,
-                file,
-                self.baseline.file,
-                runtime=self.probing.runtime,
-                threads=self.probing.threads,
-                protocol=self.probing.protocol,
-            )
-            if ratio.quality == "stable":
-                break
-            self.say(f"{ratio.quality}: {ratio.evidence}")
-        return ratio
 
     def _next_share(self, attempts: list[Attempt]) -> float:
         """The predicted share at which the measured one would be the goal: a line through the two points that

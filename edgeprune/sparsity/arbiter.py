@@ -80,6 +80,30 @@ def choose_encoding(
     )
 
 
+def check_zeros_can_save(device: Device, dense: Path, folder: Path) -> None:
+    """Check, before there are any zeros, that a file could run with sparse kernels on a device if it had them.
+
+    Args:
+        folder: where a file may lie for a moment.
+
+    Raises:
+        UsageError: it could not; names the rules that are broken, and by which operators.
+    """
+    sparse = folder / f".part-{dense.name}"
+    try:
+        write_sparse(dense, sparse)
+        why = check_sparse(sparse).broken(but=("stored", "zeros")) or _device_against(device)
+    finally:
+        sparse.unlink(missing_ok=True)
+    if why:
+        raise UsageError(
+            f"zeros save no time here: {why}",
+            where=device.id,
+            hint="leave sparse.target out and prune channels (prune.target); `edgeprune show sparse FILE.tflite` and "
+            "docs/methods/sparse.md say what XNNPACK's sparse kernels take",
+        )
+
+
 def _answers_against(device: Device, dense: Path, sparse: Path, threads: int) -> str:
     """How the sparse file's answers differ from the dense one's on the device; empty if they do not."""
     graph = Graph(dense)

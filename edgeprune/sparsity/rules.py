@@ -9,7 +9,7 @@ the cluster (LiteRT 2.3.0), wrongly. So each rule here names the operators that 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -78,9 +78,13 @@ class SparseCheck(BaseModel):
     @property
     def why_not(self) -> str:
         """The broken rules in one line, each with the first operator that breaks it; empty if all hold."""
+        return self.broken()
+
+    def broken(self, *, but: Collection[RuleName] = ()) -> str:
+        """The same of all rules but some."""
         told = []
         for rule in self.rules:
-            if rule.breaches:
+            if rule.breaches and rule.name not in but:
                 first = rule.breaches[0]
                 more = f" and {len(rule.breaches) - 1} more" if len(rule.breaches) > 1 else ""
                 told.append(f"`{rule.name}`: {f'{first.operator}{more}: ' if first.operator else ''}{first.why}")

@@ -27,7 +27,7 @@ def export_stage(context: Context, folder: Path) -> dict[str, Any]:
         on_progress=context.progress.say,
     )
     dense = next((m for m in manifests if (m.format, m.precision) == ("tflite", "fp32")), None)
-    if dense is None or not context.recipe.sparse.zeros:
+    if dense is None or not context.recipe.sparse.asked:
         return {"files": {m.file: m.size_bytes for m in manifests}}
     if context.typical is not None:
         context.progress.say(f"{dense.file} stays dense: {context.recipe.device.id} is no device to compare it on")

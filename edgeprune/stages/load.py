@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.devices.store import file_sha256
+from edgeprune.errors import UsageError
 from edgeprune.models.checkpoint import save_state
 from edgeprune.models.load import load_from
 from edgeprune.models.spec import Model
+from edgeprune.pruning.zeros import masks_of
+from edgeprune.recipe import Target
 from edgeprune.runs import write_atomic
 from edgeprune.stages.context import Context
-from edgeprune.stages.tune import masks_of
 
 
 def load_stage(context: Context, folder: Path) -> dict[str, Any]:
@@ -34,8 +36,15 @@ def load_stage(context: Context, folder: Path) -> dict[str, Any]:
 
 def _check_what_comes_hours_later(context: Context, model: Model) -> None:
     recipe, said = context.recipe, context.progress.say
-    if recipe.sparse.zeros:
-        masks_of(model, recipe.sparse)  # refused where no layer can have zeros
+    if recipe.sparse.asked:
+        masks_of(model, recipe.sparse, recipe.sparse.zeros)  # refused where no layer can have zeros
+        timed = recipe.sparse.target is not None and Target.parse(recipe.sparse.target).is_latency
+        if timed and context.typical is not None:
+            raise UsageError(
+                f"how many zeros {recipe.sparse.target} takes is measured, and {recipe.device.id} is no device",
+                where="sparse.target",
+                hint="name a device, or ask for a share of zeros (sparse.zeros)",
+            )
         if "tflite" not in recipe.export.formats:
             said("the zeros of [sparse] save time in a .tflite file alone, and export.formats names none")
     section, tune = recipe.model, recipe.tune

@@ -18,6 +18,7 @@ from edgeprune.pruning.baseline import Baseline, measure_original, probe_layers
 from edgeprune.pruning.probing import Probing
 from edgeprune.recipe import Target
 from edgeprune.runs import write_atomic
+from edgeprune.sparsity.arbiter import check_zeros_can_save
 from edgeprune.stages.context import Context
 from edgeprune.structure.find import find_structure
 from edgeprune.structure.units import Structure
@@ -26,8 +27,11 @@ from edgeprune.structure.units import Structure
 def probe_stage(context: Context, folder: Path) -> dict[str, Any]:
     recipe, model = context.recipe, context.model("load")
     target = Target.parse(recipe.prune.target)
-    if target.unit == "x" and target.value >= 1:  # told before the layers are probed, not after
-        raise TargetError(f"the target {target} is not faster than the model", hint="choose a share below 1, as 0.5x")
+    if target.unit == "x" and (target.value > 1 or (target.value == 1 and not recipe.sparse.asked)):
+        raise TargetError(  # told before the layers are probed, not after
+            f"the target {target} is not faster than the model",
+            hint="choose a share below 1, as 0.5x; 1x, which prunes no channel, is for recipes with zeros ([sparse])",
+        )
     if not target.is_latency:
         context.progress.say(f"the target {recipe.prune.target} is counted, not measured: no layer is probed")
     if context.typical is not None:
@@ -35,6 +39,8 @@ def probe_stage(context: Context, folder: Path) -> dict[str, Any]:
     with context.lease(), MeasuringExporter(recipe.device.runtime) as exporter:
         probing = probing_of(context, exporter)
         baseline = measure_original(model, folder, probing, keep=recipe.prune.keep)
+        if recipe.sparse.target is not None and Target.parse(recipe.sparse.target).is_latency:
+            check_zeros_can_save(context.device, baseline.file, folder)
         if target.is_latency:
             predictor = probe_layers(model, baseline, probing)
             total(predictor.layers, baseline.structure.sizes, predictor.costs)  # asks for all, and notes what lacks

@@ -22,16 +22,17 @@ from edgeprune.runs import write_atomic
 from edgeprune.stages.context import Context
 from edgeprune.stages.probe import channel_multiple, measurement_of, probing_of, read_baseline, structure_of
 from edgeprune.stages.prune_record import record_of
+from edgeprune.stages.settle import settle
 from edgeprune.stages.trials import pick_method
-from edgeprune.stages.turns import Budget, Candidate, candidate_of, settle, trained_in_turns
+from edgeprune.stages.turns import Budget, Candidate, candidate_of, trained_in_turns
 from edgeprune.structure.units import Structure
 from edgeprune.training.gradual import NONE_GONE
 
 
 @dataclass(frozen=True)
 class _Done:
-    """What came of a target: the pruned model, the one it was chosen from, the settings with a method, and what
-    predicted its latency."""
+    """What came of a target: the pruned model, what the one that it was chosen from computes, the settings with a
+    method, and what predicted its latency."""
 
     pruned: Pruned
     whole: Model
@@ -48,9 +49,12 @@ def prune_stage(context: Context, folder: Path) -> dict[str, Any]:
     else:
         done = _to_latency(context, folder)
     pruned = done.pruned
-    settle(context, pruned.model.module, done.whole, pruned.structure, pruned.choice)
     context.progress.say(f"what binds: {pruned.binding.words}")
+    reconstruction = settle(context, pruned.model.module, done.whole, pruned.structure, pruned.choice)
+    if reconstruction is not None:
+        context.progress.say(reconstruction.words)
     record = record_of(pruned, done.predictor, done.settings, original_s=measurement_of(context).median_s)
+    record = record.model_copy(update={"reconstruction": reconstruction})
     if record.predicted is not None:
         context.progress.say(_said(record.predicted))
     write_atomic(folder / "plan.json", pruned.plan.model_dump_json(indent=1).encode())
@@ -104,7 +108,7 @@ def _to_latency(context: Context, folder: Path) -> _Done:
                 Path(scratch),
                 on_progress=_steps(context),
             )
-            return _Done(loop.run(), now.model, settings, predictor)
+            return _Done(loop.run(), now.acting, settings, predictor)
 
 
 def _to_prediction(context: Context, typical: Typical, folder: Path) -> _Done:
@@ -123,7 +127,7 @@ def _to_prediction(context: Context, typical: Typical, folder: Path) -> _Done:
         multiple=multiple,
         on_progress=_steps(context),
     )
-    return _Done(pruned, now.model, settings, predictor)
+    return _Done(pruned, now.acting, settings, predictor)
 
 
 def _said(predicted: Prediction) -> str:
@@ -148,7 +152,7 @@ def _to_count(context: Context, folder: Path) -> _Done:
         multiple=multiple,
         on_progress=_steps(context),
     )
-    return _Done(pruned, now.model, settings)
+    return _Done(pruned, now.acting, settings)
 
 
 def _latency_budget(

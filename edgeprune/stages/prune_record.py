@@ -15,6 +15,7 @@ from edgeprune.pruning.target import counted_cost, latency_share
 from edgeprune.recipe import PruneSection, Target
 from edgeprune.report.data import Attempt as AttemptRow
 from edgeprune.report.data import LayerRow, layer_rows
+from edgeprune.stages.settle import Reconstruction
 from edgeprune.structure.units import Layer
 
 
@@ -38,6 +39,7 @@ class PruneRecord(BaseModel):
     counted_after: float | None
     binding: Binding  # what keeps it from being cheaper
     loss: float  # cross entropy on the judged images before re-training (NetAdapt: after its short training)
+    reconstruction: Reconstruction | None = None  # what least squares made of that
 
 
 def record_of(pruned: Pruned, predictor: Predictor | None, settings: PruneSection, *, original_s: float) -> PruneRecord:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.latency.measurement import Measurement
+from edgeprune.pruning.zeros import Zeros
 from edgeprune.report.data import Epoch, MergeFacts, ReportData, StagePoint, TargetOutcome
 from edgeprune.report.write import write_report
 from edgeprune.runs import STAGES, Run
@@ -16,6 +17,7 @@ from edgeprune.stages.export import read_manifests
 from edgeprune.stages.probe import measurement_of
 from edgeprune.stages.prune_record import PruneRecord
 from edgeprune.stages.snapshots import HISTORY
+from edgeprune.stages.zeros import read_zeros
 from edgeprune.training.snapshot import EpochRecord
 from edgeprune.verify.verdict import Verdict
 
@@ -31,13 +33,14 @@ def gather(context: Context) -> ReportData:
     pruned = PruneRecord.model_validate_json(context.file("prune", "prune.json").read_bytes())
     verdict = Verdict.model_validate_json(context.file("verify", "verdict.json").read_bytes())
     measurement = measurement_of(context)
+    zeros = read_zeros(context)
     source = context.spec.source.rpartition("/")[2]  # a page is passed on: it need not tell where files lay
     return ReportData(
-        title=f"{source} to {recipe.prune.target} on {recipe.device.id}",
+        title=f"{source} to {zeros.target if zeros else recipe.prune.target} on {recipe.device.id}",
         spec=context.spec.model_copy(update={"source": source}),
         device=context.device.facts(),
         recipe=recipe.model_dump_json(indent=1, exclude_defaults=True),
-        target=_target(pruned),
+        target=_target_of_zeros(zeros) if zeros else _target(pruned),
         stages=_points(run, pruned, verdict, measurement),
         against_original=pruned.ratio,
         layers=pruned.layers,
@@ -73,6 +76,23 @@ def _target(pruned: PruneRecord) -> TargetOutcome:
         target=pruned.target,
         reached=f"{ratio.ratio:.3f}x, {ratio.numerator.median_s * 1e3:.3f} ms",
         met=pruned.within_tolerance is True or pruned.nothing_nearer,
+        why=why,
+    )
+
+
+def _target_of_zeros(zeros: Zeros) -> TargetOutcome:
+    """Of the zeros' target: it is what the run is for; what channels reached stands among the attempts."""
+    share = f"{zeros.zeros:.1%} of the 1x1 convolutions' {zeros.of} at zero"
+    if zeros.best is None:
+        return TargetOutcome(target=zeros.target, reached=share, met=True, why="counted on the model, not measured")
+    ratio = zeros.best.ratio
+    why = f"{share}; interleaved with the original, 95 % interval {ratio.low:.3f}-{ratio.high:.3f}x, {ratio.quality}"
+    if zeros.fewest:
+        why += "; faster than asked: fewer zeros do not run sparsely"
+    return TargetOutcome(
+        target=zeros.target,
+        reached=f"{ratio.ratio:.3f}x, {ratio.numerator.median_s * 1e3:.3f} ms",
+        met=zeros.within_tolerance or zeros.fewest,
         why=why,
     )
 

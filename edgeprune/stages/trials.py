@@ -20,8 +20,9 @@ from edgeprune.pruning.methods import allocator_of
 from edgeprune.recipe import AllocatorName, Method, PruneSection
 from edgeprune.runs import write_atomic
 from edgeprune.stages.context import Context
+from edgeprune.stages.settle import settle
 from edgeprune.stages.snapshots import snapshots_of
-from edgeprune.stages.turns import Budget, candidate_of, settle
+from edgeprune.stages.turns import Budget, candidate_of
 from edgeprune.structure.surgery import remove_branches, remove_units
 from edgeprune.training.accuracy import top1
 from edgeprune.training.gradual import NONE_GONE

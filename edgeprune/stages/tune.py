@@ -6,20 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.models.checkpoint import save_state
-from edgeprune.models.spec import Model
-from edgeprune.pruning.unstructured import Masks, macs_of_weights, magnitude_masks, zeros_of
-from edgeprune.recipe import Recipe, SparseSection, TuneSection
+from edgeprune.pruning.unstructured import zeros_of
+from edgeprune.recipe import Recipe, TuneSection
 from edgeprune.stages.context import Context
 from edgeprune.stages.snapshots import show_epochs, snapshots_of, write_history
+from edgeprune.stages.zeros import masks_for
 from edgeprune.training.loop import tune
 
 
 def tune_stage(context: Context, folder: Path) -> dict[str, Any]:
     recipe = context.recipe
     pruned, original = context.model("prune"), context.model("load")
-    settings, sparse, masks = whole_cycle(recipe), recipe.sparse, None
-    if sparse.zeros:
-        masks = masks_of(pruned, sparse)
+    settings, masks = whole_cycle(recipe), masks_for(context, folder)
     result = tune(
         pruned.module,
         original.module if recipe.tune.distillation > 0 else None,
@@ -45,12 +43,6 @@ def tune_stage(context: Context, folder: Path) -> dict[str, Any]:
         zeros, weights = zeros_of(result.module)
         told["zeros"] = zeros / weights
     return told
-
-
-def masks_of(model: Model, sparse: SparseSection) -> Masks:
-    """The weights that stay, as the recipe's [sparse] says."""
-    costs = macs_of_weights(model.module, model.example_input()) if sparse.of == "macs" else None
-    return magnitude_masks(model.module, zeros=sparse.zeros, scope=sparse.scope, block=sparse.block, costs=costs)
 
 
 def whole_cycle(recipe: Recipe) -> TuneSection:

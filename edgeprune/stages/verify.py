@@ -9,7 +9,6 @@ import numpy.typing as npt
 import torch
 
 from edgeprune.errors import UsageError
-from edgeprune.recipe import Target
 from edgeprune.runs import Stage, write_atomic
 from edgeprune.stages.context import Context
 from edgeprune.stages.export import read_manifests
@@ -33,11 +32,11 @@ def verify_stage(context: Context, folder: Path) -> dict[str, Any]:
     def float_outputs(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
         return predict(merged, torch.from_numpy(images))
 
-    target = Target.parse(recipe.prune.target)
+    target = recipe.latency_target
     baseline = read_baseline(context)
     export_folder = context.run.stage_folder("export")
     manifests = read_manifests(export_folder)
-    if target.is_latency and not any(is_judged(m, recipe.device.runtime) for m in manifests):
+    if target is not None and not any(is_judged(m, recipe.device.runtime) for m in manifests):
         raise UsageError(
             f"no exported file can show that {target} is met: that is said of the fp32 file of {recipe.device.runtime}",
             where=str(export_folder),
@@ -51,7 +50,7 @@ def verify_stage(context: Context, folder: Path) -> dict[str, Any]:
             float_outputs=float_outputs,
             test=test,
             gates=recipe.verify.gates,
-            target=target if target.is_latency else None,
+            target=target,
             original_file=baseline.file,
             runtime=recipe.device.runtime,
             threads=recipe.device.threads,

@@ -160,7 +160,7 @@ def test_a_whole_run_over_adb_hits_its_target_at_once(
 
 
 @pytest.mark.slow
-def test_a_run_with_zeros_ends_with_the_sparse_file(
+def test_zeros_alone_hit_a_latency_with_the_sparse_file(
     adb_id: str, tmp_path: Path, environment: Mapping[str, str]
 ) -> None:
     factory = Path(__file__).parents[1] / "pipeline" / "separable_net.py"
@@ -169,8 +169,8 @@ def test_a_run_with_zeros_ends_with_the_sparse_file(
         device={"id": adb_id},
         model={"factory": f"{factory}:net", "input_size": [3, 16, 16]},
         model_arguments={"channels": 3, "width": 48},
-        prune={"target": "20kparams", "method": "magnitude"},
-        sparse={"zeros": 0.85},
+        prune={"target": "1x", "method": "magnitude", "scoring_batches": 1, "tolerance": 0.03},
+        sparse={"target": "0.4x"},
         tune={"epochs": 1},
         quantize={"enabled": False},
         export={"formats": ["tflite"]},
@@ -179,12 +179,20 @@ def test_a_run_with_zeros_ends_with_the_sparse_file(
     )
     run = tmp_path / "run"
     fine(edgeprune("run", recipe, "--out", run, environment=environment))
+    assert json.loads((run / "prune" / "plan.json").read_text())["edits"] == []
     exported = json.loads((run / "export" / "stage.json").read_text())["result"]["sparse"]
     assert exported["kept"] == "sparse", exported
     verdict = json.loads((run / "verify" / "verdict.json").read_text())
     (file,) = verdict["files"]
     assert {check["name"]: check["outcome"] for check in file["checks"]}["agreement with this machine"] == "pass"
     assert any(KERNEL in kernel["name"] for kernel in file["profile"]["kernels"]), file["profile"]["kernels"]
+    found = json.loads((run / "tune" / "zeros.json").read_text())
+    assert found["within_tolerance"], found["attempts"]
+    assert file["against_original"]["ratio"] == pytest.approx(0.4, rel=0.04)  # the zeros are where they were
+    assert json.loads((run / "tune" / "stage.json").read_text())["result"]["zeros"] == pytest.approx(
+        found["zeros"], abs=0.01
+    )
+    assert "0.4x" in (run / "report" / "report.html").read_text()
 
 
 def test_the_two_processors_are_two_devices(

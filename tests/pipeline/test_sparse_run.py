@@ -14,10 +14,10 @@ from edgeprune.errors import UsageError
 from edgeprune.pipeline import do_stage
 from edgeprune.progress import Silent
 from edgeprune.pruning.unstructured import macs_of_weights, zeros_of
+from edgeprune.pruning.zeros import masks_of
 from edgeprune.recipe import SparseSection, parse_recipe
 from edgeprune.runs import create_run, open_run
 from edgeprune.stages.context import Context
-from edgeprune.stages.tune import masks_of
 
 pytestmark = pytest.mark.slow
 
@@ -73,7 +73,7 @@ def test_zeros_may_be_counted_in_multiply_accumulates() -> None:
     model = edgeprune.Model(edgeprune.load(TREE["model"]["factory"], input_size=(1, 16, 16)).spec, wide)
     costs = macs_of_weights(wide, model.example_input())
     for of in ("weights", "macs"):
-        masks = masks_of(model, SparseSection(zeros=0.5, of=of))
+        masks = masks_of(model, SparseSection(zeros=0.5, of=of), 0.5)
         each = costs if of == "macs" else dict.fromkeys(costs, 1.0)
         gone = sum(each[name] * float((~mask).sum()) for name, mask in masks.items())
         whole = sum(each[name] * mask.numel() for name, mask in masks.items())

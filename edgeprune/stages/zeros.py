@@ -1,0 +1,72 @@
+"""The weights that stay where a recipe asks for zeros, and the share of zeros that its target takes."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from edgeprune.artifacts.export import MeasuringExporter
+from edgeprune.errors import TargetError
+from edgeprune.pruning.unstructured import Masks
+from edgeprune.pruning.zeros import Zeros, ZerosLoop, counted_zeros, masks_of
+from edgeprune.recipe import Target
+from edgeprune.runs import write_atomic
+from edgeprune.stages.context import Context
+from edgeprune.stages.probe import probing_of, read_baseline
+from edgeprune.stages.prune_record import PruneRecord
+from edgeprune.stages.snapshots import snapshots_of
+
+FILE = "zeros.json"
+
+
+def masks_for(context: Context, folder: Path) -> Masks | None:
+    """The weights of the pruned model that stay, None where the recipe asks for no zeros. What a target takes is
+    written down in the folder; an interrupted stage does not measure it again."""
+    sparse, pruned = context.recipe.sparse, context.model("prune")
+    if sparse.target is None:
+        return masks_of(pruned, sparse, sparse.zeros) if sparse.zeros else None
+    kept = snapshots_of(context, "tune", "prune") / FILE
+    if not kept.exists():
+        found = _find(context, sparse.target)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(kept, found.model_dump_json(indent=1).encode())
+    found = Zeros.model_validate_json(kept.read_bytes())
+    write_atomic(folder / FILE, kept.read_bytes())
+    context.progress.say(f"{found.zeros:.1%} zeros of the 1x1 convolutions' {found.of} for {found.target}")
+    return masks_of(pruned, sparse, found.zeros)
+
+
+def read_zeros(context: Context) -> Zeros | None:
+    """What a target of zeros took, as a finished tune stage left it; None where there is no such target."""
+    if context.recipe.sparse.target is None:
+        return None
+    return Zeros.model_validate_json(context.file("tune", FILE).read_bytes())
+
+
+def _find(context: Context, text: str) -> Zeros:
+    recipe, pruned, target = context.recipe, context.model("prune"), Target.parse(text)
+    record = PruneRecord.model_validate_json(context.file("prune", "prune.json").read_bytes())
+    if not target.is_latency:
+        return counted_zeros(pruned, recipe.sparse, record.macs_after)
+    baseline = read_baseline(context)
+    if record.ratio is not None and target.unit == "x" and record.ratio.ratio <= target.value:
+        raise TargetError(
+            f"the pruned model takes {record.ratio.ratio:.3f}x without any zero, and the target of zeros is {target}",
+            where="sparse.target",
+            hint="leave [sparse] out, lower its target, or raise prune.target (1x prunes no channel)",
+        )
+    with (
+        context.lease(),
+        MeasuringExporter(recipe.device.runtime) as exporter,
+        tempfile.TemporaryDirectory() as scratch,
+    ):
+        return ZerosLoop(
+            pruned,
+            baseline.file,
+            recipe.sparse,
+            probing_of(context, exporter),
+            Path(scratch),
+            original_s=baseline.measurement.median_s,
+            tolerance=recipe.prune.tolerance,
+            corrections=recipe.prune.corrections,
+        ).run()
