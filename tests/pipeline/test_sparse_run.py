@@ -10,14 +10,17 @@ import torch
 from torch import nn
 
 import edgeprune
-from edgeprune.errors import UsageError
+from edgeprune.errors import RecipeError, TargetError, UsageError
 from edgeprune.pipeline import do_stage
 from edgeprune.progress import Silent
 from edgeprune.pruning.unstructured import macs_of_weights, zeros_of
 from edgeprune.pruning.zeros import masks_of
 from edgeprune.recipe import SparseSection, parse_recipe
-from edgeprune.runs import create_run, open_run
+from edgeprune.runs import STAGES, create_run, open_run
 from edgeprune.stages.context import Context
+from edgeprune.stages.prune_record import PruneRecord
+from edgeprune.stages.report import _target_of_zeros
+from edgeprune.stages.zeros import read_zeros
 
 pytestmark = pytest.mark.slow
 
@@ -110,3 +113,64 @@ def test_zeros_for_no_tflite_file_and_a_random_teacher_are_told_at_once(tmp_path
     trained = parse_recipe({**TREE, "model": tree["model"], "tune": {"epochs": 1, "distillation": 0.0}})
     do_stage(Context(create_run(tmp_path / "other", trained, {}), heard), "load")
     assert not any("random weights" in text or "names none" in text for text in heard.said)
+
+
+def tuned_run(tree: dict[str, Any], folder: Path) -> Context:
+    """A run up to its tuned model."""
+    context = Context(create_run(folder / "run", parse_recipe(tree), {}), Silent())
+    for stage in STAGES[: STAGES.index("tune") + 1]:
+        do_stage(context, stage)
+    return context
+
+
+def test_zeros_to_a_number_of_multiply_accumulates(tmp_path: Path) -> None:
+    """Of the two 1x1 convolutions and all else of the pruned net."""
+    tree = {**TREE, "sparse": {"target": "0.05MMACs"}}
+    context = tuned_run(tree, tmp_path)
+    found = read_zeros(context)
+    assert found is not None
+    tuned = context.model("tune")
+    costs = macs_of_weights(tuned.module, tuned.example_input())
+    named = dict(tuned.module.named_parameters())
+    zeros = sum(cost * float((named[name] == 0).sum()) for name, cost in costs.items())
+    record = PruneRecord.model_validate_json(context.file("prune", "prune.json").read_bytes())
+    assert 50_000 <= record.macs_after - zeros < 52_000
+    assert _target_of_zeros(found).met
+
+
+def test_a_latency_that_zeros_cannot_save_is_refused_before_anything_is_pruned(tmp_path: Path) -> None:
+    """Digits have one channel: XNNPACK's sparse kernels begin with three."""
+    tree = {**TREE, "prune": {"target": "1x"}, "sparse": {"target": "0.5x"}}
+    with pytest.raises(UsageError, match="zeros save no time here: `begins`"):
+        tuned_run(tree, tmp_path)
+    assert open_run(tmp_path / "run").record("probe") is None
+    assert not list((tmp_path / "run").rglob("*.tflite*"))
+
+
+def test_no_profile_can_tell_how_many_zeros_a_latency_takes(tmp_path: Path) -> None:
+    tree = {**TREE, "device": {"id": "profile:lab-cortex-a76"}, "sparse": {"target": "0.5x"}}
+    with pytest.raises(UsageError, match="is no device"):
+        tuned_run(tree, tmp_path)
+
+
+def test_a_target_of_1x_is_for_zeros_alone(tmp_path: Path) -> None:
+    tree = {**TREE, "prune": {"target": "1x"}, "sparse": {}}
+    with pytest.raises(TargetError, match="not faster than the model") as raised:
+        tuned_run(tree, tmp_path)
+    assert "[sparse]" in (raised.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("sections", "words"),
+    [
+        ({"sparse": {"target": "0.5x", "zeros": 0.8}}, "give one of them"),
+        ({"sparse": {"target": "900KB"}}, "give a latency or MACs"),
+        ({"sparse": {"target": "soon"}}, "cannot read the target"),
+        ({"sparse": {"target": "1MMACs", "of": "weights"}}, "leave `of` out"),
+        ({"sparse": {"target": "0.5x"}, "device": {"runtime": "executorch"}}, "in a .tflite file alone"),
+        ({"sparse": {"target": "0.5x"}, "export": {"formats": ("onnx",)}}, "in a .tflite file alone"),
+    ],
+)
+def test_targets_of_zeros_that_make_no_sense_are_refused(sections: dict[str, Any], words: str) -> None:
+    with pytest.raises(RecipeError, match=words):
+        parse_recipe({**TREE, **sections})
