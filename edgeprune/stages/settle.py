@@ -52,11 +52,11 @@ def settle(
         whole: the unpruned model that it shall answer like.
 
     Returns:
-        what reconstruction did; None where the recipe has it off.
+        what reconstruction did; None where the recipe has it off, or nothing went.
     """
     _settle_gates(context, pruned, whole, structure, choice)
     recipe, train = context.recipe, context.splits.train
-    if not recipe.prune.reconstruct:
+    if not recipe.prune.reconstruct or not (choice.branches or any(choice.removed.values())):
         return None
     context.progress.update("reconstructing layers", 0, 1)
     batches = train.batches(JUDGING_BATCH, seed=recipe.seed + 1, augment=recipe.tune.augment)
