@@ -53,8 +53,8 @@ def prune_stage(context: Context, folder: Path) -> dict[str, Any]:
     reconstruction = settle(context, pruned.model.module, done.whole, pruned.structure, pruned.choice)
     if reconstruction is not None:
         context.progress.say(reconstruction.words)
-    record = record_of(pruned, done.predictor, done.settings, original_s=measurement_of(context).median_s)
-    record = record.model_copy(update={"reconstruction": reconstruction})
+    original_s = measurement_of(context).median_s
+    record = record_of(pruned, done.predictor, done.settings, reconstruction, original_s=original_s)
     if record.predicted is not None:
         context.progress.say(_said(record.predicted))
     write_atomic(folder / "plan.json", pruned.plan.model_dump_json(indent=1).encode())

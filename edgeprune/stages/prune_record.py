@@ -42,7 +42,14 @@ class PruneRecord(BaseModel):
     reconstruction: Reconstruction | None = None  # what least squares made of that
 
 
-def record_of(pruned: Pruned, predictor: Predictor | None, settings: PruneSection, *, original_s: float) -> PruneRecord:
+def record_of(
+    pruned: Pruned,
+    predictor: Predictor | None,
+    settings: PruneSection,
+    reconstruction: Reconstruction | None,
+    *,
+    original_s: float,
+) -> PruneRecord:
     """The record of a choice; `original_s` is the unpruned model's latency as measured."""
     structure, kept = pruned.structure, pruned.choice.kept
     target, best = Target.parse(settings.target), pruned.best
@@ -68,6 +75,7 @@ def record_of(pruned: Pruned, predictor: Predictor | None, settings: PruneSectio
         macs_after=total(stays, kept, MacsCost()),
         binding=pruned.binding,
         loss=pruned.choice.loss,
+        reconstruction=reconstruction,
     )
 
 

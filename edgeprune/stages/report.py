@@ -142,6 +142,8 @@ def _notes(context: Context, pruned: PruneRecord, verdict: Verdict) -> tuple[str
         notes.append(
             f"Of the methods that were tried, {pruned.method} ({pruned.allocator}) did best on validation images."
         )
+    if pruned.reconstruction is not None:
+        notes.append(f"Before re-training: {pruned.reconstruction.words}.")
     if context.splits.train_is_calibration:
         notes.append("There are no training images: the model was scored and tuned on the calibration images.")
     exported = context.run.record("export")
