@@ -18,6 +18,7 @@ NETS = ("resnet20", "resnet32", "resnet56", "mobilenetv2")
 TRANSFER = TuneSection(epochs=4, precision="bf16", lr=0.03, distillation=0.0)
 MOBILENETV2 = {"pad_type": "same", "bn_eps": 1e-3}  # of the Keras weights
 SIDE = 96
+LR = {"mobilenetv2": 0.02}  # of re-training, for all methods: what was trained with more was trained for 200 epochs
 
 
 def recipe_of(
@@ -30,7 +31,7 @@ def recipe_of(
             "data": _cifar10(npz) | ({"crop_pct": 1.0} if net == "mobilenetv2" else {}),
             "device": {"protocol": "standard", "wait_minutes": 60},
             "prune": {"target": target, **(prune or {})},
-            "tune": {"epochs": epochs, "precision": "bf16", "lr": 0.05, "distillation": 0.7},
+            "tune": {"epochs": epochs, "precision": "bf16", "lr": LR.get(net, 0.05), "distillation": 0.7},
         }
     )
 
