@@ -10,7 +10,7 @@ A method that cannot reach the latency is listed as that: on this machine a kern
 Budgets: `cpu` is ResNet-20 to 0.5x with 5 epochs, then ResNet-56 for the best of ours and the best peer; `gpu` is
 ResNet-20 and -56 to 0.7x, 0.5x and 0.35x with 30 epochs. MobileNetV2 with its ImageNet weights, moved to CIFAR-10 at
 96 pixels, is `--nets mobilenetv2 --epochs 3` (about ten minutes an epoch).
-Every method resumes; `--nets` and `--only` do some of them. Methods run side by side (`--jobs`), one a core and each
+Every method resumes; `--nets`, `--shares` and `--only` do some of them. Methods run side by side (`--jobs`), one a core and each
 with one thread: a small net trains slower with two.
 Accuracy is top-1 on the 10,000 test images. Writes benchmarks/results/cnn_methods.json, docs/methods/cnn_methods.svg.
 """
@@ -72,6 +72,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=ROOT / ".cache" / "bench")
     parser.add_argument("--budget", choices=BUDGETS, default="cpu")
     parser.add_argument("--nets", nargs="*", choices=NETS, help="instead of the budget's")
+    parser.add_argument("--shares", nargs="*", type=float, help="of the latency, instead of the budget's")
     parser.add_argument("--only", nargs="*", choices=(*OURS, *PEERS))
     parser.add_argument("--epochs", type=int, help="instead of the budget's")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="methods at once, each with one thread")
@@ -79,6 +80,7 @@ def main() -> None:
     cache = arguments.cache.resolve()
     npz = cifar10_npz(arguments.data, cache)
     nets, shares, epochs = BUDGETS[arguments.budget]
+    shares = arguments.shares or shares
     chosen = arguments.only or (*OURS, *PEERS)
     started = time.time()
     spawn = multiprocessing.get_context("spawn")  # a fork of a process that has used OpenMP hangs
@@ -91,8 +93,8 @@ def main() -> None:
 
         for net in arguments.nets or nets:
             of_net(net, chosen)
-        if arguments.budget == "cpu" and not arguments.nets and not arguments.only:
-            of_net("resnet56", best(rows_of(cache, "resnet20")))
+        if arguments.budget == "cpu" and not (arguments.nets or arguments.only or arguments.shares):
+            of_net("resnet56", best([row for row in rows_of(cache, "resnet20") if row["share"] in shares]))
     print(f"{(time.time() - started) / 60:.0f} minutes")
     rows = {net: rows_of(cache, net) for net in NETS}
     draw(rows, ROOT / "docs" / "methods" / "cnn_methods.svg")
