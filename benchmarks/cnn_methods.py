@@ -10,8 +10,8 @@ A method that cannot reach the latency is listed as that: on this machine a kern
 Budgets: `cpu` is ResNet-20 to 0.5x with 5 epochs, then ResNet-56 for the best of ours and the best peer; `gpu` is
 ResNet-20 and -56 to 0.7x, 0.5x and 0.35x with 30 epochs. MobileNetV2 with its ImageNet weights, moved to CIFAR-10 at
 96 pixels, is `--nets mobilenetv2 --epochs 3` (about ten minutes an epoch).
-Every method resumes; `--nets`, `--shares` and `--only` do some of them. Methods run side by side (`--jobs`), one a core and each
-with one thread: a small net trains slower with two.
+Every method resumes; `--nets`, `--shares` and `--only` do some of them. Methods run side by side (`--jobs`), one a core
+and each with one thread: a small net trains slower with two.
 Accuracy is top-1 on the 10,000 test images. Writes benchmarks/results/cnn_methods.json, docs/methods/cnn_methods.svg.
 """
 

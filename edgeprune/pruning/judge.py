@@ -50,10 +50,11 @@ class AdaptedLoss:
         with gates_at_batch_mean(pruned, self.structure, branches):
             return self.of(pruned)
 
-    def of(self, pruned: nn.Module) -> float:
-        """The loss of a model; it is left in eval mode, with other batch norm statistics."""
+    def of(self, pruned: nn.Module, *, adapted: bool = True) -> float:
+        """The loss of a model; it is left in eval mode, with other batch norm statistics unless it is to be judged with
+        those that it has (not `adapted`)."""
         pruned.eval()
-        norms = [module for module in pruned.modules() if isinstance(module, _BatchNorm)]
+        norms = [module for module in pruned.modules() if isinstance(module, _BatchNorm)] if adapted else []
         losses = []
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16"):
             for images, labels in self.batches:

@@ -20,7 +20,8 @@ from edgeprune.structure.units import Structure
 
 
 class Reconstruction(BaseModel):
-    """What least squares did to a pruned model. Losses: cross entropy on the judged images, batch norms adapted."""
+    """What least squares did to a pruned model. Losses: cross entropy on the judged images, before with batch norms
+    adapted to these, after with the statistics that the norms got."""
 
     model_config = ConfigDict(frozen=True)
     images: int
@@ -65,8 +66,12 @@ def settle(
     judge = judge_of(whole, structure, recipe.prune, recipe.tune, train, seed=recipe.seed)
     better = copy.deepcopy(pruned)
     layers = reconstruct(better, whole.module, structure, choice.removed, images, seed=recipe.seed)
-    before, after = (judge.of(copy.deepcopy(module)) for module in (pruned, better))
-    found = Reconstruction(images=len(images), layers=len(layers), loss_before=before, loss_after=after)
+    found = Reconstruction(
+        images=len(images),
+        layers=len(layers),
+        loss_before=judge.of(copy.deepcopy(pruned)),
+        loss_after=judge.of(better, adapted=False),
+    )
     if found.kept:
         pruned.load_state_dict(better.state_dict())
     return found
