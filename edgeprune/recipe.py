@@ -55,6 +55,11 @@ class Target(Section):
     def is_latency(self) -> bool:
         return self.unit in ("x", "ms", "us")
 
+    @property
+    def takes_nothing(self) -> bool:
+        """Whether it is `1x`: no channel is to go."""
+        return self.unit == "x" and self.value == 1
+
     def __str__(self) -> str:
         return (
             f"{self.value:g}{self.unit}"
@@ -149,6 +154,8 @@ class PruneSection(Section):
 
     @model_validator(mode="after")
     def _goes_together(self) -> PruneSection:
+        if Target.parse(self.target).takes_nothing and (self.epochs or self.method == "auto"):
+            raise ValueError("the target 1x prunes no channel: leave `epochs`, `regrow` and `auto` out")
         if self.regrow and not self.epochs:
             raise ValueError("`regrow` brings units back while the model trains: say for how many `epochs`, too")
         if self.method == "auto" and self.allocator != "judged":

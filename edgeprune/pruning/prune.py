@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from edgeprune.errors import DeviceError, TargetError, UsageError
-from edgeprune.latency.cost import total
+from edgeprune.latency.cost import CostModel, total
 from edgeprune.latency.measurement import Ratio
 from edgeprune.latency.predictor import Predictor
 from edgeprune.models.spec import Model
@@ -19,7 +19,7 @@ from edgeprune.pruning.binding import Binding, binding
 from edgeprune.pruning.methods import allocator_of
 from edgeprune.pruning.probing import Probing
 from edgeprune.pruning.ranking import Ranking
-from edgeprune.pruning.target import check_counted, counted_cost, latency_share
+from edgeprune.pruning.target import latency_share
 from edgeprune.recipe import PruneSection, Target
 from edgeprune.reparam.merge import merge
 from edgeprune.structure.plan import Plan
@@ -59,17 +59,17 @@ def prune_counted(
     ranking: Ranking,
     judge: Judge,
     settings: PruneSection,
+    costs: CostModel,
+    budget: float,
     *,
     multiple: int,
     on_progress: Callable[[float], None] | None = None,
 ) -> Pruned:
-    """Prune to MACs, parameters or bytes: these are counted, so the first choice is the answer.
+    """Prune to a budget of MACs, parameters or bytes: these are counted, so the first choice is the answer.
 
     `on_progress` is told the share of the cost that is left as the allocator goes on.
     """
-    costs, budget = counted_cost(Target.parse(settings.target))
     now = total(structure.layers, structure.sizes, costs)
-    check_counted(settings.target, budget, now)
 
     def step(cost: float) -> None:
         if on_progress is not None:

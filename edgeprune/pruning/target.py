@@ -28,13 +28,13 @@ def check_counted(target: str, budget: float, now: float) -> None:
 
 
 def latency_share(target: Target, original_s: float) -> float:
-    """A latency target as a share of the original's latency; 1 takes nothing away.
+    """A latency target as a share of the original's latency.
 
     Raises:
-        TargetError: the target is slower than the model.
+        TargetError: the target is not faster than the model.
     """
     share = target.value if target.unit == "x" else target.value * {"ms": 1e-3, "us": 1e-6}[target.unit] / original_s
-    if share > 1:
+    if share >= 1:
         raise TargetError(
             f"the target {target} is not faster than the model, which takes {original_s * 1e3:.3f} ms on this device",
             hint="there is nothing to prune; choose a target below that",

@@ -27,13 +27,15 @@ from edgeprune.structure.units import Structure
 def probe_stage(context: Context, folder: Path) -> dict[str, Any]:
     recipe, model = context.recipe, context.model("load")
     target = Target.parse(recipe.prune.target)
-    if target.unit == "x" and (target.value > 1 or (target.value == 1 and not recipe.sparse.asked)):
+    if target.unit == "x" and target.value >= 1 and not (target.takes_nothing and recipe.sparse.asked):
         raise TargetError(  # told before the layers are probed, not after
             f"the target {target} is not faster than the model",
             hint="choose a share below 1, as 0.5x; 1x, which prunes no channel, is for recipes with zeros ([sparse])",
         )
-    if not target.is_latency:
-        context.progress.say(f"the target {recipe.prune.target} is counted, not measured: no layer is probed")
+    timed = target.is_latency and not target.takes_nothing
+    if not timed:
+        why = "prunes no channel" if target.takes_nothing else "is counted, not measured"
+        context.progress.say(f"the target {recipe.prune.target} {why}: no layer is probed")
     if context.typical is not None:
         return _from_typical(context, context.typical, folder)
     with context.lease(), MeasuringExporter(recipe.device.runtime) as exporter:
@@ -41,7 +43,7 @@ def probe_stage(context: Context, folder: Path) -> dict[str, Any]:
         baseline = measure_original(model, folder, probing, keep=recipe.prune.keep)
         if recipe.sparse.target is not None and Target.parse(recipe.sparse.target).is_latency:
             check_zeros_can_save(context.device, baseline.file, folder)
-        if target.is_latency:
+        if timed:
             predictor = probe_layers(model, baseline, probing)
             total(predictor.layers, baseline.structure.sizes, predictor.costs)  # asks for all, and notes what lacks
             for operation, reason in predictor.costs.unmeasured.items():

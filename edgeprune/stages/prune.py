@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.artifacts.export import MeasuringExporter
-from edgeprune.latency.cost import total
+from edgeprune.latency.cost import CostModel, MacsCost, total
 from edgeprune.latency.predictor import Prediction, Predictor
 from edgeprune.latency.typical import Typical
 from edgeprune.models.checkpoint import save_state
@@ -42,7 +42,7 @@ class _Done:
 
 def prune_stage(context: Context, folder: Path) -> dict[str, Any]:
     target = Target.parse(context.recipe.prune.target)
-    if not target.is_latency:
+    if not target.is_latency or target.takes_nothing:
         done = _to_count(context, folder)
     elif context.typical is not None:
         done = _to_prediction(context, context.typical, folder)
@@ -138,9 +138,15 @@ def _said(predicted: Prediction) -> str:
 def _to_count(context: Context, folder: Path) -> _Done:
     structure = structure_of(context) if context.typical else read_baseline(context).structure
     settings, multiple = _settings(context), channel_multiple(context)
-    costs, wanted = counted_cost(Target.parse(settings.target))
-    whole = total(structure.layers, structure.sizes, costs)
-    check_counted(settings.target, wanted, whole)
+    target = Target.parse(settings.target)
+    if target.takes_nothing:
+        settings = settings.model_copy(update={"allocator": "judged"})  # which answers with the model as it is
+        costs: CostModel = MacsCost()
+        whole = wanted = total(structure.layers, structure.sizes, costs)
+    else:
+        costs, wanted = counted_cost(target)
+        whole = total(structure.layers, structure.sizes, costs)
+        check_counted(settings.target, wanted, whole)
     budget = Budget(structure, costs, lambda share: share * whole, wanted / whole, multiple)
     settings, now = _candidate(context, settings, budget, folder)
     pruned = prune_counted(
@@ -149,6 +155,8 @@ def _to_count(context: Context, folder: Path) -> _Done:
         now.ranking,
         now.judge,
         settings,
+        costs,
+        wanted,
         multiple=multiple,
         on_progress=_steps(context),
     )

@@ -53,7 +53,7 @@ def record_of(
     """The record of a choice; `original_s` is the unpruned model's latency as measured."""
     structure, kept = pruned.structure, pruned.choice.kept
     target, best = Target.parse(settings.target), pruned.best
-    counts = not target.is_latency
+    counts, unmeasured = not target.is_latency, True if target.takes_nothing else None
     gone = {name for b in structure.branches if b.id in pruned.choice.branches for name in b.layers}
     stays = [layer for layer in structure.layers if layer.name not in gone]
     return PruneRecord(
@@ -64,7 +64,7 @@ def record_of(
             _row(number, attempt, original_s, target) for number, attempt in enumerate(pruned.attempts, start=1)
         ),
         ratio=best.measured if best else None,
-        within_tolerance=_met(target, stays, kept) if counts else best.within_tolerance if best else None,
+        within_tolerance=_met(target, stays, kept) if counts else best.within_tolerance if best else unmeasured,
         nothing_nearer=best is not None and best.nothing_nearer,
         predicted=None if best or predictor is None else predictor.predict(kept, gone),
         counted_before=_counted(target, structure.layers, structure.sizes) if counts else None,

@@ -61,6 +61,8 @@ def gather(context: Context) -> ReportData:
 
 
 def _target(pruned: PruneRecord) -> TargetOutcome:
+    if pruned.ratio is None and pruned.counted_after is None:
+        return TargetOutcome(target=pruned.target, reached="no channel pruned", met=True, why="zeros are all there is")
     if pruned.ratio is None:
         return TargetOutcome(
             target=pruned.target,

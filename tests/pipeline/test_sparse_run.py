@@ -36,6 +36,9 @@ TREE: dict[str, Any] = {
 }
 
 
+UNTIMED = {"images": 16, "gates": {"latency_tolerance": 9.0}}
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> edgeprune.Outcome:
     with pytest.MonkeyPatch.context() as patch:
@@ -138,6 +141,19 @@ def test_zeros_to_a_number_of_multiply_accumulates(tmp_path: Path) -> None:
     assert _target_of_zeros(found).met
 
 
+def test_zeros_alone_prune_no_channel(tmp_path: Path) -> None:
+    tree = {**TREE, "prune": {"target": "1x", "allocator": "additive"}, "verify": UNTIMED}
+    outcome = edgeprune.run(parse_recipe(tree), tmp_path / "run")
+    assert outcome.verdict.outcome == "pass"
+    run = open_run(outcome.folder)
+    context = Context(run, Silent())
+    assert context.plan.edits == ()
+    assert zeros_of(context.model("merge").module)[0] > 0
+    record = PruneRecord.model_validate_json(context.file("prune", "prune.json").read_bytes())
+    assert (record.macs_after, record.reconstruction, record.ratio) == (record.macs_before, None, None)
+    assert "no channel pruned" in outcome.page.read_text()
+
+
 def test_a_latency_that_zeros_cannot_save_is_refused_before_anything_is_pruned(tmp_path: Path) -> None:
     """Digits have one channel: XNNPACK's sparse kernels begin with three."""
     tree = {**TREE, "prune": {"target": "1x"}, "sparse": {"target": "0.5x"}}
@@ -166,6 +182,8 @@ def test_a_target_of_1x_is_for_zeros_alone(tmp_path: Path) -> None:
         ({"sparse": {"target": "0.5x", "zeros": 0.8}}, "give one of them"),
         ({"sparse": {"target": "900KB"}}, "give a latency or MACs"),
         ({"sparse": {"target": "soon"}}, "cannot read the target"),
+        ({"prune": {"target": "1x", "epochs": 2}}, "1x prunes no channel"),
+        ({"prune": {"target": "1x", "method": "auto"}}, "1x prunes no channel"),
         ({"sparse": {"target": "1MMACs", "of": "weights"}}, "leave `of` out"),
         ({"sparse": {"target": "0.5x"}, "device": {"runtime": "executorch"}}, "in a .tflite file alone"),
         ({"sparse": {"target": "0.5x"}, "export": {"formats": ("onnx",)}}, "in a .tflite file alone"),
