@@ -6,7 +6,7 @@
 The structured net is that of the first command (`--method`), measured on the machine of tests/lab under icount, in
 turns with the dense one. The sparse net starts from the same weights and loses as many blocks of two of its 1x1 weights
 as take the same latency there (`sparse.target`, found by measuring); then it is trained as long by the same loop:
-epochs, batches, rate, distillation. It is padded as PyTorch does, which sparse inference takes (docs/methods/sparse.md).
+epochs, batches, rate, distillation. It is padded as PyTorch does, for sparse inference (docs/methods/sparse.md).
 fp32. Top-1 on the 10,000 test images. Writes benchmarks/results/sparse_accuracy.json; what is done is not done again.
 """
 

@@ -140,7 +140,7 @@ class PruneSection(Section):
     gates: bool = False
     scoring_batches: int = Field(default=8, ge=1)
     judging_images: int = Field(default=256, ge=32)
-    reconstruct: int = Field(default=256, ge=0)
+    reconstruct: int = Field(default=512, ge=0)
     epochs: int = Field(default=0, ge=0)
     interval: int = Field(default=2, ge=1)
     auto_minutes: float = Field(default=30.0, gt=0)

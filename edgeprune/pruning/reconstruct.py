@@ -30,7 +30,7 @@ from edgeprune.structure.cut import Removed, gone_indices
 from edgeprune.structure.graph import evaluating
 from edgeprune.structure.units import Indices, Structure
 
-POSITIONS = 16  # of an image, sampled for each layer
+POSITIONS = 64  # of an image, sampled for each layer
 _NONE: Indices = np.empty(0, dtype=np.int64)
 
 
