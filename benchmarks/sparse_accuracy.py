@@ -76,10 +76,10 @@ def found_zeros(recipe: Recipe, run: Path, cache: Path) -> Zeros:
             models = [Context(open_run(run), Silent()).model("prune"), base, plain]
             for model, path in zip(models, files, strict=True):
                 write_merged(exporter, model, path)
-            ratio = measure_ratio(machine.device, files[0], files[1], runtime="litert", protocol="quick")
+            ratio = measure_ratio(machine.device, files[0], files[1], runtime="litert", protocol="probe")
             print(f"structured: {ratio.ratio:.3f}x on the machine", flush=True)
             table = LatencyTable(folder / "table.sqlite")
-            probing = Probing(machine.device, table, "litert", exporter, 1, "quick", 8, 8, on_message=print)
+            probing = Probing(machine.device, table, "litert", exporter, 1, "probe", 8, 8, on_message=print)
             sparse = SparseSection(target=f"{ratio.ratio:.4f}x", block=BLOCK)
             original_s = ratio.denominator.median_s
             loop = ZerosLoop(
@@ -128,7 +128,7 @@ def timed(recipe: Recipe, weights: Path) -> dict[str, Any]:
         load_state(model.module, weights)
         write_merged(exporter, model, zeroed)
         write_sparse(zeroed, sparse)
-        ratio = measure_ratio(machine.device, sparse, dense, runtime="litert", protocol="quick").ratio
+        ratio = measure_ratio(machine.device, sparse, dense, runtime="litert", protocol="probe").ratio
         return {"sparse_lab_share": ratio, "rules_hold": check_sparse(sparse).holds}
 
 
