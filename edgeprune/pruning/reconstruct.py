@@ -89,6 +89,12 @@ def reconstruct(
     return tuple(done)
 
 
+def adapt_norms(module: nn.Module, images: Tensor) -> None:
+    """Give the batch norms the statistics of these images, (N, C, H, W), all at once, and change nothing else; in place."""
+    with _adapting(module), torch.no_grad():
+        module(images)
+
+
 def linear_map(x: Tensor, z: Tensor, columns: Tensor, *, centred: bool) -> tuple[Tensor, Tensor]:
     """The map from z to x with the least mean square, pulled to the one that picks `columns`, in float64.
 
