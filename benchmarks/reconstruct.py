@@ -81,13 +81,9 @@ def of_images(context: Context, images: int) -> dict[str, float]:
 
 def fitted(context: Context, images: int) -> nn.Module:
     """The cut model after reconstruction."""
-    module, whole, structure = (
-        copy.deepcopy(context.model("prune").module),
-        context.model("load"),
-        structure_of(context),
-    )
-    removed = removed_units(context.plan, structure)
-    reconstruct(module, whole.module, structure, removed, seen(context, images), seed=context.recipe.seed)
+    module, structure = copy.deepcopy(context.model("prune").module), structure_of(context)
+    removed, whole = removed_units(context.plan, structure), context.model("load").module
+    reconstruct(module, whole, structure, removed, seen(context, images), seed=context.recipe.seed)
     return module
 
 

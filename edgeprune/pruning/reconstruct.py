@@ -90,7 +90,7 @@ def reconstruct(
 
 
 def adapt_norms(module: nn.Module, images: Tensor) -> None:
-    """Give the batch norms the statistics of these images, (N, C, H, W), all at once, and change nothing else; in place."""
+    """Give batch norms the statistics of these images, (N, C, H, W), all at once, and change nothing else; in place."""
     with _adapting(module), torch.no_grad():
         module(images)
 

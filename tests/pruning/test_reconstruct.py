@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 from toy_structures import net
 
-from edgeprune.pruning.reconstruct import linear_map, reconstruct
+from edgeprune.pruning.reconstruct import adapt_norms, linear_map, reconstruct
 from edgeprune.structure.find import find_structure
 from edgeprune.structure.surgery import remove_branches, remove_units
 
@@ -110,6 +110,17 @@ def test_a_pruned_net_answers_more_like_the_whole_one() -> None:
     assert all(torch.equal(before[name], value) for name, value in whole.state_dict().items())
     assert not any(part.training for part in pruned.modules())
     assert pruned.norm1.momentum == whole.norm1.momentum
+
+
+def test_norms_alone_take_the_statistics_of_the_images() -> None:
+    module, _ = net()
+    images = torch.randn(64, 3, 8, 8)
+    before = {name: value.clone() for name, value in module.named_parameters()}
+    adapt_norms(module, images)
+    assert all(torch.equal(before[name], value) for name, value in module.named_parameters())
+    answers = module.conv1(images).detach()
+    torch.testing.assert_close(module.norm1.running_mean, answers.mean((0, 2, 3)))
+    torch.testing.assert_close(module.norm1.running_var, answers.transpose(0, 1).flatten(1).var(1))
 
 
 class Odd(nn.Module):
