@@ -119,3 +119,7 @@ def trained(root: Path, setting: tuple[float, int]) -> dict[str, Any]:
     row = json.loads(done.read_text())
     print(row, flush=True)
     return row
+
+
+if __name__ == "__main__":
+    main()
