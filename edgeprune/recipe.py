@@ -198,8 +198,6 @@ class SparseSection(Section):
             raise ValueError(f"zeros take no {target.unit} away that are counted: give a latency or MACs")
         if self.zeros:
             raise ValueError("`target` says what the zeros are to reach, `zeros` how many there are: give one of them")
-        if not target.is_latency and self.of == "weights" and "of" in self.model_fields_set:
-            raise ValueError(f"the target {target} counts zeros by their multiply-accumulates: leave `of` out")
         return self
 
     @property

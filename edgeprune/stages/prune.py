@@ -31,8 +31,8 @@ from edgeprune.training.gradual import NONE_GONE
 
 @dataclass(frozen=True)
 class _Done:
-    """What came of a target: the pruned model, what the one that it was chosen from computes, the settings with a
-    method, and what predicted its latency."""
+    """What came of a target: the pruned model, the one it was chosen from, the settings with a method, and what
+    predicted its latency."""
 
     pruned: Pruned
     whole: Model
@@ -108,7 +108,7 @@ def _to_latency(context: Context, folder: Path) -> _Done:
                 Path(scratch),
                 on_progress=_steps(context),
             )
-            return _Done(loop.run(), now.acting, settings, predictor)
+            return _Done(loop.run(), now.model, settings, predictor)
 
 
 def _to_prediction(context: Context, typical: Typical, folder: Path) -> _Done:
@@ -127,7 +127,7 @@ def _to_prediction(context: Context, typical: Typical, folder: Path) -> _Done:
         multiple=multiple,
         on_progress=_steps(context),
     )
-    return _Done(pruned, now.acting, settings, predictor)
+    return _Done(pruned, now.model, settings, predictor)
 
 
 def _said(predicted: Prediction) -> str:
@@ -160,7 +160,7 @@ def _to_count(context: Context, folder: Path) -> _Done:
         multiple=multiple,
         on_progress=_steps(context),
     )
-    return _Done(pruned, now.acting, settings)
+    return _Done(pruned, now.model, settings)
 
 
 def _latency_budget(

@@ -53,11 +53,12 @@ def settle(
         whole: the unpruned model that it shall answer like.
 
     Returns:
-        what reconstruction did; None where the recipe has it off, or nothing went.
+        what reconstruction did; None where the recipe has it off or prunes in turns, or nothing went.
     """
     _settle_gates(context, pruned, whole, structure, choice)
     recipe, train = context.recipe, context.splits.train
-    if not recipe.prune.reconstruct or not (choice.branches or any(choice.removed.values())):
+    went = choice.branches or any(choice.removed.values())
+    if not recipe.prune.reconstruct or recipe.prune.epochs or not went:  # in turns it learned to do without by now
         return None
     context.progress.update("reconstructing layers", 0, 1)
     batches = train.batches(JUDGING_BATCH, seed=recipe.seed + 1, augment=recipe.tune.augment)

@@ -24,6 +24,7 @@ from edgeprune.stages.context import Context
 from edgeprune.stages.snapshots import show_epochs, snapshots_of, write_history
 from edgeprune.stages.tune import whole_cycle
 from edgeprune.structure.branches import silence_branches
+from edgeprune.structure.cut import Removed
 from edgeprune.structure.masks import zero_units
 from edgeprune.structure.units import Structure
 from edgeprune.training.gradual import NONE_GONE, Gone, Turn, share_on_the_way, train_in_turns
@@ -60,13 +61,9 @@ class Budget:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model to choose from, with how its units rank and what judges a choice.
-
-    `acting` is what that model computes by now: units and branches that are gone are at zero in it.
-    """
+    """A model to choose from, with how its units rank and what judges a choice."""
 
     model: Model
-    acting: Model
     ranking: Ranking
     judge: Judge
 
@@ -80,14 +77,14 @@ def candidate_of(context: Context, structure: Structure, settings: PruneSection,
     gone stay at zero with every method.
     """
     recipe, train = context.recipe, context.splits.train
-    acting = scored = _without(model, structure, gone)
-    if settings.method == "reprune":
-        scored = _without(model, structure, ({}, gone[1]))
+    units: Removed = {} if settings.method == "reprune" else gone[0]
+    scored = model.with_module(zero_units(model.module, structure, units))
+    silence_branches(scored.module, structure, gone[1])
     context.progress.update(f"ranking units by {settings.method}", 0, 1)
     ranking = rank(scored, structure, settings, train, seed=recipe.seed)
     judge = judge_of(scored, structure, settings, recipe.tune, train, seed=recipe.seed)
     if settings.allocator != "netadapt":
-        return Candidate(model, acting, ranking, judge)
+        return Candidate(model, ranking, judge)
     batches = train.batches(JUDGING_BATCH, seed=recipe.seed, augment=recipe.tune.augment)
     others = list(itertools.islice(batches, len(judge.batches), len(judge.batches) + SHORT_STEPS))
     if not (whole := [batch for batch in others if len(batch[1]) == JUDGING_BATCH]):
@@ -96,14 +93,7 @@ def candidate_of(context: Context, structure: Structure, settings: PruneSection,
             f"{len(train)} training images too few are left beside prune.judging_images = {settings.judging_images}",
             hint="lower prune.judging_images, give more training images, or take prune.allocator = 'judged'",
         )
-    return Candidate(model, acting, ranking, TunedLoss(judge, whole, recipe.tune))
-
-
-def _without(model: Model, structure: Structure, gone: Gone) -> Model:
-    """A copy of a model with these units and branches at zero."""
-    zeroed = model.with_module(zero_units(model.module, structure, gone[0]))
-    silence_branches(zeroed.module, structure, gone[1])
-    return zeroed
+    return Candidate(model, ranking, TunedLoss(judge, whole, recipe.tune))
 
 
 def trained_in_turns(context: Context, settings: PruneSection, budget: Budget, folder: Path) -> tuple[Model, Gone]:
