@@ -11,7 +11,7 @@ from torch import nn
 
 from edgeprune.pipeline import do_stage
 from edgeprune.recipe import parse_recipe
-from edgeprune.runs import create_run
+from edgeprune.runs import STAGES, create_run
 from edgeprune.stages.context import Context
 from edgeprune.stages.prune_record import PruneRecord
 from edgeprune.stages.settle import Reconstruction
@@ -44,8 +44,8 @@ def pruned(folder: Path, images: int) -> tuple[Context, PruneRecord, list[str]]:
     heard = Heard()
     recipe = parse_recipe({**TREE, "prune": {**TREE["prune"], "reconstruct": images}})
     context = Context(create_run(folder, recipe, {}), heard)
-    for stage in ("load", "probe", "prune"):
-        do_stage(context, stage)  # type: ignore[arg-type]
+    for stage in STAGES[: STAGES.index("prune") + 1]:
+        do_stage(context, stage)
     record = PruneRecord.model_validate_json(context.file("prune", "prune.json").read_bytes())
     return context, record, heard.said
 
