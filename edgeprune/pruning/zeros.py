@@ -8,7 +8,7 @@ with the unpruned model's, and what lies between is nearly a straight line.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -27,7 +27,8 @@ from edgeprune.reparam.merge import merge
 from edgeprune.sparsity.rewrite import write_sparse
 from edgeprune.sparsity.rules import check_sparse
 
-LEAST = 0.7  # XNNPACK's kernels want more than two thirds
+LEAST = 0.7  # XNNPACK's kernels want more than two thirds of the weights
+STEP = 0.01  # between shares that are tried where zeros are counted in something else
 MOST = (0.97, 0.95, 0.9, 0.8)  # the first that leaves no layer silent
 SAME = 1e-3  # shares of zeros that are one and the same
 
@@ -56,6 +57,16 @@ class Zeros(BaseModel):
     def best(self) -> ZerosAttempt | None:
         """The attempt that was chosen."""
         return next((attempt for attempt in self.attempts if attempt.zeros == self.zeros), None)
+
+    @property
+    def words(self) -> str:
+        """What the target takes, in one line."""
+        said = f"{self.zeros:.1%} zeros of the 1x1 convolutions' {self.of} for {self.target}"
+        if self.best is None or self.within_tolerance:
+            return said
+        if self.fewest:
+            return f"{said}: {self.best.reached:.3f}x, faster than asked, for fewer do not run sparsely"
+        return f"{said}: {self.best.reached:.3f}x, outside of prune.tolerance, is the nearest in prune.corrections"
 
 
 def masks_of(model: Model, sparse: SparseSection, share: float) -> Masks:
@@ -113,6 +124,8 @@ class ZerosLoop:
         folder: where files may lie that are measured.
         tolerance: around the target, relative.
         corrections: measurements after those of the fewest and the most zeros.
+        known: attempts of an interrupted search, which are not measured again.
+        keep: gets all attempts that are worth knowing (not noisy ones) after each.
     """
 
     def __init__(
@@ -126,12 +139,15 @@ class ZerosLoop:
         original_s: float,
         tolerance: float,
         corrections: int,
+        known: Sequence[ZerosAttempt] = (),
+        keep: Callable[[Sequence[ZerosAttempt]], None] = lambda _: None,
     ) -> None:
         assert sparse.target is not None
         self.model, self.original, self.original_s, self.sparse = model, original, original_s, sparse
         self.probing, self.folder, self.tolerance, self.corrections = probing, folder, tolerance, corrections
         self.target = Target.parse(sparse.target)
         self.goal = latency_share(self.target, original_s)
+        self.known, self.keep = list(known), keep
 
     def run(self) -> Zeros:
         """Returns the zeros whose measured latency is nearest the target.
@@ -151,7 +167,7 @@ class ZerosLoop:
             )
         tried = [most]
         if not self._within(most):
-            tried.append(self._measure(LEAST))
+            tried.append(self._measure(self.fewest(most.zeros)))
         while not any(map(self._within, tried)) and len(tried) < self.corrections + 2:
             share = between(tried, self.goal)
             if share is None:
@@ -167,12 +183,35 @@ class ZerosLoop:
                 return share
         return MOST[-1]  # what stands against that is said when its file is made
 
+    def fewest(self, most: float) -> float:
+        """The fewest zeros that run sparsely; `most` do. XNNPACK counts weights, whatever the recipe counts, so there
+        may have to be more of them than `LEAST`."""
+        low, high = LEAST, most
+        if low >= high or self._runs(low):
+            return min(low, high)
+        while high - low > STEP:
+            share = (low + high) / 2
+            low, high = (low, share) if self._runs(share) else (share, high)
+        return high
+
+    def _runs(self, share: float) -> bool:
+        return check_sparse(self._file(share)).holds
+
+    def _file(self, share: float) -> Path:
+        """The model's sparse file with so many zeros, written once."""
+        dense, file = (self.folder / f"zeros-{share:.6f}{kind}.tflite" for kind in ("-dense", ""))
+        if not file.exists():
+            zeroed = copy.deepcopy(self.model.module)
+            apply_masks(zeroed, masks_of(self.model, self.sparse, share))
+            self.probing.exporter.write(self.model.with_module(merge(zeroed, self.model.example_input())), dense)
+            write_sparse(dense, file)
+        return file
+
     def _measure(self, share: float) -> ZerosAttempt:
-        zeroed = copy.deepcopy(self.model.module)
-        apply_masks(zeroed, masks_of(self.model, self.sparse, share))
-        dense, file = (self.folder / f"zeros-{share:.4f}{kind}.tflite" for kind in ("-dense", ""))
-        self.probing.exporter.write(self.model.with_module(merge(zeroed, self.model.example_input())), dense)
-        write_sparse(dense, file)
+        known = next((attempt for attempt in self.known if abs(attempt.zeros - share) < SAME), None)
+        if known is not None:
+            return known
+        file = self._file(share)
         found = check_sparse(file)
         if not found.holds:
             raise UsageError(
@@ -186,7 +225,11 @@ class ZerosLoop:
             f"{share:.1%} zeros: measured {ratio.ratio:.3f}x ({ratio.low:.3f}-{ratio.high:.3f}, {ratio.quality}), "
             f"target {self.goal:.3f}x"
         )
-        return ZerosAttempt(zeros=share, ratio=ratio, reached=reached)
+        attempt = ZerosAttempt(zeros=share, ratio=ratio, reached=reached)
+        if ratio.quality == "stable":
+            self.known.append(attempt)
+            self.keep(self.known)
+        return attempt
 
     def _within(self, attempt: ZerosAttempt) -> bool:
         return abs(attempt.reached / self.goal - 1) <= self.tolerance
@@ -197,7 +240,6 @@ class ZerosLoop:
         fewest = not within and all(attempt.reached < self.goal for attempt in tried)
         if fewest:
             best = min(tried, key=lambda attempt: attempt.zeros)
-            self.probing.on_message(f"{best.reached:.3f}x is faster than asked: fewer zeros do not run sparsely")
         elif not within and best.ratio.quality != "stable":
             raise DeviceError(
                 f"too noisy to tell how many zeros the target takes ({best.ratio.evidence})",

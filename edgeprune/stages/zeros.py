@@ -5,18 +5,21 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from edgeprune.artifacts.export import MeasuringExporter
 from edgeprune.errors import TargetError
 from edgeprune.pruning.unstructured import Masks
-from edgeprune.pruning.zeros import Zeros, ZerosLoop, counted_zeros, masks_of
+from edgeprune.pruning.zeros import Zeros, ZerosAttempt, ZerosLoop, counted_zeros, masks_of
 from edgeprune.recipe import Target
-from edgeprune.runs import write_atomic
+from edgeprune.runs import settings_hash, write_atomic
 from edgeprune.stages.context import Context
 from edgeprune.stages.probe import probing_of, read_baseline
 from edgeprune.stages.prune_record import PruneRecord
 from edgeprune.stages.snapshots import snapshots_of
 
-FILE = "zeros.json"
+FILE, ATTEMPTS = "zeros.json", "attempts.json"
+_ATTEMPTS = TypeAdapter(tuple[ZerosAttempt, ...])
 
 
 def masks_for(context: Context, folder: Path) -> Masks | None:
@@ -25,14 +28,12 @@ def masks_for(context: Context, folder: Path) -> Masks | None:
     sparse, pruned = context.recipe.sparse, context.model("prune")
     if sparse.target is None:
         return masks_of(pruned, sparse, sparse.zeros) if sparse.zeros else None
-    kept = snapshots_of(context, "tune", "prune") / FILE
+    kept = _search_folder(context) / FILE
     if not kept.exists():
-        found = _find(context, sparse.target)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(kept, found.model_dump_json(indent=1).encode())
+        write_atomic(kept, _find(context, sparse.target).model_dump_json(indent=1).encode())
     found = Zeros.model_validate_json(kept.read_bytes())
     write_atomic(folder / FILE, kept.read_bytes())
-    context.progress.say(f"{found.zeros:.1%} zeros of the 1x1 convolutions' {found.of} for {found.target}")
+    context.progress.say(found.words)
     return masks_of(pruned, sparse, found.zeros)
 
 
@@ -41,6 +42,14 @@ def read_zeros(context: Context) -> Zeros | None:
     if context.recipe.sparse.target is None:
         return None
     return Zeros.model_validate_json(context.file("tune", FILE).read_bytes())
+
+
+def _search_folder(context: Context) -> Path:
+    """Where a search keeps what it has measured: of this device, to this tolerance."""
+    settings = settings_hash(context.recipe, ("prune", "device"))
+    folder = snapshots_of(context, "tune", "prune") / f"zeros-{settings}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _find(context: Context, text: str) -> Zeros:
@@ -55,6 +64,7 @@ def _find(context: Context, text: str) -> Zeros:
             where="sparse.target",
             hint="leave [sparse] out, lower its target, or raise prune.target (1x prunes no channel)",
         )
+    attempts = _search_folder(context) / ATTEMPTS
     with (
         context.lease(),
         MeasuringExporter(recipe.device.runtime) as exporter,
@@ -69,4 +79,6 @@ def _find(context: Context, text: str) -> Zeros:
             original_s=baseline.measurement.median_s,
             tolerance=recipe.prune.tolerance,
             corrections=recipe.prune.corrections,
+            known=_ATTEMPTS.validate_json(attempts.read_bytes()) if attempts.exists() else (),
+            keep=lambda tried: write_atomic(attempts, _ATTEMPTS.dump_json(tuple(tried), indent=1)),
         ).run()

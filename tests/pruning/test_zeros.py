@@ -1,7 +1,12 @@
-"""How many zeros a target takes: counted exactly, and between two measured files."""
+"""How many zeros a target takes: counted exactly, and between two measured files.
+
+Here the device is this machine, which runs every file dense; `tests/lab/test_commands.py` searches on the ARM64 one.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,10 +16,14 @@ from hypothesis import strategies as st
 from torch import nn
 
 import edgeprune
+from edgeprune.artifacts.export import MeasuringExporter
+from edgeprune.devices.local import LocalDevice
 from edgeprune.errors import TargetError, UsageError
 from edgeprune.latency.measurement import Ratio
+from edgeprune.latency.table import LatencyTable
+from edgeprune.pruning.probing import Probing
 from edgeprune.pruning.unstructured import macs_of_weights
-from edgeprune.pruning.zeros import ZerosAttempt, between, counted_zeros, masks_of
+from edgeprune.pruning.zeros import LEAST, STEP, Zeros, ZerosAttempt, ZerosLoop, between, counted_zeros, masks_of
 from edgeprune.recipe import SparseSection
 
 
@@ -81,3 +90,103 @@ def test_between_takes_the_nearest_on_each_side() -> None:
     assert between(tried, 0.1) is None  # the most are too slow
     assert between(tried, 0.9) is None  # the fewest are fast enough
     assert between([attempt(0.9, 0.4), attempt(0.9005, 0.6)], 0.5) is None  # nothing lies between
+
+
+SEPARABLE = Path(__file__).parents[1] / "pipeline" / "separable_net.py"
+
+
+@pytest.fixture
+def probing(tmp_path: Path) -> Iterator[Probing]:
+    with MeasuringExporter("litert") as exporter:
+        yield Probing(
+            device=LocalDevice(tmp_path / "device"),
+            table=LatencyTable(tmp_path / "t.sqlite"),
+            runtime="litert",
+            exporter=exporter,
+            threads=1,
+            protocol="probe",
+            granularity=8,
+            minimum=8,
+        )
+
+
+def separable(*, heavy: float = 1.0) -> edgeprune.Model:
+    """A net that keeps every rule; the weights of its second 1x1 convolution times `heavy`. That has two thirds of the
+    1x1 convolutions' weights and, of an image pooled between, a third of their multiply-accumulates."""
+    torch.manual_seed(0)
+    arguments = {"channels": 3, "width": 8}
+    made = edgeprune.load(f"{SEPARABLE}:net", input_size=(3, 32, 32), arguments=arguments)
+    net = made.module
+    net[6].stride = (2, 2)  # type: ignore[index, assignment]
+    with torch.no_grad():
+        net[8].weight *= heavy  # type: ignore[index, operator]
+    return made
+
+
+def loop_of(
+    made: edgeprune.Model, sparse: SparseSection, probing: Probing, folder: Path, known: Sequence[ZerosAttempt] = ()
+) -> tuple[ZerosLoop, list[int]]:
+    """A search on this machine, and how many attempts it had kept after each that it measured."""
+    original, kept = folder / "original.tflite", list[int]()
+    probing.exporter.write(made, original)
+    loop = ZerosLoop(
+        *(made, original, sparse, probing, folder),
+        original_s=1e-3,
+        tolerance=0.03,
+        corrections=3,
+        known=known,
+        keep=lambda tried: kept.append(len(tried)),
+    )
+    return loop, kept
+
+
+def test_the_fewest_zeros_are_those_of_weights_whatever_is_counted(probing: Probing, tmp_path: Path) -> None:
+    """XNNPACK wants two thirds of the weights. Where those with most multiply-accumulates go first there are less of
+    them than that at the same share, so more have to go."""
+    made = separable(heavy=100)
+    by_weights, _ = loop_of(made, SparseSection(target="0.5x", block=1), probing, tmp_path)
+    assert by_weights.fewest(0.97) == LEAST
+    sparse = SparseSection(target="0.5x", of="macs", block=1)
+    few = sum(int((~mask).sum()) for mask in masks_of(made, sparse, LEAST).values())
+    assert 3 * few < 2 * sum(mask.numel() for mask in masks_of(made, sparse, LEAST).values())
+    (folder := tmp_path / "macs").mkdir()
+    by_macs, _ = loop_of(made, sparse, probing, folder)
+    share = by_macs.fewest(0.97)
+
+    def weights_gone(share: float) -> float:
+        masks = masks_of(made, sparse, share).values()
+        return sum(int((~mask).sum()) for mask in masks) / sum(mask.numel() for mask in masks)
+
+    assert weights_gone(share - STEP) <= 2 / 3 < weights_gone(share)
+
+
+def attempts_on_a_line() -> list[ZerosAttempt]:
+    return [attempt(0.97, 0.2), attempt(0.7, 0.8), attempt(0.835, 0.5)]
+
+
+def test_an_interrupted_search_measures_nothing_twice(probing: Probing, tmp_path: Path) -> None:
+    """All three files were measured before: this machine, which would take each for as slow as the original, is not
+    asked."""
+    sparse = SparseSection(target="0.5x", block=1)
+    loop, kept = loop_of(separable(), sparse, probing, tmp_path, attempts_on_a_line())
+    found = loop.run()
+    assert found.zeros == pytest.approx(0.835)
+    assert found.within_tolerance
+    assert kept == []
+
+
+def test_what_is_measured_is_kept_at_once(probing: Probing, tmp_path: Path) -> None:
+    """This machine runs the file dense, so it is refused; the measurement is kept all the same, unless it was noisy."""
+    loop, kept = loop_of(separable(), SparseSection(target="0.01x", block=1), probing, tmp_path)
+    with pytest.raises(TargetError, match="faster than anything zeros reach") as raised:
+        loop.run()
+    assert kept == ([1] if "(stable)" in raised.value.what else [])
+
+
+def test_a_target_that_was_missed_is_told_with_what_was_reached() -> None:
+    missed = Zeros(target="0.5x", zeros=0.8, of="weights", attempts=(attempt(0.8, 0.56),), within_tolerance=False)
+    assert missed.words.endswith("for 0.5x: 0.560x, outside of prune.tolerance, is the nearest in prune.corrections")
+    fast = missed.model_copy(update={"fewest": True})
+    assert "faster than asked" in fast.words
+    met = missed.model_copy(update={"within_tolerance": True})
+    assert met.words == "80.0% zeros of the 1x1 convolutions' weights for 0.5x"
