@@ -15,6 +15,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from edgeprune.errors import TargetError
 from edgeprune.latency.table import LatencyTable
 from edgeprune.pruning.baseline import measure_original, probe_layers
 from edgeprune.pruning.magnitude import score_magnitude
+from edgeprune.pruning.methods import Candidate
 from edgeprune.pruning.probing import Probing
 from edgeprune.pruning.prune import LatencyLoop, Pruned
 from edgeprune.pruning.ranking import ByScore
@@ -80,21 +82,15 @@ def of_model(name: str, folder: Path) -> list[dict[str, Any]]:
             )
             baseline = measure_original(model, Path(scratch), probing)
             predictor = probe_layers(model, baseline, probing)
-            ranks = ByScore(score_magnitude(model.module, baseline.structure))
-            judge: Any = MadeUpLoss(baseline.structure.sizes)
+            structure = replace(baseline.structure, layers=predictor.layers)
+            ranks = ByScore(score_magnitude(model.module, structure))
+            judge: Any = MadeUpLoss(structure.sizes)
             for target, file in files.items():
                 if not file.exists():
                     settings = PruneSection(target=target, tolerance=TOLERANCE, corrections=CORRECTIONS, branches=False)
+                    candidate = Candidate(model, structure, ranks, judge, settings, GRANULARITY)
                     loop = LatencyLoop(
-                        model,
-                        baseline,
-                        predictor,
-                        ranks,
-                        judge,
-                        settings,
-                        probing,
-                        Path(scratch),
-                        on_progress=lambda _: None,
+                        candidate, baseline, predictor, probing, Path(scratch), on_progress=lambda _: None
                     )
                     wanted = float(target.removesuffix("x"))
                     try:

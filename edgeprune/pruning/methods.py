@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
-
-from torch import nn
 
 from edgeprune.data.split import Split
 from edgeprune.latency.cost import CostModel
@@ -53,49 +52,47 @@ def judge_of(
     return AdaptedLoss(model.module, structure, judged, precision=tuning.precision)
 
 
-def allocator_of(
-    module: nn.Module,
-    structure: Structure,
-    ranking: Ranking,
-    judge: Judge,
-    costs: CostModel,
-    settings: PruneSection,
-    *,
-    multiple: int,
-    on_step: Callable[[float], None] | None = None,
-) -> Chooser:
-    """The allocator that the recipe asks for.
+@dataclass(frozen=True)
+class Candidate:
+    """A model to choose from: how its units rank, what judges a choice, and what the recipe asks for."""
 
-    Args:
-        module: the model that `structure` was found in.
-        multiple: of the kept widths.
+    model: Model
+    structure: Structure  # of the model
+    ranking: Ranking
+    judge: Judge
+    settings: PruneSection  # with a method: `auto` is settled
+    multiple: int  # of the kept widths
 
-    Raises:
-        ModelError: it goes by the scales of batch norms, and the model has none that tell layers apart.
-    """
-    drops = settings.allocator in DROPPING
-    limits = Limits(multiple, settings.minimum_width, bool(settings.branches) and drops, settings.gates and drops)
-    match settings.allocator:
-        case "judged":
-            return Allocator(structure, ranking, costs, judge, limits, on_step=on_step)
-        case "additive":
-            return AdditiveAllocator(structure, ranking, costs, judge, limits)
-        case "knapsack":
-            value = SummedScores(_scores(ranking, settings))
-            return AdditiveAllocator(structure, ranking, costs, judge, limits, value=value)
-        case "netadapt":
-            return NetAdapt(structure, ranking, costs, judge, limits, on_step=on_step)
-    return RuleAllocator(structure, ranking, costs, judge, limits, _rule(module, structure, ranking, settings))
+    def allocator(self, costs: CostModel, on_step: Callable[[float], None] | None = None) -> Chooser:
+        """The allocator that the recipe asks for; `on_step` is told the cost that is left as it goes on.
 
+        Raises:
+            ModelError: it goes by the scales of batch norms, and the model has none that tell layers apart.
+        """
+        settings = self.settings
+        drops = settings.allocator in DROPPING
+        branches, gates = bool(settings.branches) and drops, settings.gates and drops
+        limits = Limits(self.multiple, settings.minimum_width, branches, gates)
+        asked = self.structure, self.ranking, costs, self.judge, limits
+        match settings.allocator:
+            case "judged":
+                return Allocator(*asked, on_step=on_step)
+            case "additive":
+                return AdditiveAllocator(*asked)
+            case "knapsack":
+                return AdditiveAllocator(*asked, value=SummedScores(self._scores))
+            case "netadapt":
+                return NetAdapt(*asked, on_step=on_step)
+        return RuleAllocator(*asked, self._rule())
 
-def _rule(module: nn.Module, structure: Structure, ranking: Ranking, settings: PruneSection) -> Rule:
-    if settings.allocator == "uniform":
-        return Uniform(structure.sizes)
-    if settings.allocator == "global":
-        return GlobalThreshold(_scores(ranking, settings))
-    return telling_scales(module, structure)
+    def _rule(self) -> Rule:
+        if self.settings.allocator == "uniform":
+            return Uniform(self.structure.sizes)
+        if self.settings.allocator == "global":
+            return GlobalThreshold(self._scores)
+        return telling_scales(self.model.module, self.structure)
 
-
-def _scores(ranking: Ranking, settings: PruneSection) -> Scores:
-    assert isinstance(ranking, ByScore), f"{settings.method} gives no scores"  # the recipe refuses that
-    return ranking.scores
+    @property
+    def _scores(self) -> Scores:
+        assert isinstance(self.ranking, ByScore), f"{self.settings.method} gives no scores"  # the recipe refuses that
+        return self.ranking.scores

@@ -13,14 +13,13 @@ from edgeprune.latency.cost import CostModel, total
 from edgeprune.latency.measurement import Ratio
 from edgeprune.latency.predictor import Predictor
 from edgeprune.models.spec import Model
-from edgeprune.pruning.allocate import Choice, Judge
+from edgeprune.pruning.allocate import Choice
 from edgeprune.pruning.baseline import Baseline
 from edgeprune.pruning.binding import Binding, binding
-from edgeprune.pruning.methods import allocator_of
+from edgeprune.pruning.methods import Candidate
 from edgeprune.pruning.probing import Probing
-from edgeprune.pruning.ranking import Ranking
 from edgeprune.pruning.target import latency_share
-from edgeprune.recipe import PruneSection, Target
+from edgeprune.recipe import Target
 from edgeprune.reparam.merge import merge
 from edgeprune.structure.plan import Plan
 from edgeprune.structure.surgery import make_plan, remove_branches, remove_units
@@ -54,43 +53,28 @@ class Pruned:
 
 
 def prune_counted(
-    model: Model,
-    structure: Structure,
-    ranking: Ranking,
-    judge: Judge,
-    settings: PruneSection,
+    candidate: Candidate,
     costs: CostModel,
     budget: float,
     *,
-    multiple: int,
     on_progress: Callable[[float], None] | None = None,
 ) -> Pruned:
     """Prune to a budget of MACs, parameters or bytes: these are counted, so the first choice is the answer.
 
     `on_progress` is told the share of the cost that is left as the allocator goes on.
     """
-    now = total(structure.layers, structure.sizes, costs)
+    now = total(candidate.structure.layers, candidate.structure.sizes, costs)
 
     def step(cost: float) -> None:
         if on_progress is not None:
             on_progress(cost / now)
 
-    allocator = allocator_of(model.module, structure, ranking, judge, costs, settings, multiple=multiple, on_step=step)
+    allocator = candidate.allocator(costs, step)
     choice = allocator.within(budget)
-    return _pruned(model, structure, choice, binding(allocator, choice, lambda cost: cost / now))
+    return _pruned(candidate, choice, binding(allocator, choice, lambda cost: cost / now))
 
 
-def prune_predicted(
-    model: Model,
-    structure: Structure,
-    predictor: Predictor,
-    ranking: Ranking,
-    judge: Judge,
-    settings: PruneSection,
-    *,
-    multiple: int,
-    on_progress: Callable[[float], None],
-) -> Pruned:
+def prune_predicted(candidate: Candidate, predictor: Predictor, *, on_progress: Callable[[float], None]) -> Pruned:
     """Prune to a latency that is predicted and never measured: the first choice is the answer, true or not.
 
     Raises:
@@ -100,61 +84,44 @@ def prune_predicted(
     def share_of(cost: float) -> float:
         return predictor.whole(cost) / predictor.unpruned_s
 
-    structure = replace(structure, layers=predictor.layers)
-    goal = latency_share(Target.parse(settings.target), predictor.unpruned_s)
-    allocator = allocator_of(
-        model.module,
-        structure,
-        ranking,
-        judge,
-        predictor.costs,
-        settings,
-        multiple=multiple,
-        on_step=lambda cost: on_progress(share_of(cost)),
-    )
+    target = candidate.settings.target
+    goal = latency_share(Target.parse(target), predictor.unpruned_s)
+    allocator = candidate.allocator(predictor.costs, lambda cost: on_progress(share_of(cost)))
     fastest = share_of(allocator.smallest().cost)
     if goal < fastest:
         raise TargetError(
-            f"the target {settings.target} is faster than anything reachable: the smallest widths are predicted to "
+            f"the target {target} is faster than anything reachable: the smallest widths are predicted to "
             f"take {fastest * predictor.unpruned_s * 1e3:.3f} ms ({fastest:.3f}x)",
             hint="raise the target, or lower prune.minimum_width, or take patterns out of prune.keep",
         )
     choice = allocator.within(predictor.budget(goal * predictor.unpruned_s))
-    return _pruned(model, structure, choice, binding(allocator, choice, share_of))
+    return _pruned(candidate, choice, binding(allocator, choice, share_of))
 
 
 class LatencyLoop:
-    """Prunes to a latency measured on a device: predict from the table, measure, correct, repeat."""
+    """Prunes to a latency measured on a device: predict from the table, measure, correct, repeat.
+
+    Args:
+        candidate: its structure has the layers that `predictor` knows.
+        folder: where files may lie that are measured.
+    """
 
     def __init__(
         self,
-        model: Model,
+        candidate: Candidate,
         baseline: Baseline,
         predictor: Predictor,
-        ranking: Ranking,
-        judge: Judge,
-        settings: PruneSection,
         probing: Probing,
         folder: Path,
         *,
         on_progress: Callable[[float], None],
     ) -> None:
-        self.model, self.baseline, self.settings = model, baseline, settings
+        self.candidate, self.settings, self.baseline = candidate, candidate.settings, baseline
         self.probing, self.folder, self.say = probing, folder, probing.on_message
-        self.structure = replace(baseline.structure, layers=predictor.layers)
         self.predictor, self.original_s = predictor, baseline.measurement.median_s
-        self.target = Target.parse(settings.target)
+        self.target = Target.parse(self.settings.target)
         self.goal = latency_share(self.target, self.original_s)
-        self.allocator = allocator_of(
-            model.module,
-            self.structure,
-            ranking,
-            judge,
-            predictor.costs,
-            settings,
-            multiple=probing.granularity,
-            on_step=lambda cost: on_progress(self._share(cost)),
-        )
+        self.allocator = candidate.allocator(predictor.costs, lambda cost: on_progress(self._share(cost)))
 
     def run(self) -> Pruned:
         """Returns the pruned model whose measured latency is nearest the target.
@@ -198,10 +165,10 @@ class LatencyLoop:
         return self.predictor.whole(cost) / self.predictor.unpruned_s
 
     def _measure(self, choice: Choice, number: int) -> Attempt:
-        pruned = _apply(self.model.module, self.structure, choice)
-        merged = merge(pruned, self.model.example_input())
+        model = self.candidate.model
+        merged = merge(_apply(self.candidate, choice), model.example_input())
         file = self.folder / f"attempt-{number}{self.baseline.file.suffix}"
-        self.probing.exporter.write(self.model.with_module(merged), file)
+        self.probing.exporter.write(model.with_module(merged), file)
         ratio = self.probing.ratio(file, self.baseline.file)
         reached = ratio.ratio if self.target.unit == "x" else ratio.numerator.median_s / self.original_s
         within = abs(reached / self.goal - 1) <= self.settings.tolerance
@@ -253,7 +220,7 @@ class LatencyLoop:
         elif not attempt.within_tolerance:
             self.say(f"the target is missed: {attempt.reached_share:.3f}x is the nearest of {len(tried)} measured")
         binds = binding(self.allocator, choice, self._share)
-        return _pruned(self.model, self.structure, choice, binds, tuple(a for _, a in tried), attempt)
+        return _pruned(self.candidate, choice, binds, tuple(a for _, a in tried), attempt)
 
 
 def same(a: Choice, b: Choice) -> bool:
@@ -278,17 +245,18 @@ def nearest(
 
 
 def _pruned(
-    model: Model,
-    structure: Structure,
+    candidate: Candidate,
     choice: Choice,
     binds: Binding,
     attempts: tuple[Attempt, ...] = (),
     best: Attempt | None = None,
 ) -> Pruned:
+    model, structure = candidate.model, candidate.structure
     plan = make_plan(model.spec.source, model.module, structure, choice.removed, choice.branches)
-    module = _apply(model.module, structure, choice)
-    return Pruned(model.with_module(module), plan, structure, choice, binds, attempts, best)
+    return Pruned(model.with_module(_apply(candidate, choice)), plan, structure, choice, binds, attempts, best)
 
 
-def _apply(module: nn.Module, structure: Structure, choice: Choice) -> nn.Module:
-    return remove_branches(remove_units(module, structure, choice.removed), structure, choice.branches)
+def _apply(candidate: Candidate, choice: Choice) -> nn.Module:
+    structure = candidate.structure
+    narrow = remove_units(candidate.model.module, structure, choice.removed)
+    return remove_branches(narrow, structure, choice.branches)

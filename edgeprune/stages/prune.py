@@ -13,8 +13,8 @@ from edgeprune.latency.cost import CostModel, MacsCost, total
 from edgeprune.latency.predictor import Prediction, Predictor
 from edgeprune.latency.typical import Typical
 from edgeprune.models.checkpoint import save_state
-from edgeprune.models.spec import Model
 from edgeprune.pruning.baseline import probe_layers
+from edgeprune.pruning.methods import Candidate
 from edgeprune.pruning.prune import LatencyLoop, Pruned, prune_counted, prune_predicted
 from edgeprune.pruning.target import check_counted, counted_cost, latency_share
 from edgeprune.recipe import PruneSection, Target
@@ -24,19 +24,17 @@ from edgeprune.stages.probe import channel_multiple, measurement_of, probing_of,
 from edgeprune.stages.prune_record import record_of
 from edgeprune.stages.settle import settle
 from edgeprune.stages.trials import pick_method
-from edgeprune.stages.turns import Budget, Candidate, candidate_of, trained_in_turns
+from edgeprune.stages.turns import Budget, candidate_of, trained_in_turns
 from edgeprune.structure.units import Structure
 from edgeprune.training.gradual import NONE_GONE
 
 
 @dataclass(frozen=True)
 class _Done:
-    """What came of a target: the pruned model, the one it was chosen from, the settings with a method, and what
-    predicted its latency."""
+    """What came of a target: the pruned model, what it was chosen from, and what predicted its latency."""
 
     pruned: Pruned
-    whole: Model
-    settings: PruneSection
+    candidate: Candidate
     predictor: Predictor | None = None
 
 
@@ -50,11 +48,11 @@ def prune_stage(context: Context, folder: Path) -> dict[str, Any]:
         done = _to_latency(context, folder)
     pruned = done.pruned
     context.progress.say(f"what binds: {pruned.binding.words}")
-    reconstruction = settle(context, pruned.model.module, done.whole, pruned.structure, pruned.choice)
+    reconstruction = settle(context, pruned.model.module, done.candidate.model, pruned.structure, pruned.choice)
     if reconstruction is not None:
         context.progress.say(reconstruction.words)
     original_s = measurement_of(context).median_s
-    record = record_of(pruned, done.predictor, done.settings, reconstruction, original_s=original_s)
+    record = record_of(pruned, done.predictor, done.candidate.settings, reconstruction, original_s=original_s)
     if record.predicted is not None:
         context.progress.say(_said(record.predicted))
     write_atomic(folder / "plan.json", pruned.plan.model_dump_json(indent=1).encode())
@@ -95,20 +93,10 @@ def _to_latency(context: Context, folder: Path) -> _Done:
         with context.lease():
             predictor = probe_layers(context.model("load"), baseline, probing)  # the table may be another by now
         budget = _latency_budget(baseline.structure, predictor, goal, probing.granularity, settings.tolerance)
-        settings, now = _candidate(context, settings, budget, folder)
+        candidate = _candidate(context, settings, budget, folder)
         with context.lease():
-            loop = LatencyLoop(
-                now.model,
-                baseline,
-                predictor,
-                now.ranking,
-                now.judge,
-                settings,
-                probing,
-                Path(scratch),
-                on_progress=_steps(context),
-            )
-            return _Done(loop.run(), now.model, settings, predictor)
+            loop = LatencyLoop(candidate, baseline, predictor, probing, Path(scratch), on_progress=_steps(context))
+            return _Done(loop.run(), candidate, predictor)
 
 
 def _to_prediction(context: Context, typical: Typical, folder: Path) -> _Done:
@@ -116,18 +104,8 @@ def _to_prediction(context: Context, typical: Typical, folder: Path) -> _Done:
     predictor, _ = typical.predictor(structure.layers, structure.sizes, runtime=device.runtime, threads=device.threads)
     goal = latency_share(Target.parse(settings.target), predictor.unpruned_s)
     multiple = channel_multiple(context)
-    settings, now = _candidate(context, settings, _latency_budget(structure, predictor, goal, multiple), folder)
-    pruned = prune_predicted(
-        now.model,
-        structure,
-        predictor,
-        now.ranking,
-        now.judge,
-        settings,
-        multiple=multiple,
-        on_progress=_steps(context),
-    )
-    return _Done(pruned, now.model, settings, predictor)
+    candidate = _candidate(context, settings, _latency_budget(structure, predictor, goal, multiple), folder)
+    return _Done(prune_predicted(candidate, predictor, on_progress=_steps(context)), candidate, predictor)
 
 
 def _said(predicted: Prediction) -> str:
@@ -148,19 +126,8 @@ def _to_count(context: Context, folder: Path) -> _Done:
         whole = total(structure.layers, structure.sizes, costs)
         check_counted(settings.target, wanted, whole)
     budget = Budget(structure, costs, lambda share: share * whole, wanted / whole, multiple)
-    settings, now = _candidate(context, settings, budget, folder)
-    pruned = prune_counted(
-        now.model,
-        structure,
-        now.ranking,
-        now.judge,
-        settings,
-        costs,
-        wanted,
-        multiple=multiple,
-        on_progress=_steps(context),
-    )
-    return _Done(pruned, now.model, settings)
+    candidate = _candidate(context, settings, budget, folder)
+    return _Done(prune_counted(candidate, costs, wanted, on_progress=_steps(context)), candidate)
 
 
 def _latency_budget(
@@ -176,15 +143,13 @@ def _latency_budget(
     )
 
 
-def _candidate(
-    context: Context, settings: PruneSection, budget: Budget, folder: Path
-) -> tuple[PruneSection, Candidate]:
-    """The settings with a method (that of the recipe, or the one that does best in trials, which are written down), and
-    the model to choose from: as it was loaded, or trained by now where the recipe trains while it prunes."""
+def _candidate(context: Context, settings: PruneSection, budget: Budget, folder: Path) -> Candidate:
+    """What to choose from: the model as it was loaded, or trained by now where the recipe trains while it prunes; by
+    the method of the recipe, or the one that does best in trials, which are written down."""
     if settings.method == "auto":
         settings, trials = pick_method(context, settings, budget)
         write_atomic(folder / "trials.json", trials.model_dump_json(indent=1).encode())
     model, gone = context.model("load"), NONE_GONE
     if settings.epochs:
         model, gone = trained_in_turns(context, settings, budget, folder)
-    return settings, candidate_of(context, budget.structure, settings, model, gone)
+    return candidate_of(context, budget, settings, model, gone)

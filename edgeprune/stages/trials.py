@@ -16,7 +16,6 @@ from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from edgeprune.errors import RecipeError, TargetError, TrainingDiverged, UsageError
-from edgeprune.pruning.methods import allocator_of
 from edgeprune.recipe import AllocatorName, Method, PruneSection
 from edgeprune.runs import write_atomic
 from edgeprune.stages.context import Context
@@ -129,11 +128,8 @@ def _choices(context: Context, settings: PruneSection, budget: Budget) -> tuple[
     for arm in ARMS:
         own = settings.model_copy(update={"method": arm.method, "allocator": arm.allocator})
         try:
-            now = candidate_of(context, structure, own, model, NONE_GONE)
-            allocator = allocator_of(
-                model.module, structure, now.ranking, now.judge, budget.costs, own, multiple=budget.multiple
-            )
-            choice = budget.choice(allocator, budget.goal)
+            candidate = candidate_of(context, budget, own, model, NONE_GONE)
+            choice = budget.choice(candidate.allocator(budget.costs), budget.goal)
         except UsageError as error:
             left_out[str(arm)] = error.what
             context.progress.say(f"not tried: {arm}: {error.what}")

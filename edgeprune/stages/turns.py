@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,9 @@ from torch import nn
 from edgeprune.errors import DataError, TargetError
 from edgeprune.latency.cost import CostModel
 from edgeprune.models.spec import Model
-from edgeprune.pruning.allocate import Choice, Judge
+from edgeprune.pruning.allocate import Choice
 from edgeprune.pruning.binding import Chooser
-from edgeprune.pruning.methods import JUDGING_BATCH, allocator_of, judge_of, rank
-from edgeprune.pruning.ranking import Ranking
+from edgeprune.pruning.methods import JUDGING_BATCH, Candidate, judge_of, rank
 from edgeprune.pruning.regrowth import regrow, regrowth_share
 from edgeprune.pruning.scales import batch_norm_scales
 from edgeprune.recipe import PruneSection
@@ -59,16 +58,7 @@ class Budget:
             return smallest
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A model to choose from, with how its units rank and what judges a choice."""
-
-    model: Model
-    ranking: Ranking
-    judge: Judge
-
-
-def candidate_of(context: Context, structure: Structure, settings: PruneSection, model: Model, gone: Gone) -> Candidate:
+def candidate_of(context: Context, budget: Budget, settings: PruneSection, model: Model, gone: Gone) -> Candidate:
     """Rank and judge a model some of whose units are gone by now.
 
     Scores and losses are taken with these units and branches at zero, so they go first again: nothing else tells what
@@ -76,15 +66,16 @@ def candidate_of(context: Context, structure: Structure, settings: PruneSection,
     these units as they last were, too, so that one that comes back is judged by what it would do. Branches that are
     gone stay at zero with every method.
     """
-    recipe, train = context.recipe, context.splits.train
+    recipe, train, structure = context.recipe, context.splits.train, budget.structure
     units: Removed = {} if settings.method == "reprune" else gone[0]
     scored = model.with_module(zero_units(model.module, structure, units))
     silence_branches(scored.module, structure, gone[1])
     context.progress.update(f"ranking units by {settings.method}", 0, 1)
     ranking = rank(scored, structure, settings, train, seed=recipe.seed)
     judge = judge_of(scored, structure, settings, recipe.tune, train, seed=recipe.seed)
+    candidate = Candidate(model, structure, ranking, judge, settings, budget.multiple)
     if settings.allocator != "netadapt":
-        return Candidate(model, ranking, judge)
+        return candidate
     batches = train.batches(JUDGING_BATCH, seed=recipe.seed, augment=recipe.tune.augment)
     others = list(itertools.islice(batches, len(judge.batches), len(judge.batches) + SHORT_STEPS))
     if not (whole := [batch for batch in others if len(batch[1]) == JUDGING_BATCH]):
@@ -93,7 +84,7 @@ def candidate_of(context: Context, structure: Structure, settings: PruneSection,
             f"{len(train)} training images too few are left beside prune.judging_images = {settings.judging_images}",
             hint="lower prune.judging_images, give more training images, or take prune.allocator = 'judged'",
         )
-    return Candidate(model, ranking, TunedLoss(judge, whole, recipe.tune))
+    return replace(candidate, judge=TunedLoss(judge, whole, recipe.tune))
 
 
 def trained_in_turns(context: Context, settings: PruneSection, budget: Budget, folder: Path) -> tuple[Model, Gone]:
@@ -105,12 +96,9 @@ def trained_in_turns(context: Context, settings: PruneSection, budget: Budget, f
         if turn.number == 1 and settings.allocator == "scales" and not batch_norm_scales(whole, structure).tell:
             context.progress.say("turn 1: the scales of batch norms are equal in each layer yet, so nothing is out")
             return NONE_GONE
-        now = candidate_of(context, structure, settings, model.with_module(whole), gone)
-        allocator = allocator_of(
-            whole, structure, now.ranking, now.judge, budget.costs, settings, multiple=budget.multiple
-        )
+        candidate = candidate_of(context, budget, settings, model.with_module(whole), gone)
         share = budget.goal if settings.regrow else share_on_the_way(budget.goal, turn.goal_progress)
-        choice = budget.choice(allocator, share)
+        choice = budget.choice(candidate.allocator(budget.costs), share)
         removed = dict(choice.removed)
         if settings.regrow:
             back = regrowth_share(settings.regrow, turn.progress)
