@@ -22,6 +22,7 @@ from edgeprune.data.split import Splits
 from edgeprune.devices.discovery import open_device
 from edgeprune.latency.cost import MacsCost, total
 from edgeprune.latency.protocol import measure_ratio
+from edgeprune.models.checkpoint import to_bytes
 from edgeprune.models.load import load_from
 from edgeprune.models.spec import Model
 from edgeprune.recipe import Recipe
@@ -98,21 +99,24 @@ class Peer:
 
 
 class RememberedTeacher(nn.Module):
-    """The unpruned net's answers, kept by batch: all peers see the same batches, so only the first one has to ask."""
+    """The unpruned net's answers, kept by its weights and the batch: all peers see the same batches, so only the first
+    one has to ask."""
 
     def __init__(self, module: nn.Module, file: Path) -> None:
         super().__init__()
         self.module, self.file = copy.deepcopy(module).eval(), file
+        self.weights = hashlib.sha256(to_bytes(module.state_dict())).digest()
         self.answers = load_file(file) if file.exists() else {}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> RememberedTeacher:
         return self  # the loop trains with copies; the answers are shared
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        key = hashlib.sha256(images.permute(0, 2, 3, 1).contiguous().numpy().tobytes()).hexdigest()
+        pixels = images.permute(0, 2, 3, 1).contiguous().cpu().numpy().tobytes()
+        key = hashlib.sha256(self.weights + pixels).hexdigest()
         if key not in self.answers:
-            self.answers[key] = self.module(images).float()
-        return self.answers[key]
+            self.answers[key] = self.module(images).float().cpu()
+        return self.answers[key].to(images.device)
 
     def save(self) -> None:
         part = self.file.with_suffix(f".part{os.getpid()}")  # another method may save its own at this moment

@@ -281,6 +281,17 @@ class Recipe(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _zeros_take_more_than_channels(self) -> Recipe:
+        if self.sparse.target is not None:
+            zeros, channels = Target.parse(self.sparse.target), Target.parse(self.prune.target)
+            if zeros.unit == channels.unit and zeros.value >= channels.value:
+                raise ValueError(
+                    f"channels go first, to `prune.target` {channels}, and zeros have nothing left to do for "
+                    f"`sparse.target` {zeros}: give them less than that (prune.target = '1x' prunes no channel)"
+                )
+        return self
+
     @property
     def latency_target(self) -> Target | None:
         """What the judged file's latency is held to: the target of zeros, where it is one, else that of pruning."""
@@ -321,8 +332,11 @@ def parse_recipe(tree: Mapping[str, Any], *, text: str = "", where: str = "recip
             nearest = _nearest(location)
             hint = f"did you mean `{nearest}`?" if nearest else f"known keys: {', '.join(_keys(location[:-1]))}"
             raise RecipeError(f"unknown key `{key}`", where=spot, hint=hint) from error
-        hint = f"got {first['input']!r}" if first["type"] != "missing" else "add it"
-        raise RecipeError(f"`{key}`: {first['msg']}", where=spot, hint=hint) from error
+        what = first["msg"].removeprefix("Value error, ")  # how pydantic begins what a validator of ours says
+        got = None if isinstance(first["input"], Mapping) else f"got {first['input']!r}"
+        raise RecipeError(
+            f"`{key}`: {what}" if key else what, where=spot, hint="add it" if first["type"] == "missing" else got
+        ) from error
 
 
 def resolve_paths(recipe: Recipe, folder: Path) -> Recipe:

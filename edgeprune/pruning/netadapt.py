@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from edgeprune.errors import TargetError
+from edgeprune.errors import TargetError, TrainingDiverged
 from edgeprune.latency.cost import CostModel, total
 from edgeprune.pruning.allocate import Choice, Judge, Limits, allowed_widths
 from edgeprune.pruning.ranking import Ranking, gone_of
@@ -61,6 +61,7 @@ class NetAdapt:
 
         Raises:
             TargetError: even the smallest model allowed costs more than the budget.
+            TrainingDiverged: all that a step proposes loses more than numbers tell.
         """
         while self._path[-1].cost > budget:
             here, number = self._path[-1], len(self._path) - 1
@@ -94,7 +95,14 @@ class NetAdapt:
                 hint="raise the target, or lower prune.minimum_width or prune.granularity",
             )
         reaching = [stop for stop in proposals if stop.cost <= goal] or proposals
-        return min(reaching, key=self._loss)
+        best = min(reaching, key=self._loss)
+        if not math.isfinite(self._loss(best)):
+            raise TrainingDiverged(
+                "NetAdapt's short trainings diverge: no proposal's loss is a number",
+                where=f"at {best.cost / self._path[0].cost:.2f}x",
+                hint="lower tune.lr, of which the short trainings take a part, or take prune.allocator = 'judged'",
+            )
+        return best
 
     def _loss(self, stop: _Stop) -> float:
         """As judged, once for each model; infinite where it answers no numbers."""

@@ -11,15 +11,14 @@ channels that are gone: a layer behind a residual branch that went learns what t
 After He et al., "Channel pruning for accelerating very deep neural networks" (ICCV 2017, arXiv 1707.06168, section
 3.1), who solve for W' itself against a layer's answers, as AMC does before it judges (arXiv 1802.03494). A map of the
 inputs needs no patches, is one small system a layer, and is pulled to what was there (lambda) where samples are few.
-Both passes are single: the samples of all layers are taken in one run of the unpruned model, and the pruned one is
-solved layer after layer within one run, its batch norms taking the statistics of these images.
+The pruned model is solved layer after layer within one run, its batch norms taking the statistics of these images; the
+unpruned one runs as often as the samples of the next layers fill `AT_ONCE`, mostly once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -31,16 +30,9 @@ from edgeprune.structure.graph import evaluating
 from edgeprune.structure.units import Indices, Structure
 
 POSITIONS = 64  # of an image, sampled for each layer
+WIDEST = 4096  # channels: a layer's system is dense, in float64
+AT_ONCE = 2**30  # bytes of the largest value within the model, and of the samples that are held
 _NONE: Indices = np.empty(0, dtype=np.int64)
-
-
-@dataclass(frozen=True)
-class _Inputs:
-    """What a layer of the unpruned model got: (samples, channels), at these positions of each image."""
-
-    samples: Tensor
-    positions: Tensor  # (images, POSITIONS), into the positions of an image in a row
-    many: int  # positions of an image
 
 
 def reconstruct(
@@ -49,44 +41,63 @@ def reconstruct(
     """Set the weights of the layers that stay, and the statistics of batch norms, from some images; in place.
 
     Left as they are: convolutions in groups, layers that are called more than once or whose weight is shared or
-    computed, and those that get images of another size.
+    computed, those of more than `WIDEST` channels, and those that get images of another size.
 
     Args:
         pruned: the model without some units and branches.
         whole: the unpruned model it was cut from; it stays as it is.
         structure: what `find_structure` found in `whole`.
         removed: group id -> unit numbers that are gone in `pruned`.
-        images: (N, C, H, W). All go through the model at once, for batch norms to see them together.
+        images: (N, C, H, W). All go through the model at once, for batch norms to see them together: as many as
+            `images_at_once` says at most.
 
     Returns:
         the names of the layers that were set.
     """
     there, kept = _layers(whole, structure), dict(_layers(pruned, structure))
-    layers = {name: layer for name, layer in there.items() if name in kept}
+    unpruned = _Unpruned(whole, {name: layer for name, layer in there.items() if name in kept}, images, seed)
     gone = gone_indices(whole, structure, removed)
-    inputs, normed = _inputs(whole, layers, images, torch.Generator().manual_seed(seed))
     done: list[str] = []
 
     def solve(name: str, image: Tensor) -> None:
-        weight, layer = layers[name].weight, kept[name]
+        weight, layer = there[name].weight, kept[name]
         rows, columns = (
             torch.from_numpy(np.setdiff1d(np.arange(weight.shape[dim]), gone.get((f"{name}.weight", dim), _NONE)))
             for dim in (0, 1)
         )
-        was = inputs[name]
-        if (len(rows), len(columns)) != layer.weight.shape[:2] or _positions(layer, image)[1] != was.many:
+        if (len(rows), len(columns)) != layer.weight.shape[:2] or _positions(layer, image) != unpruned.many[name]:
             return
-        centred = layer.bias is not None or name in normed
-        found, shift = linear_map(was.samples, _sampled(layer, image, was.positions), columns, centred=centred)
+        samples, positions = unpruned.inputs(name)
+        centred = layer.bias is not None or name in unpruned.normed
+        found, shift = linear_map(samples, _sampled(layer, image, positions), columns, centred=centred)
         filters = weight.detach().double()[rows]
         layer.weight.data.copy_(torch.einsum("oc...,ck->ok...", filters, found))
         if layer.bias is not None:
             layer.bias.data.add_((filters.flatten(2).sum(2) if filters.ndim > 2 else filters) @ shift)
         done.append(name)
 
-    with _adapting(pruned), _asked_first(kept, solve, only=inputs), torch.no_grad():
+    with _adapting(pruned), _asked_first({name: kept[name] for name in unpruned.many}, solve), torch.no_grad():
         pruned(images)
     return tuple(done)
+
+
+def images_at_once(module: nn.Module, image: Tensor) -> int:
+    """How many images, of the shape of `image`, (1, C, H, W), may go through a model together: its largest value then
+    takes `AT_ONCE` bytes, and a few like it are held at a time."""
+    sizes = [image.numel() * image.element_size()]
+
+    def weigh(_: nn.Module, __: object, answer: object) -> None:
+        if isinstance(answer, Tensor):
+            sizes.append(answer.numel() * answer.element_size())
+
+    handles = [part.register_forward_hook(weigh) for part in module.modules()]
+    try:
+        with evaluating(module), torch.no_grad():
+            module(image)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return max(1, AT_ONCE // max(sizes))
 
 
 def adapt_norms(module: nn.Module, images: Tensor) -> None:
@@ -136,61 +147,100 @@ def _layers(module: nn.Module, structure: Structure) -> dict[str, nn.Conv2d | nn
     }
 
 
-def _inputs(
-    whole: nn.Module, layers: Mapping[str, nn.Conv2d | nn.Linear], images: Tensor, random: torch.Generator
-) -> tuple[dict[str, _Inputs], frozenset[str]]:
-    """What each layer gets in the unpruned model, and the names of those whose answer a batch norm takes."""
-    found: dict[str, _Inputs] = {}
-    twice: set[str] = set()
-    normed: set[str] = set()
-    answers: dict[int, tuple[str, Tensor]] = {}  # the tensor, too: an id is another's once it is freed
+class _Unpruned:
+    """What layers of the unpruned model get at some positions of each image.
 
-    def take(name: str, image: Tensor) -> None:
-        if name in found:
-            twice.add(name)
-            return
-        count, many = _positions(layers[name], image)
-        positions = torch.randint(many, (count, min(POSITIONS, many)), generator=random)
-        found[name] = _Inputs(_sampled(layers[name], image, positions), positions, many)
+    `many`: of the layers that are called once and are not too wide, in the order of their calls, how many positions an
+    image has there. `normed`: names of those whose answer a batch norm takes.
+    """
 
-    def keep(name: str) -> Callable[[nn.Module, object, Tensor], None]:
-        def hook(_: nn.Module, __: object, answer: Tensor) -> None:
-            answers.clear()
-            answers[id(answer)] = name, answer
+    def __init__(
+        self, module: nn.Module, layers: Mapping[str, nn.Conv2d | nn.Linear], images: Tensor, seed: int
+    ) -> None:
+        self._module, self._layers, self._images = module, layers, images
+        self._random = torch.Generator().manual_seed(seed)
+        self._held: dict[str, tuple[Tensor, Tensor]] = {}
+        self.many: dict[str, int] = {}
+        self.normed: set[str] = set()
+        self._look()
 
-        return hook
+    def inputs(self, name: str) -> tuple[Tensor, Tensor]:
+        """Samples, (images x positions, channels), and their positions, (images, positions); told once."""
+        if name not in self._held:
+            self._sample_from(name)
+        return self._held.pop(name)
 
-    def norm(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        if arguments and id(arguments[0]) in answers:
-            normed.add(answers[id(arguments[0])][0])
+    def _look(self) -> None:
+        """Run a single image to see which layers are called, and how."""
+        twice: set[str] = set()
+        answers: dict[int, tuple[str, Tensor]] = {}  # the tensor, too: an id is another's once it is freed
 
-    handles = [layer.register_forward_hook(keep(name)) for name, layer in layers.items()]
-    handles += [part.register_forward_pre_hook(norm) for part in whole.modules() if isinstance(part, _BatchNorm)]
-    try:
-        with evaluating(whole), _asked_first(layers, take), torch.no_grad():
-            whole(images)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return {name: inputs for name, inputs in found.items() if name not in twice}, frozenset(normed)
+        def note(name: str, image: Tensor) -> None:
+            if name in self.many:
+                twice.add(name)
+            self.many[name] = _positions(self._layers[name], image)
+
+        def keep(name: str) -> Callable[[nn.Module, object, Tensor], None]:
+            def hook(_: nn.Module, __: object, answer: Tensor) -> None:
+                answers.clear()
+                answers[id(answer)] = name, answer
+
+            return hook
+
+        def norm(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+            if arguments and id(arguments[0]) in answers:
+                self.normed.add(answers[id(arguments[0])][0])
+
+        handles = [layer.register_forward_hook(keep(name)) for name, layer in self._layers.items()]
+        norms = (part for part in self._module.modules() if isinstance(part, _BatchNorm))
+        handles += [part.register_forward_pre_hook(norm) for part in norms]
+        try:
+            self._run(self._images[:1], self._layers, note)
+        finally:
+            for handle in handles:
+                handle.remove()
+        self.many = {
+            name: many for name, many in self.many.items() if name not in twice and self._channels(name) <= WIDEST
+        }
+
+    def _sample_from(self, first: str) -> None:
+        """Sample this layer and as many of those after it as may be held."""
+        names = list(self.many)
+        left, sampled = AT_ONCE, dict[str, nn.Conv2d | nn.Linear]()
+        for name in names[names.index(first) :]:
+            count = len(self._images) * min(POSITIONS, self.many[name])
+            left -= count * self._channels(name) * self._images.element_size()
+            if sampled and left < 0:
+                break
+            sampled[name] = self._layers[name]
+
+        def take(name: str, image: Tensor) -> None:
+            shape = len(image), min(POSITIONS, self.many[name])
+            positions = torch.randint(self.many[name], shape, generator=self._random)
+            self._held[name] = _sampled(self._layers[name], image, positions), positions
+
+        self._run(self._images, sampled, take)
+
+    def _run(
+        self, images: Tensor, layers: Mapping[str, nn.Conv2d | nn.Linear], ask: Callable[[str, Tensor], None]
+    ) -> None:
+        with evaluating(self._module), _asked_first(layers, ask), torch.no_grad():
+            self._module(images)
+
+    def _channels(self, name: str) -> int:
+        return self._layers[name].weight.shape[1]
 
 
 @contextmanager
-def _asked_first(
-    layers: Mapping[str, nn.Conv2d | nn.Linear],
-    ask: Callable[[str, Tensor], None],
-    *,
-    only: Mapping[str, object] | None = None,
-) -> Iterator[None]:
+def _asked_first(layers: Mapping[str, nn.Conv2d | nn.Linear], ask: Callable[[str, Tensor], None]) -> Iterator[None]:
     """Within this context `ask` gets a layer's name and input before the layer computes."""
     handles = []
     for name, layer in layers.items():
-        if only is None or name in only:
 
-            def hook(_: nn.Module, arguments: tuple[Tensor, ...], name: str = name) -> None:
-                ask(name, arguments[0])
+        def hook(_: nn.Module, arguments: tuple[Tensor, ...], name: str = name) -> None:
+            ask(name, arguments[0])
 
-            handles.append(layer.register_forward_pre_hook(hook))
+        handles.append(layer.register_forward_pre_hook(hook))
     try:
         yield
     finally:
@@ -214,10 +264,10 @@ def _adapting(module: nn.Module) -> Iterator[None]:
                 norm.momentum = momentum
 
 
-def _positions(layer: nn.Conv2d | nn.Linear, image: Tensor) -> tuple[int, int]:
-    """(images, positions of an image) of a layer's input."""
+def _positions(layer: nn.Conv2d | nn.Linear, image: Tensor) -> int:
+    """How many positions an image has in a layer's input."""
     channels = image.shape[1] if isinstance(layer, nn.Conv2d) else image.shape[-1]
-    return len(image), image[0].numel() // channels
+    return image[0].numel() // channels
 
 
 def _sampled(layer: nn.Conv2d | nn.Linear, image: Tensor, positions: Tensor) -> Tensor:

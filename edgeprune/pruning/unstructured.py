@@ -29,6 +29,7 @@ def magnitude_masks(
     block: int = 1,
     which: Which = "1x1",
     costs: Mapping[str, float] | None = None,
+    reaching: bool = False,
 ) -> Masks:
     """The weights that stay: parameter name -> bool tensor of the parameter's shape, false where it becomes zero.
 
@@ -41,9 +42,11 @@ def magnitude_masks(
         which: 1x1 convolutions of stride 1 without groups (those that have sparse kernels), every convolution and
             linear layer, or those of these whose weights are named.
         costs: what one weight of a parameter costs (see `macs_of_weights`), by name; 1 each without.
+        reaching: whether the share is the least that has to go, not the most.
 
     Returns:
-        masks that zero as many blocks, least first, as come nearest to the share without passing it.
+        masks that zero the least blocks first: as many as come nearest to the share without passing it, or where it is
+        to be reached the fewest that do (of each layer, with a uniform share).
 
     Raises:
         UsageError: a share outside of 0 to 1, one so high that a layer would fall silent, or no layer to prune.
@@ -66,8 +69,8 @@ def magnitude_masks(
     if zeros == 0:
         return {}
     if scope == "uniform":
-        return {name: _masks({name: weight}, zeros, block, costs)[name] for name, weight in layers.items()}
-    return _masks(layers, zeros, block, costs)
+        return {name: _masks({name: weight}, zeros, block, costs, reaching)[name] for name, weight in layers.items()}
+    return _masks(layers, zeros, block, costs, reaching)
 
 
 def apply_masks(module: nn.Module, masks: Mapping[str, Tensor]) -> None:
@@ -118,7 +121,9 @@ def macs_of_weights(module: nn.Module, example: Tensor, which: Which = "1x1") ->
     return positions
 
 
-def _masks(layers: Mapping[str, Tensor], zeros: float, block: int, costs: Mapping[str, float] | None) -> Masks:
+def _masks(
+    layers: Mapping[str, Tensor], zeros: float, block: int, costs: Mapping[str, float] | None, reaching: bool
+) -> Masks:
     """Masks of these layers under one threshold."""
     each = {name: 1.0 if costs is None else costs.get(name, 0.0) for name in layers}
     scores = {name: _scores(weight, block) for name, weight in layers.items()}
@@ -129,7 +134,7 @@ def _masks(layers: Mapping[str, Tensor], zeros: float, block: int, costs: Mappin
     flat = torch.cat([score.reshape(-1) for score in scores.values()])
     order = torch.argsort(flat, stable=True)
     spent = torch.cumsum(torch.cat([size.reshape(-1) for size in sizes.values()])[order], 0)
-    count = int((spent <= budget * (1 + 1e-12)).sum())
+    count = int((spent < budget * (1 - 1e-12)).sum()) + 1 if reaching else int((spent <= budget * (1 + 1e-12)).sum())
     if count and math.isinf(float(flat[order[count - 1]])):
         raise UsageError(
             f"{zeros:.2%} zeros would leave a layer without weights", hint="ask for less, or take smaller blocks"

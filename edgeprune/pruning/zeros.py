@@ -8,13 +8,13 @@ with the unpruned model's, and what lies between is nearly a straight line.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
-from torch import Tensor
+from torch import Tensor, nn
 
 from edgeprune.errors import DeviceError, TargetError, UsageError
 from edgeprune.latency.measurement import Ratio
@@ -70,16 +70,17 @@ class Zeros(BaseModel):
 
 
 def masks_of(model: Model, sparse: SparseSection, share: float) -> Masks:
-    """The weights that stay when such a share becomes zero, as the recipe's [sparse] counts it."""
+    """The weights that stay when such a share becomes zero, as the recipe's [sparse] counts it. A target that is
+    counted is reached, to a block; any other share is not passed."""
+    counted = _is_counted(sparse)
+    costs = macs_of_weights(model.module, model.example_input()) if counted or sparse.of == "macs" else None
     return magnitude_masks(
-        model.module, zeros=share, scope=sparse.scope, block=sparse.block, costs=costs_of(model, sparse)
+        model.module, zeros=share, scope=sparse.scope, block=sparse.block, costs=costs, reaching=counted
     )
 
 
-def costs_of(model: Model, sparse: SparseSection) -> Mapping[str, float] | None:
-    """What one weight of each parameter costs, as [sparse] counts it; None: one each."""
-    by_macs = sparse.of == "macs" or (sparse.target is not None and not Target.parse(sparse.target).is_latency)
-    return macs_of_weights(model.module, model.example_input()) if by_macs else None
+def _is_counted(sparse: SparseSection) -> bool:
+    return sparse.target is not None and not Target.parse(sparse.target).is_latency
 
 
 def counted_zeros(model: Model, sparse: SparseSection, macs: float) -> Zeros:
@@ -94,7 +95,7 @@ def counted_zeros(model: Model, sparse: SparseSection, macs: float) -> Zeros:
     """
     target = Target.parse(sparse.target or "")
     _, wanted = counted_cost(target)
-    costs = costs_of(model, sparse) or {}
+    costs = macs_of_weights(model.module, model.example_input())
     named: dict[str, Tensor] = dict(model.module.named_parameters())
     sparse_macs = sum(cost * named[name].numel() for name, cost in costs.items())
     if wanted >= macs:
@@ -148,6 +149,28 @@ class ZerosLoop:
         self.target = Target.parse(sparse.target)
         self.goal = latency_share(self.target, original_s)
         self.known, self.keep = list(known), keep
+
+    def check_zeros_are_needed(self, dense: Ratio | None) -> None:
+        """Check that the model takes longer than the target without any zero.
+
+        Args:
+            dense: it against the original, where that was measured; else it is now.
+
+        Raises:
+            TargetError: it does not.
+        """
+        if dense is None:
+            file = self.folder / "dense.tflite"
+            self.probing.exporter.write(self._merged(self.model.module), file)
+            dense = self.probing.ratio(file, self.original)
+        reached = self._reached(dense)
+        if reached <= self.goal:
+            raise TargetError(
+                f"the pruned model takes {reached:.3f}x without any zero, and the target of zeros is {self.target} "
+                f"({self.goal:.3f}x)",
+                where="sparse.target",
+                hint="leave [sparse] out, lower its target, or raise prune.target (1x prunes no channel)",
+            )
 
     def run(self) -> Zeros:
         """Returns the zeros whose measured latency is nearest the target.
@@ -203,9 +226,16 @@ class ZerosLoop:
         if not file.exists():
             zeroed = copy.deepcopy(self.model.module)
             apply_masks(zeroed, masks_of(self.model, self.sparse, share))
-            self.probing.exporter.write(self.model.with_module(merge(zeroed, self.model.example_input())), dense)
+            self.probing.exporter.write(self._merged(zeroed), dense)
             write_sparse(dense, file)
         return file
+
+    def _merged(self, module: nn.Module) -> Model:
+        return self.model.with_module(merge(module, self.model.example_input()))
+
+    def _reached(self, ratio: Ratio) -> float:
+        """What the target is about: the ratio, or for an absolute target seconds over the original's."""
+        return ratio.ratio if self.target.unit == "x" else ratio.numerator.median_s / self.original_s
 
     def _measure(self, share: float) -> ZerosAttempt:
         known = next((attempt for attempt in self.known if abs(attempt.zeros - share) < SAME), None)
@@ -220,12 +250,11 @@ class ZerosLoop:
                 hint="leave sparse.target out and prune channels (prune.target); see docs/methods/sparse.md",
             )
         ratio = self.probing.ratio(file, self.original)
-        reached = ratio.ratio if self.target.unit == "x" else ratio.numerator.median_s / self.original_s
         self.probing.on_message(
             f"{share:.1%} zeros: measured {ratio.ratio:.3f}x ({ratio.low:.3f}-{ratio.high:.3f}, {ratio.quality}), "
             f"target {self.goal:.3f}x"
         )
-        attempt = ZerosAttempt(zeros=share, ratio=ratio, reached=reached)
+        attempt = ZerosAttempt(zeros=share, ratio=ratio, reached=self._reached(ratio))
         if ratio.quality == "stable":
             self.known.append(attempt)
             self.keep(self.known)
@@ -240,7 +269,7 @@ class ZerosLoop:
         fewest = not within and all(attempt.reached < self.goal for attempt in tried)
         if fewest:
             best = min(tried, key=lambda attempt: attempt.zeros)
-        elif not within and best.ratio.quality != "stable":
+        if not within and best.ratio.quality != "stable":
             raise DeviceError(
                 f"too noisy to tell how many zeros the target takes ({best.ratio.evidence})",
                 where=self.probing.device.id,

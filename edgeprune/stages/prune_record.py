@@ -22,7 +22,7 @@ from edgeprune.structure.units import Layer
 class PruneRecord(BaseModel):
     """What the prune stage did, for the report and for `edgeprune show`."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="strings")  # a loss may be no number
     target: str
     method: str
     allocator: str

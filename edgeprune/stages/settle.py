@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import copy
 import itertools
+from collections.abc import Iterable
 
 import torch
 from pydantic import BaseModel, ConfigDict
-from torch import nn
+from torch import Tensor, nn
 
 from edgeprune.models.spec import Model
 from edgeprune.pruning.allocate import Choice
 from edgeprune.pruning.methods import JUDGING_BATCH, judge_of
-from edgeprune.pruning.reconstruct import reconstruct
+from edgeprune.pruning.reconstruct import images_at_once, reconstruct
 from edgeprune.stages.context import Context
 from edgeprune.structure.gates import removed_gates, settle_gates
 from edgeprune.structure.surgery import remove_but_gates
@@ -20,10 +21,10 @@ from edgeprune.structure.units import Structure
 
 
 class Reconstruction(BaseModel):
-    """What least squares did to a pruned model. Losses: cross entropy on the judged images, before with batch norms
-    adapted to these, after with the statistics that the norms got."""
+    """What least squares did to a pruned model. Losses: cross entropy on images that it was not fitted on, before with
+    batch norms adapted to these, after with the statistics that the norms got."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="strings")
     images: int
     layers: int
     loss_before: float
@@ -53,7 +54,8 @@ def settle(
         whole: the unpruned model that it shall answer like.
 
     Returns:
-        what reconstruction did; None where the recipe has it off or prunes in turns, or nothing went.
+        what reconstruction did; None where the recipe has it off or prunes in turns, nothing went, or there is no image
+        but the one to judge by.
     """
     _settle_gates(context, pruned, whole, structure, choice)
     recipe, train = context.recipe, context.splits.train
@@ -61,10 +63,15 @@ def settle(
     if not recipe.prune.reconstruct or recipe.prune.epochs or not went:  # in turns it learned to do without by now
         return None
     context.progress.update("reconstructing layers", 0, 1)
-    batches = train.batches(JUDGING_BATCH, seed=recipe.seed + 1, augment=recipe.tune.augment)
-    images = torch.cat([batch for batch, _ in itertools.islice(batches, -(-recipe.prune.reconstruct // JUDGING_BATCH))])
-    images = images[: recipe.prune.reconstruct]
-    judge = judge_of(whole, structure, recipe.prune, recipe.tune, train, seed=recipe.seed)
+    few = max(1, min(recipe.prune.judging_images, len(train) // 4))  # what is judged by is not fitted on
+    settings = recipe.prune.model_copy(update={"judging_images": few})
+    judge = judge_of(whole, structure, settings, recipe.tune, train, seed=recipe.seed)
+    batches = train.batches(len(judge.batches[0][1]), seed=recipe.seed, augment=recipe.tune.augment)
+    others = (images for images, _ in itertools.islice(batches, len(judge.batches), None))
+    most = min(recipe.prune.reconstruct, images_at_once(whole.module, judge.batches[0][0][:1]))
+    images = _first(others, most)
+    if not len(images):
+        return None
     better = copy.deepcopy(pruned)
     layers = reconstruct(better, whole.module, structure, choice.removed, images, seed=recipe.seed)
     found = Reconstruction(
@@ -76,6 +83,16 @@ def settle(
     if found.kept:
         pruned.load_state_dict(better.state_dict())
     return found
+
+
+def _first(batches: Iterable[Tensor], most: int) -> Tensor:
+    """So many images of some batches, or all there are, (n, C, H, W)."""
+    taken: list[Tensor] = []
+    for batch in batches:
+        taken.append(batch[: most - sum(map(len, taken))])
+        if sum(map(len, taken)) >= most:
+            break
+    return torch.cat(taken) if taken else torch.empty(0)
 
 
 def _settle_gates(context: Context, pruned: nn.Module, whole: Model, structure: Structure, choice: Choice) -> None:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
-from edgeprune.errors import RecipeError, TargetError, TrainingDiverged, UsageError
+from edgeprune.errors import DataError, RecipeError, TargetError, TrainingDiverged, UsageError
 from edgeprune.recipe import AllocatorName, Method, PruneSection
 from edgeprune.runs import write_atomic
 from edgeprune.stages.context import Context
@@ -110,6 +110,8 @@ def pick_method(context: Context, settings: PruneSection, budget: Budget) -> tup
                 hint=f"lower `lr` in [tune] (it is {context.recipe.tune.lr:g})",
             )
         arms = sorted(scores, key=lambda arm: -scores[arm])[: math.ceil(len(arms) / 2)]
+        if len(arms) == 1:  # sooner than planned where others diverged
+            break
     context.progress.say(f"chosen by trial: {arms[0]}")
     method, allocator = arms[0]
     return settings.model_copy(update={"method": method, "allocator": allocator}), trials
@@ -130,6 +132,8 @@ def _choices(context: Context, settings: PruneSection, budget: Budget) -> tuple[
         try:
             candidate = candidate_of(context, budget, own, model, NONE_GONE)
             choice = budget.choice(candidate.allocator(budget.costs), budget.goal)
+        except DataError:
+            raise  # of the images, not of the method
         except UsageError as error:
             left_out[str(arm)] = error.what
             context.progress.say(f"not tried: {arm}: {error.what}")

@@ -8,7 +8,6 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from edgeprune.artifacts.export import MeasuringExporter
-from edgeprune.errors import TargetError
 from edgeprune.pruning.unstructured import Masks
 from edgeprune.pruning.zeros import Zeros, ZerosAttempt, ZerosLoop, counted_zeros, masks_of
 from edgeprune.recipe import Target
@@ -58,19 +57,13 @@ def _find(context: Context, text: str) -> Zeros:
     if not target.is_latency:
         return counted_zeros(pruned, recipe.sparse, record.macs_after)
     baseline = read_baseline(context)
-    if record.ratio is not None and target.unit == "x" and record.ratio.ratio <= target.value:
-        raise TargetError(
-            f"the pruned model takes {record.ratio.ratio:.3f}x without any zero, and the target of zeros is {target}",
-            where="sparse.target",
-            hint="leave [sparse] out, lower its target, or raise prune.target (1x prunes no channel)",
-        )
     attempts = _search_folder(context) / ATTEMPTS
     with (
         context.lease(),
         MeasuringExporter(recipe.device.runtime) as exporter,
         tempfile.TemporaryDirectory() as scratch,
     ):
-        return ZerosLoop(
+        loop = ZerosLoop(
             pruned,
             baseline.file,
             recipe.sparse,
@@ -81,4 +74,7 @@ def _find(context: Context, text: str) -> Zeros:
             corrections=recipe.prune.corrections,
             known=_ATTEMPTS.validate_json(attempts.read_bytes()) if attempts.exists() else (),
             keep=lambda tried: write_atomic(attempts, _ATTEMPTS.dump_json(tuple(tried), indent=1)),
-        ).run()
+        )
+        if not Target.parse(recipe.prune.target).takes_nothing:
+            loop.check_zeros_are_needed(record.ratio)
+        return loop.run()

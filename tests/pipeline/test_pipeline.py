@@ -354,7 +354,7 @@ def test_auto_takes_what_does_best_on_validation_images_and_resumes_by_trial(tmp
     assert rounds[3][record["method"], record["allocator"]] == max(rounds[3].values())
 
 
-def test_auto_whose_trials_all_diverge_picks_nothing(tmp_path: Path) -> None:
+def test_auto_whose_trials_all_diverge_picks_nothing_and_a_single_one_that_did_not(tmp_path: Path) -> None:
     """The trials are written down as diverged: a rate at which all pruned models diverge and the whole one does not,
     which is tried first, is hard to find."""
     wanted, said = recipe(prune=AUTO), list[str]()
@@ -367,6 +367,13 @@ def test_auto_whose_trials_all_diverge_picks_nothing(tmp_path: Path) -> None:
     file.write_text(json.dumps(trials))
     with pytest.raises(TrainingDiverged, match="every trial of round 1 diverged"):
         edgeprune.run(wanted, tmp_path / "run", resume=True)
+    trials["done"][1] = {**one, "arm": list(ARMS[1]), "validation": 0.1}
+    file.write_text(json.dumps(trials))
+    said.clear()
+    with pytest.raises(KeyboardInterrupt):
+        edgeprune.run(wanted, tmp_path / "run", resume=True, progress=Hearer(said, stop_at="chosen by trial"))
+    assert said[-1] == f"chosen by trial: {ARMS[1]}"
+    assert not any(text.startswith("trial") for text in said)  # with nobody left to be told from, it trains no more
 
 
 def test_auto_without_validation_images_is_refused(tmp_path: Path) -> None:

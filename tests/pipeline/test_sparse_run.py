@@ -138,7 +138,7 @@ def test_zeros_to_a_number_of_multiply_accumulates(tmp_path: Path) -> None:
     named = dict(tuned.module.named_parameters())
     zeros = sum(cost * float((named[name] == 0).sum()) for name, cost in costs.items())
     record = PruneRecord.model_validate_json(context.file("prune", "prune.json").read_bytes())
-    assert 50_000 <= record.macs_after - zeros < 52_000
+    assert 48_000 < record.macs_after - zeros <= 50_000
     assert _target_of_zeros(found).met
 
 
@@ -183,6 +183,8 @@ def test_a_target_of_1x_is_for_zeros_alone(tmp_path: Path) -> None:
         ({"sparse": {"target": "0.5x", "zeros": 0.8}}, "give one of them"),
         ({"sparse": {"target": "900KB"}}, "give a latency or MACs"),
         ({"sparse": {"target": "soon"}}, "cannot read the target"),
+        ({"prune": {"target": "0.5x"}, "sparse": {"target": "0.5x"}}, "zeros have nothing left to do"),
+        ({"prune": {"target": "2MMACs"}, "sparse": {"target": "3MMACs"}}, "zeros have nothing left to do"),
         ({"prune": {"target": "1x", "epochs": 2}}, "1x prunes no channel"),
         ({"prune": {"target": "1x", "method": "auto"}}, "1x prunes no channel"),
         ({"sparse": {"target": "0.5x"}, "device": {"runtime": "executorch"}}, "in a .tflite file alone"),

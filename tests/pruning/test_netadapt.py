@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_structures import Additive, chain, scores_of
 
-from edgeprune.errors import TargetError
+from edgeprune.errors import TargetError, TrainingDiverged
 from edgeprune.latency.cost import MacsCost, total
 from edgeprune.pruning.allocate import Limits
 from edgeprune.pruning.netadapt import NetAdapt
@@ -85,3 +85,13 @@ def test_a_proposal_that_answers_no_numbers_is_the_last_to_be_taken() -> None:
     )
     choice = walker.within(0.6 * total(structure.layers, structure.sizes, MacsCost()))
     assert set(choice.removed) == {"fine"}
+
+
+def test_short_trainings_that_all_diverge_are_told() -> None:
+    structure = chain({"a": 16, "b": 16})
+    full = total(structure.layers, structure.sizes, MacsCost())
+    walker = NetAdapt(
+        structure, ByScore(scores_of(structure, 0)), MacsCost(), lambda removed, _: math.nan, Limits(1, 1)
+    )
+    with pytest.raises(TrainingDiverged, match="no proposal's loss is a number"):
+        walker.within(0.5 * full)

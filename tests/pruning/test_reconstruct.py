@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 from torch import nn
 from toy_structures import net
 
-from edgeprune.pruning.reconstruct import adapt_norms, linear_map, reconstruct
+from edgeprune.pruning.reconstruct import (
+    AT_ONCE,
+    WIDEST,
+    adapt_norms,
+    images_at_once,
+    linear_map,
+    reconstruct,
+)
 from edgeprune.structure.find import find_structure
 from edgeprune.structure.surgery import remove_branches, remove_units
 
@@ -145,3 +152,35 @@ def test_layers_that_one_map_does_not_fit_are_left_alone() -> None:
     structure = find_structure(whole, torch.randn(2, 3, 4, 4))
     done = reconstruct(copy.deepcopy(whole), whole, structure, {}, torch.randn(8, 3, 4, 4))
     assert done == ("first", "last")
+
+
+def test_it_is_the_same_in_as_many_runs_as_memory_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, structure = net()
+    images = torch.randn(64, 3, 8, 8)
+    with torch.no_grad():
+        whole.train()(images)
+        whole.eval()
+    removed = {group.id: list(range(group.size // 2)) for group in structure.groups}
+    cut = remove_units(whole, structure, removed).eval()
+    once, often = copy.deepcopy(cut), copy.deepcopy(cut)
+    done = reconstruct(once, whole, structure, removed, images)
+    runs = list[int]()
+    handle = whole.register_forward_hook(lambda *_: runs.append(1))
+    monkeypatch.setattr("edgeprune.pruning.reconstruct.AT_ONCE", 1)
+    assert reconstruct(often, whole, structure, removed, images) == done
+    handle.remove()
+    assert len(runs) == 1 + len(done)  # one to look, then one for each layer
+    assert all(torch.equal(a, b) for a, b in zip(once.state_dict().values(), often.state_dict().values(), strict=True))
+
+
+def test_a_layer_of_very_many_channels_is_left_alone() -> None:
+    """As the first linear layer of VGG is: its system would take gigabytes, and images are far too few for it."""
+    whole = nn.Sequential(nn.Conv2d(3, 80, 1), nn.Flatten(), nn.Linear(80 * 64, 8), nn.ReLU(), nn.Linear(8, 4)).eval()
+    structure = find_structure(whole, torch.randn(2, 3, 8, 8))
+    assert WIDEST < 80 * 64
+    assert reconstruct(copy.deepcopy(whole), whole, structure, {}, torch.randn(16, 3, 8, 8)) == ("0", "4")
+
+
+def test_as_many_images_at_once_as_the_largest_value_allows() -> None:
+    whole = Twins(False)
+    assert images_at_once(whole, torch.randn(1, 3, 8, 8)) == AT_ONCE // (8 * 64 * 4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,9 @@ class Heard:
     def update(self, text: str, done: float, total: float) -> None: ...
 
 
-def pruned(folder: Path, images: int) -> tuple[Context, PruneRecord, list[str]]:
+def pruned(folder: Path, images: int, **more: Any) -> tuple[Context, PruneRecord, list[str]]:
     heard = Heard()
-    recipe = parse_recipe({**TREE, "prune": {**TREE["prune"], "reconstruct": images}})
+    recipe = parse_recipe({**TREE, "prune": {**TREE["prune"], "reconstruct": images, **more}})
     context = Context(create_run(folder, recipe, {}), heard)
     for stage in STAGES[: STAGES.index("prune") + 1]:
         do_stage(context, stage)
@@ -83,3 +84,18 @@ def test_it_can_be_turned_off(tmp_path: Path) -> None:
 )
 def test_a_loss_that_does_not_fall_leaves_the_weights(before: float, after: float, words: str) -> None:
     assert words in Reconstruction(images=256, layers=14, loss_before=before, loss_after=after).words
+
+
+def test_a_loss_that_is_no_number_is_read_as_it_was_written() -> None:
+    found = Reconstruction(images=256, layers=14, loss_before=float("inf"), loss_after=float("nan"))
+    reread = Reconstruction.model_validate_json(found.model_dump_json())
+    assert (reread.loss_before, reread.loss_after) == (math.inf, pytest.approx(math.nan, nan_ok=True))
+
+
+@pytest.mark.parametrize("judging", [256, 100_000])
+def test_no_image_is_fitted_on_and_judged_by(tmp_path: Path, judging: int) -> None:
+    """All training images are asked for to fit on: it gets those that do not judge, which are a quarter at most."""
+    context, record, _ = pruned(tmp_path / "run", 100_000, judging_images=judging)
+    assert record.reconstruction is not None
+    there = len(context.splits.train)
+    assert there - record.reconstruction.images == min(256, there // 4 // 128 * 128)
