@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from edgeprune.latency.measurement import Measurement
+from edgeprune.latency.measurement import Measurement, Ratio
 from edgeprune.pruning.zeros import Zeros
 from edgeprune.report.data import Epoch, MergeFacts, ReportData, StagePoint, TargetOutcome
 from edgeprune.report.write import write_report
@@ -70,16 +70,11 @@ def _target(pruned: PruneRecord) -> TargetOutcome:
             met=pruned.within_tolerance is True,
             why="counted on the model, not measured",
         )
-    ratio = pruned.ratio
-    why = f"interleaved with the original, 95 % interval {ratio.low:.3f}-{ratio.high:.3f}x, {ratio.quality}"
+    reached, why = _measured(pruned.ratio)
     if pruned.nothing_nearer:
         why += "; faster than asked: nothing between it and the target loses less"
-    return TargetOutcome(
-        target=pruned.target,
-        reached=f"{ratio.ratio:.3f}x, {ratio.numerator.median_s * 1e3:.3f} ms",
-        met=pruned.within_tolerance is True or pruned.nothing_nearer,
-        why=why,
-    )
+    met = pruned.within_tolerance is True or pruned.nothing_nearer
+    return TargetOutcome(target=pruned.target, reached=reached, met=met, why=why)
 
 
 def _target_of_zeros(zeros: Zeros) -> TargetOutcome:
@@ -87,16 +82,17 @@ def _target_of_zeros(zeros: Zeros) -> TargetOutcome:
     share = f"{zeros.zeros:.1%} of the 1x1 convolutions' {zeros.of} at zero"
     if zeros.best is None:
         return TargetOutcome(target=zeros.target, reached=share, met=True, why="counted on the model, not measured")
-    ratio = zeros.best.ratio
-    why = f"{share}; interleaved with the original, 95 % interval {ratio.low:.3f}-{ratio.high:.3f}x, {ratio.quality}"
+    reached, why = _measured(zeros.best.ratio)
     if zeros.fewest:
         why += "; faster than asked: fewer zeros do not run sparsely"
-    return TargetOutcome(
-        target=zeros.target,
-        reached=f"{ratio.ratio:.3f}x, {ratio.numerator.median_s * 1e3:.3f} ms",
-        met=zeros.within_tolerance or zeros.fewest,
-        why=why,
-    )
+    met = zeros.within_tolerance or zeros.fewest
+    return TargetOutcome(target=zeros.target, reached=reached, met=met, why=f"{share}; {why}")
+
+
+def _measured(ratio: Ratio) -> tuple[str, str]:
+    """What was reached, and how that is known."""
+    why = f"interleaved with the original, 95 % interval {ratio.low:.3f}-{ratio.high:.3f}x, {ratio.quality}"
+    return f"{ratio.ratio:.3f}x, {ratio.numerator.median_s * 1e3:.3f} ms", why
 
 
 def _points(run: Run, pruned: PruneRecord, verdict: Verdict, original: Measurement) -> tuple[StagePoint, ...]:
