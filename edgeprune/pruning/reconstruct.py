@@ -81,10 +81,10 @@ def reconstruct(
     return tuple(done)
 
 
-def images_at_once(module: nn.Module, image: Tensor) -> int:
-    """How many images, of the shape of `image`, (1, C, H, W), may go through a model together: its largest value then
-    takes `AT_ONCE` bytes, and a few like it are held at a time."""
-    sizes = [image.numel() * image.element_size()]
+def images_at_once(module: nn.Module, images: Tensor) -> int:
+    """How many images like these, (n, C, H, W), may go through a model together: its largest value then takes `AT_ONCE`
+    bytes, and a few like it are held at a time."""
+    sizes = [images.numel() * images.element_size()]
 
     def weigh(_: nn.Module, __: object, answer: object) -> None:
         if isinstance(answer, Tensor):
@@ -93,11 +93,11 @@ def images_at_once(module: nn.Module, image: Tensor) -> int:
     handles = [part.register_forward_hook(weigh) for part in module.modules()]
     try:
         with evaluating(module), torch.no_grad():
-            module(image)
+            module(images)
     finally:
         for handle in handles:
             handle.remove()
-    return max(1, AT_ONCE // max(sizes))
+    return max(1, AT_ONCE * len(images) // max(sizes))
 
 
 def adapt_norms(module: nn.Module, images: Tensor) -> None:
@@ -171,7 +171,7 @@ class _Unpruned:
         return self._held.pop(name)
 
     def _look(self) -> None:
-        """Run a single image to see which layers are called, and how."""
+        """Run two images (norms without statistics want more than one) to see which layers are called, and how."""
         twice: set[str] = set()
         answers: dict[int, tuple[str, Tensor]] = {}  # the tensor, too: an id is another's once it is freed
 
@@ -195,7 +195,7 @@ class _Unpruned:
         norms = (part for part in self._module.modules() if isinstance(part, _BatchNorm))
         handles += [part.register_forward_pre_hook(norm) for part in norms]
         try:
-            self._run(self._images[:1], self._layers, note)
+            self._run(self._images[:2], self._layers, note)
         finally:
             for handle in handles:
                 handle.remove()

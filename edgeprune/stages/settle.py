@@ -68,7 +68,7 @@ def settle(
     judge = judge_of(whole, structure, settings, recipe.tune, train, seed=recipe.seed)
     batches = train.batches(len(judge.batches[0][1]), seed=recipe.seed, augment=recipe.tune.augment)
     others = (images for images, _ in itertools.islice(batches, len(judge.batches), None))
-    most = min(recipe.prune.reconstruct, images_at_once(whole.module, judge.batches[0][0][:1]))
+    most = min(recipe.prune.reconstruct, images_at_once(whole.module, judge.batches[0][0][:2]))
     images = _first(others, most)
     if not len(images):
         return None

@@ -183,4 +183,4 @@ def test_a_layer_of_very_many_channels_is_left_alone() -> None:
 
 def test_as_many_images_at_once_as_the_largest_value_allows() -> None:
     whole = Twins(False)
-    assert images_at_once(whole, torch.randn(1, 3, 8, 8)) == AT_ONCE // (8 * 64 * 4)
+    assert images_at_once(whole, torch.randn(2, 3, 8, 8)) == AT_ONCE // (8 * 64 * 4)
