@@ -54,7 +54,7 @@ def main() -> None:
                 files = [Path(scratch) / "pruned.tflite", Path(scratch) / "original.tflite"]
                 for module, path in zip((tuned(file.parent, row, base), base.module), files, strict=True):
                     write_merged(exporter, base.with_module(module), path)
-                ratio = measure_ratio(machine.device, *files, runtime="litert", protocol="quick")
+                ratio = measure_ratio(machine.device, *files, runtime="litert", protocol="probe")  # icount has no noise
                 done.parent.mkdir(parents=True, exist_ok=True)
                 done.write_text(json.dumps({"share": ratio.ratio, "original_ms": ratio.denominator.median_s * 1e3}))
             found = json.loads(done.read_text())
