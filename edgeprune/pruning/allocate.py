@@ -12,7 +12,7 @@ Costs come from a `CostModel`, so latency, MACs, parameters and size are all the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,6 +27,7 @@ Judge = Callable[[Removed, Collection[str]], float]  # (units by group, branches
 
 STEPS = 80  # a move saves at least this part of the unpruned model's cost, where its group has that much
 RIVALS = 4  # moves that are judged anew at each step; prices rise along the path, so the cheapest ones are enough
+EXCHANGES = 3  # times as many models are judged with exchanges as without, at most
 LEAST = 1e-3  # of the judge's unit: rises below it are noise, and the move that saves the most comes first
 
 
@@ -109,6 +110,16 @@ class _State:
                 state.layer_costs[number] = self.costs.cost(self.layers[number].signature(state.kept))
         return state
 
+    def at(self, kept: Mapping[str, int], dropped: Iterable[str]) -> _State:
+        """The unpruned state, this, with these widths and without these branches."""
+        state = self
+        for name in dropped:
+            state = state.after(_Move(name, None))
+        for name, width in kept.items():
+            if width < self.kept[name] and not state.is_dropped(name):
+                state = state.after(_Move(name, width))
+        return state
+
     def is_dropped(self, group: str) -> bool:
         """Whether a group went with its branch."""
         return any(group in self.branches[name].groups for name in self.dropped)
@@ -168,11 +179,11 @@ class Allocator:
         """
         limits = self.limits if granularity is None else replace(self.limits, granularity=granularity)
         while self._path[-1].total > budget:
-            self._path.append(self._step(budget))
+            self._path.append(self._step(self._path[-1], budget))
             if self.on_step is not None:
                 self.on_step(self._path[-1].total)
-        state = next(state for state in self._path if state.total <= budget)
-        return self._choice(self._refilled(state, budget, self._allowed(limits)))
+        state, widths = next(state for state in self._path if state.total <= budget), self._allowed(limits)
+        return self._choice(self._exchanged(self._refilled(state, budget, widths), budget, widths))
 
     def smallest(self) -> Choice:
         """Every group at its least width, and every branch gone that may go."""
@@ -187,15 +198,15 @@ class Allocator:
     def _allowed(self, limits: Limits) -> dict[str, tuple[int, ...]]:
         return {group.id: allowed_widths(group, limits) for group in self.structure.groups}
 
-    def _step(self, budget: float) -> _State:
-        """The next state of the path: the cheapest move, judged against its nearest rivals."""
-        here = self._path[-1]
+    def _step(self, here: _State, budget: float, *, but: str | None = None) -> _State:
+        """The next state on a way down: the cheapest move, judged against its nearest rivals; none of the group or
+        branch `but`."""
         if not math.isfinite(self._loss(self._path[0])):
             raise ModelError(
                 "the unpruned model's loss is no number on the images that choices are judged on",
                 hint="look at the model's weights, and at mean and std in [model]",
             )
-        moves = dict(self._moves(here))
+        moves = {move: saved for move, saved in self._moves(here) if move.name != but}
         if not moves:
             raise TargetError(
                 f"the budget {budget:.6g} cannot be reached: the smallest model allowed costs {here.total:.6g}",
@@ -234,6 +245,57 @@ class Allocator:
             move = _Move(branch.id, None)
             if branch.id not in here.dropped and (saved := here.saving(move)) > 0:
                 yield move, saved
+
+    def _exchanged(self, state: _State, budget: float, widths: Mapping[str, tuple[int, ...]]) -> _State:
+        """Exchange what went for something else as long as the loss falls.
+
+        The way down is greedy: what was cheapest early need not be so with all that went after it. So one cut after the
+        other, the dearest first, is taken back and others go instead, until the budget is met again.
+        """
+        most = EXCHANGES * len(self._losses)
+        while len(self._losses) < most:
+            better = next(
+                (
+                    other
+                    for name, wider in self._taken_back(state)
+                    if len(self._losses) < most
+                    and (other := self._instead(wider, name, budget, widths)) is not None
+                    and self._loss(other) < self._loss(state) - LEAST
+                ),
+                None,
+            )
+            if better is None:
+                break
+            state = better
+        return state
+
+    def _taken_back(self, state: _State) -> list[tuple[str, _State]]:
+        """Each cut's group or branch with the state without it, those first that lose most for what they save."""
+        whole = self._path[0]
+        back: list[tuple[str, _State]] = []
+        for name in state.dropped:
+            kept = {group: width for group, width in state.kept.items() if group not in state.branches[name].groups}
+            back.append((name, whole.at(kept, [other for other in state.dropped if other != name])))
+        for name, widths in self._widths.items():
+            if state.kept[name] < widths[0] and not state.is_dropped(name):
+                wider = [state.after(_Move(name, width)) for width in reversed(widths) if width > state.kept[name]]
+                saved = state.total + self._step_saving
+                back.append((name, next((other for other in wider if other.total >= saved), wider[-1])))
+        dearer = [(name, other) for name, other in back if other.total > state.total]
+
+        def price(pair: tuple[str, _State]) -> float:
+            return (self._loss(state) - self._loss(pair[1])) / (pair[1].total - state.total)
+
+        return sorted(dearer, key=price, reverse=True)
+
+    def _instead(self, state: _State, but: str, budget: float, widths: Mapping[str, tuple[int, ...]]) -> _State | None:
+        """The way down to the budget from a state without cutting this group or branch; None where there is none."""
+        try:
+            while state.total > budget:
+                state = self._step(state, budget, but=but)
+        except TargetError:
+            return None
+        return self._refilled(state, budget, widths)
 
     def _refilled(self, state: _State, budget: float, widths: Mapping[str, tuple[int, ...]]) -> _State:
         """Put back units that still fit, the greatest fall of the loss first (the last move usually overshoots).

@@ -56,7 +56,7 @@ def test_choice_is_in_budget_lowest_scores_go_and_nothing_more_fits(
     assert choice.loss == pytest.approx(lost)
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(20))
 def test_close_to_brute_force_on_small_problems(seed: int) -> None:
     structure = chain({"a": 6, "b": 5, "c": 6})
     costs, scores = MacsCost(), scores_of(structure, seed)
@@ -68,7 +68,7 @@ def test_close_to_brute_force_on_small_problems(seed: int) -> None:
     )
     choice = Allocator(structure, ByScore(scores), costs, Additive(scores), Limits(1, 1)).within(budget)
     assert best <= choice.loss + 1e-12
-    assert choice.loss <= 1.6 * best  # greedy: near, not exact
+    assert choice.loss <= 1.13 * best  # near, not exact; without exchanges some are 1.35 times the best
 
 
 class Staircase:
@@ -170,3 +170,17 @@ def test_a_cut_after_which_the_model_answers_no_numbers_is_the_last_to_be_taken(
     assert set(choice.removed) == {"fine"}
     with pytest.raises(ModelError, match="is no number"):
         Allocator(structure, ByScore(scores), costs, lambda *_: math.nan, Limits(4, 4)).within(0.6 * full)
+
+
+def test_what_went_early_comes_back_where_something_else_makes_up_for_it() -> None:
+    """The branch that is cheaper for what it saves goes first, and is too little; the other is enough by itself."""
+    chained = chain({"a": 8, "b": 8, "c": 8, "d": 8})
+    parts = {"small": ("conv1",), "large": ("conv2", "conv3")}
+    branches = tuple(Branch(id=name, output="", modules=(), layers=layers, groups=()) for name, layers in parts.items())
+    structure = Structure(chained.groups, chained.layers, chained.frozen, branches)
+    costs, scores = MacsCost(), {name: np.full(size, 1e3) for name, size in structure.sizes.items()}
+    full, layer = total(structure.layers, structure.sizes, costs), costs.cost(structure.layers[1].operation)
+    judge = Additive(scores, {"small": 1.0, "large": 2.1})  # for each layer saved 1.0 and 1.05
+    choice = Allocator(structure, ByScore(scores), costs, judge, Limits(8, 8)).within(full - 1.5 * layer)
+    assert choice.branches == ("large",)
+    assert choice.loss == pytest.approx(2.1)
