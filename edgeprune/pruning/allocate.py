@@ -5,7 +5,7 @@ down to a smaller allowed width, or a residual branch away as a whole. Each step
 the rise of the judged loss per cost saved, *judged together with all that is gone already*: what two cuts lose
 together is not the sum of what each loses alone. Any smaller width of a group is a move, not only the next one, which
 steps over the plateaus of a kernel's staircase. A budget is met by the first model of the path within it, with units
-put back that still fit.
+put back that still fit. Then cuts are exchanged: one is taken back and others go instead, as long as the loss falls.
 Costs come from a `CostModel`, so latency, MACs, parameters and size are all the same problem.
 """
 
@@ -27,7 +27,7 @@ Judge = Callable[[Removed, Collection[str]], float]  # (units by group, branches
 
 STEPS = 80  # a move saves at least this part of the unpruned model's cost, where its group has that much
 RIVALS = 4  # moves that are judged anew at each step; prices rise along the path, so the cheapest ones are enough
-EXCHANGES = 3  # times as many models are judged with exchanges as without, at most
+EXCHANGES = 2  # times as many models as on the way down are judged for exchanges, at most
 LEAST = 1e-3  # of the judge's unit: rises below it are noise, and the move that saves the most comes first
 
 
@@ -148,6 +148,7 @@ class Allocator:
         costs: what a layer costs at given widths, in the budgets' unit.
         judge: the loss of the model without these units and branches; it is asked once for each model.
         limits: how far it may be cut.
+        exchanges: how many models are judged for exchanges at most, as a multiple of those on the way down.
         on_step: called after each step along the path with the cost reached.
     """
 
@@ -159,10 +160,11 @@ class Allocator:
         judge: Judge,
         limits: Limits,
         *,
+        exchanges: float = EXCHANGES,
         on_step: Callable[[float], None] | None = None,
     ) -> None:
         self.structure, self.costs, self.judge, self.limits = structure, costs, judge, limits
-        self.on_step = on_step
+        self.on_step, self._exchanges, self._walked = on_step, exchanges, 0
         self._branches = limits.droppable(structure)
         self._ranking = ranking
         self._widths = self._allowed(limits)
@@ -178,12 +180,15 @@ class Allocator:
             TargetError: even the smallest model allowed costs more than the budget.
         """
         limits = self.limits if granularity is None else replace(self.limits, granularity=granularity)
+        judged = len(self._losses)
         while self._path[-1].total > budget:
             self._path.append(self._step(self._path[-1], budget))
             if self.on_step is not None:
                 self.on_step(self._path[-1].total)
-        state, widths = next(state for state in self._path if state.total <= budget), self._allowed(limits)
-        return self._choice(self._exchanged(self._refilled(state, budget, widths), budget, widths))
+        widths = self._allowed(limits)
+        state = self._refilled(next(state for state in self._path if state.total <= budget), budget, widths)
+        self._walked += len(self._losses) - judged
+        return self._choice(self._exchanged(state, budget, widths))
 
     def smallest(self) -> Choice:
         """Every group at its least width, and every branch gone that may go."""
@@ -252,7 +257,7 @@ class Allocator:
         The way down is greedy: what was cheapest early need not be so with all that went after it. So one cut after the
         other, the dearest first, is taken back and others go instead, until the budget is met again.
         """
-        most = EXCHANGES * len(self._losses)
+        most = len(self._losses) + self._exchanges * self._walked
         while len(self._losses) < most:
             better = next(
                 (
