@@ -2,7 +2,7 @@
 
     python benchmarks/exchanges.py --data ../shared/data --cache .cache/bench
 
-CIFAR ResNets with their real weights, to shares of their multiply-accumulates (counted: no device). Before any training;
+CIFAR ResNets with their real weights, to shares of their multiply-accumulates (counted: no device), before training;
 the loss is cross entropy on the images that choices are judged on. Writes benchmarks/results/exchanges.json.
 """
 
