@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgeprune.artifacts.export import MeasuringExporter
-from edgeprune.devices.local import LocalDevice
 from edgeprune.errors import UsageError
 from edgeprune.latency.in_place import model_key
 from edgeprune.latency.predictor import predictor_of, runs_of
-from edgeprune.latency.table import LatencyTable, Setting
+from edgeprune.latency.table import Setting
 from edgeprune.models.spec import Model, ModelSpec, Preprocessing
 from edgeprune.pruning.baseline import Baseline, measure_original, probe_layers
 from edgeprune.pruning.probing import Probing
@@ -62,26 +59,6 @@ def model_of(module: nn.Module) -> Model:
     preprocessing = Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3)
     spec = ModelSpec(source="test:net", input_size=(3, 32, 32), num_classes=10, preprocessing=preprocessing)
     return Model(spec, module.eval())
-
-
-@pytest.fixture
-def probing(device: LocalDevice, tmp_path: Path) -> Iterator[Probing]:
-    with MeasuringExporter("litert") as exporter:
-        yield Probing(
-            device=device,
-            table=LatencyTable(tmp_path / "t.sqlite"),
-            runtime="litert",
-            exporter=exporter,
-            threads=1,
-            protocol="probe",
-            granularity=8,
-            minimum=8,
-        )
-
-
-@pytest.fixture
-def device(tmp_path: Path) -> LocalDevice:
-    return LocalDevice(tmp_path / "device")
 
 
 def setting_of(baseline: Baseline) -> Setting:

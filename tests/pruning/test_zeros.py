@@ -5,7 +5,7 @@ Here the device is this machine, which runs every file dense; `tests/lab/test_co
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 import edgeprune
-from edgeprune.artifacts.export import MeasuringExporter
-from edgeprune.devices.local import LocalDevice
 from edgeprune.errors import TargetError, UsageError
 from edgeprune.latency.measurement import Ratio
-from edgeprune.latency.table import LatencyTable
 from edgeprune.pruning.probing import Probing
 from edgeprune.pruning.unstructured import macs_of_weights
 from edgeprune.pruning.zeros import LEAST, STEP, Zeros, ZerosAttempt, ZerosLoop, between, counted_zeros, masks_of
@@ -99,21 +96,6 @@ class Seconds:
 
 
 SEPARABLE = Path(__file__).parents[1] / "pipeline" / "separable_net.py"
-
-
-@pytest.fixture
-def probing(tmp_path: Path) -> Iterator[Probing]:
-    with MeasuringExporter("litert") as exporter:
-        yield Probing(
-            device=LocalDevice(tmp_path / "device"),
-            table=LatencyTable(tmp_path / "t.sqlite"),
-            runtime="litert",
-            exporter=exporter,
-            threads=1,
-            protocol="probe",
-            granularity=8,
-            minimum=8,
-        )
 
 
 def separable(*, heavy: float = 1.0) -> edgeprune.Model:

@@ -1,0 +1,33 @@
+"""This machine as a device that models are probed on, with a table of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edgeprune.artifacts.export import MeasuringExporter
+from edgeprune.devices.local import LocalDevice
+from edgeprune.latency.table import LatencyTable
+from edgeprune.pruning.probing import Probing
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> LocalDevice:
+    return LocalDevice(tmp_path / "device")
+
+
+@pytest.fixture
+def probing(device: LocalDevice, tmp_path: Path) -> Iterator[Probing]:
+    with MeasuringExporter("litert") as exporter:
+        yield Probing(
+            device=device,
+            table=LatencyTable(tmp_path / "t.sqlite"),
+            runtime="litert",
+            exporter=exporter,
+            threads=1,
+            protocol="probe",
+            granularity=8,
+            minimum=8,
+        )
