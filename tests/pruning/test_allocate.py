@@ -68,7 +68,7 @@ def test_close_to_brute_force_on_small_problems(seed: int) -> None:
     )
     choice = Allocator(structure, ByScore(scores), costs, Additive(scores), Limits(1, 1)).within(budget)
     assert best <= choice.loss + 1e-12
-    assert choice.loss <= 1.13 * best  # near, not exact; without exchanges some are 1.35 times the best
+    assert choice.loss <= 1.13 * best  # near, not exact; without exchanges one is 1.18 times the best
 
 
 class Staircase:
