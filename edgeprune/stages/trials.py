@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from edgeprune.errors import DataError, RecipeError, TargetError, TrainingDiverged, UsageError
-from edgeprune.recipe import AllocatorName, Method, PruneSection, TuneSection
+from edgeprune.recipe import AllocatorName, Method, PruneSection
 from edgeprune.runs import write_atomic
 from edgeprune.stages.context import Context
 from edgeprune.stages.settle import settle
@@ -47,7 +47,6 @@ ARMS = (
     Arm("reprune", "scales"),
 )
 SPEED_IMAGES = 512  # that are trained on to see how fast it goes
-MOST_RISING = 0.5  # of a trial's steps, in which its rate rises
 
 
 class Trial(BaseModel):
@@ -180,21 +179,9 @@ def _tuned(context: Context, module: nn.Module, images: int) -> nn.Module:
     """A copy of a model that has seen so many training images: some of them once, or all of them several times."""
     recipe, train = context.recipe, context.splits.train
     teacher = context.model("load").module if recipe.tune.distillation > 0 else None
-    settings = trial_settings(recipe.tune, images, len(train))
+    settings = recipe.tune.model_copy(update={"epochs": max(1, round(images / len(train)))})
     none = context.splits.validation.take(0)
     return tune(module, teacher, train.take(images), none, settings, seed=recipe.seed, snapshots=None).module
-
-
-def trial_settings(tuning: TuneSection, images: int, there: int) -> TuneSection:
-    """The settings of a training on so many images, of a split that has `there`.
-
-    Its rate rises for as many steps as that of the whole training, or for half of its own if these are fewer: a short
-    cycle that rose within its first few steps would throw away what cutting left, and tell who bears that best.
-    """
-    epochs = max(1, round(images / there))
-    steps = epochs * max(1, min(images, there) // tuning.batch_size)
-    rising = tuning.warmup * max(1, tuning.epochs) * (there // tuning.batch_size)
-    return tuning.model_copy(update={"epochs": epochs, "warmup": min(MOST_RISING, rising / steps)})
 
 
 def _keep(file: Path, trials: Trials) -> None:

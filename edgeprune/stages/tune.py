@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from edgeprune.models.checkpoint import save_state
-from edgeprune.pruning.unstructured import zeros_of
+from edgeprune.pruning.unstructured import Masks, apply_masks, zeros_of
 from edgeprune.recipe import Recipe, TuneSection
 from edgeprune.stages.context import Context
 from edgeprune.stages.snapshots import show_epochs, snapshots_of, write_history
 from edgeprune.stages.zeros import masks_for
+from edgeprune.training.accuracy import top1
 from edgeprune.training.loop import tune
 
 
@@ -39,10 +43,25 @@ def tune_stage(context: Context, folder: Path) -> dict[str, Any]:
     context.keep_model("tune", pruned.with_module(result.module))
     last = result.history[-1].model_dump() if result.history else None
     told: dict[str, Any] = {"epochs": len(result.history), "last": last}
+    if result.history and (ended := result.history[-1].validation) is not None:
+        began = top1(_begun(pruned.module, masks), context.splits.validation)
+        told["began"] = began
+        if ended < began:
+            context.progress.say(
+                f"re-training did harm: validation {began:.2%} before, {ended:.2%} after; "
+                f"lower `lr` in [tune] (it is {settings.lr:g}), or raise `epochs`"
+            )
     if masks:
         zeros, weights = zeros_of(result.module)
         told["zeros"] = zeros / weights
     return told
+
+
+def _begun(module: nn.Module, masks: Masks | None) -> nn.Module:
+    """The model as re-training begins with it."""
+    begun = copy.deepcopy(module)
+    apply_masks(begun, masks or {})
+    return begun
 
 
 def whole_cycle(recipe: Recipe) -> TuneSection:

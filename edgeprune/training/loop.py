@@ -22,6 +22,9 @@ from edgeprune.recipe import TuneSection
 from edgeprune.training.accuracy import top1
 from edgeprune.training.snapshot import EpochRecord, Snapshot, job_id, newest_snapshot, write_snapshot
 
+FEWEST_RISING = 100  # steps in which the rate rises, where a training has twice as many: a shorter rise does harm
+MOST_RISING = 0.5  # of a shorter training's steps
+
 
 @dataclass(frozen=True)
 class TuneProgress:
@@ -61,8 +64,8 @@ def tune(
 
     The loss is (1 - d) CE(student, label) + d T^2 KL(teacher/T || student/T) with d = settings.distillation and
     T = settings.temperature (Hinton et al. 2015); without a teacher only the labels count. SGD with Nesterov momentum,
-    no weight decay on biases and norms; the rate rises over the first `warmup` share of the steps, then falls to 0
-    along a cosine. The last epoch's weights are the result. Zero epochs give the student back unchanged, and so does
+    no weight decay on biases and norms; the rate rises over the first steps (`rising_steps`), then falls to 0 along a
+    cosine. The last epoch's weights are the result. Zero epochs give the student back unchanged, and so does
     a `first` epoch beyond the last: those before it ran while the model was pruned (`gradual.py`), in the same cycle.
 
     `masks` (parameter name -> bool tensor of its shape) hold weights at zero: where a mask is false, the weight is set
@@ -201,10 +204,10 @@ class Training:
     def _rate(self, step: int) -> float:
         """Learning rate of a step, numbered from 1 over all epochs."""
         total = self.settings.epochs * self.steps
-        warm = round(self.settings.warmup * total)
-        if step <= warm:
-            return self.settings.lr * step / warm
-        return self.settings.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / (total - warm + 1)))
+        rising = rising_steps(self.settings.warmup, total)
+        if step <= rising:
+            return self.settings.lr * step / rising
+        return self.settings.lr * 0.5 * (1 + math.cos(math.pi * (step - rising) / (total - rising + 1)))
 
     def _placed(self, module: nn.Module) -> nn.Module:
         """A copy on the device, in the layout that convolutions are fastest in."""
@@ -217,6 +220,18 @@ class Training:
             hint=f"lower `lr` in [tune] (it is {self.settings.lr:g})"
             + ('; precision = "fp32" may help too' if self.settings.precision == "bf16" else ""),
         )
+
+
+def rising_steps(warmup: float, total: int) -> int:
+    """How many of a training's steps the learning rate rises over: the `warmup` share of them, but at least 100, or
+    half of a training that has fewer than 200. None where `warmup` is 0.
+
+    A pruned model begins near where it ends. A rate that is high within a few steps throws it out of there, and a short
+    training has no time to come back (docs/results.md, "Few steps").
+    """
+    if warmup == 0:
+        return 0
+    return round(max(warmup * total, min(FEWEST_RISING, MOST_RISING * total)))
 
 
 def _laid_out(module: nn.Module, layout: torch.memory_format) -> nn.Module:

@@ -17,10 +17,11 @@ import edgeprune
 from edgeprune.api import write_report
 from edgeprune.errors import DeviceError, EdgePruneError, RecipeError, RunError, TrainingDiverged, UsageError
 from edgeprune.pipeline import change_recipe, do_stage, is_finished, prepare_run
-from edgeprune.recipe import Recipe, parse_recipe
+from edgeprune.recipe import Recipe, TuneSection, parse_recipe
 from edgeprune.runs import STAGES, Run, Stage, create_run, open_run
 from edgeprune.stages.context import Context
 from edgeprune.stages.trials import ARMS
+from edgeprune.training.loop import tune
 
 FACTORY = f"{Path(__file__).with_name('two_convolutions.py')}:net"
 TREE: dict[str, Any] = {
@@ -305,6 +306,33 @@ def test_pruned_while_it_trains_in_one_cycle_and_resumed_by_turn(tmp_path: Path)
     assert not list(outcome.folder.glob("*.snapshots"))
     longer = change_recipe(open_run(outcome.folder), recipe(prune={"target": "2kparams", **TURNS}, tune={"epochs": 2}))
     assert not is_finished(longer, "prune")  # its epochs are part of the training
+
+
+def test_retraining_that_does_harm_is_told(tmp_path: Path) -> None:
+    context = Context(prepare_run(recipe(), tmp_path / "first", resume=False), Listener())
+    do_stage(context, "load")
+    net, none = context.model("load").module, context.splits.train.take(0)
+    learned = tune(net, None, context.splits.train, none, TuneSection(epochs=8), seed=0, snapshots=None).module
+    save_file(learned.state_dict(), tmp_path / "learned.safetensors")
+
+    def pruned(lr: float) -> tuple[dict[str, Any], list[str]]:
+        said = list[str]()
+        wanted = recipe(model={"checkpoint": str(tmp_path / "learned.safetensors")}, tune={"lr": lr})
+        context = Context(prepare_run(wanted, tmp_path / f"at-{lr}", resume=False), Hearer(said))
+        for stage in STAGES[: STAGES.index("merge")]:
+            do_stage(context, stage)
+        told = json.loads((context.run.folder / "tune" / "stage.json").read_text())["result"]
+        return told, [text for text in said if "did harm" in text]
+
+    told, harm = pruned(3.0)
+    assert told["last"]["validation"] < told["began"]
+    assert harm == [
+        f"re-training did harm: validation {told['began']:.2%} before, {told['last']['validation']:.2%} after; "
+        "lower `lr` in [tune] (it is 3), or raise `epochs`"
+    ]
+    told, harm = pruned(0.02)
+    assert told["last"]["validation"] >= told["began"]
+    assert harm == []
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 from toy_training import make_net, make_split
 
@@ -17,7 +19,7 @@ from edgeprune.errors import DataError, EdgePruneError
 from edgeprune.models.checkpoint import read_state, save_state
 from edgeprune.recipe import TuneSection
 from edgeprune.training.accuracy import predict, top1
-from edgeprune.training.loop import TuneProgress, tune
+from edgeprune.training.loop import TuneProgress, rising_steps, tune
 
 HERE = Path(__file__).parent
 SETTINGS = TuneSection(epochs=4, batch_size=32, lr=0.05, augment="crop")
@@ -83,17 +85,45 @@ def test_the_teacher_is_followed(train: Split, validation: Split) -> None:
 
 def test_the_rate_rises_then_falls_to_almost_nothing(train: Split, validation: Split) -> None:
     seen: list[TuneProgress] = []
-    settings = SETTINGS.model_copy(update={"warmup": 0.25})
+    settings = SETTINGS.model_copy(update={"warmup": 0.75})
     tune(make_net(), None, train, validation, settings, seed=0, snapshots=None, on_progress=seen.append)
     assert len(seen) == 4 * (200 // 32)
     rates = [p.lr for p in seen]
     peak = int(np.argmax(rates))
     assert rates[: peak + 1] == sorted(rates[: peak + 1])
     assert rates[peak:] == sorted(rates[peak:], reverse=True)
-    assert peak == 5
+    assert peak == 17
     assert rates[peak] == pytest.approx(0.05)
-    assert 0 < rates[-1] < 0.001
+    assert 0 < rates[-1] < 0.003
     assert [(p.epoch, p.step) for p in seen[5:7]] == [(1, 6), (2, 1)]
+
+
+@pytest.mark.parametrize(("warmup", "peak"), [(0.0, 1), (0.05, 12), (0.5, 12)])
+def test_a_short_training_rises_for_half_of_its_steps(
+    train: Split, validation: Split, warmup: float, peak: int
+) -> None:
+    rates: list[float] = []
+    settings = SETTINGS.model_copy(update={"warmup": warmup})
+    tune(
+        make_net(),
+        None,
+        train,
+        validation,
+        settings,
+        seed=0,
+        snapshots=None,
+        on_progress=lambda progress: rates.append(progress.lr),
+    )
+    assert int(np.argmax(rates)) + 1 == peak
+
+
+@given(st.floats(0.001, 0.999), st.integers(1, 100_000))
+def test_how_long_the_rate_rises(warmup: float, steps: int) -> None:
+    rising = rising_steps(warmup, steps)
+    assert 0 <= rising <= steps
+    assert rising >= min(100, steps // 2)
+    assert rising == round(warmup * steps) or warmup * steps < min(100, steps / 2)
+    assert rising <= rising_steps(warmup, steps + 1)
 
 
 def test_no_epochs_change_nothing(train: Split, validation: Split) -> None:
