@@ -90,7 +90,7 @@ def of_model(name: str, folder: Path) -> list[dict[str, Any]]:
                     settings = PruneSection(target=target, tolerance=TOLERANCE, corrections=CORRECTIONS, branches=False)
                     candidate = Candidate(model, structure, ranks, judge, settings, GRANULARITY)
                     loop = LatencyLoop(
-                        candidate, baseline, predictor, probing, Path(scratch), on_progress=lambda _: None
+                        candidate, baseline, predictor, probing, Path(scratch), on_progress=lambda *_: None
                     )
                     wanted = float(target.removesuffix("x"))
                     try:

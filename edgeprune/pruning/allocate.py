@@ -24,6 +24,7 @@ from edgeprune.structure.units import Branch, Structure, UnitGroup
 
 Removed = Mapping[str, tuple[int, ...]]
 Judge = Callable[[Removed, Collection[str]], float]  # (units by group, branches) that go -> the loss without them
+OnStep = Callable[[float, int], None]  # (cost reached, models judged)
 
 STEPS = 80  # a move saves at least this part of the unpruned model's cost, where its group has that much
 RIVALS = 4  # moves that are judged anew at each step; prices rise along the path, so the cheapest ones are enough
@@ -149,7 +150,8 @@ class Allocator:
         judge: the loss of the model without these units and branches; it is asked once for each model.
         limits: how far it may be cut.
         exchanges: how many models are judged for exchanges at most, as a multiple of those on the way down.
-        on_step: called after each step along the path with the cost reached.
+        on_step: called after each step along the path and after each exchange tried, with the cost reached and the
+            number of models judged.
     """
 
     def __init__(
@@ -161,7 +163,7 @@ class Allocator:
         limits: Limits,
         *,
         exchanges: float = EXCHANGES,
-        on_step: Callable[[float], None] | None = None,
+        on_step: OnStep | None = None,
     ) -> None:
         self.structure, self.costs, self.judge, self.limits = structure, costs, judge, limits
         self.on_step, self._exchanges, self._walked = on_step, exchanges, 0
@@ -183,8 +185,7 @@ class Allocator:
         judged = len(self._losses)
         while self._path[-1].total > budget:
             self._path.append(self._step(self._path[-1], budget))
-            if self.on_step is not None:
-                self.on_step(self._path[-1].total)
+            self._tell(self._path[-1].total)
         widths = self._allowed(limits)
         state = self._refilled(next(state for state in self._path if state.total <= budget), budget, widths)
         self._walked += len(self._losses) - judged
@@ -300,6 +301,7 @@ class Allocator:
                 state = self._step(state, budget, but=but)
         except TargetError:
             return None
+        self._tell(state.total)
         return self._refilled(state, budget, widths)
 
     def _refilled(self, state: _State, budget: float, widths: Mapping[str, tuple[int, ...]]) -> _State:
@@ -324,6 +326,10 @@ class Allocator:
             loss = self.judge(self._removed(state), state.dropped)
             self._losses[state.key] = loss if math.isfinite(loss) else math.inf
         return self._losses[state.key]
+
+    def _tell(self, cost: float) -> None:
+        if self.on_step is not None:
+            self.on_step(cost, len(self._losses))
 
     def _removed(self, state: _State) -> dict[str, tuple[int, ...]]:
         return gone_of(self._ranking, state.kept)

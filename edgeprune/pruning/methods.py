@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,7 +10,7 @@ from edgeprune.data.split import Split
 from edgeprune.latency.cost import CostModel
 from edgeprune.models.spec import Model
 from edgeprune.pruning.additive import AdditiveAllocator
-from edgeprune.pruning.allocate import Allocator, Judge, Limits
+from edgeprune.pruning.allocate import Allocator, Judge, Limits, OnStep
 from edgeprune.pruning.binding import Chooser
 from edgeprune.pruning.judge import AdaptedLoss
 from edgeprune.pruning.knapsack import SummedScores
@@ -63,8 +62,9 @@ class Candidate:
     settings: PruneSection  # with a method: `auto` is settled
     multiple: int  # of the kept widths
 
-    def allocator(self, costs: CostModel, on_step: Callable[[float], None] | None = None) -> Chooser:
-        """The allocator that the recipe asks for; `on_step` is told the cost that is left as it goes on.
+    def allocator(self, costs: CostModel, on_step: OnStep | None = None) -> Chooser:
+        """The allocator that the recipe asks for; `on_step` is told the cost that is left and how many models were
+        judged as it goes on.
 
         Raises:
             ModelError: it goes by the scales of batch norms, and the model has none that tell layers apart.

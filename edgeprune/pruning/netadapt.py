@@ -11,12 +11,12 @@ that is gone (`judge`), since a plan is a choice of units, and what is re-traine
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from edgeprune.errors import TargetError, TrainingDiverged
 from edgeprune.latency.cost import CostModel, total
-from edgeprune.pruning.allocate import Choice, Judge, Limits, allowed_widths
+from edgeprune.pruning.allocate import Choice, Judge, Limits, OnStep, allowed_widths
 from edgeprune.pruning.ranking import Ranking, gone_of
 from edgeprune.structure.units import Structure
 
@@ -48,7 +48,7 @@ class NetAdapt:
         judge: Judge,
         limits: Limits,
         *,
-        on_step: Callable[[float], None] | None = None,
+        on_step: OnStep | None = None,
     ) -> None:
         self.structure, self.costs, self.judge, self.limits = structure, costs, judge, limits
         self.on_step, self._ranking = on_step, ranking
@@ -68,7 +68,7 @@ class NetAdapt:
             step = FIRST_STEP * DECAY**number * self._path[0].cost
             self._path.append(self._proposed(here, here.cost - step, self._allowed(self.limits.granularity), budget))
             if self.on_step is not None:
-                self.on_step(self._path[-1].cost)
+                self.on_step(self._path[-1].cost, len(self._losses))
         first = next(number for number, stop in enumerate(self._path) if stop.cost <= budget)
         here, widths = self._path[max(0, first - 1)], self._allowed(granularity or self.limits.granularity)
         while here.cost > budget:

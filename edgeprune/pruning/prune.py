@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from edgeprune.latency.cost import CostModel, total
 from edgeprune.latency.measurement import Ratio
 from edgeprune.latency.predictor import Predictor
 from edgeprune.models.spec import Model
-from edgeprune.pruning.allocate import Choice
+from edgeprune.pruning.allocate import Choice, OnStep
 from edgeprune.pruning.baseline import Baseline
 from edgeprune.pruning.binding import Binding, binding
 from edgeprune.pruning.methods import Candidate
@@ -57,24 +57,24 @@ def prune_counted(
     costs: CostModel,
     budget: float,
     *,
-    on_progress: Callable[[float], None] | None = None,
+    on_progress: OnStep | None = None,
 ) -> Pruned:
     """Prune to a budget of MACs, parameters or bytes: these are counted, so the first choice is the answer.
 
-    `on_progress` is told the share of the cost that is left as the allocator goes on.
+    `on_progress` is told the share of the cost that is left, and how many models were judged, as the allocator goes on.
     """
     now = total(candidate.structure.layers, candidate.structure.sizes, costs)
 
-    def step(cost: float) -> None:
+    def step(cost: float, judged: int) -> None:
         if on_progress is not None:
-            on_progress(cost / now)
+            on_progress(cost / now, judged)
 
     allocator = candidate.allocator(costs, step)
     choice = allocator.within(budget)
     return _pruned(candidate, choice, binding(allocator, choice, lambda cost: cost / now))
 
 
-def prune_predicted(candidate: Candidate, predictor: Predictor, *, on_progress: Callable[[float], None]) -> Pruned:
+def prune_predicted(candidate: Candidate, predictor: Predictor, *, on_progress: OnStep) -> Pruned:
     """Prune to a latency that is predicted and never measured: the first choice is the answer, true or not.
 
     Raises:
@@ -86,7 +86,7 @@ def prune_predicted(candidate: Candidate, predictor: Predictor, *, on_progress: 
 
     target = candidate.settings.target
     goal = latency_share(Target.parse(target), predictor.unpruned_s)
-    allocator = candidate.allocator(predictor.costs, lambda cost: on_progress(share_of(cost)))
+    allocator = candidate.allocator(predictor.costs, lambda cost, judged: on_progress(share_of(cost), judged))
     fastest = share_of(allocator.smallest().cost)
     if goal < fastest:
         raise TargetError(
@@ -114,14 +114,16 @@ class LatencyLoop:
         probing: Probing,
         folder: Path,
         *,
-        on_progress: Callable[[float], None],
+        on_progress: OnStep,
     ) -> None:
         self.candidate, self.settings, self.baseline = candidate, candidate.settings, baseline
         self.probing, self.folder, self.say = probing, folder, probing.on_message
         self.predictor, self.original_s = predictor, baseline.measurement.median_s
         self.target = Target.parse(self.settings.target)
         self.goal = latency_share(self.target, self.original_s)
-        self.allocator = candidate.allocator(predictor.costs, lambda cost: on_progress(self._share(cost)))
+        self.allocator = candidate.allocator(
+            predictor.costs, lambda cost, judged: on_progress(self._share(cost), judged)
+        )
 
     def run(self) -> Pruned:
         """Returns the pruned model whose measured latency is nearest the target.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from edgeprune.latency.cost import CostModel, MacsCost, total
 from edgeprune.latency.predictor import Prediction, Predictor
 from edgeprune.latency.typical import Typical
 from edgeprune.models.checkpoint import save_state
+from edgeprune.pruning.allocate import OnStep
 from edgeprune.pruning.baseline import probe_layers
 from edgeprune.pruning.methods import Candidate
 from edgeprune.pruning.prune import LatencyLoop, Pruned, prune_counted, prune_predicted
@@ -79,9 +79,14 @@ def _settings(context: Context) -> PruneSection:
     return settings
 
 
-def _steps(context: Context) -> Callable[[float], None]:
-    """Shows how far the allocator has come: the share of the cost that it has taken away so far."""
-    return lambda left: context.progress.update(f"choosing what goes: {left:.2f}x so far", round((1 - left) * 100), 100)
+def _steps(context: Context) -> OnStep:
+    """Shows how far the allocator has come: the share of the cost that is left, and how many models it has judged."""
+
+    def show(left: float, judged: int) -> None:
+        text = f"choosing what goes: {left:.2f}x so far, {judged} models judged"
+        context.progress.update(text, round((1 - left) * 100), 100)
+
+    return show
 
 
 def _to_latency(context: Context, folder: Path) -> _Done:

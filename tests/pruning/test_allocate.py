@@ -134,7 +134,9 @@ def test_the_path_is_walked_once_and_grows_with_the_budgets() -> None:
     scores = scores_of(structure, 0)
     costs, judge, seen = MacsCost(), Additive(scores), []
     full = total(structure.layers, structure.sizes, costs)
-    allocator = Allocator(structure, ByScore(scores), costs, judge, Limits(2, 2), on_step=seen.append)
+    allocator = Allocator(
+        structure, ByScore(scores), costs, judge, Limits(2, 2), exchanges=0, on_step=lambda cost, _: seen.append(cost)
+    )
     small = allocator.within(0.3 * full)
     asked, steps = judge.asked, len(seen)
     assert seen == sorted(seen, reverse=True)
@@ -144,6 +146,23 @@ def test_the_path_is_walked_once_and_grows_with_the_budgets() -> None:
     large = allocator.within(0.6 * full)
     assert len(seen) == steps
     assert small.cost < large.cost <= 0.6 * full
+
+
+def test_what_is_judged_is_told_on_the_way_and_in_exchanges() -> None:
+    structure = chain({"a": 24, "b": 24, "c": 24})
+    scores, told = scores_of(structure, 0), list[tuple[float, int]]()
+    costs, judge = MacsCost(), Additive(scores)
+    budget = 0.3 * total(structure.layers, structure.sizes, costs)
+    allocator = Allocator(
+        structure, ByScore(scores), costs, judge, Limits(2, 2), on_step=lambda *step: told.append(step)
+    )
+    allocator.within(budget)
+    way = next(number for number, (cost, _) in enumerate(told, start=1) if cost <= budget)
+    assert 0 < way < len(told)
+    assert all(cost <= budget for cost, _ in told[way:])  # what an exchange ends at is within the budget
+    counts = [judged for _, judged in told]
+    assert counts == sorted(counts)
+    assert counts[way - 1] < counts[-1] <= judge.asked
 
 
 def test_a_finer_granularity_fills_the_room_that_is_left() -> None:

@@ -48,7 +48,10 @@ def test_a_step_is_the_proposal_that_loses_least() -> None:
     scores["spare"] *= 0
     full = total(structure.layers, structure.sizes, MacsCost())
     asked: list[float] = []
-    walker = NetAdapt(structure, ByScore(scores), MacsCost(), Additive(scores), Limits(1, 1), on_step=asked.append)
+    judge = Additive(scores)
+    walker = NetAdapt(
+        structure, ByScore(scores), MacsCost(), judge, Limits(1, 1), on_step=lambda cost, _: asked.append(cost)
+    )
     choice = walker.within(0.6 * full)
     assert set(choice.removed) == {"spare"}
     assert asked == sorted(asked, reverse=True)
