@@ -1,0 +1,88 @@
+"""Few steps of training: how long the learning rate rises decides whether a pruned model is helped or harmed.
+
+    python benchmarks/few_steps.py --data ../shared/data --cache .cache/bench
+
+ResNet-20 with its author's weights is pruned to 0.5x of its latency on this machine once (Taylor, reconstructed), and
+trained for 3 epochs on few of its training images, at two rates, from several seeds: with the rate rising over 5 % of
+the steps alone (as it did before), and over at least 100 steps or half of them (as it does). Top-1 on the 10,000 test
+images, before and after. One process a core, one thread each. Writes benchmarks/results/few_steps.json; it resumes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from cnn_nets import recipe_of
+from common import ROOT, Lines, cifar10_npz, write_result
+
+from edgeprune.pipeline import do_stage, prepare_run
+from edgeprune.progress import Silent
+from edgeprune.runs import STAGES, lock, open_run
+from edgeprune.stages.context import Context
+from edgeprune.training import loop
+from edgeprune.training.accuracy import top1
+
+NET, EPOCHS = "resnet20", 3
+IMAGES, RATES, FEWEST = (1000, 3000, 10_000), (0.05, 0.015), (0, loop.FEWEST_RISING)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="the data pack")
+    parser.add_argument("--cache", type=Path, default=ROOT / ".cache" / "bench")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    arguments = parser.parse_args()
+    cache = arguments.cache.resolve()
+    root = cache / "few_steps"
+    recipe = recipe_of(NET, arguments.data, cifar10_npz(arguments.data, cache), "0.5x", EPOCHS)
+    with lock(root / "run"):
+        context = Context(prepare_run(recipe, root / "run", resume=True), Lines())
+        for stage in STAGES[: STAGES.index("tune")]:
+            do_stage(context, stage)
+    todo = list(itertools.product(IMAGES, RATES, FEWEST, arguments.seeds))
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(os.cpu_count(), spawn, torch.set_num_threads, (1,)) as pool:
+        rows = list(pool.map(partial(trained, root), todo))
+    before = {name: top1(context.model(name).module, context.splits.test) for name in ("load", "prune")}
+    figures = {"original": before["load"], "pruned": before["prune"], "rows": rows}
+    print(f"wrote {write_result('few_steps', {'net': NET, 'target': '0.5x', 'epochs': EPOCHS, **figures})}")
+
+
+def trained(root: Path, setting: tuple[int, float, int, int]) -> dict[str, Any]:
+    """One training: on so many images, at a rate that rises over at least so many steps, from a seed."""
+    images, rate, fewest, seed = setting
+    done = root / f"images-{images}-rate-{rate}-rising-{fewest}-seed-{seed}.json"
+    if not done.exists():
+        context = Context(open_run(root / "run"), Silent())
+        settings = context.recipe.tune.model_copy(update={"lr": rate})
+        train, none = context.splits.train.take(images), context.splits.validation.take(0)
+        with patch.object(loop, "FEWEST_RISING", fewest):  # the loop as it was, where it is 0
+            result = loop.tune(
+                context.model("prune").module,
+                context.model("load").module,
+                train,
+                none,
+                settings,
+                seed=seed,
+                snapshots=None,
+            )
+            rising = loop.rising_steps(settings.warmup, EPOCHS * (images // settings.batch_size))
+        row = {"images": images, "rate": rate, "seed": seed, "rising": rising, "fewest": fewest}
+        done.write_text(json.dumps({**row, "top1": top1(result.module, context.splits.test)}, indent=1))
+    row = json.loads(done.read_text())
+    print(row, flush=True)
+    return row
+
+
+if __name__ == "__main__":
+    main()
