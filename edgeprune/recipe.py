@@ -118,8 +118,8 @@ class DeviceSection(Section):
 
 class PruneSection(Section):
     """How the plan is found. `branches`: whether whole residual branches may go, beside channels; unless said,
-    they may where there are training images: what goes with a branch has to be learned again. `gates`: whether
-    squeeze-excitation gates may go, a constant for each channel in their place.
+    they may where there are training images: what goes with a branch has to be learned again. `squeeze_excitation`:
+    whether such gates may go, a constant for each channel in their place.
 
     `reconstruct`: images on which the layers that stay are fitted to the unpruned model by least squares; 0: they stay
     as they were cut.
@@ -137,7 +137,7 @@ class PruneSection(Section):
     minimum_width: int = Field(default=8, ge=1)
     keep: tuple[str, ...] = ()
     branches: bool | None = None
-    gates: bool = False
+    squeeze_excitation: bool = False
     scoring_batches: int = Field(default=8, ge=1)
     judging_images: int = Field(default=256, ge=32)
     reconstruct: int = Field(default=512, ge=0)
@@ -160,10 +160,11 @@ class PruneSection(Section):
             raise ValueError("`regrow` brings units back while the model trains: say for how many `epochs`, too")
         if self.method == "auto" and self.allocator != "judged":
             raise ValueError("`auto` tries methods with allocators of its own: leave `allocator` out")
-        if self.gates and (self.allocator not in DROPPING or self.epochs):
+        if self.squeeze_excitation and (self.allocator not in DROPPING or self.epochs):
             raise ValueError(
-                f"`gates` go as a whole and at once, with an allocator that judges that ({', '.join(DROPPING)}) and "
-                "without training in turns: leave `gates` or `epochs` out, or take another allocator"
+                "`squeeze_excitation` goes as a whole and at once, with an allocator that judges that "
+                f"({', '.join(DROPPING)}) and without training in turns: leave `squeeze_excitation` or `epochs` out, "
+                "or take another allocator"
             )
         if self.branches and self.allocator not in DROPPING and self.method != "auto":
             raise ValueError(

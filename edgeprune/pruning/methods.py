@@ -71,7 +71,7 @@ class Candidate:
         """
         settings = self.settings
         drops = settings.allocator in DROPPING
-        branches, gates = bool(settings.branches) and drops, settings.gates and drops
+        branches, gates = bool(settings.branches) and drops, settings.squeeze_excitation and drops
         limits = Limits(self.multiple, settings.minimum_width, branches, gates)
         asked = self.structure, self.ranking, costs, self.judge, limits
         match settings.allocator:

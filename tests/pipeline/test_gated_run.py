@@ -21,7 +21,7 @@ TREE = {
     "model": {"factory": f"{Path(__file__).parents[1] / 'structure' / 'gated.py'}:net", "input_size": (1, 16, 16)},
     "data": {"source": "digits", "validation_images": 50, "calibration_images": 20},
     # 898 parameters are the least with the gate
-    "prune": {"target": "0.85kparams", "method": "magnitude", "scoring_batches": 1, "gates": True},
+    "prune": {"target": "0.85kparams", "method": "magnitude", "scoring_batches": 1, "squeeze_excitation": True},
     "tune": {"epochs": 0},
     "quantize": {"enabled": False},
     "export": {"formats": ("onnx",)},
@@ -48,5 +48,5 @@ def test_a_gate_goes_and_leaves_its_mean(tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("other", [{"allocator": "uniform"}, {"epochs": 2}])
 def test_where_no_gate_can_go_asking_for_it_is_refused(other: dict[str, object]) -> None:
-    with pytest.raises(RecipeError, match="`gates` go as a whole"):
+    with pytest.raises(RecipeError, match="`squeeze_excitation` goes as a whole"):
         parse_recipe({**TREE, "prune": {**TREE["prune"], **other}})
