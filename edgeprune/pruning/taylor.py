@@ -2,8 +2,12 @@
 
 Molchanov et al., Importance Estimation for Neural Network Pruning (CVPR 2019), eq. 8: the score of a gate z = 1 is
 (dL/dz)^2, averaged over batches; for a filter dL/dz = sum of w * dL/dw. HALP (Shen et al., NeurIPS 2022) takes the
-gate behind a batch norm, dL/dz = gamma * dL/dgamma + beta * dL/dbeta, and its absolute value. A unit has one gate for
-all its coupled layers, so their parts are summed first.
+gate behind a batch norm, dL/dz = gamma * dL/dgamma + beta * dL/dbeta, and its absolute value.
+
+Here a unit has one gate for all its coupled layers, and it stands where the unit is read: a unit that goes leaves zeros
+there. By Euler's theorem dL/dz is the sum of w * dL/dw over the weights that read it, whatever computed it. Between a
+batch norm and what reads it a ReLU or an average changes nothing, so it is HALP's value there; but a channel that goes
+on through a depthwise convolution, with a batch norm before and one behind it, is counted once.
 """
 
 from __future__ import annotations
@@ -77,8 +81,11 @@ def score_taylor(
 
 
 def _gate_members(module: nn.Module, group: UnitGroup) -> list[Member]:
-    """The produced parameters whose gradients make the gate's: those of norms, where there are any, else all."""
+    """The parameters whose gradients make the gate's: those that read the units. Where none does (a query is multiplied
+    by a key), what computes them: norms, where there are any, else all."""
     parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+    if consumed := [member for member in group.consumed if member.name in parameters]:
+        return consumed
     produced = [member for member in group.produced if member.name in parameters]
     norms = [m for m in produced if isinstance(module.get_submodule(m.name.rpartition(".")[0]), _NormBase)]
     return norms or produced

@@ -18,11 +18,13 @@ from edgeprune.structure.masks import mask_units
 
 
 class Net(nn.Module):
-    """A convolution with a norm, one without, and a residual stream of two layers."""
+    """A convolution with a norm whose channels go on through a depthwise one with its own, one convolution without a
+    norm, and a residual stream of two layers. The gates stand where the units are read, or before a ReLU there."""
 
     def __init__(self) -> None:
         super().__init__()
         self.conv1, self.norm1 = nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6)
+        self.depthwise, self.norm2 = nn.Conv2d(6, 6, 3, 1, 1, groups=6, bias=False), nn.BatchNorm2d(6)
         self.conv2 = nn.Conv2d(6, 5, 3)
         self.conv3, self.conv4 = nn.Conv2d(5, 4, 1), nn.Conv2d(5, 4, 1)
         self.gates = {"norm": torch.ones(6), "bare": torch.ones(5), "stream": torch.ones(4)}
@@ -30,8 +32,9 @@ class Net(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         gate = {name: value.to(x.dtype)[:, None, None] for name, value in self.gates.items()}
-        x = F.relu(self.norm1(self.conv1(x)) * gate["norm"])
-        x = torch.tanh(self.conv2(x) * gate["bare"])
+        x = F.relu(self.norm1(self.conv1(x)))
+        x = F.relu(self.norm2(self.depthwise(x)) * gate["norm"])
+        x = torch.tanh(self.conv2(x)) * gate["bare"]
         x = self.conv3(x) * gate["stream"] + F.relu(self.conv4(x) * gate["stream"])
         return self.fc(self.drop(x.mean((2, 3))))
 
@@ -40,7 +43,8 @@ class Plain(Net):
     """The same network without its gates."""
 
     def forward(self, x: Tensor) -> Tensor:
-        x = torch.tanh(self.conv2(F.relu(self.norm1(self.conv1(x)))))
+        x = F.relu(self.norm2(self.depthwise(F.relu(self.norm1(self.conv1(x))))))
+        x = torch.tanh(self.conv2(x))
         x = self.conv3(x) + F.relu(self.conv4(x))
         return self.fc(self.drop(x.mean((2, 3))))
 
@@ -49,8 +53,9 @@ class Plain(Net):
 def plain() -> Plain:
     torch.manual_seed(0)
     net = Plain().double()
-    for tensor in (net.norm1.weight, net.norm1.bias, net.norm1.running_mean, net.norm1.running_var):
-        tensor.data = torch.rand_like(tensor) + 0.5
+    for norm in (net.norm1, net.norm2):
+        for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+            tensor.data = torch.rand_like(tensor) + 0.5
     return net
 
 
@@ -79,6 +84,15 @@ def test_taylor_is_the_squared_derivative_of_a_gate(plain: Plain) -> None:
     assert set(scores) == {"conv1:out", "conv2:out", "conv3:out"}
     for group, gate in (("conv1:out", "norm"), ("conv2:out", "bare"), ("conv3:out", "stream")):
         np.testing.assert_allclose(scores[group], expected[gate], rtol=1e-9)
+
+
+def test_behind_a_batch_norm_it_is_halp_s(plain: Plain) -> None:
+    """|gamma dL/dgamma + beta dL/dbeta| of the norm that stands last before the units are read."""
+    structure, (images, classes) = find_structure(plain, batches()[0][0]), batches(1)[0]
+    values = score_taylor(plain, structure, [(images, classes)], power=1)["conv1:out"]
+    scale, shift = plain.norm2.weight, plain.norm2.bias
+    slopes = torch.autograd.grad(F.cross_entropy(plain.eval()(images), classes), (scale, shift))
+    np.testing.assert_allclose(values, (scale * slopes[0] + shift * slopes[1]).detach().abs().numpy(), rtol=1e-9)
 
 
 def test_halp_s_value_is_the_derivative_s_size(plain: Plain) -> None:
@@ -133,7 +147,8 @@ def test_magnitude_is_the_mean_norm_of_coupled_rows(plain: Plain) -> None:
     scores = score_magnitude(plain, structure)
     rows = [layer.weight.detach().flatten(1).norm(dim=1).numpy() for layer in (plain.conv3, plain.conv4)]
     np.testing.assert_allclose(scores["conv3:out"], np.mean(rows, axis=0))
-    np.testing.assert_allclose(scores["conv1:out"], plain.conv1.weight.detach().flatten(1).norm(dim=1).numpy())
+    rows = [layer.weight.detach().flatten(1).norm(dim=1).numpy() for layer in (plain.conv1, plain.depthwise)]
+    np.testing.assert_allclose(scores["conv1:out"], np.mean(rows, axis=0))
     plain.conv2.weight.data[0, 0, 0, 0] = float("inf")
     with pytest.raises(ModelError, match=r"conv2\.weight"):
         score_magnitude(plain, structure)
