@@ -95,17 +95,24 @@ def zeros_of(module: nn.Module, which: Which = "1x1") -> tuple[int, int]:
 
 
 def macs_of_weights(module: nn.Module, example: Tensor, which: Which = "1x1") -> dict[str, float]:
-    """Multiply-accumulates that one weight of each parameter takes on an image: the positions it is used at.
+    """Multiply-accumulates that one weight of each parameter takes on an image: the positions it is used at. A weight
+    that several layers share is listed once, with all its positions.
 
     Args:
         example: one image, (1, C, H, W).
     """
     positions: dict[str, float] = {}
     handles = []
+    first: dict[int, str] = {}
     for path, layer in module.named_modules():
         if _is_pruned(path, layer, which):
 
-            def count(layer: nn.Module, _: object, result: Tensor, name: str = _weight_of(path)) -> None:
+            def count(
+                layer: nn.Module,
+                _: object,
+                result: Tensor,
+                name: str = first.setdefault(id(layer.weight), _weight_of(path)),
+            ) -> None:
                 used = (
                     result.shape[2:].numel() if isinstance(layer, nn.Conv2d) else result[0].numel() // result.shape[-1]
                 )

@@ -53,6 +53,29 @@ def test_a_counted_target_is_met_to_one_block(share: float, block: int, scope: A
     assert -block * sum(costs.values()) <= left - wanted <= 1
 
 
+def test_a_weight_that_two_layers_share_counts_for_both() -> None:
+    made = model()
+    again = nn.Conv2d(16, 32, 1)
+    again.weight = made.module[1].weight  # type: ignore[index, union-attr, assignment]
+    parts = nn.ModuleDict({"body": made.module, "again": again})
+
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.parts = parts
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            body, x = self.parts["body"], self.parts["body"][0](x)  # type: ignore[index]
+            return body[3](body[2](body[1](x) + self.parts["again"](x)))  # type: ignore[index]
+
+    twice = made.with_module(Twice())
+    costs = macs_of_weights(twice.module, twice.example_input())
+    assert costs == {"parts.body.1.weight": 2 * 16 * 16, "parts.body.3.weight": 8 * 8}
+    wanted = WHOLE + FIRST - 0.5 * (2 * FIRST + SECOND)
+    found = counted_zeros(twice, SparseSection(target=f"{wanted / 1e6!r}MMACs"), WHOLE + FIRST)
+    assert found.zeros == pytest.approx(0.5)
+
+
 def test_what_zeros_cannot_reach_or_need_not_is_refused() -> None:
     made = model()
     with pytest.raises(TargetError, match="without any zero"):
