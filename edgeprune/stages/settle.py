@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from edgeprune.models.spec import Model
 from edgeprune.pruning.allocate import Choice
 from edgeprune.pruning.methods import JUDGING_BATCH, judge_of
-from edgeprune.pruning.reconstruct import images_at_once, reconstruct
+from edgeprune.pruning.reconstruct import adapt_norms, images_at_once, reconstruct
 from edgeprune.stages.context import Context
 from edgeprune.structure.gates import removed_gates, settle_gates
 from edgeprune.structure.surgery import remove_but_gates
@@ -96,9 +96,14 @@ def _first(batches: Iterable[Tensor], most: int) -> Tensor:
 
 
 def _settle_gates(context: Context, pruned: nn.Module, whole: Model, structure: Structure, choice: Choice) -> None:
-    """Set the constants of the gates that went, from as many images as choices are judged on."""
-    if not removed_gates(structure, choice.branches):
+    """Set the constants of the gates that went, from as many images as choices are judged on, with batch norms that
+    know what else went."""
+    gates = removed_gates(structure, choice.branches)
+    if not gates:
         return
     narrow = remove_but_gates(whole.module, structure, choice.removed, choice.branches)
-    images = context.splits.train.take(context.recipe.prune.judging_images).batches(JUDGING_BATCH)
-    settle_gates(pruned, narrow, structure, choice.branches, (batch for batch, _ in images))
+    split = context.splits.train.take(context.recipe.prune.judging_images)
+    if any(choice.removed.values()) or set(choice.branches) - {gate.id for gate in gates}:
+        images = _first((batch for batch, _ in split.batches(JUDGING_BATCH)), len(split))
+        adapt_norms(narrow, images[: images_at_once(whole.module, images[:2])])
+    settle_gates(pruned, narrow, structure, choice.branches, (batch for batch, _ in split.batches(JUDGING_BATCH)))

@@ -8,15 +8,20 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
+import edgeprune
+from edgeprune.data.open import open_data
 from edgeprune.pipeline import do_stage
+from edgeprune.pruning.reconstruct import adapt_norms
 from edgeprune.recipe import parse_recipe
 from edgeprune.runs import STAGES, create_run
 from edgeprune.stages.context import Context
+from edgeprune.stages.probe import structure_of
 from edgeprune.stages.prune_record import PruneRecord
 from edgeprune.stages.settle import Reconstruction
-from edgeprune.structure.surgery import apply_plan
+from edgeprune.structure.surgery import apply_plan, remove_but_gates, removed_units
 
 FACTORY = Path(__file__).parents[1] / "pipeline" / "two_convolutions.py"
 TREE: dict[str, Any] = {
@@ -41,9 +46,12 @@ class Heard:
     def update(self, text: str, done: float, total: float) -> None: ...
 
 
-def pruned(folder: Path, images: int, **more: Any) -> tuple[Context, PruneRecord, list[str]]:
+def pruned(
+    folder: Path, images: int, *, model: dict[str, Any] | None = None, **more: Any
+) -> tuple[Context, PruneRecord, list[str]]:
     heard = Heard()
-    recipe = parse_recipe({**TREE, "prune": {**TREE["prune"], "reconstruct": images, **more}})
+    prune = {**TREE["prune"], "reconstruct": images, **more}
+    recipe = parse_recipe({**TREE, "model": model or TREE["model"], "prune": prune})
     context = Context(create_run(folder, recipe, {}), heard)
     for stage in STAGES[: STAGES.index("prune") + 1]:
         do_stage(context, stage)
@@ -78,6 +86,34 @@ def test_it_can_be_turned_off(tmp_path: Path) -> None:
     assert same_weights(cut, context.model("prune").module)
 
 
+def test_a_gate_leaves_what_it_answers_in_the_cut_model(tmp_path: Path) -> None:
+    """Where channels before it go, too, its mean is taken with batch norms that know that."""
+    torch.manual_seed(0)
+    deep = f"{Path(__file__).parents[1] / 'structure' / 'gated.py'}:deep"
+    model = {"factory": deep, "input_size": (1, 16, 16)}
+    made = edgeprune.load(deep, input_size=(1, 16, 16))
+    net, data = made.module, parse_recipe(TREE).data
+    seen = open_data(data, made.spec, seed=0).train
+    images = torch.cat([batch for batch, _ in seen.take(256).batches(256)])
+    adapt_norms(net, images)  # as training would leave them
+    save_file(net.state_dict(), tmp_path / "net.safetensors")
+    model["checkpoint"] = str(tmp_path / "net.safetensors")
+    context, record, _ = pruned(tmp_path / "run", 0, target="1kparams", squeeze_excitation=True, model=model)
+    assert record.branches == ("6:gate",)
+    structure, whole = structure_of(context), context.model("load").module
+    removed = removed_units(context.plan, structure)
+    assert any(removed.values())
+    narrow, answers = remove_but_gates(whole, structure, removed, record.branches), list[torch.Tensor]()
+    narrow.get_submodule("6.gate").register_forward_hook(lambda _, __, out: answers.append(out.mean((0, 2, 3))))
+    with torch.no_grad():
+        narrow.eval()(images)
+        narrow.train()(images)
+    constant = context.model("prune").module.get_submodule("6.gate").value.detach().flatten()
+    stale, fresh = ((constant - answer).abs().max() for answer in answers)
+    assert fresh < 1e-5
+    assert stale > 1e-3
+
+
 @pytest.mark.parametrize(
     ("before", "after", "words"),
     [(2.0, 1.0, "14 layers reconstructed"), (1.0, 1.0, "does not help"), (1.0, float("nan"), "does not help")],
@@ -98,4 +134,6 @@ def test_no_image_is_fitted_on_and_judged_by(tmp_path: Path, judging: int) -> No
     context, record, _ = pruned(tmp_path / "run", 100_000, judging_images=judging)
     assert record.reconstruction is not None
     there = len(context.splits.train)
-    assert there - record.reconstruction.images == min(256, there // 4 // 128 * 128)
+    few = min(judging, there // 4)
+    batches = max(1, round(few / 128))
+    assert there - record.reconstruction.images == few // batches * batches

@@ -30,3 +30,20 @@ def net() -> nn.Module:
         nn.Flatten(),
         nn.Linear(16, 10),
     )
+
+
+def deep() -> nn.Module:
+    """The squeeze-excitation comes after two convolutions."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 16, 3, 2, padding=1, bias=False),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.Conv2d(16, 16, 3, 2, padding=1, bias=False),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        Squeeze(16, 128),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(16, 10),
+    )
