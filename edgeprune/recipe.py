@@ -158,8 +158,15 @@ class PruneSection(Section):
             raise ValueError("the target 1x prunes no channel: leave `epochs`, `regrow` and `auto` out")
         if self.regrow and not self.epochs:
             raise ValueError("`regrow` brings units back while the model trains: say for how many `epochs`, too")
+        if self.regrow and self.epochs <= self.interval:
+            raise ValueError(
+                "`regrow` brings fewer units back with every turn, and there is one turn: raise `epochs`, or lower "
+                "`interval`"
+            )
         if self.method == "auto" and self.allocator != "judged":
             raise ValueError("`auto` tries methods with allocators of its own: leave `allocator` out")
+        if self.method == "auto" and self.epochs:
+            raise ValueError("`auto` tries what is cut at once, no turns: leave `epochs` out, or name a method")
         if self.squeeze_excitation and (self.allocator not in DROPPING or self.epochs):
             raise ValueError(
                 "`squeeze_excitation` goes as a whole and at once, with an allocator that judges that "
@@ -173,7 +180,7 @@ class PruneSection(Section):
         if self.method == "reprune" and self.allocator in ("global", "knapsack"):
             raise ValueError(
                 f"allocator `{self.allocator}` compares the scores of units, and method `reprune` gives none: take "
-                "`judged`, `additive`, `uniform` or `scales`"
+                "`judged`, `additive`, `netadapt`, `uniform` or `scales`"
             )
         return self
 

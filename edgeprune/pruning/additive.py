@@ -1,7 +1,7 @@
 """An allocator for additive losses: each width of each group, and each branch, is judged alone; the choice is exact.
 
 What two cuts lose together is taken as the sum of what each loses alone, which the path of `allocate.py` does not
-assume; in return no better choice exists (`exact.py`), and any number of budgets costs nothing more to judge.
+assume; in return no better choice exists (`exact.py`), and another budget asks the judge for no more than its answer.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class AdditiveAllocator:
 
         Raises:
             TargetError: even the smallest model allowed costs more than the budget.
-            UsageError: more choices act on one layer than an exact allocation can hold.
+            TooManyChoices: more act on one layer than an exact allocation can hold.
         """
         return self._choice(self._problem(granularity or self.limits.granularity).best(budget))
 

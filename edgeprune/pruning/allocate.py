@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edgeprune.errors import ModelError, TargetError
+from edgeprune.errors import TargetError
 from edgeprune.latency.cost import CostModel
 from edgeprune.pruning.ranking import Ranking, gone_of
 from edgeprune.structure.units import Branch, Structure, UnitGroup
@@ -29,6 +29,7 @@ OnStep = Callable[[float, int], None]  # (cost reached, models judged)
 STEPS = 80  # a move saves at least this part of the unpruned model's cost, where its group has that much
 RIVALS = 4  # moves that are judged anew at each step; prices rise along the path, so the cheapest ones are enough
 EXCHANGES = 2  # times as many models as on the way down are judged for exchanges, at most
+SMALLER = "lower prune.granularity and prune.minimum_width (the greater of them is the least width)"  # what else to do
 LEAST = 1e-3  # of the judge's unit: rises below it are noise, and the move that saves the most comes first
 
 
@@ -147,9 +148,11 @@ class Allocator:
         structure: the model's groups, layers and branches.
         ranking: which units of a group go at each width.
         costs: what a layer costs at given widths, in the budgets' unit.
-        judge: the loss of the model without these units and branches; it is asked once for each model.
+        judge: the loss of the model without these units and branches; it is asked once for each model. Of the unpruned
+            one it is a number (`AdaptedLoss.check`).
         limits: how far it may be cut.
-        exchanges: how many models are judged for exchanges at most, as a multiple of those on the way down.
+        exchanges: how many models are judged for exchanges at most, for each budget, as a multiple of those on the way
+            down.
         on_step: called after each step along the path and after each exchange tried, with the cost reached and the
             number of models judged.
     """
@@ -207,16 +210,11 @@ class Allocator:
     def _step(self, here: _State, budget: float, *, but: str | None = None) -> _State:
         """The next state on a way down: the cheapest move, judged against its nearest rivals; none of the group or
         branch `but`."""
-        if not math.isfinite(self._loss(self._path[0])):
-            raise ModelError(
-                "the unpruned model's loss is no number on the images that choices are judged on",
-                hint="look at the model's weights, and at mean and std in [model]",
-            )
         moves = {move: saved for move, saved in self._moves(here) if move.name != but}
         if not moves:
             raise TargetError(
                 f"the budget {budget:.6g} cannot be reached: the smallest model allowed costs {here.total:.6g}",
-                hint="raise the target, or lower prune.minimum_width or prune.granularity",
+                hint=f"raise the target, or {SMALLER}",
             )
         fresh = {move for move in moves if move not in self._rises}
         for move in fresh:

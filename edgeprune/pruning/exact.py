@@ -29,12 +29,17 @@ from scipy.sparse import coo_array, csr_array
 
 from edgeprune.errors import TargetError, UsageError
 from edgeprune.latency.cost import CostModel, total
+from edgeprune.pruning.allocate import SMALLER
 from edgeprune.structure.units import Structure
 
 Floats = npt.NDArray[np.float64]
 MOST_COMBINATIONS = 50_000  # of one table: beyond it the choices of a layer are too many to be written down
 TOLERANCE = 1e-8  # of the budget: somewhat less than what HiGHS may be over a limit by
 KEPT, GONE = 0, 1  # values of a branch's choice
+
+
+class TooManyChoices(UsageError):
+    """More choices act on one layer than an exact allocation can write down."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ class Problem:
         costs: what a layer costs at given widths.
 
     Raises:
-        UsageError: more choices act on one layer than can be written down.
+        TooManyChoices: more act on one layer than can be written down.
     """
 
     def __init__(self, structure: Structure, losses: Losses, costs: CostModel) -> None:
@@ -97,7 +102,7 @@ class Problem:
         if cheapest.cost > budget:
             raise TargetError(
                 f"the budget {budget:.6g} cannot be reached: the smallest model allowed costs {cheapest.cost:.6g}",
-                hint="raise the target, or lower prune.minimum_width or prune.granularity",
+                hint=f"raise the target, or {SMALLER}",
             )
         allowed = budget
         for attempt in range(20):
@@ -121,7 +126,7 @@ class Problem:
             fixed = {name: self._values[name][0] for name in names if len(self._values[name]) == 1}
             domains = [self._values[name] for name in choices]
             if math.prod(map(len, domains)) > MOST_COMBINATIONS:
-                raise UsageError(
+                raise TooManyChoices(
                     f"{len(choices)} choices act on the layer {layer.name}: too many for an exact allocation",
                     hint="raise prune.granularity, or leave prune.allocator at `judged`",
                 )

@@ -8,6 +8,7 @@ candidates by it; here every step of the allocator is.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Sequence
 
 import torch
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from edgeprune.errors import ModelError
 from edgeprune.pruning.allocate import Removed
 from edgeprune.recipe import Computing
 from edgeprune.structure.gates import gates_at_batch_mean
@@ -49,6 +51,18 @@ class AdaptedLoss:
         pruned = remove_but_gates(self.module, self.structure, removed, branches)
         with gates_at_batch_mean(pruned, self.structure, branches):
             return self.of(pruned)
+
+    def check(self) -> None:
+        """Check that there is something to compare with.
+
+        Raises:
+            ModelError: the unpruned model's loss is no number.
+        """
+        if not math.isfinite(self({}, ())):
+            raise ModelError(
+                "the unpruned model's loss is no number on the images that choices are judged on",
+                hint="look at the model's weights, at mean and std in [model], and at tune.precision",
+            )
 
     def of(self, pruned: nn.Module, *, adapted: bool = True) -> float:
         """The loss of a model; it is left in eval mode, with other batch norm statistics unless it is to be judged with

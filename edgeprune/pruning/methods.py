@@ -44,10 +44,11 @@ def rank(model: Model, structure: Structure, settings: PruneSection, images: Spl
 def judge_of(
     model: Model, structure: Structure, settings: PruneSection, tuning: TuneSection, images: Split, *, seed: int = 0
 ) -> AdaptedLoss:
-    """A judge on images that are augmented as re-training's: the model has seen the plain ones too often."""
+    """A judge on images that are augmented as re-training's: the model has seen the plain ones too often. Its batches
+    are alike, of about 128 images."""
     count = min(settings.judging_images, len(images))
-    batches = images.batches(min(JUDGING_BATCH, count), seed=seed, augment=tuning.augment)
-    judged = itertools.islice(batches, max(1, count // JUDGING_BATCH))
+    batches = max(1, round(count / JUDGING_BATCH))
+    judged = itertools.islice(images.batches(count // batches, seed=seed, augment=tuning.augment), batches)
     return AdaptedLoss(model.module, structure, judged, precision=tuning.precision)
 
 

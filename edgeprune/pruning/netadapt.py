@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from edgeprune.errors import TargetError, TrainingDiverged
 from edgeprune.latency.cost import CostModel, total
-from edgeprune.pruning.allocate import Choice, Judge, Limits, OnStep, allowed_widths
+from edgeprune.pruning.allocate import SMALLER, Choice, Judge, Limits, OnStep, allowed_widths
 from edgeprune.pruning.ranking import Ranking, gone_of
 from edgeprune.structure.units import Structure
 
@@ -92,7 +92,7 @@ class NetAdapt:
         if not proposals:
             raise TargetError(
                 f"the budget {budget:.6g} cannot be reached: no cut saves anything at {here.cost:.6g}",
-                hint="raise the target, or lower prune.minimum_width or prune.granularity",
+                hint=f"raise the target, or {SMALLER}",
             )
         reaching = [stop for stop in proposals if stop.cost <= goal] or proposals
         best = min(reaching, key=self._loss)

@@ -8,14 +8,15 @@ from pathlib import Path
 
 from torch import nn
 
-from edgeprune.errors import DeviceError, TargetError, UsageError
+from edgeprune.errors import DeviceError, TargetError
 from edgeprune.latency.cost import CostModel, total
 from edgeprune.latency.measurement import Ratio
 from edgeprune.latency.predictor import Predictor
 from edgeprune.models.spec import Model
-from edgeprune.pruning.allocate import Choice, OnStep
+from edgeprune.pruning.allocate import SMALLER, Choice, OnStep
 from edgeprune.pruning.baseline import Baseline
 from edgeprune.pruning.binding import Binding, binding
+from edgeprune.pruning.exact import TooManyChoices
 from edgeprune.pruning.methods import Candidate
 from edgeprune.pruning.probing import Probing
 from edgeprune.pruning.target import latency_share
@@ -92,7 +93,7 @@ def prune_predicted(candidate: Candidate, predictor: Predictor, *, on_progress: 
         raise TargetError(
             f"the target {target} is faster than anything reachable: the smallest widths are predicted to "
             f"take {fastest * predictor.unpruned_s * 1e3:.3f} ms ({fastest:.3f}x)",
-            hint="raise the target, or lower prune.minimum_width, or take patterns out of prune.keep",
+            hint=f"raise the target, {SMALLER}, or take patterns out of prune.keep",
         )
     choice = allocator.within(predictor.budget(goal * predictor.unpruned_s))
     return _pruned(candidate, choice, binding(allocator, choice, share_of))
@@ -144,12 +145,13 @@ class LatencyLoop:
                 choice = self.allocator.within(
                     self.predictor.budget(share * self.predictor.unpruned_s), granularity=granularity
                 )
-            except UsageError:
+            except (TargetError, TooManyChoices) as error:
                 if not tried:
                     raise
-                break  # at finer widths the choices are too many: the best of what was tried
+                self.say(f"no further attempt: {error.what}")
+                break
             if any(same(choice, before) for before, _ in tried):
-                if granularity == 1:
+                if granularity == 1 or self.settings.granularity is not None:
                     again = choice
                     break
                 granularity = max(1, granularity // 2)  # no width in between at this step: allow finer ones
@@ -204,7 +206,7 @@ class LatencyLoop:
             raise TargetError(
                 f"the target {self.settings.target} is faster than anything reachable: the smallest widths take "
                 f"{fastest:.3f} ms ({reached.ratio:.3f}x, {reached.quality}) on {self.probing.device.id}",
-                hint="raise the target, or lower prune.minimum_width, or take patterns out of prune.keep",
+                hint=f"raise the target, {SMALLER}, or take patterns out of prune.keep",
             )
         return self._best([*tried, (choice, attempt)])
 
@@ -237,8 +239,8 @@ def nearest(
 
     Args:
         goal: share of the original's latency.
-        again: the allocator's answer, at every width, to a budget beyond those before, where that was tried by then:
-            nothing within that budget loses less.
+        again: the allocator's answer, at every width that is allowed, to a budget beyond those before, where that was
+            tried by then: nothing within that budget loses less.
     """
     choice, attempt = min(tried, key=lambda t: (not t[1].within_tolerance, abs(t[1].reached_share / goal - 1)))
     if again is not None and same(choice, again) and not attempt.within_tolerance and attempt.reached_share < goal:

@@ -18,7 +18,7 @@ import numpy as np
 
 from edgeprune.errors import TargetError
 from edgeprune.latency.cost import CostModel, total
-from edgeprune.pruning.allocate import Choice, Judge, Limits, allowed_widths
+from edgeprune.pruning.allocate import SMALLER, Choice, Judge, Limits, allowed_widths
 from edgeprune.pruning.ranking import Ranking, Scores, gone_of
 from edgeprune.structure.units import Structure
 
@@ -88,7 +88,7 @@ class RuleAllocator:
         least = self.smallest()
         raise TargetError(
             f"the budget {budget:.6g} cannot be reached: the smallest model that the rule gives costs {least.cost:.6g}",
-            hint="raise the target, lower prune.minimum_width or prune.granularity, or take prune.allocator = 'judged'",
+            hint=f"raise the target, {SMALLER}, or take prune.allocator = 'judged'",
         )
 
     def smallest(self) -> Choice:

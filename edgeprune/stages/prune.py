@@ -130,7 +130,8 @@ def _to_count(context: Context, folder: Path) -> _Done:
         costs, wanted = counted_cost(target)
         whole = total(structure.layers, structure.sizes, costs)
         check_counted(settings.target, wanted, whole)
-    budget = Budget(structure, costs, lambda share: share * whole, wanted / whole, multiple)
+    goal = wanted / whole
+    budget = Budget(structure, costs, lambda share: share * whole, lambda cost: cost / whole, goal, multiple)
     candidate = _candidate(context, settings, budget, folder)
     return _Done(prune_counted(candidate, costs, wanted, on_progress=_steps(context)), candidate)
 
@@ -142,6 +143,7 @@ def _latency_budget(
         replace(structure, layers=predictor.layers),
         predictor.costs,
         lambda share: predictor.budget(share * predictor.unpruned_s),
+        lambda cost: predictor.whole(cost) / predictor.unpruned_s,
         goal,
         multiple,
         tolerance,

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from edgeprune.errors import DataError, RecipeError, TargetError, TrainingDiverged, UsageError
-from edgeprune.recipe import AllocatorName, Method, PruneSection
+from edgeprune.recipe import DROPPING, AllocatorName, Method, PruneSection
 from edgeprune.runs import write_atomic
 from edgeprune.stages.context import Context
 from edgeprune.stages.settle import settle
@@ -50,7 +50,7 @@ SPEED_IMAGES = 512  # that are trained on to see how fast it goes
 
 
 class Trial(BaseModel):
-    """One short training: top-1 on the validation images after so many training images."""
+    """One short training: top-1 on the validation images after so many training images, repeated ones counted."""
 
     model_config = ConfigDict(frozen=True)
     arm: Arm
@@ -127,7 +127,11 @@ def _choices(context: Context, settings: PruneSection, budget: Budget) -> tuple[
     model, structure = context.model("load"), budget.structure
     found: dict[Arm, nn.Module] = {}
     left_out: dict[str, str] = {}
+    asked = context.recipe.prune
     for arm in ARMS:
+        if (asked.branches or asked.squeeze_excitation) and arm.allocator not in DROPPING:
+            left_out[str(arm)] = "it lets neither branches nor squeeze-excitation go, and the recipe asks for that"
+            continue
         own = settings.model_copy(update={"method": arm.method, "allocator": arm.allocator})
         try:
             candidate = candidate_of(context, budget, own, model, NONE_GONE)
@@ -154,7 +158,7 @@ def _first_images(context: Context, arms: int, left_s: float) -> int:
     train, batch = context.splits.train, context.recipe.tune.batch_size
     started = time.monotonic()
     _tuned(context, context.model("load").module, SPEED_IMAGES)
-    speed = min(SPEED_IMAGES, len(train)) / (time.monotonic() - started)
+    speed = length_of(SPEED_IMAGES, len(train), batch).trained / (time.monotonic() - started)
     trained = sum(
         math.ceil(arms / 2**number) * 2**number for number in range(rounds_of(arms))
     )  # in first rounds' images
@@ -176,12 +180,28 @@ def _trial(context: Context, module: nn.Module, arm: Arm, number: int, first: in
 
 
 def _tuned(context: Context, module: nn.Module, images: int) -> nn.Module:
-    """A copy of a model that has seen so many training images: some of them once, or all of them several times."""
+    """A copy of a model that has seen so many training images: as many of them as there are, as often as it takes."""
     recipe, train = context.recipe, context.splits.train
     teacher = context.model("load").module if recipe.tune.distillation > 0 else None
-    settings = recipe.tune.model_copy(update={"epochs": max(1, round(images / len(train)))})
+    length = length_of(images, len(train), recipe.tune.batch_size)
+    settings = recipe.tune.model_copy(update={"epochs": length.epochs})
     none = context.splits.validation.take(0)
-    return tune(module, teacher, train.take(images), none, settings, seed=recipe.seed, snapshots=None).module
+    return tune(module, teacher, train.take(length.images), none, settings, seed=recipe.seed, snapshots=None).module
+
+
+class Length(NamedTuple):
+    """How long a training is: epochs of so many images, and the images of its whole batches together."""
+
+    epochs: int
+    images: int
+    trained: int
+
+
+def length_of(images: int, there: int, batch: int) -> Length:
+    """The length of a training that sees so many images, of a split that has `there`."""
+    epochs = max(1, math.ceil(images / there))
+    each = max(1, images // epochs)
+    return Length(epochs, each, epochs * max(1, each // batch) * min(each, batch))
 
 
 def _keep(file: Path, trials: Trials) -> None:

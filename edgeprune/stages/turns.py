@@ -13,9 +13,9 @@ from torch import nn
 from edgeprune.errors import DataError, TargetError
 from edgeprune.latency.cost import CostModel
 from edgeprune.models.spec import Model
-from edgeprune.pruning.allocate import Choice
+from edgeprune.pruning.allocate import SMALLER, Choice
 from edgeprune.pruning.binding import Chooser
-from edgeprune.pruning.methods import JUDGING_BATCH, Candidate, judge_of, rank
+from edgeprune.pruning.methods import Candidate, judge_of, rank
 from edgeprune.pruning.regrowth import regrow, regrowth_share
 from edgeprune.pruning.scales import batch_norm_scales
 from edgeprune.recipe import PruneSection
@@ -34,11 +34,13 @@ SHORT_STEPS = 12  # of training before NetAdapt judges a proposal
 
 @dataclass(frozen=True)
 class Budget:
-    """What a model may cost on the way to its target: `at` takes a share of the unpruned model's cost, 1 is all."""
+    """What a model may cost on the way to its target: `at` takes a share of the unpruned model's latency, MACs or
+    whatever the target is of (1 is all) to what its layers may cost, `share_of` the other way."""
 
     structure: Structure
     costs: CostModel
     at: Callable[[float], float]
+    share_of: Callable[[float], float]
     goal: float
     multiple: int  # of the kept widths
     tolerance: float = 0.0  # that a measured target leaves around its goal
@@ -52,10 +54,25 @@ class Budget:
         try:
             return allocator.within(self.at(share))
         except TargetError:
-            smallest = allocator.smallest()
-            if smallest.cost > self.at(share * (1 + self.tolerance)):
-                raise
-            return smallest
+            return self._smallest(allocator, share)
+
+    def check_goal(self, allocator: Chooser) -> None:
+        """Check that an allocator can get to the goal at all.
+
+        Raises:
+            TargetError: the smallest model that it allows costs more.
+        """
+        self._smallest(allocator, self.goal)
+
+    def _smallest(self, allocator: Chooser, share: float) -> Choice:
+        smallest = allocator.smallest()
+        if smallest.cost > self.at(share * (1 + self.tolerance)):
+            raise TargetError(
+                f"{share:.3f}x cannot be reached: the smallest model that the allocator allows would take "
+                f"{self.share_of(smallest.cost):.3f}x",
+                hint=f"raise the target, {SMALLER}, or take patterns out of prune.keep",
+            )
+        return smallest
 
 
 def candidate_of(context: Context, budget: Budget, settings: PruneSection, model: Model, gone: Gone) -> Candidate:
@@ -73,14 +90,16 @@ def candidate_of(context: Context, budget: Budget, settings: PruneSection, model
     context.progress.update(f"ranking units by {settings.method}", 0, 1)
     ranking = rank(scored, structure, settings, train, seed=recipe.seed)
     judge = judge_of(scored, structure, settings, recipe.tune, train, seed=recipe.seed)
+    judge.check()
     candidate = Candidate(model, structure, ranking, judge, settings, budget.multiple)
     if settings.allocator != "netadapt":
         return candidate
-    batches = train.batches(JUDGING_BATCH, seed=recipe.seed, augment=recipe.tune.augment)
+    size = len(judge.batches[0][1])
+    batches = train.batches(size, seed=recipe.seed, augment=recipe.tune.augment)
     others = list(itertools.islice(batches, len(judge.batches), len(judge.batches) + SHORT_STEPS))
-    if not (whole := [batch for batch in others if len(batch[1]) == JUDGING_BATCH]):
+    if not (whole := [batch for batch in others if len(batch[1]) == size]):
         raise DataError(
-            f"NetAdapt trains each proposal on {JUDGING_BATCH} images or more that it is not judged by: of "
+            f"NetAdapt trains each proposal on {size} images or more that it is not judged by: of "
             f"{len(train)} training images too few are left beside prune.judging_images = {settings.judging_images}",
             hint="lower prune.judging_images, give more training images, or take prune.allocator = 'judged'",
         )
@@ -97,8 +116,11 @@ def trained_in_turns(context: Context, settings: PruneSection, budget: Budget, f
             context.progress.say("turn 1: the scales of batch norms are equal in each layer yet, so nothing is out")
             return NONE_GONE
         candidate = candidate_of(context, budget, settings, model.with_module(whole), gone)
+        allocator = candidate.allocator(budget.costs)
+        if turn.number == 1 and settings.allocator != "scales":  # the scales move while the model trains
+            budget.check_goal(allocator)
         share = budget.goal if settings.regrow else share_on_the_way(budget.goal, turn.goal_progress)
-        choice = budget.choice(candidate.allocator(budget.costs), share)
+        choice = budget.choice(allocator, share)
         removed = dict(choice.removed)
         if settings.regrow:
             back = regrowth_share(settings.regrow, turn.progress)

@@ -11,16 +11,26 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 import edgeprune
 from edgeprune.api import write_report
-from edgeprune.errors import DeviceError, EdgePruneError, RecipeError, RunError, TrainingDiverged, UsageError
+from edgeprune.errors import (
+    DeviceError,
+    EdgePruneError,
+    RecipeError,
+    RunError,
+    TargetError,
+    TrainingDiverged,
+    UsageError,
+)
 from edgeprune.pipeline import change_recipe, do_stage, is_finished, prepare_run
 from edgeprune.recipe import Recipe, TuneSection, parse_recipe
 from edgeprune.runs import STAGES, Run, Stage, create_run, open_run
 from edgeprune.stages.context import Context
-from edgeprune.stages.trials import ARMS
+from edgeprune.stages.trials import ARMS, length_of
 from edgeprune.training.loop import tune
 
 FACTORY = f"{Path(__file__).with_name('two_convolutions.py')}:net"
@@ -340,6 +350,8 @@ def test_retraining_that_does_harm_is_told(tmp_path: Path) -> None:
     [
         ({"regrow": 0.3}, "say for how many `epochs`"),
         ({"regrow": 1.0, "epochs": 2}, "less than 1"),
+        ({"regrow": 0.3, "epochs": 2}, "there is one turn"),
+        ({"method": "auto", "epochs": 2}, "no turns"),
         ({"interval": 0, "epochs": 2}, "greater than or equal to 1"),
         ({"method": "reprune", "allocator": "knapsack"}, "gives none"),
         ({"method": "auto", "allocator": "uniform"}, "allocators of its own"),
@@ -352,6 +364,33 @@ def test_settings_of_pruning_that_do_not_go_together(settings: dict[str, Any], m
 
 
 AUTO = {"target": "4kparams", "method": "auto", "auto_minutes": 0.05, "granularity": 4, "minimum_width": 2}
+
+
+def test_a_target_out_of_reach_is_told_before_the_first_turn(tmp_path: Path) -> None:
+    said: list[str] = []
+    wanted = recipe(prune={"target": "0.1kparams", "epochs": 3, "interval": 1})
+    with pytest.raises(TargetError, match=r"0\.\d+x cannot be reached: .* would take 0\.\d+x"):
+        edgeprune.run(wanted, tmp_path / "run", progress=Hearer(said))
+    assert not [text for text in said if text.startswith("turn")]
+
+
+def test_auto_tries_only_what_can_do_as_it_is_asked(tmp_path: Path) -> None:
+    wanted = recipe(prune={**AUTO, "branches": True})
+    with pytest.raises(KeyboardInterrupt):
+        edgeprune.run(wanted, tmp_path / "run", progress=Hearer([], stop_at="trial 1, magnitude (judged)"))
+    (file,) = (tmp_path / "run").glob("prune.snapshots/*/trials.json")
+    left_out = json.loads(file.read_text())["left_out"]
+    assert set(left_out) == {str(arm) for arm in ARMS if arm.allocator != "judged"}
+    assert "the recipe asks for that" in left_out["taylor (knapsack)"]
+
+
+@given(st.integers(1, 200_000), st.integers(1, 60_000), st.integers(1, 512))
+def test_a_trial_sees_as_many_images_as_it_says(images: int, there: int, batch: int) -> None:
+    """To whole batches; of a small data set each image several times."""
+    length = length_of(images, there, batch)
+    assert length.images <= there
+    assert length.trained <= images
+    assert images - length.trained < length.epochs * (min(batch, length.images) + 1)
 
 
 def test_auto_takes_what_does_best_on_validation_images_and_resumes_by_trial(tmp_path: Path) -> None:

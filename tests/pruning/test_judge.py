@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+import edgeprune
+from edgeprune.data.open import open_data
+from edgeprune.errors import ModelError
 from edgeprune.pruning.judge import AdaptedLoss
+from edgeprune.pruning.methods import judge_of
+from edgeprune.recipe import DataSection, PruneSection, TuneSection
 from edgeprune.structure.find import find_structure
 from edgeprune.structure.surgery import remove_branches, remove_units
 
@@ -52,6 +58,27 @@ def test_is_the_loss_of_the_pruned_model_with_the_batch_statistics(norm: bool, b
     after = module.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
     assert not any(part.training for part in module.modules())
+
+
+def test_a_model_whose_loss_is_no_number_is_told() -> None:
+    module, batches = Net(True).eval(), data(4)
+    judge = AdaptedLoss(module, find_structure(module, batches[0][0][:1]), batches)
+    judge.check()
+    with torch.no_grad():
+        module.head.weight.fill_(3e38)
+    with pytest.raises(ModelError, match="is no number"):
+        judge.check()
+
+
+@pytest.mark.parametrize(("asked", "sizes"), [(32, [32]), (200, [100, 100]), (256, [128, 128]), (300, [150, 150])])
+def test_as_many_images_judge_as_were_asked_for(asked: int, sizes: list[int]) -> None:
+    made = edgeprune.load(
+        f"{Path(__file__).parents[1] / 'pipeline' / 'two_convolutions.py'}:net", input_size=(1, 16, 16)
+    )
+    structure, settings = find_structure(made.module, made.example_input()), PruneSection(judging_images=asked)
+    train = open_data(DataSection(source="digits"), made.spec, seed=0).train
+    judge = judge_of(made, structure, settings, TuneSection(), train)
+    assert [len(labels) for _, labels in judge.batches] == sizes
 
 
 def test_a_batch_of_one_image_is_judged_with_the_models_own_statistics() -> None:

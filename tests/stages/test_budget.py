@@ -27,10 +27,13 @@ def test_the_smallest_model_is_taken_within_the_tolerance_only() -> None:
     goal = share / 1.02
 
     def budget(tolerance: float) -> Budget:
-        return Budget(structure, costs, lambda share: share * whole, goal, 8, tolerance)
+        return Budget(structure, costs, lambda share: share * whole, lambda cost: cost / whole, goal, 8, tolerance)
 
+    budget(0.03).check_goal(allocator)
     assert budget(0.03).choice(allocator, goal) == least
     for tolerance in (0.0, 0.01):
-        with pytest.raises(TargetError, match="cannot be reached"):
+        with pytest.raises(TargetError, match=rf"{goal:.3f}x cannot be reached: .* would take {share:.3f}x"):
             budget(tolerance).choice(allocator, goal)
+        with pytest.raises(TargetError, match="cannot be reached"):
+            budget(tolerance).check_goal(allocator)
     assert budget(0.0).choice(allocator, 0.9).cost <= 0.9 * whole
