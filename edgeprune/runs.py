@@ -168,7 +168,9 @@ def open_run(folder: Path) -> Run:
         return Run(folder, RunInfo.model_validate_json(path.read_bytes()))
     except ValidationError as error:
         raise RunError(
-            "run.json cannot be read", where=str(path), hint="the run folder is corrupt: start a new run"
+            "run.json cannot be read",
+            where=str(path),
+            hint="it is corrupt, or of another version of EdgePrune: start a new run",
         ) from error
 
 

@@ -3,7 +3,8 @@
 Shen et al., Structural Pruning via Latency-Saliency Knapsack (NeurIPS 2022, arXiv 2210.06659): a channel group's value
 is its summed importance, its weight the latency that it adds at its rank. Their solver goes through the groups by
 augmented dynamic programming; here the same problem is solved exactly (`exact.py`), with the latencies of coupled
-layers taken together. With `prune.method = "taylor"` the scores are theirs, |gamma dL/dgamma + beta dL/dbeta|.
+layers taken together. With `prune.method = "taylor"` the scores are theirs, |gamma dL/dgamma + beta dL/dbeta|,
+but of channels that go through a depthwise convolution (`taylor.py`).
 """
 
 from __future__ import annotations

@@ -2,12 +2,13 @@
 
 Molchanov et al., Importance Estimation for Neural Network Pruning (CVPR 2019), eq. 8: the score of a gate z = 1 is
 (dL/dz)^2, averaged over batches; for a filter dL/dz = sum of w * dL/dw. HALP (Shen et al., NeurIPS 2022) takes the
-gate behind a batch norm, dL/dz = gamma * dL/dgamma + beta * dL/dbeta, and its absolute value.
+gate behind a batch norm, dL/dz = gamma * dL/dgamma + beta * dL/dbeta, and its absolute value. A unit has one gate for
+all its coupled layers, so their parts are summed first.
 
-Here a unit has one gate for all its coupled layers, and it stands where the unit is read: a unit that goes leaves zeros
-there. By Euler's theorem dL/dz is the sum of w * dL/dw over the weights that read it, whatever computed it. Between a
-batch norm and what reads it a ReLU or an average changes nothing, so it is HALP's value there; but a channel that goes
-on through a depthwise convolution, with a batch norm before and one behind it, is counted once.
+A channel that goes on through a depthwise convolution is one unit from the filter that makes it to the weights that
+read it, with a batch norm before the depthwise convolution and one behind it: their sum would count it twice. There
+the gate stands where the unit is read, which is where its removal leaves zeros: by Euler's theorem dL/dz is the sum of
+w * dL/dw over these weights.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def score_taylor(
         DataError: no batch, or classes that do not fit the model's output.
         ModelError: the output is not (n, classes), or a score is not finite.
     """
-    gates = {group.id: _gate_members(module, group) for group in structure.groups}
+    gates = {group.id: _gate_members(module, structure, group) for group in structure.groups}
     names = sorted({member.name for members in gates.values() for member in members})
     parameters = [tensor_named(module, name) for name in names]
     scores = {group.id: np.zeros(group.size) for group in structure.groups}
@@ -80,15 +81,26 @@ def score_taylor(
     return result
 
 
-def _gate_members(module: nn.Module, group: UnitGroup) -> list[Member]:
-    """The parameters whose gradients make the gate's: those that read the units. Where none does (a query is multiplied
-    by a key), what computes them: norms, where there are any, else all."""
+def _gate_members(module: nn.Module, structure: Structure, group: UnitGroup) -> list[Member]:
+    """The parameters whose gradients make the gate's. Of a unit that goes through a depthwise convolution, those that
+    read it; else those that compute it: of norms, where there are any, else all."""
     parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
-    if consumed := [member for member in group.consumed if member.name in parameters]:
+    produced, consumed = (
+        [member for member in members if member.name in parameters] for members in (group.produced, group.consumed)
+    )
+    plain = all(_path(member) not in structure.standardized for member in consumed)  # they are linear in their weights
+    if consumed and plain and any(_is_depthwise(module.get_submodule(_path(member))) for member in produced):
         return consumed
-    produced = [member for member in group.produced if member.name in parameters]
-    norms = [m for m in produced if isinstance(module.get_submodule(m.name.rpartition(".")[0]), _NormBase)]
+    norms = [member for member in produced if isinstance(module.get_submodule(_path(member)), _NormBase)]
     return norms or produced
+
+
+def _path(member: Member) -> str:
+    return member.name.rpartition(".")[0]
+
+
+def _is_depthwise(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d) and layer.groups == layer.in_channels > 1
 
 
 def _saliencies(

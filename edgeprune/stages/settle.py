@@ -10,6 +10,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from edgeprune.data.split import Split
 from edgeprune.models.spec import Model
 from edgeprune.pruning.allocate import Choice
 from edgeprune.pruning.methods import JUDGING_BATCH, judge_of
@@ -102,8 +103,14 @@ def _settle_gates(context: Context, pruned: nn.Module, whole: Model, structure: 
     if not gates:
         return
     narrow = remove_but_gates(whole.module, structure, choice.removed, choice.branches)
-    split = context.splits.train.take(context.recipe.prune.judging_images)
+    judging, train = context.recipe.prune.judging_images, context.splits.train
     if any(choice.removed.values()) or set(choice.branches) - {gate.id for gate in gates}:
-        images = _first((batch for batch, _ in split.batches(JUDGING_BATCH)), len(split))
-        adapt_norms(narrow, images[: images_at_once(whole.module, images[:2])])
-    settle_gates(pruned, narrow, structure, choice.branches, (batch for batch, _ in split.batches(JUDGING_BATCH)))
+        most = min(judging, images_at_once(whole.module, _all_of(train.take(2))))
+        adapt_norms(narrow, _all_of(train.take(most)))
+    images = train.take(judging).batches(JUDGING_BATCH)
+    settle_gates(pruned, narrow, structure, choice.branches, (batch for batch, _ in images))
+
+
+def _all_of(split: Split) -> Tensor:
+    """The images of a split, (N, C, H, W)."""
+    return torch.cat([images for images, _ in split.batches(JUDGING_BATCH)])

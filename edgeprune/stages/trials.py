@@ -169,9 +169,10 @@ def _first_images(context: Context, arms: int, left_s: float) -> int:
 
 
 def _trial(context: Context, module: nn.Module, arm: Arm, number: int, first: int) -> Trial:
-    images = first * 2 ** (number - 1)
+    asked = first * 2 ** (number - 1)
+    images = length_of(asked, len(context.splits.train), context.recipe.tune.batch_size).trained
     try:
-        accuracy = top1(_tuned(context, module, images), context.splits.validation)
+        accuracy = top1(_tuned(context, module, asked), context.splits.validation)
     except TrainingDiverged as error:
         context.progress.say(f"trial {number}, {arm}: {error.what}")
         return Trial(arm=arm, round=number, images=images, validation=0.0, failure=error.what)
@@ -180,7 +181,7 @@ def _trial(context: Context, module: nn.Module, arm: Arm, number: int, first: in
 
 
 def _tuned(context: Context, module: nn.Module, images: int) -> nn.Module:
-    """A copy of a model that has seen so many training images: as many of them as there are, as often as it takes."""
+    """A copy of a model that has seen so many training images: the same ones in every epoch, spread over classes."""
     recipe, train = context.recipe, context.splits.train
     teacher = context.model("load").module if recipe.tune.distillation > 0 else None
     length = length_of(images, len(train), recipe.tune.batch_size)

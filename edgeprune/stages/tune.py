@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ from edgeprune.recipe import Recipe, TuneSection
 from edgeprune.stages.context import Context
 from edgeprune.stages.snapshots import show_epochs, snapshots_of, write_history
 from edgeprune.stages.zeros import masks_for
-from edgeprune.training.accuracy import top1
+from edgeprune.training.accuracy import recalibrate_batchnorm, top1
 from edgeprune.training.loop import tune
+
+SURE = 2.0  # standard errors of an accuracy, by which it has to fall to be told
+ADAPTED_ON = 512  # images
 
 
 def tune_stage(context: Context, folder: Path) -> dict[str, Any]:
@@ -44,9 +48,9 @@ def tune_stage(context: Context, folder: Path) -> dict[str, Any]:
     last = result.history[-1].model_dump() if result.history else None
     told: dict[str, Any] = {"epochs": len(result.history), "last": last}
     if result.history and (ended := result.history[-1].validation) is not None:
-        began = top1(_begun(pruned.module, masks), context.splits.validation)
+        began = _began(context, pruned.module, masks)
         told["began"] = began
-        if ended < began:
+        if began - ended > SURE * math.sqrt(began * (1 - began) / len(context.splits.validation)):
             context.progress.say(
                 f"re-training did harm: validation {began:.2%} before, {ended:.2%} after; "
                 f"lower `lr` in [tune] (it is {settings.lr:g}), or raise `epochs`"
@@ -57,11 +61,13 @@ def tune_stage(context: Context, folder: Path) -> dict[str, Any]:
     return told
 
 
-def _begun(module: nn.Module, masks: Masks | None) -> nn.Module:
-    """The model as re-training begins with it."""
-    begun = copy.deepcopy(module)
+def _began(context: Context, module: nn.Module, masks: Masks | None) -> float:
+    """Top-1 on the validation images of the model that re-training begins with, with its batch norms as they are or
+    adapted to what went, whichever is better."""
+    begun, splits = copy.deepcopy(module), context.splits
     apply_masks(begun, masks or {})
-    return begun
+    adapted = recalibrate_batchnorm(begun, splits.train, ADAPTED_ON)
+    return max(top1(begun, splits.validation), top1(adapted, splits.validation))
 
 
 def whole_cycle(recipe: Recipe) -> TuneSection:

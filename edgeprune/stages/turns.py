@@ -29,6 +29,8 @@ from edgeprune.structure.units import Structure
 from edgeprune.training.gradual import NONE_GONE, Gone, Turn, share_on_the_way, train_in_turns
 from edgeprune.training.short import TunedLoss
 
+SLACK = 0.1  # of a predicted latency: only what is out of reach beyond that is refused before it was measured
+ROUNDING = 1e-9
 SHORT_STEPS = 12  # of training before NetAdapt judges a proposal
 
 
@@ -45,8 +47,11 @@ class Budget:
     multiple: int  # of the kept widths
     tolerance: float = 0.0  # that a measured target leaves around its goal
 
-    def choice(self, allocator: Chooser, share: float) -> Choice:
+    def choice(self, allocator: Chooser, share: float, *, slack: float = 0.0) -> Choice:
         """What an allocator chooses at a share; the smallest model allowed where that is within the tolerance of it.
+
+        Args:
+            slack: of a measured target, beside the tolerance: predictions are no measurements.
 
         Raises:
             TargetError: the smallest costs more than that.
@@ -54,19 +59,20 @@ class Budget:
         try:
             return allocator.within(self.at(share))
         except TargetError:
-            return self._smallest(allocator, share)
+            return self._smallest(allocator, share, slack)
 
-    def check_goal(self, allocator: Chooser) -> None:
+    def check_goal(self, allocator: Chooser, *, slack: float = 0.0) -> None:
         """Check that an allocator can get to the goal at all.
 
         Raises:
-            TargetError: the smallest model that it allows costs more.
+            TargetError: the smallest model that it allows costs more, by more than the slack of a measured target.
         """
-        self._smallest(allocator, self.goal)
+        self._smallest(allocator, self.goal, slack)
 
-    def _smallest(self, allocator: Chooser, share: float) -> Choice:
+    def _smallest(self, allocator: Chooser, share: float, slack: float) -> Choice:
         smallest = allocator.smallest()
-        if smallest.cost > self.at(share * (1 + self.tolerance)):
+        room = (1 + self.tolerance) * (1 + slack) if self.tolerance else 1 + ROUNDING
+        if smallest.cost > self.at(share * room):
             raise TargetError(
                 f"{share:.3f}x cannot be reached: the smallest model that the allocator allows would take "
                 f"{self.share_of(smallest.cost):.3f}x",
@@ -118,9 +124,9 @@ def trained_in_turns(context: Context, settings: PruneSection, budget: Budget, f
         candidate = candidate_of(context, budget, settings, model.with_module(whole), gone)
         allocator = candidate.allocator(budget.costs)
         if turn.number == 1 and settings.allocator != "scales":  # the scales move while the model trains
-            budget.check_goal(allocator)
+            budget.check_goal(allocator, slack=SLACK)
         share = budget.goal if settings.regrow else share_on_the_way(budget.goal, turn.goal_progress)
-        choice = budget.choice(allocator, share)
+        choice = budget.choice(allocator, share, slack=SLACK)
         removed = dict(choice.removed)
         if settings.regrow:
             back = regrowth_share(settings.regrow, turn.progress)

@@ -27,6 +27,7 @@ from edgeprune.errors import (
     UsageError,
 )
 from edgeprune.pipeline import change_recipe, do_stage, is_finished, prepare_run
+from edgeprune.progress import Silent
 from edgeprune.recipe import Recipe, TuneSection, parse_recipe
 from edgeprune.runs import STAGES, Run, Stage, create_run, open_run
 from edgeprune.stages.context import Context
@@ -409,8 +410,10 @@ def test_auto_takes_what_does_best_on_validation_images_and_resumes_by_trial(tmp
     for trial in trials["done"]:
         rounds.setdefault(trial["round"], {})[tuple(trial["arm"])] = trial["validation"]
     assert [len(scores) for scores in rounds.values()] == [5, 3, 2]
+    there = len(Context(open_run(outcome.folder), Silent()).splits.train)
     assert {(trial["round"], trial["images"]) for trial in trials["done"]} == {
-        (number, trials["images"] * 2 ** (number - 1)) for number in (1, 2, 3)
+        (number, length_of(trials["images"] * 2 ** (number - 1), there, wanted.tune.batch_size).trained)
+        for number in (1, 2, 3)
     }
     assert "all scales of batch norms are equal" in trials["left_out"]["reprune (scales)"]  # the net was never trained
     for number in (1, 2):

@@ -19,7 +19,7 @@ from edgeprune.structure.masks import mask_units
 
 class Net(nn.Module):
     """A convolution with a norm whose channels go on through a depthwise one with its own, one convolution without a
-    norm, and a residual stream of two layers. The gates stand where the units are read, or before a ReLU there."""
+    norm, and a residual stream of two layers. A gate before a ReLU is one behind it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Net(nn.Module):
         gate = {name: value.to(x.dtype)[:, None, None] for name, value in self.gates.items()}
         x = F.relu(self.norm1(self.conv1(x)))
         x = F.relu(self.norm2(self.depthwise(x)) * gate["norm"])
-        x = torch.tanh(self.conv2(x)) * gate["bare"]
+        x = torch.tanh(self.conv2(x) * gate["bare"])
         x = self.conv3(x) * gate["stream"] + F.relu(self.conv4(x) * gate["stream"])
         return self.fc(self.drop(x.mean((2, 3))))
 
@@ -93,6 +93,30 @@ def test_behind_a_batch_norm_it_is_halp_s(plain: Plain) -> None:
     scale, shift = plain.norm2.weight, plain.norm2.bias
     slopes = torch.autograd.grad(F.cross_entropy(plain.eval()(images), classes), (scale, shift))
     np.testing.assert_allclose(values, (scale * slopes[0] + shift * slopes[1]).detach().abs().numpy(), rtol=1e-9)
+
+
+class Standardized(nn.Conv2d):
+    """A reader whose weight is computed from its parameter: not linear in that."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        filters = self.weight.reshape(1, self.out_channels, -1)
+        weight = F.batch_norm(filters, None, None, training=True, momentum=0.0, eps=1e-5)
+        return F.conv2d(x, weight.reshape_as(self.weight), self.bias)
+
+
+def test_readers_that_standardize_their_weights_do_not_score() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 6, 3), nn.Conv2d(6, 6, 3, groups=6), Standardized(6, 4, 1), nn.Flatten())
+    net = net.append(nn.Linear(4 * 16, 3)).double().eval()
+    structure, (images, classes) = find_structure(net, batches()[0][0]), batches(1)[0]
+    (group,) = (group for group in structure.groups if group.id == "0:out")
+    score = score_taylor(net, structure, [(images, classes)], power=1)[group.id]
+    logits = net(images)
+    slopes = torch.autograd.grad(F.cross_entropy(logits, classes), list(net[:2].parameters()))
+    parts = [
+        (p * g).flatten(1).sum(1) if p.ndim > 1 else p * g for p, g in zip(net[:2].parameters(), slopes, strict=True)
+    ]
+    np.testing.assert_allclose(score, sum(parts).detach().abs().numpy(), rtol=1e-9)  # type: ignore[union-attr]
 
 
 def test_halp_s_value_is_the_derivative_s_size(plain: Plain) -> None:

@@ -30,10 +30,11 @@ def test_the_smallest_model_is_taken_within_the_tolerance_only() -> None:
         return Budget(structure, costs, lambda share: share * whole, lambda cost: cost / whole, goal, 8, tolerance)
 
     budget(0.03).check_goal(allocator)
+    budget(0.01).check_goal(allocator, slack=0.02)
     assert budget(0.03).choice(allocator, goal) == least
     for tolerance in (0.0, 0.01):
         with pytest.raises(TargetError, match=rf"{goal:.3f}x cannot be reached: .* would take {share:.3f}x"):
             budget(tolerance).choice(allocator, goal)
         with pytest.raises(TargetError, match="cannot be reached"):
-            budget(tolerance).check_goal(allocator)
+            budget(tolerance).check_goal(allocator, slack=0.0 if tolerance else 0.02)  # what is counted has none
     assert budget(0.0).choice(allocator, 0.9).cost <= 0.9 * whole
