@@ -4,7 +4,8 @@
 
 ResNet-20 with its author's weights is pruned to 0.5x of its latency on this machine once (Taylor, reconstructed), and
 trained for 3 epochs on few of its training images, at two rates, from several seeds: with the rate rising over 5 % of
-the steps alone (as it did before), and over at least 100 steps or half of them (as it does). Top-1 on the 10,000 test
+the steps (`before`), by 0.0005 a step or over half of them (`slow`), and so but to no more than 0.05 sqrt(steps / 250)
+(`low`, as it is). Top-1 on the 10,000 test
 images, before and after. One process a core, one thread each. Writes benchmarks/results/few_steps.json; it resumes.
 """
 
@@ -16,6 +17,7 @@ import json
 import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,15 @@ from edgeprune.training import loop
 from edgeprune.training.accuracy import top1
 
 NET, EPOCHS = "resnet20", 3
-IMAGES, RATES, FEWEST = (1000, 3000, 10_000), (0.05, 0.015), (0, loop.FEWEST_RISING)
+IMAGES, RATES = (1000, 3000, 10_000), (0.05, 0.015)
+WAYS: dict[str, dict[str, Any]] = {  # what of the loop is as it was
+    "before": {
+        "rising_steps": lambda settings, total: round(settings.warmup * total),
+        "peak_rate": lambda settings, _: settings.lr,
+    },
+    "slow": {"peak_rate": lambda settings, _: settings.lr},
+    "low": {},
+}
 
 
 def main() -> None:
@@ -49,7 +59,7 @@ def main() -> None:
         context = Context(prepare_run(recipe, root / "run", resume=True), Lines())
         for stage in STAGES[: STAGES.index("tune")]:
             do_stage(context, stage)
-    todo = list(itertools.product(IMAGES, RATES, FEWEST, arguments.seeds))
+    todo = list(itertools.product(IMAGES, RATES, WAYS, arguments.seeds))
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(os.cpu_count(), spawn, torch.set_num_threads, (1,)) as pool:
         rows = list(pool.map(partial(trained, root), todo))
@@ -58,15 +68,15 @@ def main() -> None:
     print(f"wrote {write_result('few_steps', {'net': NET, 'target': '0.5x', 'epochs': EPOCHS, **figures})}")
 
 
-def trained(root: Path, setting: tuple[int, float, int, int]) -> dict[str, Any]:
-    """One training: on so many images, at a rate that rises over at least so many steps, from a seed."""
-    images, rate, fewest, seed = setting
-    done = root / f"images-{images}-rate-{rate}-rising-{fewest}-seed-{seed}.json"
+def trained(root: Path, setting: tuple[int, float, str, int]) -> dict[str, Any]:
+    """One training: on so many images, at a rate that rises one way, from a seed."""
+    images, rate, way, seed = setting
+    done = root / f"images-{images}-rate-{rate}-{way}-seed-{seed}.json"
     if not done.exists():
         context = Context(open_run(root / "run"), Silent())
         settings = context.recipe.tune.model_copy(update={"lr": rate})
         train, none = context.splits.train.take(images), context.splits.validation.take(0)
-        with patch.object(loop, "FEWEST_RISING", fewest):  # the loop as it was, where it is 0
+        with patch.multiple(loop, **WAYS[way]) if WAYS[way] else nullcontext():
             result = loop.tune(
                 context.model("prune").module,
                 context.model("load").module,
@@ -76,8 +86,9 @@ def trained(root: Path, setting: tuple[int, float, int, int]) -> dict[str, Any]:
                 seed=seed,
                 snapshots=None,
             )
-            rising = loop.rising_steps(settings.warmup, EPOCHS * (images // settings.batch_size))
-        row = {"images": images, "rate": rate, "seed": seed, "rising": rising, "fewest": fewest}
+            steps = EPOCHS * (images // settings.batch_size)
+            rates = {"rising": loop.rising_steps(settings, steps), "peak": loop.peak_rate(settings, steps)}
+        row = {"images": images, "rate": rate, "way": way, "seed": seed, "steps": steps, **rates}
         done.write_text(json.dumps({**row, "top1": top1(result.module, context.splits.test)}, indent=1))
     row = json.loads(done.read_text())
     print(row, flush=True)

@@ -22,8 +22,8 @@ from edgeprune.recipe import TuneSection
 from edgeprune.training.accuracy import top1
 from edgeprune.training.snapshot import EpochRecord, Snapshot, job_id, newest_snapshot, write_snapshot
 
-FEWEST_RISING = 100  # steps in which the rate rises, where a training has twice as many: a shorter rise does harm
-MOST_RISING = 0.5  # of a shorter training's steps
+SETTLED, SETTLED_IN = 0.05, 250  # a learning rate, and steps in which a pruned model settles under it
+STEEPEST = 5e-4  # rise of the learning rate in a step
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,10 @@ def tune(
 
     The loss is (1 - d) CE(student, label) + d T^2 KL(teacher/T || student/T) with d = settings.distillation and
     T = settings.temperature (Hinton et al. 2015); without a teacher only the labels count. SGD with Nesterov momentum,
-    no weight decay on biases and norms; the rate rises over the first steps (`rising_steps`), then falls to 0 along a
-    cosine. The last epoch's weights are the result. Zero epochs give the student back unchanged, and so does
-    a `first` epoch beyond the last: those before it ran while the model was pruned (`gradual.py`), in the same cycle.
+    no weight decay on biases and norms; the rate rises over the first steps (`rising_steps`) to `lr` (`peak_rate`),
+    then falls to 0 along a cosine. The last epoch's weights are the result. Zero epochs give the student back
+    unchanged, and so does a `first` epoch beyond the last: those before it ran while the model was pruned
+    (`gradual.py`), in the same cycle.
 
     `masks` (parameter name -> bool tensor of its shape) hold weights at zero: where a mask is false, the weight is set
     to zero before the first step and after each one.
@@ -204,10 +205,10 @@ class Training:
     def _rate(self, step: int) -> float:
         """Learning rate of a step, numbered from 1 over all epochs."""
         total = self.settings.epochs * self.steps
-        rising = rising_steps(self.settings.warmup, total)
+        rising, peak = rising_steps(self.settings, total), peak_rate(self.settings, total)
         if step <= rising:
-            return self.settings.lr * step / rising
-        return self.settings.lr * 0.5 * (1 + math.cos(math.pi * (step - rising) / (total - rising + 1)))
+            return peak * step / rising
+        return peak * 0.5 * (1 + math.cos(math.pi * (step - rising) / (total - rising + 1)))
 
     def _placed(self, module: nn.Module) -> nn.Module:
         """A copy on the device, in the layout that convolutions are fastest in."""
@@ -222,16 +223,24 @@ class Training:
         )
 
 
-def rising_steps(warmup: float, total: int) -> int:
-    """How many of a training's steps the learning rate rises over: the `warmup` share of them, but at least 100, or
-    half of a training that has fewer than 200. None where `warmup` is 0.
+def peak_rate(settings: TuneSection, total: int) -> float:
+    """The greatest learning rate of a training of so many steps: `lr`, but in few steps no more than those can settle,
+    0.05 sqrt(total / 250). Where `warmup` is 0 it is `lr`.
 
-    A pruned model begins near where it ends. A rate that is high within a few steps throws it out of there, and a short
-    training has no time to come back (docs/results.md, "Few steps").
+    A pruned model begins near where it ends. A high rate throws it out of there, and a short training has no time to
+    come back: both numbers are from benchmarks/few_steps.py (docs/results.md, "Few steps"), not from theory.
     """
-    if warmup == 0:
+    if settings.warmup == 0:
+        return settings.lr
+    return min(settings.lr, SETTLED * math.sqrt(total / SETTLED_IN))
+
+
+def rising_steps(settings: TuneSection, total: int) -> int:
+    """How many of a training's steps the learning rate rises over: the `warmup` share of them, but so many that no step
+    raises it by more than 0.0005, or half of them where that is less. None where `warmup` is 0."""
+    if settings.warmup == 0:
         return 0
-    return round(max(warmup * total, min(FEWEST_RISING, MOST_RISING * total)))
+    return round(max(settings.warmup * total, min(peak_rate(settings, total) / STEEPEST, total / 2)))
 
 
 def _laid_out(module: nn.Module, layout: torch.memory_format) -> nn.Module:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from edgeprune.errors import DataError, EdgePruneError
 from edgeprune.models.checkpoint import read_state, save_state
 from edgeprune.recipe import TuneSection
 from edgeprune.training.accuracy import predict, top1
-from edgeprune.training.loop import TuneProgress, rising_steps, tune
+from edgeprune.training.loop import TuneProgress, peak_rate, rising_steps, tune
 
 HERE = Path(__file__).parent
 SETTINGS = TuneSection(epochs=4, batch_size=32, lr=0.05, augment="crop")
@@ -93,13 +94,13 @@ def test_the_rate_rises_then_falls_to_almost_nothing(train: Split, validation: S
     assert rates[: peak + 1] == sorted(rates[: peak + 1])
     assert rates[peak:] == sorted(rates[peak:], reverse=True)
     assert peak == 17
-    assert rates[peak] == pytest.approx(0.05)
-    assert 0 < rates[-1] < 0.003
+    assert rates[peak] == pytest.approx(0.05 * math.sqrt(24 / 250))
+    assert 0 < rates[-1] < 0.001
     assert [(p.epoch, p.step) for p in seen[5:7]] == [(1, 6), (2, 1)]
 
 
 @pytest.mark.parametrize(("warmup", "peak"), [(0.0, 1), (0.05, 12), (0.5, 12)])
-def test_a_short_training_rises_for_half_of_its_steps(
+def test_a_short_training_rises_for_half_of_its_steps_and_less_far(
     train: Split, validation: Split, warmup: float, peak: int
 ) -> None:
     rates: list[float] = []
@@ -115,15 +116,20 @@ def test_a_short_training_rises_for_half_of_its_steps(
         on_progress=lambda progress: rates.append(progress.lr),
     )
     assert int(np.argmax(rates)) + 1 == peak
+    assert max(rates) == pytest.approx(0.05 * math.sqrt(24 / 250) if warmup else 0.05, rel=0.01)
 
 
-@given(st.floats(0.001, 0.999), st.integers(1, 100_000))
-def test_how_long_the_rate_rises(warmup: float, steps: int) -> None:
-    rising = rising_steps(warmup, steps)
+@given(st.floats(0.001, 0.999), st.floats(1e-4, 1.0), st.integers(1, 100_000))
+def test_how_far_and_how_long_the_rate_rises(warmup: float, lr: float, steps: int) -> None:
+    """It is the recipe's in a long training; in a shorter one it rises no faster than by 0.0005 a step, or for half."""
+    settings = SETTINGS.model_copy(update={"warmup": warmup, "lr": lr})
+    peak, rising = peak_rate(settings, steps), rising_steps(settings, steps)
+    assert 0 < peak <= lr
+    assert peak == lr or peak == pytest.approx(0.05 * math.sqrt(steps / 250))
     assert 0 <= rising <= steps
-    assert rising >= min(100, steps // 2)
-    assert rising == round(warmup * steps) or warmup * steps < min(100, steps / 2)
-    assert rising <= rising_steps(warmup, steps + 1)
+    assert rising >= min(round(peak / 0.0005), steps // 2)
+    assert rising == round(warmup * steps) or warmup * steps < min(peak / 0.0005, steps / 2)
+    assert peak <= peak_rate(settings, steps + 1)
 
 
 def test_no_epochs_change_nothing(train: Split, validation: Split) -> None:
