@@ -19,19 +19,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
 from pathlib import Path
 from typing import Any
 
-import torch
 from cnn_nets import NETS, recipe_of
 from cnn_picture import draw
-from common import ROOT, Lines, cifar10_npz, write_result
+from common import ROOT, Lines, cifar10_npz, workers, write_result
 from torch import nn
 from torch_pruning_peer import PEERS, Peer, RememberedTeacher
 
@@ -83,8 +80,7 @@ def main() -> None:
     shares = arguments.shares or shares
     chosen = arguments.only or (*OURS, *PEERS)
     started = time.time()
-    spawn = multiprocessing.get_context("spawn")  # a fork of a process that has used OpenMP hangs
-    with ProcessPoolExecutor(arguments.jobs, spawn, torch.set_num_threads, (1,)) as pool:
+    with workers(arguments.jobs) as pool:
 
         def of_net(net: str, names: tuple[str, ...]) -> None:
             recipe_of(net, arguments.data, npz, "0.5x", 0)  # its weights, where they have to be trained first

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import datetime
 import json
+import multiprocessing
 import os
 import platform
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 import edgeprune
 from edgeprune.artifacts.measuring import MeasuringExporter
@@ -112,6 +116,23 @@ def write_merged(exporter: MeasuringExporter, model: Model, file: Path) -> Path:
     """The model merged, as a float32 file to be measured."""
     exporter.write(model.with_module(merge(model.module.eval(), model.example_input())), file)
     return file
+
+
+def workers(jobs: int | None = None) -> ProcessPoolExecutor:
+    """Processes with one thread each (one for each core unless told), which end when their parent is gone."""
+    spawn = multiprocessing.get_context("spawn")  # a fork of a process that has used OpenMP hangs
+    return ProcessPoolExecutor(jobs or os.cpu_count(), spawn, _work_alone, (os.getpid(),))
+
+
+def _work_alone(parent: int) -> None:
+    torch.set_num_threads(1)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(2)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def machine() -> dict[str, Any]:

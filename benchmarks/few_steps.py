@@ -14,18 +14,14 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import multiprocessing
-import os
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import torch
 from cnn_nets import recipe_of
-from common import ROOT, Lines, cifar10_npz, write_result
+from common import ROOT, Lines, cifar10_npz, workers, write_result
 
 from edgeprune.pipeline import do_stage, prepare_run
 from edgeprune.progress import Silent
@@ -61,8 +57,7 @@ def main() -> None:
             do_stage(context, stage)
     seeds = {images: arguments.seeds[: 1 if images == max(IMAGES) else None] for images in IMAGES}
     todo = [(n, rate, way, seed) for n, rate, way in itertools.product(IMAGES, RATES, WAYS) for seed in seeds[n]]
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(os.cpu_count(), spawn, torch.set_num_threads, (1,)) as pool:
+    with workers() as pool:
         rows = list(pool.map(partial(trained, root), todo))
     before = {name: top1(context.model(name).module, context.splits.test) for name in ("load", "prune")}
     figures = {"original": before["load"], "pruned": before["prune"], "rows": rows}

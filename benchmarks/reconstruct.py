@@ -14,16 +14,13 @@ import argparse
 import copy
 import itertools
 import json
-import multiprocessing
-import os
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from cnn_nets import recipe_of
-from common import ROOT, Lines, cifar10_npz, write_result
+from common import ROOT, Lines, cifar10_npz, workers, write_result
 from torch import nn
 from torch_pruning_peer import RememberedTeacher
 
@@ -60,8 +57,7 @@ def main() -> None:
             do_stage(context, stage)
     figures: dict[str, Any] = {"images": {str(n): of_images(context, n) for n in arguments.images}}
     todo = list(itertools.product(RATES, (0, PruneSection().reconstruct)))
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(os.cpu_count(), spawn, torch.set_num_threads, (1,)) as pool:
+    with workers() as pool:
         figures["trained"] = list(pool.map(partial(trained, root), todo))
     print(f"wrote {write_result('reconstruct', {'net': NET, 'target': '0.5x', **figures})}")
 
