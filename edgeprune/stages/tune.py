@@ -16,7 +16,7 @@ from edgeprune.stages.context import Context
 from edgeprune.stages.snapshots import show_epochs, snapshots_of, write_history
 from edgeprune.stages.zeros import masks_for
 from edgeprune.training.accuracy import recalibrate_batchnorm, top1
-from edgeprune.training.loop import tune
+from edgeprune.training.loop import peak_rate, tune
 
 SURE = 2.0  # standard errors of an accuracy, by which it has to fall to be told
 ADAPTED_ON = 512  # images
@@ -26,6 +26,7 @@ def tune_stage(context: Context, folder: Path) -> dict[str, Any]:
     recipe = context.recipe
     pruned, original = context.model("prune"), context.model("load")
     settings, masks = whole_cycle(recipe), masks_for(context, folder)
+    _tell_limit(context, settings)
     result = tune(
         pruned.module,
         original.module if recipe.tune.distillation > 0 else None,
@@ -59,6 +60,17 @@ def tune_stage(context: Context, folder: Path) -> dict[str, Any]:
         zeros, weights = zeros_of(result.module)
         told["zeros"] = zeros / weights
     return told
+
+
+def _tell_limit(context: Context, settings: TuneSection) -> None:
+    """Say where a training is too short for the rate that was asked for."""
+    steps = settings.epochs * max(1, len(context.splits.train) // settings.batch_size)
+    peak = peak_rate(settings, steps) if steps else settings.lr
+    if peak < settings.lr:
+        context.progress.say(
+            f"in {steps} steps the learning rate rises to {peak:.2g} only, not to {settings.lr:g} (tune.lr): a pruned "
+            "model would not settle; with tune.warmup = 0 it begins at that all the same"
+        )
 
 
 def _began(context: Context, module: nn.Module, masks: Masks | None) -> float:

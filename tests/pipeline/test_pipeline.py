@@ -218,12 +218,12 @@ def test_ctrl_c_leaves_nothing_half_done(tmp_path: Path, whole: edgeprune.Outcom
 def test_a_stage_that_fails_leaves_nothing(folder: Path) -> None:
     before = records(folder)
     with pytest.raises(EdgePruneError, match="the loss is") as caught:
-        edgeprune.tune(folder, lr=1e30)
+        edgeprune.tune(folder, lr=1e30, warmup=0)
     assert "lower `lr`" in str(caught.value)
     assert set(records(folder)) == {"load", "probe", "prune"}
     assert records(folder)["prune"] == before["prune"]
     assert not (folder / "tune").exists()
-    assert edgeprune.tune(folder, lr=0.05).result["epochs"] == 1
+    assert edgeprune.tune(folder, lr=0.05, warmup=0.05).result["epochs"] == 1
 
 
 def test_a_latency_target_after_a_counted_one(folder: Path) -> None:
@@ -323,16 +323,19 @@ def test_retraining_that_does_harm_is_told(tmp_path: Path) -> None:
     context = Context(prepare_run(recipe(), tmp_path / "first", resume=False), Listener())
     do_stage(context, "load")
     net, none = context.model("load").module, context.splits.train.take(0)
-    learned = tune(net, None, context.splits.train, none, TuneSection(epochs=8), seed=0, snapshots=None).module
+    settings = TuneSection(epochs=20, lr=0.1, warmup=0)
+    learned = tune(net, None, context.splits.train, none, settings, seed=0, snapshots=None).module
     save_file(learned.state_dict(), tmp_path / "learned.safetensors")
 
     def pruned(lr: float) -> tuple[dict[str, Any], list[str]]:
         said = list[str]()
-        wanted = recipe(model={"checkpoint": str(tmp_path / "learned.safetensors")}, tune={"lr": lr})
+        checkpoint = {"checkpoint": str(tmp_path / "learned.safetensors")}
+        wanted = recipe(model=checkpoint, tune={"lr": lr, "warmup": 0.0 if lr > 1 else 0.05})
         context = Context(prepare_run(wanted, tmp_path / f"at-{lr}", resume=False), Hearer(said))
         for stage in STAGES[: STAGES.index("merge")]:
             do_stage(context, stage)
         told = json.loads((context.run.folder / "tune" / "stage.json").read_text())["result"]
+        assert any("steps the learning rate rises to 0.01" in text for text in said) == (lr == 0.02)
         return told, [text for text in said if "did harm" in text]
 
     told, harm = pruned(3.0)
