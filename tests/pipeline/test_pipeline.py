@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 import edgeprune
@@ -386,15 +384,6 @@ def test_auto_tries_only_what_can_do_as_it_is_asked(tmp_path: Path) -> None:
     left_out = json.loads(file.read_text())["left_out"]
     assert set(left_out) == {str(arm) for arm in ARMS if arm.allocator != "judged"}
     assert "the recipe asks for that" in left_out["taylor (knapsack)"]
-
-
-@given(st.integers(1, 200_000), st.integers(1, 60_000), st.integers(1, 512))
-def test_a_trial_sees_as_many_images_as_it_says(images: int, there: int, batch: int) -> None:
-    """To whole batches; of a small data set each image several times."""
-    length = length_of(images, there, batch)
-    assert length.images <= there
-    assert length.trained <= images
-    assert images - length.trained < length.epochs * (min(batch, length.images) + 1)
 
 
 def test_auto_takes_what_does_best_on_validation_images_and_resumes_by_trial(tmp_path: Path) -> None:

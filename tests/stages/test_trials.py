@@ -1,0 +1,17 @@
+"""How long the trials of `prune.method = "auto"` are."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeprune.stages.trials import length_of
+
+
+@given(st.integers(1, 200_000), st.integers(1, 60_000), st.integers(1, 512))
+def test_a_trial_sees_as_many_images_as_it_says(images: int, there: int, batch: int) -> None:
+    """To whole batches; of a small data set each image several times."""
+    length = length_of(images, there, batch)
+    assert length.images <= there
+    assert length.trained <= images
+    assert images - length.trained < length.epochs * (min(batch, length.images) + 1)
