@@ -46,7 +46,7 @@ class Session:
 
     @property
     def alive(self) -> bool:
-        """Whether the client still runs; it ends when the connection is seen to be gone."""
+        """Whether the client still runs; it ends when the connection is seen to be gone, by `run` at the latest."""
         return self._process.poll() is None
 
     def run(
@@ -78,6 +78,7 @@ class Session:
         )
         said = tail.removesuffix(frame.last() or b"").decode(errors="replace")
         if frame.code is None:
+            self.kill()  # its outputs have ended; the program itself may take a moment longer, or not end by itself
             raise SessionEnded(said)
         return Completed(frame.code, said)
 

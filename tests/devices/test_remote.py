@@ -211,6 +211,13 @@ def test_a_session_that_ends_says_why(session: Session) -> None:
     assert not session.alive
 
 
+def test_a_client_whose_outputs_have_ended_is_ended() -> None:
+    session = Session(["sh", "-c", "exec >&- 2>&-; sleep 60"])
+    with pytest.raises(SessionEnded):
+        said(session, "true")
+    assert not session.alive
+
+
 def test_half_a_script_is_not_run(tmp_path: Path) -> None:
     session = Session(["sh", "-c", "head -c 60 | sh"])  # the connection breaks off in the middle of it
     with pytest.raises(SessionEnded):
