@@ -14,7 +14,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from cnn_methods import accuracies, ours
+from cnn_methods import OURS, accuracies, folder_of, ours, recipe_for
 from cnn_nets import recipe_of
 from common import ROOT, cifar10_npz, write_merged, write_result
 from torch import nn
@@ -38,14 +38,17 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=ROOT / ".cache" / "bench")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--small", nargs="*", choices=SMALL, default=list(SMALL))
+    parser.add_argument("--method", choices=OURS, default="taylor")
     arguments = parser.parse_args()
     cache = arguments.cache.resolve()
-    rows = [against(name, arguments.data, cache, arguments.epochs) for name in arguments.small]
+    for name in arguments.small:
+        against(name, arguments.method, arguments.data, cache, arguments.epochs)
+    rows = [json.loads(file.read_text()) for file in sorted((cache / "cnn_family").glob("*/*/row.json"))]
     print(f"wrote {write_result('cnn_family', {'rows': rows})}")
 
 
-def against(small: str, data: Path, cache: Path, epochs: int) -> dict[str, Any]:
-    npz, root = cifar10_npz(data, cache), cache / "cnn_family" / f"{small}-{epochs}"
+def against(small: str, method: str, data: Path, cache: Path, epochs: int) -> None:
+    npz, root = cifar10_npz(data, cache), folder_of(cache / "cnn_family" / f"{small}-{epochs}", method)
     done = root / "row.json"
     if not done.exists():
         root.mkdir(parents=True, exist_ok=True)
@@ -55,19 +58,18 @@ def against(small: str, data: Path, cache: Path, epochs: int) -> dict[str, Any]:
             write(recipe, load_from(recipe.model).module, file)
         share = ratio(files[small], files[LARGE])["ratio"]
         print(f"{small} takes {share:.3f}x of {LARGE}", flush=True)
-        recipe = recipe_of(LARGE, data, npz, f"{share:.3f}x", epochs)
+        recipe = recipe_for(method, LARGE, data, npz, f"{share:.3f}x", epochs)
         pruned = ours(recipe, root / "run", root / "teacher.safetensors")
         file = root / "pruned.tflite"
         context = Context(prepare_run(recipe, root / "run", resume=True), Silent())
         write(recipe, context.model("tune").module, file)
         other = load_from(recipe_of(small, data, npz, "0.5x", epochs).model)
         splits = open_data(recipe.data, other.spec, seed=recipe.seed)
-        found = {"small": small, "large": LARGE, "epochs": epochs, "share": share, "pruned": pruned}
+        found = {"small": small, "large": LARGE, "method": method, "epochs": epochs, "share": share, "pruned": pruned}
         found |= {"small_accuracy": accuracies(other.module, splits), "latency_to_small": ratio(file, files[small])}
         done.write_text(json.dumps(found, indent=1))
-    row: dict[str, Any] = json.loads(done.read_text())
+    row = json.loads(done.read_text())
     print(small, row["pruned"]["top1"], "against", row["small_accuracy"]["top1"], row["latency_to_small"], flush=True)
-    return row
 
 
 def write(recipe: Recipe, module: nn.Module, file: Path) -> None:

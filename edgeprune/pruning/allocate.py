@@ -152,7 +152,7 @@ class Allocator:
             one it is a number (`AdaptedLoss.check`).
         limits: how far it may be cut.
         exchanges: how many models are judged for exchanges at most, for each budget, as a multiple of those on the way
-            down.
+            down; where it is raised afterwards, the next choice for a budget goes on from what was judged.
         on_step: called after each step along the path and after each exchange tried, with the cost reached and the
             number of models judged.
     """
@@ -169,7 +169,7 @@ class Allocator:
         on_step: OnStep | None = None,
     ) -> None:
         self.structure, self.costs, self.judge, self.limits = structure, costs, judge, limits
-        self.on_step, self._exchanges, self._walked = on_step, exchanges, 0
+        self.on_step, self.exchanges, self._walked = on_step, exchanges, 0
         self._branches = limits.droppable(structure)
         self._ranking = ranking
         self._widths = self._allowed(limits)
@@ -256,7 +256,7 @@ class Allocator:
         The way down is greedy: what was cheapest early need not be so with all that went after it. So one cut after the
         other, the dearest first, is taken back and others go instead, until the budget is met again.
         """
-        most = len(self._losses) + self._exchanges * self._walked
+        most = len(self._losses) + self.exchanges * self._walked
         while len(self._losses) < most:
             better = next(
                 (

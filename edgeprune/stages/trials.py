@@ -15,37 +15,17 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
-from edgeprune.errors import DataError, RecipeError, TargetError, TrainingDiverged, UsageError
-from edgeprune.recipe import DROPPING, AllocatorName, Method, PruneSection
+from edgeprune.errors import RecipeError, TrainingDiverged
+from edgeprune.recipe import PruneSection
 from edgeprune.runs import write_atomic
+from edgeprune.stages.arms import Arm, choose_for_arms, models_of
 from edgeprune.stages.context import Context
-from edgeprune.stages.settle import settle
 from edgeprune.stages.snapshots import snapshots_of
-from edgeprune.stages.turns import Budget, candidate_of
-from edgeprune.structure.surgery import remove_branches, remove_units
+from edgeprune.stages.turns import Budget
 from edgeprune.training.accuracy import top1
-from edgeprune.training.gradual import NONE_GONE
 from edgeprune.training.loop import tune
 
-
-class Arm(NamedTuple):
-    """What is tried."""
-
-    method: Method
-    allocator: AllocatorName
-
-    def __str__(self) -> str:
-        return f"{self.method} ({self.allocator})"
-
-
-ARMS = (
-    Arm("taylor", "judged"),
-    Arm("magnitude", "judged"),
-    Arm("reprune", "judged"),
-    Arm("taylor", "knapsack"),
-    Arm("magnitude", "uniform"),
-    Arm("reprune", "scales"),
-)
+CHOOSING = 0.5  # of the time goes into choices, where it is enough: what nobody has trained tells little
 SPEED_IMAGES = 512  # that are trained on to see how fast it goes
 
 
@@ -84,14 +64,16 @@ def pick_method(context: Context, settings: PruneSection, budget: Budget) -> tup
             "prune.method = 'auto' chooses by accuracy on validation images, and there are none",
             hint="set data.validation_images, or name a method",
         )
-    started = time.monotonic()
-    file = snapshots_of(context, "prune", "probe") / "trials.json"
+    ends = time.monotonic() + settings.auto_minutes * 60
+    folder = snapshots_of(context, "prune", "probe")
+    file = folder / "trials.json"
     trials = Trials.model_validate_json(file.read_bytes()) if file.exists() else Trials()
-    models, left_out = _choices(context, settings, budget)
-    trials = trials.model_copy(update={"left_out": left_out})
+    seconds = settings.auto_minutes * 60 * CHOOSING
+    choices = choose_for_arms(context, settings, budget, folder / "choices.json", seconds=seconds)
+    models = models_of(context, choices, budget)
+    trials = trials.model_copy(update={"left_out": choices.left_out})
     if trials.images is None and len(models) > 1:
-        left_s = settings.auto_minutes * 60 - (time.monotonic() - started)
-        trials = trials.model_copy(update={"images": _first_images(context, len(models), left_s)})
+        trials = trials.model_copy(update={"images": _first_images(context, len(models), ends - time.monotonic())})
     arms = list(models)
     for number in range(1, rounds_of(len(models)) + 1):
         scores = {}
@@ -120,37 +102,6 @@ def pick_method(context: Context, settings: PruneSection, budget: Budget) -> tup
 def rounds_of(arms: int) -> int:
     """How often so many can be halved until one is left."""
     return math.ceil(math.log2(arms)) if arms > 1 else 0
-
-
-def _choices(context: Context, settings: PruneSection, budget: Budget) -> tuple[dict[Arm, nn.Module], dict[str, str]]:
-    """Each method's pruned model at the target; those that cannot, with the reason."""
-    model, structure = context.model("load"), budget.structure
-    found: dict[Arm, nn.Module] = {}
-    left_out: dict[str, str] = {}
-    asked = context.recipe.prune
-    for arm in ARMS:
-        if (asked.branches or asked.squeeze_excitation) and arm.allocator not in DROPPING:
-            left_out[str(arm)] = "it lets neither branches nor squeeze-excitation go, and the recipe asks for that"
-            continue
-        own = settings.model_copy(update={"method": arm.method, "allocator": arm.allocator})
-        try:
-            candidate = candidate_of(context, budget, own, model, NONE_GONE)
-            choice = budget.choice(candidate.allocator(budget.costs), budget.goal)
-        except DataError:
-            raise  # of the images, not of the method
-        except UsageError as error:
-            left_out[str(arm)] = error.what
-            context.progress.say(f"not tried: {arm}: {error.what}")
-            continue
-        found[arm] = remove_branches(remove_units(model.module, structure, choice.removed), structure, choice.branches)
-        settle(context, found[arm], model, structure, choice)
-    if not found:
-        raise TargetError(
-            "none of the methods can meet the target on this model",
-            where=settings.target,
-            hint="; ".join(f"{name}: {why}" for name, why in left_out.items()),
-        )
-    return found, left_out
 
 
 def _first_images(context: Context, arms: int, left_s: float) -> int:

@@ -26,10 +26,12 @@ from edgeprune.errors import (
 )
 from edgeprune.pipeline import change_recipe, do_stage, is_finished, prepare_run
 from edgeprune.progress import Silent
+from edgeprune.pruning.allocate import EXCHANGES
 from edgeprune.recipe import Recipe, TuneSection, parse_recipe
 from edgeprune.runs import STAGES, Run, Stage, create_run, open_run
+from edgeprune.stages.arms import ARMS
 from edgeprune.stages.context import Context
-from edgeprune.stages.trials import ARMS, length_of
+from edgeprune.stages.trials import length_of
 from edgeprune.training.loop import tune
 
 FACTORY = f"{Path(__file__).with_name('two_convolutions.py')}:net"
@@ -384,6 +386,26 @@ def test_auto_tries_only_what_can_do_as_it_is_asked(tmp_path: Path) -> None:
     left_out = json.loads(file.read_text())["left_out"]
     assert set(left_out) == {str(arm) for arm in ARMS if arm.allocator != "judged"}
     assert "the recipe asks for that" in left_out["taylor (knapsack)"]
+
+
+def test_choices_of_auto_share_the_time_and_are_kept(tmp_path: Path) -> None:
+    """In three seconds, of which half may go into choices, the ways down leave little or nothing for exchanges."""
+    wanted, said = recipe(prune=AUTO), list[str]()
+    with pytest.raises(KeyboardInterrupt):
+        edgeprune.run(wanted, tmp_path / "run", progress=Hearer(said, stop_at="not tried: reprune (scales)"))
+    (file,) = (tmp_path / "run").glob("prune.snapshots/*/choices.json")
+    choices = json.loads(file.read_text())
+    assert set(choices["made"]) == {"taylor (knapsack)", "magnitude (uniform)"}  # the others exchange yet
+    assert choices["exchanges"] is None
+    choices["made"]["taylor (knapsack)"]["loss"] = 123.0
+    file.write_text(json.dumps(choices))
+    with pytest.raises(KeyboardInterrupt):
+        edgeprune.run(wanted, tmp_path / "run", resume=True, progress=Hearer(said, stop_at="trial 1"))
+    choices = json.loads(file.read_text())
+    assert choices["made"]["taylor (knapsack)"]["loss"] == 123.0  # what was chosen is not chosen again
+    assert set(choices["made"]) == {str(arm) for arm in ARMS[:-1]}
+    assert 0 <= choices["exchanges"] <= EXCHANGES
+    assert (choices["exchanges"] < EXCHANGES) == any("prune.auto_minutes is short: " in text for text in said)
 
 
 def test_auto_takes_what_does_best_on_validation_images_and_resumes_by_trial(tmp_path: Path) -> None:

@@ -201,3 +201,21 @@ def test_what_went_early_comes_back_where_something_else_makes_up_for_it() -> No
     choice = Allocator(structure, ByScore(scores), costs, judge, Limits(8, 8)).within(full - 1.5 * layer)
     assert choice.branches == ("large",)
     assert choice.loss == pytest.approx(2.1)
+
+
+@pytest.mark.parametrize("exchanges", [0.5, 2])
+def test_exchanges_allowed_afterwards_go_on_from_the_way_down(exchanges: float) -> None:
+    structure = chain({"a": 6, "b": 5, "c": 6})
+    scores, costs = scores_of(structure, 13), MacsCost()
+    budget = 0.5 * total(structure.layers, structure.sizes, costs)
+    judges = [Additive(scores), Additive(scores)]
+    at_once, later = (
+        Allocator(structure, ByScore(scores), costs, judge, Limits(1, 1), exchanges=allowed)
+        for judge, allowed in zip(judges, (exchanges, 0), strict=True)
+    )
+    before = later.within(budget)
+    later.exchanges = exchanges
+    after = later.within(budget)
+    assert after == at_once.within(budget)
+    assert after.loss < before.loss
+    assert judges[0].asked == judges[1].asked  # nothing is judged twice

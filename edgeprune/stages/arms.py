@@ -1,0 +1,145 @@
+"""What `prune.method = "auto"` tries: pairs of method and allocator, and what each of them would take out."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+from torch import nn
+
+from edgeprune.errors import DataError, TargetError, UsageError
+from edgeprune.pruning.allocate import EXCHANGES, Allocator, Choice
+from edgeprune.pruning.binding import Chooser
+from edgeprune.recipe import DROPPING, AllocatorName, Method, PruneSection
+from edgeprune.runs import write_atomic
+from edgeprune.stages.context import Context
+from edgeprune.stages.settle import settle
+from edgeprune.stages.turns import Budget, candidate_of
+from edgeprune.structure.surgery import remove_branches, remove_units
+from edgeprune.training.gradual import NONE_GONE
+
+
+class Arm(NamedTuple):
+    """What is tried."""
+
+    method: Method
+    allocator: AllocatorName
+
+    def __str__(self) -> str:
+        return f"{self.method} ({self.allocator})"
+
+
+ARMS = (
+    Arm("taylor", "judged"),
+    Arm("magnitude", "judged"),
+    Arm("reprune", "judged"),
+    Arm("taylor", "knapsack"),
+    Arm("magnitude", "uniform"),
+    Arm("reprune", "scales"),
+)
+
+
+class Choices(BaseModel):
+    """What the arms chose so far, by name, and what cannot be tried, and why. `exchanges`: how many models may be
+    judged for exchanges, as a multiple of those on the way down; None until these have told how long that takes."""
+
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="strings")
+    exchanges: float | None = None
+    made: dict[str, Choice] = {}
+    left_out: dict[str, str] = {}
+
+
+def choose_for_arms(context: Context, settings: PruneSection, budget: Budget, file: Path, *, seconds: float) -> Choices:
+    """Each arm's choice at the target. All go down to it; what is then left of the time goes into exchanges, as many
+    for each as for the others. What is chosen is kept in the file, and not chosen again by an interrupted run.
+
+    Raises:
+        TargetError: no arm can meet the target on this model.
+    """
+    ends = time.monotonic() + seconds
+    found = Choices.model_validate_json(file.read_bytes()) if file.exists() else Choices()
+    down: dict[Arm, Allocator] = {}
+    walked_s = 0.0
+    for arm in ARMS:
+        if str(arm) in found.made or str(arm) in found.left_out:
+            continue
+        begun = time.monotonic()
+        try:
+            allocator = _allocator(context, settings, budget, arm)
+            choice = budget.choice(allocator, budget.goal)
+        except DataError:
+            raise  # of the images, not of the method
+        except UsageError as error:
+            context.progress.say(f"not tried: {arm}: {error.what}")
+            found = _keep(file, found, left_out={**found.left_out, str(arm): error.what})
+            continue
+        if isinstance(allocator, Allocator):
+            down[arm] = allocator
+            walked_s += time.monotonic() - begun
+        else:
+            found = _keep(file, found, made={**found.made, str(arm): choice})
+    if found.exchanges is None and down:
+        exchanges = min(float(EXCHANGES), max(0.0, (ends - time.monotonic()) / walked_s))
+        if exchanges < EXCHANGES:
+            context.progress.say(
+                f"prune.auto_minutes is short: {exchanges:.1f} times as many models judged for exchanges as on the way "
+                f"down to the target, where {EXCHANGES} are usual"
+            )
+        found = _keep(file, found, exchanges=exchanges)
+    for arm, exchanging in down.items():
+        exchanging.exchanges = found.exchanges or 0.0
+        choice = budget.choice(exchanging, budget.goal)
+        found = _keep(file, found, made={**found.made, str(arm): choice})
+    if not found.made:
+        raise TargetError(
+            "none of the methods can meet the target on this model",
+            where=settings.target,
+            hint="; ".join(f"{name}: {why}" for name, why in found.left_out.items()),
+        )
+    return found
+
+
+def models_of(context: Context, choices: Choices, budget: Budget) -> dict[Arm, nn.Module]:
+    """The arms' pruned models, in the order of the arms."""
+    model, structure = context.model("load"), budget.structure
+    models: dict[Arm, nn.Module] = {}
+    for arm in ARMS:
+        if (choice := choices.made.get(str(arm))) is None:
+            continue
+        narrow = remove_units(model.module, structure, choice.removed)
+        models[arm] = remove_branches(narrow, structure, choice.branches)
+        settle(context, models[arm], model, structure, choice)
+    return models
+
+
+def _allocator(context: Context, settings: PruneSection, budget: Budget, arm: Arm) -> Chooser:
+    """An arm's allocator, which exchanges nothing yet.
+
+    Raises:
+        UsageError: it cannot do as the recipe asks.
+    """
+    asked = context.recipe.prune
+    if (asked.branches or asked.squeeze_excitation) and arm.allocator not in DROPPING:
+        raise UsageError("it lets neither branches nor squeeze-excitation go, and the recipe asks for that")
+    own = settings.model_copy(update={"method": arm.method, "allocator": arm.allocator})
+    candidate = candidate_of(context, budget, own, context.model("load"), NONE_GONE)
+
+    def show(cost: float, judged: int) -> None:
+        left = budget.share_of(cost)
+        context.progress.update(
+            f"{arm} chooses: {left:.2f}x so far, {judged} models judged", round((1 - left) * 100), 100
+        )
+
+    allocator = candidate.allocator(budget.costs, show)
+    if isinstance(allocator, Allocator):
+        allocator.exchanges = 0.0
+    return allocator
+
+
+def _keep(file: Path, choices: Choices, **news: object) -> Choices:
+    kept = choices.model_copy(update=news)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(file, kept.model_dump_json().encode())
+    return kept
