@@ -156,7 +156,7 @@ def without_gates(study: Study) -> dict[str, Any]:
 
 def with_zeros(study: Study, name: str, scope: Scope, share: float) -> dict[str, Any]:
     module = load_from(study.recipe.model).module
-    masks = magnitude_masks(module, zeros=share, scope=scope, which="all")
+    masks = magnitude_masks(module, study.model.example_input(), zeros=share, scope=scope, which="all")
     apply_masks(module, masks)
     return study.trained_on(name, module, masks)
 

@@ -22,7 +22,6 @@ import numpy as np
 import torch
 from common import ROOT, write_merged, write_result
 from lab import lab
-from torch import nn
 
 from edgeprune.artifacts.measuring import MeasuringExporter
 from edgeprune.devices.base import Device
@@ -32,7 +31,7 @@ from edgeprune.latency.protocol import measure
 from edgeprune.models.load import load
 from edgeprune.models.spec import Model
 from edgeprune.pruning.magnitude import score_magnitude
-from edgeprune.pruning.unstructured import apply_masks, magnitude_masks
+from edgeprune.pruning.unstructured import least_weights
 from edgeprune.sparsity.arbiter import KERNEL
 from edgeprune.sparsity.graph import Graph
 from edgeprune.sparsity.rewrite import write_sparse
@@ -102,12 +101,10 @@ def sparse_net(dense: Path, zeros: float, block: int) -> Net:
     """The dense file with the least of its 1x1 weights at zero, stored sparsely."""
     graph = Graph(dense)
     filters = [operator.constants[0] for operator in graph.operators if is_1x1(graph, operator)]
-    layers = nn.ModuleList(nn.Conv2d(graph.shape(t)[3], graph.shape(t)[0], 1, bias=False) for t in filters)
-    for layer, tensor in zip(layers, filters, strict=True):
-        layer.weight.data.copy_(torch.from_numpy(graph.value(tensor).transpose(0, 3, 1, 2).copy()))
-    apply_masks(layers, magnitude_masks(layers, zeros=zeros, scope="uniform", block=block))
-    for layer, tensor in zip(layers, filters, strict=True):
-        values = layer.weight.detach().numpy().transpose(0, 2, 3, 1)
+    weights = {str(tensor): torch.from_numpy(graph.value(tensor).transpose(0, 3, 1, 2).copy()) for tensor in filters}
+    masks = least_weights(weights, zeros=zeros, scope="uniform", block=block)
+    for tensor in filters:
+        values = (weights[str(tensor)] * masks[str(tensor)]).numpy().transpose(0, 2, 3, 1)
         buffer = graph.model.subgraphs[0].tensors[tensor].buffer
         graph.model.buffers[buffer].data = np.frombuffer(values.tobytes(), np.uint8)
     builder = flatbuffers.Builder(1 << 20)

@@ -106,7 +106,7 @@ def trained(recipe: Recipe, zeros: float, structured: Path, cache: Path) -> dict
             recipe.tune,
             seed=recipe.seed,
             snapshots=done.with_suffix(".snapshots"),
-            masks=magnitude_masks(student.module, zeros=zeros, block=BLOCK),
+            masks=magnitude_masks(student.module, student.example_input(), zeros=zeros, block=BLOCK),
             on_progress=lines_of_training,
         )
         weights = done.with_suffix(".safetensors")

@@ -7,6 +7,7 @@ What is asked is the model as it stands, its batch norms adapted: re-training br
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
@@ -16,16 +17,19 @@ from edgeprune.data.open import open_data
 from edgeprune.data.split import Split
 from edgeprune.errors import DataError, UsageError
 from edgeprune.models.load import load_from
+from edgeprune.models.spec import Model
 from edgeprune.pruning.unstructured import apply_masks, magnitude_masks
 from edgeprune.recipe import Recipe
 from edgeprune.structure.find import find_structure
 from edgeprune.structure.gates import settle_gates
 from edgeprune.structure.surgery import remove_branches
-from edgeprune.structure.units import Layer, Structure
+from edgeprune.structure.units import Structure
+from edgeprune.structure.weights import Weight, find_weights
 from edgeprune.training.accuracy import recalibrate_batchnorm, top1
 
 ZEROS = (0.5, 0.8, 0.9, 0.95, 0.99)
 DROP = 0.01  # of the accuracy, that a type may lose and still be said to bear its zeros
+ROUNDING = 1e-9
 ADAPTED_ON = 256  # images that batch norms take their statistics from, and gates their mean
 BATCH = 128
 GATE = "squeeze-excitation"
@@ -91,8 +95,9 @@ def sensitivity(
     if len(splits.validation) == 0:
         raise DataError("there are no validation images to ask the model", hint="set data.validation_images")
     asked, calibration = splits.validation.take(images), splits.calibration.take(ADAPTED_ON)
-    structure = find_structure(model.module, model.example_input())
-    types = types_of_layers(structure, model.module)
+    example = model.example_input()
+    structure = find_structure(model.module, example)
+    types = types_of_layers(structure, find_weights(model.module, example))
     levels, gates = tuple(sorted(zeros)), [branch.id for branch in structure.branches if branch.gate]
     steps, done = 1 + len(types) * len(levels) + bool(gates), 0
 
@@ -104,9 +109,9 @@ def sensitivity(
 
     whole = accuracy_of(model.module, "the model itself")
     rows = []
-    for name, layers in types.items():
-        found = [accuracy_of(_pruned(model.module, layers, share), f"{name}, {share:.0%} zeros") for share in levels]
-        rows.append(_row(name, model.module, layers, levels, found, whole))
+    for name, weights in types.items():
+        found = [accuracy_of(_pruned(model, weights, share), f"{name}, {share:.0%} zeros") for share in levels]
+        rows.append(_row(name, weights, levels, found, whole))
     without = accuracy_of(_without(model.module, structure, gates, calibration), "without gates") if gates else None
     on_progress("done", steps, steps)
     return Sensitivity(
@@ -119,28 +124,19 @@ def sensitivity(
     )
 
 
-def types_of_layers(structure: Structure, module: nn.Module) -> dict[str, dict[str, Layer]]:
-    """Type -> name of the weight -> layer, in the order of the graph: squeeze-excitation, depthwise, convolutions by
-    their kernel, linear."""
-    weights = dict(module.named_parameters())
-    inside = {name for branch in structure.branches if branch.gate for name in branch.layers}
-    found: dict[str, dict[str, Layer]] = {}
-    for layer in structure.layers:
-        weight = f"{layer.name}.weight"
-        if weight in weights and layer.operation.kind in ("conv2d", "depthwise_conv2d", "linear"):
-            found.setdefault(GATE if layer.name in inside else _type_of(layer), {})[weight] = layer
+def types_of_layers(structure: Structure, weights: Mapping[str, Weight]) -> dict[str, list[Weight]]:
+    """Type -> its layers' weights, in the order of their use: squeeze-excitation, depthwise, convolutions by their
+    kernel, linear."""
+    inside = {f"{layer}.weight" for branch in structure.branches if branch.gate for layer in branch.layers}
+    found: dict[str, list[Weight]] = {}
+    for name, weight in weights.items():
+        found.setdefault(GATE if name in inside else weight.kind, []).append(weight)
     return found
 
 
-def _type_of(layer: Layer) -> str:
-    if layer.operation.kind != "conv2d":
-        return {"depthwise_conv2d": "depthwise", "linear": "linear"}[layer.operation.kind]
-    return "x".join(str(size) for size in layer.operation.kernel)
-
-
-def _pruned(module: nn.Module, layers: Mapping[str, Layer], share: float) -> nn.Module:
-    pruned = copy.deepcopy(module)
-    apply_masks(pruned, magnitude_masks(pruned, zeros=share, scope="uniform", which=tuple(layers)))
+def _pruned(model: Model, weights: Sequence[Weight], share: float) -> nn.Module:
+    pruned, names = copy.deepcopy(model.module), [weight.name for weight in weights]
+    apply_masks(pruned, magnitude_masks(pruned, model.example_input(), zeros=share, scope="uniform", which=names))
     return pruned
 
 
@@ -151,24 +147,18 @@ def _without(module: nn.Module, structure: Structure, gates: Sequence[str], imag
 
 
 def _row(
-    name: str,
-    module: nn.Module,
-    layers: Mapping[str, Layer],
-    levels: Sequence[float],
-    found: Sequence[float],
-    whole: float,
+    name: str, weights: Sequence[Weight], levels: Sequence[float], found: Sequence[float], whole: float
 ) -> TypeOfLayer:
-    named = dict(module.named_parameters())
     bears = 0.0
     for share, accuracy in zip(levels, found, strict=True):
-        if accuracy < whole - DROP:
+        if accuracy < whole - DROP - ROUNDING:
             break
         bears = share
     return TypeOfLayer(
         name=name,
-        layers=len(layers),
-        weights=sum(named[weight].numel() for weight in layers),
-        macs=sum(layer.operation.macs for layer in layers.values()),
+        layers=len(weights),
+        weights=sum(math.prod(weight.shape) for weight in weights),
+        macs=sum(weight.macs for weight in weights),
         accuracy=tuple(found),
         bears=bears,
     )

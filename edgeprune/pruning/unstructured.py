@@ -8,21 +8,24 @@ mask is given to `edgeprune.training.loop.tune`.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from edgeprune.errors import ModelError, UsageError
+from edgeprune.structure.weights import find_weights
 
 Scope = Literal["global", "uniform"]
 Which = Literal["1x1", "all"] | Collection[str]
 Masks = dict[str, Tensor]
+_WHICH = "1x1 convolution (of stride 1, without groups, padding and dilation, with a weight of its own)"
 
 
 def magnitude_masks(
     module: nn.Module,
+    example: Tensor,
     *,
     zeros: float,
     scope: Scope = "global",
@@ -31,7 +34,38 @@ def magnitude_masks(
     costs: Mapping[str, float] | None = None,
     reaching: bool = False,
 ) -> Masks:
-    """The weights that stay: parameter name -> bool tensor of the parameter's shape, false where it becomes zero.
+    """The weights of a model that stay, as `least_weights` says: parameter name -> bool tensor of its shape.
+
+    Args:
+        example: one image, (1, C, H, W), of which only shape and dtype count.
+        which: 1x1 convolutions of stride 1 without groups, padding and dilation (those that have sparse kernels), every
+            convolution and linear layer, or those of these whose weights are named. Weights that the model computes
+            anew at each call (standardized convolutions) are none of these.
+
+    Raises:
+        UsageError: as `least_weights`, or there is no such layer.
+        ModelError: as `least_weights`, or the model cannot be traced.
+    """
+    weights = _weights(module, example, which)
+    if not weights:
+        raise UsageError(
+            f"there is no {_WHICH if which == '1x1' else 'such layer with weights of its own'} to prune",
+            where=type(module).__name__,
+            hint="take sparse.zeros and sparse.target out of the recipe for this model",
+        )
+    return least_weights(weights, zeros=zeros, scope=scope, block=block, costs=costs, reaching=reaching)
+
+
+def least_weights(
+    weights: Mapping[str, Tensor],
+    *,
+    zeros: float,
+    scope: Scope = "global",
+    block: int = 1,
+    costs: Mapping[str, float] | None = None,
+    reaching: bool = False,
+) -> Masks:
+    """Masks of weights, (out, in, ...): name -> bool tensor of the weight's shape, false where it becomes zero.
 
     Weights go in blocks of `block` neighbouring output channels that read the same input (one kernel position), least
     mean square first: sparse kernels that take two channels at a time need zeros that come in pairs. A last block may
@@ -39,9 +73,7 @@ def magnitude_masks(
 
     Args:
         zeros: share that becomes zero, from 0 (no masks) to below 1: of the weights, or of what they cost.
-        which: 1x1 convolutions of stride 1 without groups (those that have sparse kernels), every convolution and
-            linear layer, or those of these whose weights are named.
-        costs: what one weight of a parameter costs (see `macs_of_weights`), by name; 1 each without.
+        costs: what one weight costs (see `macs_of_weights`), by name; 1 each without.
         reaching: whether the share is the least that has to go, not the most.
 
     Returns:
@@ -49,28 +81,21 @@ def magnitude_masks(
         to be reached the fewest that do (of each layer, with a uniform share).
 
     Raises:
-        UsageError: a share outside of 0 to 1, one so high that a layer would fall silent, or no layer to prune.
+        UsageError: a share outside of 0 to 1, or one so high that a layer would fall silent.
         ModelError: a weight is not finite.
     """
     if not 0 <= zeros < 1:
         raise UsageError(f"the share of zeros must lie between 0 and 1, not {zeros:g}", hint="1 would leave nothing")
     if block < 1:
         raise UsageError(f"blocks of {block} output channels make no sense", hint="take sparse.block = 1, 2 or 4")
-    layers = dict(_weights(module, which))
-    if not layers:
-        raise UsageError(
-            f"there is no {'1x1 convolution' if which == '1x1' else 'such layer with weights'} to prune",
-            where=type(module).__name__,
-            hint="leave sparse.zeros at 0 for this model",
-        )
-    for name, weight in layers.items():
+    for name, weight in weights.items():
         if not torch.isfinite(weight).all():
             raise ModelError("weights are not finite", where=name, hint="look at the checkpoint")
     if zeros == 0:
         return {}
     if scope == "uniform":
-        return {name: _masks({name: weight}, zeros, block, costs, reaching)[name] for name, weight in layers.items()}
-    return _masks(layers, zeros, block, costs, reaching)
+        return {name: _masks({name: weight}, zeros, block, costs, reaching)[name] for name, weight in weights.items()}
+    return _masks(weights, zeros, block, costs, reaching)
 
 
 def apply_masks(module: nn.Module, masks: Mapping[str, Tensor]) -> None:
@@ -88,9 +113,9 @@ def apply_masks(module: nn.Module, masks: Mapping[str, Tensor]) -> None:
             named[name].masked_fill_(~mask.to(named[name].device), 0.0)
 
 
-def zeros_of(module: nn.Module, which: Which = "1x1") -> tuple[int, int]:
+def zeros_of(module: nn.Module, example: Tensor, which: Which = "1x1") -> tuple[int, int]:
     """(zeros, weights) of the layers that `magnitude_masks` would prune."""
-    weights = [weight for _, weight in _weights(module, which)]
+    weights = _weights(module, example, which).values()
     return sum(int((weight == 0).sum()) for weight in weights), sum(weight.numel() for weight in weights)
 
 
@@ -101,31 +126,8 @@ def macs_of_weights(module: nn.Module, example: Tensor, which: Which = "1x1") ->
     Args:
         example: one image, (1, C, H, W).
     """
-    positions: dict[str, float] = {}
-    handles = []
-    first: dict[int, str] = {}
-    for path, layer in module.named_modules():
-        if _is_pruned(path, layer, which):
-
-            def count(
-                layer: nn.Module,
-                _: object,
-                result: Tensor,
-                name: str = first.setdefault(id(layer.weight), _weight_of(path)),
-            ) -> None:
-                used = (
-                    result.shape[2:].numel() if isinstance(layer, nn.Conv2d) else result[0].numel() // result.shape[-1]
-                )
-                positions[name] = positions.get(name, 0.0) + used
-
-            handles.append(layer.register_forward_hook(count))
-    try:
-        with torch.no_grad():
-            module(example)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return positions
+    used = find_weights(module, example)
+    return {name: float(used[name].positions) for name in _weights(module, example, which)}
 
 
 def _masks(
@@ -177,21 +179,11 @@ def _unfolded(blocks: Tensor, weight: Tensor, block: int) -> Tensor:
     return blocks.repeat_interleave(block, 0)[: len(weight)]
 
 
-def _weights(module: nn.Module, which: Which) -> Iterator[tuple[str, Tensor]]:
+def _weights(module: nn.Module, example: Tensor, which: Which) -> dict[str, Tensor]:
     """Name and value of the weights that are pruned; a shared one once."""
-    seen: set[int] = set()
-    for path, layer in module.named_modules():
-        weight = getattr(layer, "weight", None)
-        if _is_pruned(path, layer, which) and isinstance(weight, Tensor) and id(weight) not in seen:
-            seen.add(id(weight))
-            yield _weight_of(path), weight
-
-
-def _weight_of(path: str) -> str:
-    return f"{path}.weight".lstrip(".")
-
-
-def _is_pruned(path: str, layer: nn.Module, which: Which) -> bool:
-    if which != "1x1":
-        return isinstance(layer, nn.Conv2d | nn.Linear) and (which == "all" or _weight_of(path) in which)
-    return isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and layer.stride == (1, 1) and layer.groups == 1
+    named: dict[str, Tensor] = dict(module.named_parameters())
+    return {
+        name: named[name]
+        for name, used in find_weights(module, example).items()
+        if name in named and (used.dense_1x1 if which == "1x1" else which == "all" or name in which)
+    }

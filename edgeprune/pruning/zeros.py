@@ -73,9 +73,10 @@ def masks_of(model: Model, sparse: SparseSection, share: float) -> Masks:
     """The weights that stay when such a share becomes zero, as the recipe's [sparse] counts it. A target that is
     counted is reached, to a block; any other share is not passed."""
     counted = _is_counted(sparse)
-    costs = macs_of_weights(model.module, model.example_input()) if counted or sparse.of == "macs" else None
+    example = model.example_input()
+    costs = macs_of_weights(model.module, example) if counted or sparse.of == "macs" else None
     return magnitude_masks(
-        model.module, zeros=share, scope=sparse.scope, block=sparse.block, costs=costs, reaching=counted
+        model.module, example, zeros=share, scope=sparse.scope, block=sparse.block, costs=costs, reaching=counted
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,9 @@ from edgeprune.data.split import Splits
 from edgeprune.errors import DataError, UsageError
 from edgeprune.models.spec import ModelSpec, Preprocessing
 from edgeprune.recipe import Recipe, parse_recipe
-from edgeprune.sensitivities import GATE
+from edgeprune.sensitivities import GATE, types_of_layers
+from edgeprune.structure.find import find_structure
+from edgeprune.structure.weights import find_weights
 
 RECIPE = """
 [model]
@@ -52,6 +55,33 @@ def test_each_type_is_asked_alone_and_gates_as_a_whole(tmp_path: Path) -> None:
     assert types["3x3"]["macs"] == 8 * 8 * 9 * 16 + 4 * 4 * 9 * 16 * 16
     assert types[GATE]["layers"] == 2
     assert all(len(row["accuracy"]) == 2 for row in types.values())
+
+
+class Twice(nn.Module):
+    """A convolution of the user's own beside one of torch's, called twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.weight = nn.Conv2d(1, 8, 5, padding=2), nn.Parameter(torch.randn(8, 8, 5, 5) / 9)
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x).relu()
+        for _ in range(2):
+            x = nn.functional.conv2d(x, self.weight, padding=2).relu()
+        return self.head(x.mean((2, 3)))
+
+
+def test_a_row_is_of_all_that_it_counts(tmp_path: Path) -> None:
+    """The convolution of the user's own is pruned as torch's is, and counted as often as it is called."""
+    file = tmp_path / "recipe.toml"
+    file.write_text(RECIPE.format(factory=f"{__file__}:Twice", validation=60))
+    result = edgeprune.sensitivity(parse_recipe(tomllib.loads(file.read_text())), zeros=(0.5,), images=20)
+    row = next(row for row in result.types if row.name == "5x5")
+    assert (row.layers, row.weights) == (2, 25 * 8 + 25 * 64)
+    assert row.macs == 16 * 16 * (25 * 8 + 2 * 25 * 64)
+    structure, weights = (of(Twice(), torch.zeros(1, 1, 16, 16)) for of in (find_structure, find_weights))
+    assert [weight.name for weight in types_of_layers(structure, weights)["5x5"]] == ["first.weight", "weight"]
 
 
 class Known(nn.Module):

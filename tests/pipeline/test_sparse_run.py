@@ -50,7 +50,8 @@ def test_zeros_stay_through_training_and_merging(whole: edgeprune.Outcome) -> No
     tuned = open_run(whole.folder).record("tune")
     assert tuned is not None
     assert 0.65 < tuned.result["zeros"] <= 0.7
-    zeros, weights = zeros_of(edgeprune.load(whole.folder).module)
+    merged = edgeprune.load(whole.folder)
+    zeros, weights = zeros_of(merged.module, merged.example_input())
     assert zeros / weights == pytest.approx(tuned.result["zeros"])
 
 
@@ -149,7 +150,8 @@ def test_zeros_alone_prune_no_channel(tmp_path: Path) -> None:
     run = open_run(outcome.folder)
     context = Context(run, Silent())
     assert context.plan.edits == ()
-    assert zeros_of(context.model("merge").module)[0] > 0
+    merged = context.model("merge")
+    assert zeros_of(merged.module, merged.example_input())[0] > 0
     record = PruneRecord.model_validate_json(context.file("prune", "prune.json").read_bytes())
     assert (record.macs_after, record.reconstruction, record.ratio) == (record.macs_before, None, None)
     assert "no channel pruned" in outcome.page.read_text()

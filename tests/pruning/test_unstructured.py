@@ -9,9 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 
 from edgeprune.errors import ModelError, UsageError
-from edgeprune.pruning.unstructured import apply_masks, macs_of_weights, magnitude_masks, zeros_of
+from edgeprune.pruning.unstructured import Which, apply_masks, macs_of_weights, magnitude_masks, zeros_of
+
+IMAGE = torch.zeros(1, 3, 8, 8)
 
 
 def net(seed: int = 0, scale: float = 1.0) -> nn.Sequential:
@@ -37,7 +40,7 @@ def gone(masks: Mapping[str, Tensor]) -> int:
 def test_global_is_one_threshold_that_meets_the_share_to_one_weight(zeros: float, seed: int, scale: float) -> None:
     """Against a plain sort of all weights, the largest of each layer left out."""
     module = net(seed, scale)
-    masks = magnitude_masks(module, zeros=zeros)
+    masks = magnitude_masks(module, IMAGE, zeros=zeros)
     weights = {name: dict(module.named_parameters())[name].detach().abs().double() for name in masks}
     total = sum(w.numel() for w in weights.values())
     assert gone(masks) == int(zeros * total * (1 + 1e-12))
@@ -52,7 +55,7 @@ def test_global_is_one_threshold_that_meets_the_share_to_one_weight(zeros: float
 @settings(max_examples=40, deadline=None)
 @given(zeros=st.floats(0.05, 0.95), seed=st.integers(0, 50), scale=st.sampled_from([0.01, 1.0, 100.0]))
 def test_uniform_takes_the_same_share_of_every_layer(zeros: float, seed: int, scale: float) -> None:
-    masks = magnitude_masks(net(seed, scale), zeros=zeros, scope="uniform")
+    masks = magnitude_masks(net(seed, scale), IMAGE, zeros=zeros, scope="uniform")
     assert set(masks) == {"1.weight", "3.weight"}
     for mask in masks.values():
         assert gone({"": mask}) == int(zeros * mask.numel() * (1 + 1e-12))
@@ -62,7 +65,7 @@ def test_uniform_takes_the_same_share_of_every_layer(zeros: float, seed: int, sc
 @settings(max_examples=40, deadline=None)
 def test_blocks_go_together(zeros: float, block: int) -> None:
     module = net()
-    masks = magnitude_masks(module, zeros=zeros, block=block)
+    masks = magnitude_masks(module, IMAGE, zeros=zeros, block=block)
     for mask in masks.values():
         for rows in mask.split(block):
             assert (rows == rows[:1]).all()
@@ -73,25 +76,25 @@ def test_blocks_go_together(zeros: float, block: int) -> None:
 
 def test_a_target_in_macs_counts_what_a_weight_costs() -> None:
     module = net(scale=0.9)
-    costs = macs_of_weights(module, torch.zeros(1, 3, 8, 8), "all")
+    costs = macs_of_weights(module, IMAGE, "all")
     assert costs == {"0.weight": 16.0, "1.weight": 16.0, "2.weight": 16.0, "3.weight": 16.0, "5.weight": 1.0}
-    masks = magnitude_masks(module, zeros=0.5, which="all", costs=costs)
+    masks = magnitude_masks(module, IMAGE, zeros=0.5, which="all", costs=costs)
     spent = sum(costs[name] * gone({name: mask}) for name, mask in masks.items())
     whole = sum(costs[name] * mask.numel() for name, mask in masks.items())
     assert 0.5 * whole - 16 < spent <= 0.5 * whole
 
 
 def test_no_layer_falls_silent() -> None:
-    masks = magnitude_masks(net(scale=1e-6), zeros=0.45)
+    masks = magnitude_masks(net(scale=1e-6), IMAGE, zeros=0.45)
     assert gone({"": masks["3.weight"]}) == masks["3.weight"].numel() - 1
 
 
 def test_masks_are_applied_and_counted() -> None:
     module = net()
     before = copy.deepcopy(module)
-    masks = magnitude_masks(module, zeros=0.75)
+    masks = magnitude_masks(module, IMAGE, zeros=0.75)
     apply_masks(module, masks)
-    zeros, weights = zeros_of(module)
+    zeros, weights = zeros_of(module, IMAGE)
     assert (zeros, weights) == (gone(masks), 8 * 10 + 10 * 6)
     for (name, old), new in zip(before.named_parameters(), module.parameters(), strict=True):
         mask = masks.get(name, torch.ones_like(old, dtype=torch.bool))
@@ -99,18 +102,18 @@ def test_masks_are_applied_and_counted() -> None:
 
 
 def test_no_zeros_are_no_masks() -> None:
-    assert magnitude_masks(net(), zeros=0) == {}
+    assert magnitude_masks(net(), IMAGE, zeros=0) == {}
 
 
 @pytest.mark.parametrize("zeros", [1.0, -0.1, float("nan")])
 def test_impossible_shares_are_refused(zeros: float) -> None:
     with pytest.raises(UsageError, match="between 0 and 1"):
-        magnitude_masks(net(), zeros=zeros)
+        magnitude_masks(net(), IMAGE, zeros=zeros)
 
 
 def test_a_share_that_silences_a_layer_is_refused() -> None:
     with pytest.raises(UsageError, match="without weights"):
-        magnitude_masks(net(), zeros=0.999)
+        magnitude_masks(net(), IMAGE, zeros=0.999)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -118,12 +121,35 @@ def test_weights_that_are_no_numbers_are_refused(value: float) -> None:
     module = net()
     module[3].weight.data[0, 0] = value
     with pytest.raises(ModelError, match=r"3\.weight"):
-        magnitude_masks(module, zeros=0.5)
+        magnitude_masks(module, IMAGE, zeros=0.5)
 
 
 def test_a_net_without_1x1_convolutions_is_refused() -> None:
     with pytest.raises(UsageError, match="no 1x1 convolution"):
-        magnitude_masks(nn.Conv2d(3, 4, 3), zeros=0.5)
+        magnitude_masks(nn.Conv2d(3, 4, 3), IMAGE, zeros=0.5)
+
+
+class Own(nn.Module):
+    """A convolution of the user's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 3, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.conv2d(x, self.weight)
+
+
+@pytest.mark.parametrize("which", ["1x1", "all", ["0.weight", "1.weight"]], ids=str)
+def test_what_is_pruned_is_told_by_what_runs(which: Which) -> None:
+    net = nn.Sequential(Own(), parametrizations.weight_norm(nn.Conv2d(4, 4, 1)), nn.Conv2d(4, 4, 3))
+    masks = magnitude_masks(net, IMAGE, zeros=0.5, scope="uniform", which=which)
+    assert set(masks) == ({"0.weight", "2.weight"} if which == "all" else {"0.weight"})
+
+
+def test_weights_that_are_computed_anew_are_refused_alone() -> None:
+    with pytest.raises(UsageError, match="with a weight of its own"):
+        magnitude_masks(parametrizations.weight_norm(nn.Conv2d(3, 4, 1)), IMAGE, zeros=0.5)
 
 
 def test_a_mask_of_another_net_is_refused() -> None:
