@@ -16,7 +16,7 @@ from typing import Any
 
 from cnn_methods import OURS, accuracies, folder_of, ours, recipe_for
 from cnn_nets import recipe_of
-from common import ROOT, cifar10_npz, write_merged, write_result
+from common import ROOT, cifar10_npz, keep_row, write_merged, write_result
 from torch import nn
 
 from edgeprune.artifacts.export import MeasuringExporter
@@ -67,7 +67,7 @@ def against(small: str, method: str, data: Path, cache: Path, epochs: int) -> No
         splits = open_data(recipe.data, other.spec, seed=recipe.seed)
         found = {"small": small, "large": LARGE, "method": method, "epochs": epochs, "share": share, "pruned": pruned}
         found |= {"small_accuracy": accuracies(other.module, splits), "latency_to_small": ratio(file, files[small])}
-        done.write_text(json.dumps(found, indent=1))
+        keep_row(done, found)
     row = json.loads(done.read_text())
     print(small, row["pruned"]["top1"], "against", row["small_accuracy"]["top1"], row["latency_to_small"], flush=True)
 

@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 
 from cnn_methods import OURS, folder_of, ours, recipe_for
-from common import ROOT, cifar10_npz, write_result
+from common import ROOT, cifar10_npz, keep_row, write_result
 
 NET, TARGET = "resnet56", "50.2MMACs"  # of 125.5 M
 
@@ -34,7 +34,7 @@ def main() -> None:
             recipe = recipe_for(name, NET, arguments.data, npz, TARGET, arguments.epochs)
             done.parent.mkdir(parents=True, exist_ok=True)
             row = ours(recipe, folder_of(root, name), root / "teacher.safetensors")
-            done.write_text(json.dumps({"method": name, "epochs": arguments.epochs, **row}, indent=1))
+            keep_row(done, {"method": name, "epochs": arguments.epochs, **row})
         rows.append(json.loads(done.read_text()))
         print(rows[-1], flush=True)
     print(f"wrote {write_result('cnn_flops', {'net': NET, 'target': TARGET, 'rows': rows})}")

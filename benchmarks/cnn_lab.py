@@ -16,7 +16,7 @@ from typing import Any
 
 from cnn_methods import OURS, folder_of
 from cnn_nets import NETS, recipe_of
-from common import ROOT, cifar10_npz, write_merged, write_result
+from common import ROOT, cifar10_npz, keep_row, write_merged, write_result
 from lab import lab
 from safetensors.torch import load_file
 from torch import nn
@@ -55,8 +55,7 @@ def main() -> None:
                 for module, path in zip((tuned(file.parent, row, base), base.module), files, strict=True):
                     write_merged(exporter, base.with_module(module), path)
                 ratio = measure_ratio(machine.device, *files, runtime="litert", protocol="probe")  # icount has no noise
-                done.parent.mkdir(parents=True, exist_ok=True)
-                done.write_text(json.dumps({"share": ratio.ratio, "original_ms": ratio.denominator.median_s * 1e3}))
+                keep_row(done, {"share": ratio.ratio, "original_ms": ratio.denominator.median_s * 1e3})
             found = json.loads(done.read_text())
             rows.append({key: row[key] for key in ("method", "net", "share", "epochs", "measured_share", "top1")})
             rows[-1] |= {"lab_share": found["share"], "lab_original_ms": found["original_ms"]}

@@ -28,7 +28,7 @@ from typing import Any
 
 from cnn_nets import NETS, recipe_of
 from cnn_picture import draw
-from common import ROOT, Lines, cifar10_npz, workers, write_result
+from common import ROOT, Lines, cifar10_npz, keep_row, workers, write_result
 from torch import nn
 from torch_pruning_peer import PEERS, Peer, RememberedTeacher
 
@@ -116,8 +116,7 @@ def of_method(method: tuple[str, float, int, str], data: Path, npz: Path, cache:
     else:
         row = theirs(recipe_of(net, data, npz, f"{share}x", epochs), name, root, share)
     row |= {"method": name, "net": net, "share": share, "epochs": epochs, "seconds": time.time() - started}
-    done.parent.mkdir(parents=True, exist_ok=True)
-    done.write_text(json.dumps(row, indent=1))
+    keep_row(done, row)
     said = "unreachable" if "unreachable" in row else f"{row['top1']:.4f} at {row['measured_share']:.3f}x"
     print(f"   {net} {share}x {name}: {said}, {row['seconds']:.0f} s", flush=True)
 

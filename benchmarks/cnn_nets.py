@@ -6,19 +6,22 @@ from pathlib import Path
 from typing import Any
 
 from common import ROOT
-from safetensors.torch import save_file
 from torch import nn
 
 from edgeprune.data.open import open_data
+from edgeprune.models.checkpoint import save_state
 from edgeprune.models.load import load, load_from
 from edgeprune.recipe import Recipe, TuneSection, parse_recipe
 from edgeprune.training.loop import TuneProgress, tune
 
-NETS = ("resnet20", "resnet32", "resnet56", "mobilenetv2")
+MOBILENETS: dict[str, dict[str, Any]] = {
+    "mobilenetv2": {"pad_type": "same", "bn_eps": 1e-3},  # of the Keras weights
+    "mobilenetv2_symmetric": {"bn_eps": 1e-3},  # moved with PyTorch's padding, which sparse inference takes
+}
+NETS = ("resnet20", "resnet32", "resnet56", *MOBILENETS)
 TRANSFER = TuneSection(epochs=4, precision="bf16", lr=0.03, distillation=0.0)
-MOBILENETV2 = {"pad_type": "same", "bn_eps": 1e-3}  # of the Keras weights
 SIDE = 96
-LR = {"mobilenetv2": 0.02}  # of re-training, for all methods: what was trained with more was trained for 200 epochs
+LR = dict.fromkeys(MOBILENETS, 0.02)  # of re-training, for all methods; the others were trained for 200 epochs
 
 
 def recipe_of(
@@ -27,8 +30,8 @@ def recipe_of(
     """A net with its real weights, to a target; latency is measured here."""
     return parse_recipe(
         {
-            "model": _mobilenetv2(data, npz) if net == "mobilenetv2" else _cifar_resnet(data, net),
-            "data": _cifar10(npz) | ({"crop_pct": 1.0} if net == "mobilenetv2" else {}),
+            "model": _mobilenetv2(net, data, npz) if net in MOBILENETS else _cifar_resnet(data, net),
+            "data": _cifar10(npz) | ({"crop_pct": 1.0} if net in MOBILENETS else {}),
             "device": {"protocol": "standard", "wait_minutes": 60},
             "prune": {"target": target, **(prune or {})},
             "tune": {"epochs": epochs, "precision": "bf16", "lr": LR.get(net, 0.05), "distillation": 0.7},
@@ -50,12 +53,12 @@ def _cifar_resnet(data: Path, net: str) -> dict[str, Any]:
     }
 
 
-def _mobilenetv2(data: Path, npz: Path) -> dict[str, Any]:
+def _mobilenetv2(net: str, data: Path, npz: Path) -> dict[str, Any]:
     """Its ImageNet weights, trained on for `TRANSFER` with a new classifier, at 96 pixels; trained once."""
-    file = npz.parent / f"mobilenetv2-cifar10-{SIDE}.safetensors"
+    file = npz.parent / f"{net}-cifar10-{SIDE}.safetensors"
     section = {
         "name": "mobilenetv2_100",
-        "arguments": MOBILENETV2,
+        "arguments": MOBILENETS[net],
         "checkpoint": str(file),
         "num_classes": 10,
         "input_size": [3, SIDE, SIDE],
@@ -69,11 +72,11 @@ def _mobilenetv2(data: Path, npz: Path) -> dict[str, Any]:
 
 def _transfer(section: dict[str, Any], weights: Path, npz: Path, file: Path) -> None:
     recipe = parse_recipe({"model": {**section, "checkpoint": None}, "data": _cifar10(npz) | {"crop_pct": 1.0}})
-    module: Any = load("timm:mobilenetv2_100", arguments=MOBILENETV2, checkpoint=weights.resolve()).module
+    module: Any = load("timm:mobilenetv2_100", arguments=section["arguments"], checkpoint=weights.resolve()).module
     module.reset_classifier(10)
     nn.init.zeros_(module.classifier.weight)
     splits = open_data(recipe.data, load_from(recipe.model).spec, seed=recipe.seed)
-    print(f"moving MobileNetV2 to CIFAR-10, {TRANSFER.epochs} epochs", flush=True)
+    print(f"moving {file.stem} to CIFAR-10, {TRANSFER.epochs} epochs", flush=True)
     moved = tune(
         module,
         None,
@@ -85,7 +88,7 @@ def _transfer(section: dict[str, Any], weights: Path, npz: Path, file: Path) -> 
         on_progress=lines_of_training,
     )
     print(f"validation {[record.validation for record in moved.history]}", flush=True)
-    save_file({name: value.contiguous() for name, value in moved.module.state_dict().items()}, file)
+    save_state(file, moved.module)
 
 
 def lines_of_training(progress: TuneProgress) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from edgeprune.models.spec import Model
 from edgeprune.pipeline import versions
 from edgeprune.recipe import Recipe
 from edgeprune.reparam.merge import merge
+from edgeprune.runs import write_atomic
 from edgeprune.stages.prune_record import PruneRecord
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -151,6 +153,12 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY"),
     }
+
+
+def keep_row(file: Path, row: Mapping[str, Any]) -> None:
+    """Write down what a part of a benchmark found, whole or not at all: a file that is there is not made again."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(file, json.dumps(row, indent=1).encode())
 
 
 def write_result(name: str, figures: dict[str, Any]) -> Path:

@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from cnn_nets import lines_of_training
-from common import ROOT, cifar10_npz, write_result
-from safetensors.torch import save_file
+from common import ROOT, cifar10_npz, keep_row, write_result
 from torch import Tensor, nn
 
 import edgeprune
 from edgeprune.data.open import open_data
 from edgeprune.data.split import Splits
+from edgeprune.models.checkpoint import save_state
 from edgeprune.models.load import load_from
 from edgeprune.models.spec import Model
 from edgeprune.pruning.unstructured import Scope, apply_masks, magnitude_masks
@@ -61,7 +61,7 @@ class Study:
         """A row by its name, made once."""
         file = self.folder / f"{name}.json"
         if not file.exists():
-            file.write_text(json.dumps(make(), indent=1))
+            keep_row(file, make())
         row: dict[str, Any] = json.loads(file.read_text())
         print(name, row, flush=True)
         return row
@@ -96,12 +96,14 @@ def main() -> None:
     npz = cifar10_npz(arguments.data, cache)
     study = trained(arguments, npz, cache / "compact" / f"{arguments.net}-{arguments.epochs}-{arguments.images}")
     sensitivity = study.row("sensitivity", lambda: types_of_layers(study))
+    study = replace(study, folder=study.folder / f"after-{arguments.after}")
     rows = {"as it is": study.row("as it is", lambda: study.trained_on("as it is", study.model.module))}
     rows["without gates"] = study.row("without gates", lambda: without_gates(study))
     for scope, share in itertools.product(SCOPES, ZEROS):
         name = f"{scope}, {share:.0%} zeros"
         rows[name] = study.row(name, partial(with_zeros, study, name, scope, share))
-    settings = {"net": arguments.net, "epochs": arguments.epochs, "after": arguments.after, "side": SIDE}
+    names = ("net", "epochs", "images", "after")
+    settings = {**{name: getattr(arguments, name) for name in names}, "side": SIDE}
     print(f"wrote {write_result('compact', {**settings, 'sensitivity': sensitivity, 'rows': rows})}")
 
 
@@ -134,7 +136,7 @@ def trained(arguments: argparse.Namespace, npz: Path, folder: Path) -> Study:
             on_progress=lines_of_training,
         )
         print(f"validation {[record.validation for record in found.history]}", flush=True)
-        save_file({name: value.contiguous() for name, value in found.module.state_dict().items()}, file)
+        save_state(file, found.module)
     recipe = parse_recipe({"model": {**model, "checkpoint": str(file)}, "data": data})
     return Study(recipe, load_from(recipe.model), replace(splits, train=train), arguments.after, folder)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import write_result
+from common import keep_row, write_result
 from coverage_edgeprune import half_of
 from coverage_models import Family, build, random_input, read_families
 from torch import Tensor
@@ -61,7 +61,7 @@ def main() -> None:
         if not done.exists():
             begin = time.monotonic()
             record = measure(families[name], arguments.cache / name)
-            done.write_text(json.dumps({**record, "seconds": round(time.monotonic() - begin, 1)}, indent=1))
+            keep_row(done, {**record, "seconds": round(time.monotonic() - begin, 1)})
         found[name] = json.loads(done.read_text())
         print(_row(name, found[name]), flush=True)
     counts = {key: _count(found, key) for key in FORMATS}

@@ -21,7 +21,7 @@ from typing import Any
 from unittest.mock import patch
 
 from cnn_nets import recipe_of
-from common import ROOT, Lines, cifar10_npz, workers, write_result
+from common import ROOT, Lines, cifar10_npz, keep_row, workers, write_result
 
 from edgeprune.pipeline import do_stage, prepare_run
 from edgeprune.progress import Silent
@@ -85,7 +85,7 @@ def trained(root: Path, setting: tuple[int, float, str, int]) -> dict[str, Any]:
             steps = EPOCHS * (images // settings.batch_size)
             rates = {"rising": loop.rising_steps(settings, steps), "peak": loop.peak_rate(settings, steps)}
         row = {"images": images, "rate": rate, "way": way, "seed": seed, "steps": steps, **rates}
-        done.write_text(json.dumps({**row, "top1": top1(result.module, context.splits.test)}, indent=1))
+        keep_row(done, {**row, "top1": top1(result.module, context.splits.test)})
     row = json.loads(done.read_text())
     print(row, flush=True)
     return row

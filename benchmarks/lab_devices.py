@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import ROOT, imagenet_folders, write_result
+from common import ROOT, imagenet_folders, keep_row, write_result
 from lab import lab
 
 from edgeprune.artifacts.export import export
@@ -57,7 +57,7 @@ def main() -> None:
         print(f"== {part} {time.strftime('%H:%M:%S')}", flush=True)
         found[part] = work[part](arguments.data, arguments.cache)
         print(found[part], flush=True)
-        done.write_text(json.dumps(found))
+        keep_row(done, found)
         write_result("lab_devices", found)
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import ROOT, Lines, cifar10_npz, imagenet_folders, whole_job, write_result
+from common import ROOT, Lines, cifar10_npz, imagenet_folders, keep_row, whole_job, write_result
 from lab import lab
 from mobilenetv2 import recipe_for as share_recipe
 
@@ -73,7 +73,7 @@ def main() -> None:
                     add_device(AddedDevice(name=NAME, host="labarm", ssh_config=str(machine.ssh_config)))
                 recipe = recipe_for(id, arguments.data, npz, arguments.epochs)
                 found[part] = whole_job(recipe, root / part)
-        done.write_text(json.dumps(found))
+        keep_row(done, found)
         write_result("lab_runs", found)
 
 

@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from common import ROOT, imagenet_folders, whole_job, write_result
+from common import ROOT, imagenet_folders, keep_row, whole_job, write_result
 
 from edgeprune.recipe import Recipe, parse_recipe
 
@@ -58,7 +58,7 @@ def main() -> None:
     if not done.exists():
         started = time.time()
         result = whole_job(recipe, root)
-        done.write_text(json.dumps({**result, "seconds": time.time() - started}, indent=1))
+        keep_row(done, {**result, "seconds": time.time() - started})
     settings = {"share": args.share, "epochs": args.epochs}
     print(write_result("mobilenetv2", {"settings": settings, **json.loads(done.read_text())}), file=sys.stderr)
 

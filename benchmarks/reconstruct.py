@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from cnn_nets import recipe_of
-from common import ROOT, Lines, cifar10_npz, workers, write_result
+from common import ROOT, Lines, cifar10_npz, keep_row, workers, write_result
 from torch import nn
 from torch_pruning_peer import RememberedTeacher
 
@@ -111,7 +111,7 @@ def trained(root: Path, setting: tuple[float, int]) -> dict[str, Any]:
         teacher.save()
         row = {"rate": rate, "images": images, "epochs": recipe.tune.epochs}
         row |= {"validation": [epoch.validation for epoch in result.history]}
-        done.write_text(json.dumps({**row, "top1": top1(result.module, context.splits.test)}, indent=1))
+        keep_row(done, {**row, "top1": top1(result.module, context.splits.test)})
     row = json.loads(done.read_text())
     print(row, flush=True)
     return row

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn_nets import recipe_of
-from common import ROOT, cifar10_npz, whole_job, write_result
+from common import ROOT, cifar10_npz, keep_row, whole_job, write_result
 from torch_pruning_peer import Peer
 
 METHODS = ("edgeprune", "tp_l1", "tp_taylor")
@@ -44,7 +44,7 @@ def main() -> None:
         if not done.exists():
             started = time.time()
             result = jobs[name]()
-            done.write_text(json.dumps({**result, "seconds": time.time() - started}, indent=1))
+            keep_row(done, {**result, "seconds": time.time() - started})
     results = {name: json.loads(f.read_text()) for name in METHODS if (f := root / f"{name}.json").exists()}
     settings = {"share": args.share, "epochs": args.epochs, "net": args.net}
     print(write_result(args.net, {"settings": settings, "results": results}), file=sys.stderr)

@@ -1,13 +1,15 @@
 """Zeros against fewer channels at equal latency: MobileNetV2 on CIFAR-10 at 96 pixels, timed on the ARM64 lab.
 
-    python benchmarks/cnn_methods.py --data ../shared/data --cache .cache/bench --nets mobilenetv2 --epochs 3
+    python benchmarks/cnn_methods.py --data ../shared/data --cache .cache/bench --nets mobilenetv2_symmetric \\
+        --epochs 3 --only taylor
     python benchmarks/sparse_accuracy.py --data ../shared/data --cache .cache/bench
 
 The structured net is that of the first command (`--method`), measured on the machine of tests/lab under icount, in
 turns with the dense one. The sparse net starts from the same weights and loses as many blocks of two of its 1x1 weights
 as take the same latency there (`sparse.target`, found by measuring); then it is trained as long by the same loop:
-epochs, batches, rate, distillation. It is padded as PyTorch does, for sparse inference (docs/methods/sparse.md).
-fp32. Top-1 on the 10,000 test images. Writes benchmarks/results/sparse_accuracy.json; what is done is not done again.
+epochs, batches, rate, distillation. All are padded as PyTorch does, which sparse inference takes
+(docs/methods/sparse.md). fp32. Top-1 on the 10,000 test images. Writes benchmarks/results/sparse_accuracy.json; what
+is done is not done again.
 """
 
 from __future__ import annotations
@@ -20,30 +22,28 @@ from typing import Any
 
 from cnn_methods import OURS, accuracies, folder_of
 from cnn_nets import lines_of_training, recipe_of
-from common import ROOT, cifar10_npz, write_merged, write_result
+from common import ROOT, cifar10_npz, keep_row, write_merged, write_result
 from lab import lab
-from safetensors.torch import save_file
 from torch_pruning_peer import RememberedTeacher
 
 from edgeprune.artifacts.export import MeasuringExporter
 from edgeprune.data.open import open_data
 from edgeprune.latency.protocol import measure_ratio
 from edgeprune.latency.table import LatencyTable
-from edgeprune.models.checkpoint import load_state
+from edgeprune.models.checkpoint import load_state, save_state
 from edgeprune.models.load import load_from
-from edgeprune.models.spec import Model
 from edgeprune.progress import Silent
 from edgeprune.pruning.probing import Probing
 from edgeprune.pruning.unstructured import magnitude_masks
 from edgeprune.pruning.zeros import Zeros, ZerosLoop
 from edgeprune.recipe import Recipe, SparseSection
-from edgeprune.runs import open_run
+from edgeprune.runs import open_run, write_atomic
 from edgeprune.sparsity.rewrite import write_sparse
 from edgeprune.sparsity.rules import check_sparse
 from edgeprune.stages.context import Context
 from edgeprune.training.loop import tune
 
-NET, BLOCK = "mobilenetv2", 2
+NET, BLOCK = "mobilenetv2_symmetric", 2
 
 
 def main() -> None:
@@ -69,11 +69,11 @@ def found_zeros(recipe: Recipe, run: Path, cache: Path) -> Zeros:
     """The zeros that take what the structured net of a run takes on the machine; its widths tell, trained or not."""
     file = cache / f"{run.name}-{recipe.tune.epochs}.json"
     if not file.exists():
-        base, plain = load_from(recipe.model), symmetric(recipe)
+        base = load_from(recipe.model)
         with lab() as machine, tempfile.TemporaryDirectory() as scratch, MeasuringExporter("litert") as exporter:
             folder = Path(scratch)
-            files = [folder / f"{name}.tflite" for name in ("structured", "original", "symmetric")]
-            models = [Context(open_run(run), Silent()).model("prune"), base, plain]
+            files = [folder / f"{name}.tflite" for name in ("structured", "original")]
+            models = [Context(open_run(run), Silent()).model("prune"), base]
             for model, path in zip(models, files, strict=True):
                 write_merged(exporter, model, path)
             ratio = measure_ratio(machine.device, files[0], files[1], runtime="litert", protocol="probe")
@@ -83,10 +83,10 @@ def found_zeros(recipe: Recipe, run: Path, cache: Path) -> Zeros:
             sparse = SparseSection(target=f"{ratio.ratio:.4f}x", block=BLOCK)
             original_s = ratio.denominator.median_s
             loop = ZerosLoop(
-                plain, files[2], sparse, probing, folder, original_s=original_s, tolerance=0.02, corrections=4
+                base, files[1], sparse, probing, folder, original_s=original_s, tolerance=0.02, corrections=4
             )
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(loop.run().model_dump_json(indent=1))
+            write_atomic(file, loop.run().model_dump_json(indent=1).encode())
     return Zeros.model_validate_json(file.read_bytes())
 
 
@@ -95,7 +95,7 @@ def trained(recipe: Recipe, zeros: float, structured: Path, cache: Path) -> dict
     done = cache / f"zeros-{zeros:.4f}-{recipe.tune.epochs}.json"
     if not done.exists():
         done.parent.mkdir(parents=True, exist_ok=True)
-        original, student = load_from(recipe.model), symmetric(recipe)
+        original, student = load_from(recipe.model), load_from(recipe.model)
         splits = open_data(recipe.data, original.spec, seed=recipe.seed)
         teacher = RememberedTeacher(original.module, structured / "teacher.safetensors")
         result = tune(
@@ -110,10 +110,11 @@ def trained(recipe: Recipe, zeros: float, structured: Path, cache: Path) -> dict
             on_progress=lines_of_training,
         )
         weights = done.with_suffix(".safetensors")
-        save_file({name: value.contiguous() for name, value in result.module.state_dict().items()}, weights)
+        save_state(weights, result.module)
         dense = accuracies(original.module, splits)
         row = {"zeros": zeros, "block": BLOCK, "epochs": recipe.tune.epochs, "dense_top1": dense["top1"]}
-        done.write_text(json.dumps({**row, **accuracies(result.module, splits), "weights": str(weights)}, indent=1))
+        row |= {**accuracies(result.module, splits), "weights": str(weights)}
+        keep_row(done, row)
     row = json.loads(done.read_text())
     print(f"zeros {zeros:.3f}: {row['top1']}", flush=True)
     return row
@@ -123,19 +124,13 @@ def timed(recipe: Recipe, weights: Path) -> dict[str, Any]:
     """The trained net's sparse file on the machine, in turns with the dense one."""
     with lab() as machine, tempfile.TemporaryDirectory() as scratch, MeasuringExporter("litert") as exporter:
         dense, zeroed, sparse = (Path(scratch) / f"{name}.tflite" for name in ("dense", "zeroed", "sparse"))
-        model = symmetric(recipe)
+        model = load_from(recipe.model)
         write_merged(exporter, model, dense)
         load_state(model.module, weights)
         write_merged(exporter, model, zeroed)
         write_sparse(zeroed, sparse)
         ratio = measure_ratio(machine.device, sparse, dense, runtime="litert", protocol="probe").ratio
         return {"sparse_lab_share": ratio, "rules_hold": check_sparse(sparse).holds}
-
-
-def symmetric(recipe: Recipe) -> Model:
-    """The dense net with PyTorch's padding."""
-    arguments = {name: value for name, value in recipe.model.arguments.items() if name != "pad_type"}
-    return load_from(recipe.model.model_copy(update={"arguments": arguments}))
 
 
 if __name__ == "__main__":

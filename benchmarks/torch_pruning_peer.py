@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from cnn_nets import lines_of_training
-from common import write_merged
+from common import keep_row, write_merged
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -22,7 +22,7 @@ from edgeprune.data.split import Splits
 from edgeprune.devices.discovery import open_device
 from edgeprune.latency.cost import MacsCost, total
 from edgeprune.latency.protocol import measure_ratio
-from edgeprune.models.checkpoint import to_bytes
+from edgeprune.models.checkpoint import save_state, to_bytes
 from edgeprune.models.load import load_from
 from edgeprune.models.spec import Model
 from edgeprune.recipe import Recipe
@@ -62,7 +62,7 @@ class Peer:
             on_progress=lines_of_training,
         ).module
         teacher.save()
-        save_file({k: v.contiguous() for k, v in tuned.state_dict().items()}, self.folder / "tuned.safetensors")
+        save_state(self.folder / "tuned.safetensors", tuned)
         validation = top1(tuned, self.splits.validation)
         layers = find_structure(tuned, self.base.example_input())
         return {
@@ -93,8 +93,8 @@ class Peer:
                         break
             _, ratio, measured, module = min(tried, key=lambda t: t[0])
             found = {"ratio": ratio, "measured_share": measured.ratio, "interval": [measured.low, measured.high]}
-            (self.folder / "search.json").write_text(json.dumps({**found, "quality": measured.quality}))
-            save_file({k: v.contiguous() for k, v in module.state_dict().items()}, file)
+            keep_row(self.folder / "search.json", {**found, "quality": measured.quality})
+            save_state(file, module)
         return resized(self.base, load_file(file))
 
 

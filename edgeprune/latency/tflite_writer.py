@@ -65,12 +65,21 @@ class Graph:
         self._buffers.append(value)
         return self._tensor(value.shape, len(self._buffers) - 1, kinds[str(value.dtype)])
 
-    def add(self, name: str, inputs: list[int], shape: Shape, options: Any = None, *, version: int = 1) -> int:
-        """Append the operator `name` (as in schema.BuiltinOperator) with one output of this shape."""
+    def add(
+        self,
+        name: str,
+        inputs: list[int],
+        shape: Shape,
+        options: Any = None,
+        *,
+        version: int = 1,
+        kind: int = schema.TensorType.FLOAT32,
+    ) -> int:
+        """Append the operator `name` (as in schema.BuiltinOperator) with one output of this shape and type."""
         code = getattr(schema.BuiltinOperator, name)
         operator = schema.OperatorT()
         operator.opcodeIndex = self._codes.setdefault((code, version), len(self._codes))
-        result = self._tensor(shape, 0, schema.TensorType.FLOAT32)
+        result = self._tensor(shape, 0, kind)
         operator.inputs, operator.outputs = inputs, [result]
         if options is not None:
             operator.builtinOptionsType = getattr(schema.BuiltinOptions, type(options).__name__[:-1])

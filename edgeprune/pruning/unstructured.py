@@ -20,7 +20,7 @@ from edgeprune.structure.weights import find_weights
 Scope = Literal["global", "uniform"]
 Which = Literal["1x1", "all"] | Collection[str]
 Masks = dict[str, Tensor]
-_WHICH = "1x1 convolution (of stride 1, without groups, padding and dilation, with a weight of its own)"
+_WHICH = "1x1 convolution (of stride 1, without groups and padding, with a weight of its own)"
 
 
 def magnitude_masks(
@@ -38,7 +38,7 @@ def magnitude_masks(
 
     Args:
         example: one image, (1, C, H, W), of which only shape and dtype count.
-        which: 1x1 convolutions of stride 1 without groups, padding and dilation (those that have sparse kernels), every
+        which: 1x1 convolutions of stride 1 without groups and padding (those that have sparse kernels), every
             convolution and linear layer, or those of these whose weights are named. Weights that the model computes
             anew at each call (standardized convolutions) are none of these.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -46,7 +47,11 @@ class Graph:
     """
 
     def __init__(self, file: Path) -> None:
-        self.model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(read_content(file), 0))
+        content = read_content(file)
+        try:
+            self.model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+        except (struct.error, ValueError, TypeError, LookupError, OverflowError) as error:  # there is no verifier
+            raise UsageError(f"the file is damaged: {error}", where=str(file), hint="export or copy it anew") from error
         if len(self.model.subgraphs) != 1:
             raise UsageError(f"{len(self.model.subgraphs)} subgraphs; only one is understood", where=str(file))
         self._graph = self.model.subgraphs[0]
@@ -94,7 +99,7 @@ class Graph:
         result = []
         for operator in listed:
             pad = pads.get(operator.inputs[0]) if operator.inputs else None
-            if pad is None or operator.name not in _CONVOLUTIONS or operator.padding is None:
+            if pad is None or operator.name not in _CONVOLUTIONS or operator.padding is None or not pad.constants:
                 result.append(operator)
                 continue
             amounts = self.value(pad.constants[0])

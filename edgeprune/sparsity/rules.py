@@ -94,15 +94,16 @@ class SparseCheck(BaseModel):
 def check_sparse(file: Path) -> SparseCheck:
     """Hold a .tflite file against the rules.
 
-    The cluster is the one that the last spatial mean with a 1x1 convolution before it belongs to; without such a
-    mean, the one of the last 1x1 convolution.
+    The cluster is the last one with a 1x1 convolution that nothing stands against, else the one that the last spatial
+    mean with a 1x1 convolution before it belongs to; without such a mean, the one of the last 1x1 convolution.
 
     Raises:
         UsageError: the file cannot be read, is no .tflite file, or has several subgraphs.
     """
     graph = Graph(file)
     clusters = [_cluster(graph, end) for end in reversed(graph.operators) if _role(graph, end)[0] == "end"]
-    cluster = next((c for c in clusters if any(is_1x1(graph, o) for o in c.members.values())), None)
+    clusters = [c for c in clusters if any(is_1x1(graph, o) for o in c.members.values())]
+    cluster = next((c for c in clusters if not c.breaches), clusters[0] if clusters else None)
     if cluster is None:
         last = next((o for o in reversed(graph.operators) if is_1x1(graph, o)), None)
         cluster = _cluster(graph, last) if last is not None else _Cluster()
@@ -174,11 +175,14 @@ def _cluster(graph: Graph, seed: Operator) -> _Cluster:
 def _neighbours(graph: Graph, operator: Operator, role: Role, found: _Cluster) -> Iterator[Operator]:
     """What an operator of the cluster draws into it: who makes its images, and who takes them."""
     for tensor in operator.inputs if role != "begin" else ():
-        if tensor in graph.producer:
-            yield graph.producer[tensor]
+        maker = graph.producer.get(tensor)
+        if maker is not None and maker.name == "DEPTH_TO_SPACE":
+            found.broken("operators", str(operator), "takes an image from a DEPTH_TO_SPACE, which ends a cluster")
+        elif maker is not None:
+            yield maker
         else:
             found.broken("begins", str(operator), f"takes the file's input; {_why_no_beginning(graph, operator)}")
-    for tensor in operator.outputs:
+    for tensor in operator.outputs if operator.name != "DEPTH_TO_SPACE" else ():
         takers = graph.consumers(tensor)
         inside = [taker for taker in takers if _role(graph, taker)[0] in ("inside", "end")]
         if len(inside) == len(takers) and tensor not in graph.outputs:
@@ -239,7 +243,11 @@ def _convolution(graph: Graph, operator: Operator) -> Fit:
     options, kernel = operator.options, _filter_size(graph, operator)
     stride = (options.strideH, options.strideW)
     if kernel == (1, 1):
-        reasons = [(_grouped(graph, operator), "1x1 in groups"), (stride != (1, 1), f"1x1 with stride {stride[0]}")]
+        reasons = [
+            (_grouped(graph, operator), "1x1 in groups"),
+            (stride != (1, 1), f"1x1 with stride {stride[0]}x{stride[1]}"),
+            (operator.padding != (0, 0, 0, 0), f"1x1, {_padding_said(operator.padding)}"),
+        ]
         return next((_unfit(why) for wrong, why in reasons if wrong), INSIDE)
     why = _why_no_beginning(graph, operator)
     return _unfit(f"{kernel[0]}x{kernel[1]}; {why}") if why else BEGIN

@@ -11,6 +11,7 @@ from edgeprune.runs import write_atomic
 from edgeprune.sparsity.arbiter import SparseVerdict, choose_encoding
 from edgeprune.stages.context import Context
 from edgeprune.stages.quantize import read_calibration
+from edgeprune.verify.execute import runtime_on
 
 REFERENCE_IMAGES = 16
 
@@ -29,12 +30,19 @@ def export_stage(context: Context, folder: Path) -> dict[str, Any]:
     dense = next((m for m in manifests if (m.format, m.precision) == ("tflite", "fp32")), None)
     if dense is None or not context.recipe.sparse.asked:
         return {"files": {m.file: m.size_bytes for m in manifests}}
-    if context.typical is not None:
-        context.progress.say(f"{dense.file} stays dense: {context.recipe.device.id} is no device to compare it on")
+    if why := _nowhere_to_compare(context, dense):
+        context.progress.say(f"{dense.file} stays dense: {why}")
         return {"files": {m.file: m.size_bytes for m in manifests}}
     verdict = _sparse_or_dense(context, folder, dense)
     files = {m.file: m.size_bytes for m in read_manifests(folder)}
     return {"files": files, "sparse": verdict.model_dump(mode="json", exclude={"ratio"})}
+
+
+def _nowhere_to_compare(context: Context, manifest: Manifest) -> str:
+    """Why a file cannot be run on the run's device; empty if it can."""
+    if context.typical is not None:
+        return f"{context.recipe.device.id} is no device to compare it on"
+    return "" if runtime_on(context.device, manifest) else f"{context.device.id} does not run LiteRT"
 
 
 def _sparse_or_dense(context: Context, folder: Path, manifest: Manifest) -> SparseVerdict:

@@ -30,7 +30,7 @@ class Weight:
     shape: tuple[int, ...]
     positions: int
     groups: int = 1
-    dense_1x1: bool = False  # every use is a 1x1 convolution of stride 1 without groups, padding and dilation
+    dense_1x1: bool = False  # every use is a 1x1 convolution of stride 1 without groups and padding
 
     @property
     def macs(self) -> int:
@@ -77,7 +77,7 @@ def _use(name: str, node: fx.Node, images: int) -> Weight:
     positions = math.prod(shape_of(node)) // (shape[0] * images)
     if operator_name(node) == "linear":
         return Weight(name, shape, positions)
-    plain = (args["groups"], *_all(args["stride"]), *_all(args["dilation"])) == (1, 1, 1, 1, 1)
+    plain = (args["groups"], *_all(args["stride"])) == (1, 1, 1)
     padded = args["padding"] not in ("same", "valid") and any(_all(args["padding"]))  # of 1x1 these two add nothing
     return Weight(name, shape, positions, int(args["groups"]), shape[2:] == (1, 1) and plain and not padded)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 import edgeprune
+from edgeprune.devices.local import LocalDevice
 from edgeprune.errors import RecipeError, TargetError, UsageError
 from edgeprune.pipeline import do_stage
 from edgeprune.progress import Silent
@@ -68,6 +70,29 @@ def test_a_net_that_breaks_a_rule_is_exported_dense_and_why_is_told(whole: edgep
     assert [f.file for f in whole.verdict.files] == ["model_fp32.tflite"]
     assert whole.verdict.outcome == "pass"
     assert "The fp32 .tflite file is dense" in whole.page.read_text()
+
+
+def test_a_device_without_litert_gets_the_dense_file(
+    whole: edgeprune.Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an iPhone, which has Core ML alone: the run does not end there, after all its training."""
+    folder = tmp_path / "run"
+    shutil.copytree(whole.folder, folder)
+    shutil.rmtree(folder / "export")
+    facts = LocalDevice().facts()
+    apple = facts.model_copy(update={"runtimes": {"coreml": "9.0"}})
+    monkeypatch.setattr(LocalDevice, "facts", lambda _: apple)
+    said: list[str] = []
+
+    class Hearer(Silent):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    do_stage(Context(open_run(folder), Hearer()), "export")
+    exported = open_run(folder).record("export")
+    assert exported is not None
+    assert "sparse" not in exported.result
+    assert said[-1] == "model_fp32.tflite stays dense: local does not run LiteRT"
 
 
 def test_zeros_may_be_counted_in_multiply_accumulates() -> None:

@@ -45,30 +45,40 @@ class Net:
         pad: int | None = None,
         same: bool = False,
         fused: int = 0,
+        groups: int = 1,
+        dilation: int = 1,
     ) -> int:
         """`pad`: by a PAD of its own; `same`: TensorFlow's padding. 1x1 convolutions get the zeros."""
         x = x if pad is None else self.pad(x, pad)
-        shape = (out, kernel, kernel, self.shape(x)[3])
+        shape = (out, kernel, kernel, self.shape(x)[3] // groups)
         weights = (self._random.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
         if kernel == 1:
             weights[self._random.random(shape) < self._zeros] = 0
         options = schema.Conv2DOptionsT()
-        self._window(options, stride, same, fused)
+        self._window(options, stride, same, fused, dilation)
         bias = self.graph.constant(self._random.standard_normal(out).astype(np.float32))
-        result = self._image(x, kernel, stride, same, out)
+        result = self._image(x, dilation * (kernel - 1) + 1, stride, same, out)
         return self.graph.add("CONV_2D", [x, self.graph.constant(weights), bias], result, options)
 
     def depthwise(
-        self, x: int, kernel: int = 3, *, stride: int = 1, pad: int | None = None, same: bool = False, times: int = 1
+        self,
+        x: int,
+        kernel: int = 3,
+        *,
+        stride: int = 1,
+        pad: int | None = None,
+        same: bool = False,
+        times: int = 1,
+        dilation: int = 1,
     ) -> int:
         x = x if pad is None else self.pad(x, pad)
         out = self.shape(x)[3] * times
         options = schema.DepthwiseConv2DOptionsT()
-        self._window(options, stride, same, 0)
+        self._window(options, stride, same, 0, dilation)
         options.depthMultiplier = times
         weights = (self._random.standard_normal((1, kernel, kernel, out)) / kernel).astype(np.float32)
         bias = self.graph.constant(np.zeros(out, np.float32))
-        result = self._image(x, kernel, stride, same, out)
+        result = self._image(x, dilation * (kernel - 1) + 1, stride, same, out)
         return self.graph.add("DEPTHWISE_CONV_2D", [x, self.graph.constant(weights), bias], result, options)
 
     def pad(self, x: int, side: int) -> int:
@@ -111,16 +121,16 @@ class Net:
     def constant(self, value: float) -> int:
         return self.graph.constant(np.full((1, 1, 1, 1), value, np.float32))
 
-    def _image(self, x: int, kernel: int, stride: int, same: bool, channels: int) -> tuple[int, ...]:
+    def _image(self, x: int, reach: int, stride: int, same: bool, channels: int) -> tuple[int, ...]:
         _, height, width, _ = self.shape(x)
-        lost = 0 if same else kernel - 1
+        lost = 0 if same else reach - 1
         return (1, -(-(height - lost) // stride), -(-(width - lost) // stride), channels)
 
     @staticmethod
-    def _window(options: Any, stride: int, same: bool, fused: int) -> None:
+    def _window(options: Any, stride: int, same: bool, fused: int, dilation: int = 1) -> None:
         options.padding = schema.Padding.SAME if same else schema.Padding.VALID
         options.strideH = options.strideW = stride
-        options.dilationHFactor = options.dilationWFactor = 1
+        options.dilationHFactor = options.dilationWFactor = dilation
         options.fusedActivationFunction = fused
 
 
@@ -205,12 +215,30 @@ def resized(path: Path) -> None:
     head(net, net.graph.add("RESIZE_BILINEAR", [x, size], (1, 18, 18, CHANNELS), options), path)
 
 
-def depth_to_space(path: Path) -> None:
-    net = Net()
+def upscaled(net: Net) -> int:
     options = schema.DepthToSpaceOptionsT()
     options.blockSize = 2
     x = net.convolution(net.stem(), 32)
-    net.save(path, net.graph.add("DEPTH_TO_SPACE", [x], (1, 18, 18, 8), options))
+    return net.graph.add("DEPTH_TO_SPACE", [x], (1, 18, 18, 8), options)
+
+
+def depth_to_space(path: Path) -> None:
+    net = Net()
+    net.save(path, upscaled(net))
+
+
+def more_behind_depth_to_space(path: Path) -> None:
+    """It ends a cluster, and no other begins with it: one of two convolutions runs sparsely."""
+    net = Net()
+    head(net, upscaled(net), path)
+
+
+def all_behind_depth_to_space(path: Path) -> None:
+    net = Net()
+    options = schema.DepthToSpaceOptionsT()
+    options.blockSize = 2
+    x = net.stem()
+    head(net, net.graph.add("DEPTH_TO_SPACE", [x], (1, 18, 18, 4), options), path)
 
 
 def convolution_within(path: Path) -> None:
@@ -221,6 +249,46 @@ def convolution_within(path: Path) -> None:
 def strided_1x1(path: Path) -> None:
     net = Net()
     head(net, net.convolution(net.stem(), CHANNELS, stride=2), path)
+
+
+def grouped_1x1(path: Path) -> None:
+    net = Net()
+    head(net, net.convolution(net.stem(), CHANNELS, groups=2), path)
+
+
+def dilated_1x1(path: Path) -> None:
+    """Which changes nothing."""
+    net = Net()
+    head(net, net.convolution(net.stem(), CHANNELS, dilation=2), path)
+
+
+def padded_1x1(path: Path) -> None:
+    net = Net()
+    head(net, net.convolution(net.stem(), CHANNELS, pad=1), path)
+
+
+def dilated_depthwise(path: Path) -> None:
+    net = Net()
+    head(net, net.depthwise(net.stem(), pad=1, dilation=2), path)
+
+
+def depthwise_of_stride_3(path: Path) -> None:
+    net = Net()
+    head(net, net.depthwise(net.stem(), pad=1, stride=3), path)
+
+
+def dilated_stem(path: Path) -> None:
+    net = Net()
+    head(net, net.stem(dilation=2), path)
+
+
+def resized_from_one_row(path: Path) -> None:
+    net = Net(pixels=2)
+    x = net.convolution(net.stem(), CHANNELS)
+    size = net.graph.constant(np.array([18, 18], np.int32))
+    options = schema.ResizeBilinearOptionsT()
+    options.halfPixelCenters, options.alignCorners = True, False
+    head(net, net.graph.add("RESIZE_BILINEAR", [x, size], (1, 18, 18, CHANNELS), options), path)
 
 
 def depthwise_7x7(path: Path) -> None:
@@ -269,6 +337,48 @@ def mean_over_channels(path: Path) -> None:
     net.save(path, net.mean(net.convolution(net.stem(), 32), axes=(3,)))
 
 
+def computed_weights(path: Path) -> None:
+    net = Net()
+    weights = net.graph.add("ABS", [net.graph.weights((32, 1, 1, CHANNELS))], (32, 1, 1, CHANNELS))
+    options, bias = schema.Conv2DOptionsT(), net.graph.constant(np.zeros(32, np.float32))
+    net._window(options, 1, False, 0)
+    x = net.convolution(net.stem(), CHANNELS)
+    head(net, net.graph.add("CONV_2D", [x, weights, bias], (1, 9, 9, 32), options), path)
+
+
+def whole_numbers_within(path: Path) -> None:
+    net = Net()
+    whole, real = schema.CastOptionsT(), schema.CastOptionsT()
+    whole.inDataType = real.outDataType = schema.TensorType.FLOAT32
+    whole.outDataType = real.inDataType = schema.TensorType.INT32
+    x = net.convolution(net.stem(), CHANNELS)
+    rounded = net.graph.add("CAST", [x], net.shape(x), whole, kind=schema.TensorType.INT32)
+    head(net, net.graph.add("CAST", [rounded], net.shape(x), real), path)
+
+
+def pad_of_two_readers(path: Path) -> None:
+    """It is part of neither convolution."""
+    net = Net()
+    padded = net.pad(net.image, 1)
+    one, two = (net.convolution(padded, CHANNELS, 3, stride=2) for _ in range(2))
+    head(net, net.two("ADD", one, two), path)
+
+
+def pad_of_channels(path: Path) -> None:
+    """A fourth channel of zeros beside the three: no padding of an image."""
+    net = Net(channels=2)
+    amounts = net.graph.constant(np.array([[0, 0], [1, 1], [1, 1], [0, 1]], np.int32))
+    x = net.graph.add("PAD", [net.image, amounts], (1, PIXELS + 2, PIXELS + 2, 3), schema.PadOptionsT())
+    head(net, net.convolution(x, CHANNELS, 3, stride=2), path)
+
+
+def another_beginning_within(path: Path) -> None:
+    """A convolution that could begin a cluster takes its image channels last."""
+    net = Net()
+    x = net.convolution(net.stem(), 3)
+    net.save(path, net.convolution(x, 8, 3, stride=2, pad=1), net.mean(net.convolution(x, 32)))
+
+
 def image_is_an_output(path: Path) -> None:
     net = Net()
     x = net.convolution(net.stem(), CHANNELS)
@@ -292,13 +402,22 @@ NETS: dict[Build, set[str]] = {
     wide_classifier: set(),
     resized: set(),
     depth_to_space: set(),
+    more_behind_depth_to_space: set(),
+    dilated_1x1: set(),
     stem_of_one_channel: {"begins"},
     stem_padded_after: {"begins"},
     stem_of_stride_1: {"begins"},
+    dilated_stem: {"begins"},
     no_stem: {"begins"},
     few_zeros: {"zeros"},
     convolution_within: {"operators"},
     strided_1x1: {"operators"},
+    grouped_1x1: {"operators"},
+    padded_1x1: {"operators"},
+    all_behind_depth_to_space: {"operators"},
+    dilated_depthwise: {"operators"},
+    depthwise_of_stride_3: {"operators"},
+    resized_from_one_row: {"operators"},
     depthwise_7x7: {"operators"},
     depthwise_unpadded: {"operators"},
     depthwise_padded_after: {"operators"},
@@ -307,6 +426,11 @@ NETS: dict[Build, set[str]] = {
     max_pool: {"operators"},
     ends_in_average_pool: {"operators", "ends"},
     mean_over_channels: {"operators", "ends"},
+    computed_weights: {"types"},
+    whole_numbers_within: {"types"},
+    pad_of_two_readers: {"begins", "operators"},
+    pad_of_channels: {"begins", "operators"},
+    another_beginning_within: {"closed"},
     image_is_an_output: {"closed"},
     last_image_is_an_output: {"closed"},
 }

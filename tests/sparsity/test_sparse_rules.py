@@ -2,18 +2,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import flatbuffers
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sparse_nets import NETS, Build, Net, head, separable, wide_classifier
+from sparse_nets import NETS, PIXELS, Build, Net, head, more_behind_depth_to_space, separable, wide_classifier
 
+from edgeprune.devices.base import DeviceFacts
 from edgeprune.devices.local import LocalDevice
 from edgeprune.errors import UsageError
 from edgeprune.sparsity.arbiter import choose_encoding
-from edgeprune.sparsity.rewrite import write_sparse
+from edgeprune.sparsity.graph import Graph
+from edgeprune.sparsity.rewrite import Rewritten, write_sparse
 from edgeprune.sparsity.rules import check_sparse
 
 
@@ -57,6 +60,12 @@ def test_counts_are_those_of_the_1x1_convolutions(tmp_path: Path) -> None:
     found = check_sparse(tmp_path / "net.tflite")
     assert (found.layers, found.weights) == (3, 16 * 16 + 16 * 24 + 24 * 32 + 32 * 5)
     assert 0.7 < found.zeros / found.weights < 0.9
+
+
+def test_only_what_runs_sparsely_is_counted(tmp_path: Path) -> None:
+    more_behind_depth_to_space(tmp_path / "net.tflite")
+    found = check_sparse(tmp_path / "net.tflite")
+    assert (found.layers, found.weights) == (1, 16 * 32)
 
 
 def test_a_classifier_is_counted_until_the_rewriter_sets_it_apart(tmp_path: Path) -> None:
@@ -124,12 +133,59 @@ def test_what_is_no_tflite_file_is_refused(tmp_path: Path) -> None:
             write_sparse(what, tmp_path / "out.tflite")
 
 
+@pytest.mark.parametrize("kept", [0.2, 0.5, 0.9, 0.999])
+def test_a_damaged_file_is_refused(kept: float, tmp_path: Path) -> None:
+    file = tmp_path / "x.tflite"
+    separable(file)
+    file.write_bytes(file.read_bytes()[: int(kept * file.stat().st_size)])
+    for use in (check_sparse, lambda file: write_sparse(file, tmp_path / "out.tflite")):
+        with pytest.raises(UsageError, match="damaged") as raised:
+            use(file)
+        assert str(file) in str(raised.value)
+
+
+def test_a_pad_of_computed_amounts_is_no_part_of_its_convolution(tmp_path: Path) -> None:
+    net = Net()
+    amounts = net.graph.input((4, 2))
+    x = net.graph.add("PAD", [net.image, amounts], (1, PIXELS + 2, PIXELS + 2, 3), schema.PadOptionsT())
+    head(net, net.convolution(x, 16, 3, stride=2), tmp_path / "net.tflite")
+    assert "PAD" in check_sparse(tmp_path / "net.tflite").why_not
+
+
 def test_a_broken_rule_keeps_the_dense_file_and_is_told(tmp_path: Path) -> None:
     net = Net()
     head(net, net.convolution(net.stem(), 16, 3, pad=1), tmp_path / "dense.tflite")
     verdict = choose_encoding(LocalDevice(), tmp_path / "dense.tflite", tmp_path / "sparse.tflite")
     assert (verdict.kept, verdict.ratio) == ("dense", None)
     assert "CONV_2D (operator 3): 3x3" in verdict.why
+
+
+class WithoutAvx(LocalDevice):
+    """This machine, as if XNNPACK's sparse kernels were for it."""
+
+    def facts(self) -> DeviceFacts:
+        return super().facts().model_copy(update={"cpu_features": ()})
+
+
+def test_a_sparse_file_that_answers_otherwise_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    separable(tmp_path / "dense.tflite")
+
+    def write_another(source: Path, target: Path) -> Rewritten:
+        written = write_sparse(source, target)
+        graph = Graph(target)
+        stem = next(operator for operator in graph.operators if operator.name == "CONV_2D")
+        bias = graph.model.buffers[graph.model.subgraphs[0].tensors[stem.constants[1]].buffer]
+        bias.data = np.frombuffer((graph.value(stem.constants[1]) + np.float32(0.5)).tobytes(), np.uint8)
+        builder = flatbuffers.Builder(1 << 16)
+        builder.Finish(graph.model.Pack(builder), b"TFL3")
+        target.write_bytes(bytes(builder.Output()))
+        return written
+
+    monkeypatch.setattr("edgeprune.sparsity.arbiter.write_sparse", write_another)
+    verdict = choose_encoding(WithoutAvx(), tmp_path / "dense.tflite", tmp_path / "sparse.tflite", protocol="probe")
+    assert verdict.check.holds
+    assert (verdict.kept, verdict.ratio) == ("dense", None)
+    assert "the answers differ" in verdict.why
 
 
 @pytest.mark.skipif("avx" not in LocalDevice().facts().cpu_features, reason="of x86 with AVX")
