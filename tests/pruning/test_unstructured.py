@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from edgeprune.errors import ModelError, UsageError
-from edgeprune.pruning.unstructured import Which, apply_masks, macs_of_weights, magnitude_masks, zeros_of
+from edgeprune.pruning.unstructured import Which, apply_masks, least_weights, macs_of_weights, magnitude_masks, zeros_of
 
 IMAGE = torch.zeros(1, 3, 8, 8)
 
@@ -72,6 +72,13 @@ def test_blocks_go_together(zeros: float, block: int) -> None:
         assert mask.any()
     weights = sum(mask.numel() for mask in masks.values())
     assert zeros * weights - block < gone(masks) <= zeros * weights + 1e-6
+
+
+def test_a_smaller_last_block_is_judged_by_its_mean() -> None:
+    """Three weights of 1.1 lose less together than four of 1, and each of them more."""
+    weight = torch.tensor([1.0] * 4 + [1.1] * 3).reshape(7, 1)
+    (mask,) = least_weights({"w": weight}, zeros=0.6, block=4).values()
+    assert mask.flatten().tolist() == [False] * 4 + [True] * 3
 
 
 def test_a_target_in_macs_counts_what_a_weight_costs() -> None:

@@ -124,6 +124,18 @@ def test_only_layers_with_enough_zeros_are_stored_sparsely(tmp_path: Path) -> No
     assert write_sparse(sparse, tmp_path / "again.tflite").stored == ()
 
 
+def test_weights_that_something_else_reads_stay_dense(tmp_path: Path) -> None:
+    """Unpacking is for convolutions: another operator would get what is stored."""
+    net = Net()
+    weights = net.graph.constant(np.eye(16, dtype=np.float32).reshape(16, 1, 1, 16))
+    options, bias = schema.Conv2DOptionsT(), net.graph.constant(np.zeros(16, np.float32))
+    net._window(options, 1, False, 0)
+    x = net.graph.add("CONV_2D", [net.stem(), weights, bias], (1, 9, 9, 16), options)
+    y = net.graph.add("CONV_2D", [x, net.graph.add("ABS", [weights], (16, 1, 1, 16)), bias], (1, 9, 9, 16), options)
+    net.save(tmp_path / "dense.tflite", net.mean(y))
+    assert write_sparse(tmp_path / "dense.tflite", tmp_path / "sparse.tflite").stored == ()
+
+
 def test_what_is_no_tflite_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.tflite").write_bytes(b"not a model at all")
     for what in (tmp_path / "x.tflite", tmp_path / "missing.tflite"):
