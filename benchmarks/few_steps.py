@@ -3,10 +3,11 @@
     python benchmarks/few_steps.py --data ../shared/data --cache .cache/bench
 
 ResNet-20 with its author's weights is pruned to 0.5x of its latency on this machine once (Taylor, reconstructed), and
-trained for 3 epochs on few of its training images, at two rates, from several seeds (one, on 10,000 images): with the
-rate rising over 5 % of the steps (`before`), by 0.0005 a step or over half of them (`slow`), and so but to no more than
-0.05 sqrt(steps / 250) (`low`, as it is). Top-1 on the 10,000 test images, before and after. One process a core, one
-thread each. Writes benchmarks/results/few_steps.json; it resumes.
+trained for 3 epochs on few of its training images, at two rates, from several seeds (one, on 10,000 images):
+with the rate rising over 5 % of the steps (`before`), by 0.0005 a step or over half of them (`slow`), and so but to no
+more than 0.05 sqrt(steps / 250) (`low`, as it is). Top-1 on the 10,000 test images, before and after, with the running
+statistics of batch norms as training leaves them and taken anew from training images (`adapted`, as it is in fewer than
+250 steps). One process a core, one thread each. Writes benchmarks/results/few_steps.json; it resumes.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from edgeprune.progress import Silent
 from edgeprune.runs import STAGES, lock, open_run
 from edgeprune.stages.context import Context
 from edgeprune.training import loop
-from edgeprune.training.accuracy import top1
+from edgeprune.training.accuracy import recalibrate_batchnorm, top1
 
 NET, EPOCHS = "resnet20", 3
 IMAGES, RATES = (1000, 3000, 10_000), (0.05, 0.015)
@@ -72,7 +72,7 @@ def trained(root: Path, setting: tuple[int, float, str, int]) -> dict[str, Any]:
         context = Context(open_run(root / "run"), Silent())
         settings = context.recipe.tune.model_copy(update={"lr": rate})
         train, none = context.splits.train.take(images), context.splits.validation.take(0)
-        with patch.multiple(loop, **WAYS[way]) if WAYS[way] else nullcontext():
+        with patch.multiple(loop, SHORT=0, **WAYS[way]):
             result = loop.tune(
                 context.model("prune").module,
                 context.model("load").module,
@@ -85,7 +85,9 @@ def trained(root: Path, setting: tuple[int, float, str, int]) -> dict[str, Any]:
             steps = EPOCHS * (images // settings.batch_size)
             rates = {"rising": loop.rising_steps(settings, steps), "peak": loop.peak_rate(settings, steps)}
         row = {"images": images, "rate": rate, "way": way, "seed": seed, "steps": steps, **rates}
-        keep_row(done, {**row, "top1": top1(result.module, context.splits.test)})
+        adapted = recalibrate_batchnorm(result.module, train, loop.ADAPTED_ON)
+        found = {"top1": top1(result.module, context.splits.test), "adapted": top1(adapted, context.splits.test)}
+        keep_row(done, {**row, **found})
     row = json.loads(done.read_text())
     print(row, flush=True)
     return row

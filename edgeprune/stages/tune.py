@@ -16,7 +16,7 @@ from edgeprune.stages.context import Context
 from edgeprune.stages.snapshots import show_epochs, snapshots_of, write_history
 from edgeprune.stages.zeros import masks_for
 from edgeprune.training.accuracy import recalibrate_batchnorm, top1
-from edgeprune.training.loop import peak_rate, tune
+from edgeprune.training.loop import peak_rate, steps_per_epoch, tune
 
 SURE = 2.0  # standard errors of an accuracy, by which it has to fall to be told
 ADAPTED_ON = 512  # images
@@ -64,7 +64,7 @@ def tune_stage(context: Context, folder: Path) -> dict[str, Any]:
 
 def _tell_limit(context: Context, settings: TuneSection) -> None:
     """Say where a training is too short for the rate that was asked for."""
-    steps = settings.epochs * max(1, len(context.splits.train) // settings.batch_size)
+    steps = settings.epochs * steps_per_epoch(context.splits.train, settings)
     peak = peak_rate(settings, steps) if steps else settings.lr
     if peak < settings.lr:
         context.progress.say(

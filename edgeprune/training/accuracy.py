@@ -57,6 +57,8 @@ def recalibrate_batchnorm(module: nn.Module, split: Split, images: int, batch_si
         raise DataError("there are no images to take batch norm statistics from")
     result = copy.deepcopy(module)
     norms = [m for m in result.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    if not norms:
+        return result
     momenta = [norm.momentum for norm in norms]
     with evaluating(result), torch.no_grad():
         for norm in norms:

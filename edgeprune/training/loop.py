@@ -19,11 +19,13 @@ from edgeprune.data.split import Split
 from edgeprune.errors import DataError, TrainingDiverged
 from edgeprune.pruning.unstructured import apply_masks
 from edgeprune.recipe import TuneSection
-from edgeprune.training.accuracy import top1
+from edgeprune.training.accuracy import recalibrate_batchnorm, top1
 from edgeprune.training.snapshot import EpochRecord, Snapshot, job_id, newest_snapshot, write_snapshot
 
 SETTLED, SETTLED_IN = 0.05, 250  # a learning rate, and steps in which a pruned model settles under it
 STEEPEST = 5e-4  # rise of the learning rate in a step
+SHORT = 250  # steps, in fewer than which a batch norm's running statistics do not come after its weights
+ADAPTED_ON = 1024  # training images, that it gets its statistics from instead
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,10 @@ def tune(
     The loss is (1 - d) CE(student, label) + d T^2 KL(teacher/T || student/T) with d = settings.distillation and
     T = settings.temperature (Hinton et al. 2015); without a teacher only the labels count. SGD with Nesterov momentum,
     no weight decay on biases and norms; the rate rises over the first steps (`rising_steps`) to `lr` (`peak_rate`),
-    then falls to 0 along a cosine. The last epoch's weights are the result. Zero epochs give the student back
-    unchanged, and so does a `first` epoch beyond the last: those before it ran while the model was pruned
-    (`gradual.py`), in the same cycle.
+    then falls to 0 along a cosine. The last epoch's weights are the result; after fewer than `SHORT` steps in all, its
+    batch norms get their statistics anew from training images, for running ones lag behind. Zero epochs give the
+    student back unchanged; the weights are also where a `first` epoch is beyond the last: those before it ran while the
+    model was pruned (`gradual.py`), in the same cycle.
 
     `masks` (parameter name -> bool tensor of its shape) hold weights at zero: where a mask is false, the weight is set
     to zero before the first step and after each one.
@@ -81,9 +84,9 @@ def tune(
         EdgePruneError: a snapshot cannot be written.
     """
     if settings.epochs < first:
-        untrained = copy.deepcopy(student).cpu().eval()
-        apply_masks(untrained, masks or {})
-        return TuneResult(untrained, ())
+        trained = copy.deepcopy(student).cpu().eval()
+        apply_masks(trained, masks or {})
+        return TuneResult(_settled(trained, train, settings), ())
     if len(train) == 0:
         raise DataError("there are no training images", hint="name `train` or `calibration` in [data]")
     job = Training(student, teacher, train, settings, seed, masks or {})
@@ -92,7 +95,11 @@ def tune(
         history = (*history, job.record_of(epoch, validation, on_progress))
         if snapshots is not None:
             write_snapshot(snapshots, job.id, Snapshot(job.student.state_dict(), job.momentum(), history))
-    return TuneResult(_laid_out(job.student.cpu(), torch.contiguous_format).eval(), history)
+    trained = _laid_out(job.student.cpu(), torch.contiguous_format).eval()
+    settled = _settled(trained, train, settings)
+    if settled is not trained and len(validation):
+        history = (*history[:-1], history[-1].model_copy(update={"validation": top1(settled, validation)}))
+    return TuneResult(settled, history)
 
 
 class Training:
@@ -124,7 +131,7 @@ class Training:
             momentum=settings.momentum,
             nesterov=settings.momentum > 0,
         )
-        self.steps = max(1, len(train) // settings.batch_size)
+        self.steps = steps_per_epoch(train, settings)
         self.lr = settings.lr
 
     def resume(self, folder: Path | None) -> tuple[EpochRecord, ...]:
@@ -241,6 +248,18 @@ def rising_steps(settings: TuneSection, total: int) -> int:
     if settings.warmup == 0:
         return 0
     return round(max(settings.warmup * total, min(peak_rate(settings, total) / STEEPEST, total / 2)))
+
+
+def _settled(trained: nn.Module, train: Split, settings: TuneSection) -> nn.Module:
+    """The module after a training of `settings`; after a short one, a copy with new statistics in its batch norms."""
+    if not 0 < settings.epochs * steps_per_epoch(train, settings) < SHORT:
+        return trained
+    return recalibrate_batchnorm(trained, train, ADAPTED_ON)
+
+
+def steps_per_epoch(train: Split, settings: TuneSection) -> int:
+    """Whole batches of a training split, at least one."""
+    return max(1, len(train) // settings.batch_size)
 
 
 def _laid_out(module: nn.Module, layout: torch.memory_format) -> nn.Module:

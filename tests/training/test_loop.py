@@ -19,7 +19,7 @@ from edgeprune.data.split import Split
 from edgeprune.errors import DataError, EdgePruneError
 from edgeprune.models.checkpoint import read_state, save_state
 from edgeprune.recipe import TuneSection
-from edgeprune.training.accuracy import predict, top1
+from edgeprune.training.accuracy import predict, recalibrate_batchnorm, top1
 from edgeprune.training.loop import TuneProgress, peak_rate, rising_steps, tune
 
 HERE = Path(__file__).parent
@@ -293,9 +293,25 @@ def test_a_snapshots_weights_are_plain_tensors(tmp_path: Path, train: Split, val
     module = _snapshots_of(tmp_path, train, validation)
     state = read_state(tmp_path / "epoch-0004.safetensors")
     save_state(tmp_path / "module.safetensors", module)
-    for name, tensor in read_state(tmp_path / "module.safetensors").items():
-        assert torch.equal(state[f"module.{name}"], tensor)
+    written = read_state(tmp_path / "module.safetensors")
+    assert {f"module.{name}" for name in written} <= set(state)
+    for name, tensor in module.named_parameters():
+        assert torch.equal(state[f"module.{name}"], written[name])
+        assert torch.equal(written[name], tensor)
     assert "momentum.0.weight" in state
+
+
+@pytest.mark.parametrize(("epochs", "anew"), [(1, True), (4, True), (50, False)])
+def test_after_few_steps_batch_norms_have_the_statistics_of_the_last_weights(
+    train: Split, validation: Split, epochs: int, anew: bool
+) -> None:
+    """Running ones lag behind: after six steps half of them is still of the weights before."""
+    settings = SETTINGS.model_copy(update={"epochs": epochs, "augment": "none"})
+    result = tune(make_net(), None, train, validation, settings, seed=0, snapshots=None)
+    exact = recalibrate_batchnorm(result.module, train, len(train))
+    ours, theirs = (dict(module.named_buffers())["1.running_mean"] for module in (result.module, exact))
+    assert torch.equal(ours, theirs) == anew
+    assert result.history[-1].validation == top1(result.module, validation)
 
 
 def _masks(student: nn.Module) -> dict[str, torch.Tensor]:
