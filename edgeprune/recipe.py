@@ -27,7 +27,7 @@ TargetUnit = Literal["x", "ms", "us", "MMACs", "GMACs", "kparams", "Mparams", "K
 class Section(BaseModel):
     """A table of the recipe: frozen, and strict about its keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Target(Section):

@@ -58,6 +58,9 @@ def test_unknown_table(tmp_path: Path) -> None:
         ("[device]\nruntime = 'tensorrt'\n", r":10: `device.runtime`"),
         ("[verify.gates]\nint8_agreement = 'yes'\n", r":10: `verify.gates.int8_agreement"),
         ("corrections = -1\n", r":9: `prune.corrections`"),
+        ("[tune]\nlr = inf\n", "finite number"),
+        ("auto_minutes = inf\n", "finite number"),
+        ("tolerance = nan\n", "finite number"),
     ],
 )
 def test_wrong_type_names_key_and_line(tmp_path: Path, extra: str, message: str) -> None:

@@ -21,6 +21,7 @@ def prune(
     allocator: Annotated[
         str, typer.Option(help="judged, additive, knapsack, netadapt, uniform, global or scales.")
     ] = "judged",
+    auto_minutes: Annotated[float, typer.Option(help="How long `--method auto` may try methods.")] = 30.0,
     pretrained: Annotated[bool, typer.Option("--pretrained", help="Let timm load its published weights.")] = False,
     checkpoint: Annotated[Path | None, typer.Option(help="Weights: safetensors, or a weights-only .pt.")] = None,
     num_classes: Annotated[int | None, typer.Option(help="Classes of the classifier.")] = None,
@@ -47,6 +48,7 @@ def prune(
             runtime=runtime,
             method=method,
             allocator=allocator,
+            auto_minutes=auto_minutes,
             pretrained=pretrained,
             checkpoint=checkpoint.resolve() if checkpoint else None,
             num_classes=num_classes,

@@ -61,6 +61,14 @@ class Choice:
     loss: float  # as judged
 
 
+def out_of_reach(budget: float, least: float, whole: float, *, also: str = "") -> TargetError:
+    """What to tell of a budget below the cost of the smallest model that is allowed."""
+    return TargetError(
+        f"{budget / whole:.3g}x cannot be reached: the smallest model allowed takes {least / whole:.3g}x",
+        hint=f"raise the target, or {SMALLER}{also}",
+    )
+
+
 class _State:
     """Kept widths, and the cost of each layer at them; only layers that a move touches are priced again."""
 
@@ -212,10 +220,7 @@ class Allocator:
         branch `but`."""
         moves = {move: saved for move, saved in self._moves(here) if move.name != but}
         if not moves:
-            raise TargetError(
-                f"the budget {budget:.6g} cannot be reached: the smallest model allowed costs {here.total:.6g}",
-                hint=f"raise the target, or {SMALLER}",
-            )
+            raise out_of_reach(budget, here.total, self._path[0].total)
         fresh = {move for move in moves if move not in self._rises}
         for move in fresh:
             self._rises[move] = self._rise(here, move)

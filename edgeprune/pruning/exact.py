@@ -29,7 +29,7 @@ from scipy.sparse import coo_array, csr_array
 
 from edgeprune.errors import TargetError, UsageError
 from edgeprune.latency.cost import CostModel, total
-from edgeprune.pruning.allocate import SMALLER
+from edgeprune.pruning.allocate import out_of_reach
 from edgeprune.structure.units import Structure
 
 Floats = npt.NDArray[np.float64]
@@ -100,13 +100,13 @@ class Problem:
         """
         cheapest = self.cheapest()
         if cheapest.cost > budget:
-            raise TargetError(
-                f"the budget {budget:.6g} cannot be reached: the smallest model allowed costs {cheapest.cost:.6g}",
-                hint=f"raise the target, or {SMALLER}",
-            )
+            whole = total(self._structure.layers, self._structure.sizes, self._costs)
+            raise out_of_reach(budget, cheapest.cost, whole)
         allowed = budget
         for attempt in range(20):
             found = self._solved(self._loss_row(), allowed)
+            if found is None:  # nothing is left below the edge but the cheapest, which is on it
+                return cheapest
             if found.cost <= budget:
                 return found
             # The solver's tolerance lets it over the edge: less is allowed, by more than that tolerance in the end.
@@ -115,7 +115,10 @@ class Problem:
 
     def cheapest(self) -> Solution:
         """The least cost of all."""
-        return self._solved(None, math.inf)
+        found = self._solved(None, math.inf)
+        if found is None:
+            raise TargetError("the allocation could not be solved", hint="take prune.allocator = 'judged'")
+        return found
 
     def _made_tables(self) -> list[_Table]:
         gathered: dict[tuple[str, ...], Floats] = {}
@@ -143,8 +146,8 @@ class Problem:
     def _loss_row(self) -> Floats:
         return np.array([loss for losses in self._losses.values() for loss in losses])
 
-    def _solved(self, objective: Floats | None, allowed: float) -> Solution:
-        """Minimize a row over the x, or the cost where none is given."""
+    def _solved(self, objective: Floats | None, allowed: float) -> Solution | None:
+        """Minimize a row over the x, or the cost where none is given; None where nothing is allowed."""
         if not self._values:
             return self._read(np.empty(0))
         constant, cost_row, ties = self._program()
@@ -159,9 +162,7 @@ class Problem:
         answer = milp(
             row / scale, integrality=integral, bounds=(0, 1), constraints=constraints, options={"mip_rel_gap": 0.0}
         )
-        if answer.x is None:
-            raise TargetError(f"the allocation could not be solved: {answer.message}", hint="raise the target")
-        return self._read(answer.x)
+        return None if answer.x is None else self._read(answer.x)
 
     def _program(self) -> tuple[float, Floats, list[tuple[csr_array, Floats, Floats]]]:
         """The constant cost, the cost of each variable, and the constraints that tie them together."""

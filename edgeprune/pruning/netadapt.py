@@ -14,9 +14,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from edgeprune.errors import TargetError, TrainingDiverged
+from edgeprune.errors import TrainingDiverged
 from edgeprune.latency.cost import CostModel, total
-from edgeprune.pruning.allocate import SMALLER, Choice, Judge, Limits, OnStep, allowed_widths
+from edgeprune.pruning.allocate import Choice, Judge, Limits, OnStep, allowed_widths, out_of_reach
 from edgeprune.pruning.ranking import Ranking, gone_of
 from edgeprune.structure.units import Structure
 
@@ -90,10 +90,7 @@ class NetAdapt:
             if saving:
                 proposals.append(next((stop for stop in saving if stop.cost <= goal), saving[-1]))
         if not proposals:
-            raise TargetError(
-                f"the budget {budget:.6g} cannot be reached: no cut saves anything at {here.cost:.6g}",
-                hint=f"raise the target, or {SMALLER}",
-            )
+            raise out_of_reach(budget, here.cost, self._path[0].cost)
         reaching = [stop for stop in proposals if stop.cost <= goal] or proposals
         best = min(reaching, key=self._loss)
         if not math.isfinite(self._loss(best)):

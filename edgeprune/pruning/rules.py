@@ -16,9 +16,8 @@ from typing import Protocol
 
 import numpy as np
 
-from edgeprune.errors import TargetError
 from edgeprune.latency.cost import CostModel, total
-from edgeprune.pruning.allocate import SMALLER, Choice, Judge, Limits, allowed_widths
+from edgeprune.pruning.allocate import Choice, Judge, Limits, allowed_widths, out_of_reach
 from edgeprune.pruning.ranking import Ranking, Scores, gone_of
 from edgeprune.structure.units import Structure
 
@@ -85,11 +84,8 @@ class RuleAllocator:
         for kept in self._models(limits):
             if self._cost(kept) <= budget:
                 return self._choice(kept)
-        least = self.smallest()
-        raise TargetError(
-            f"the budget {budget:.6g} cannot be reached: the smallest model that the rule gives costs {least.cost:.6g}",
-            hint=f"raise the target, {SMALLER}, or take prune.allocator = 'judged'",
-        )
+        whole = self._cost(self.structure.sizes)
+        raise out_of_reach(budget, self.smallest().cost, whole, also=", or take prune.allocator = 'judged'")
 
     def smallest(self) -> Choice:
         """The cheapest that the rule gives at any share."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,10 +13,11 @@ from torch import nn
 from edgeprune.errors import DataError, TargetError, UsageError
 from edgeprune.pruning.allocate import EXCHANGES, Allocator, Choice
 from edgeprune.pruning.binding import Chooser
-from edgeprune.recipe import DROPPING, AllocatorName, Method, PruneSection
+from edgeprune.recipe import DROPPING, AllocatorName, Method, PruneSection, TuneSection
 from edgeprune.runs import write_atomic
 from edgeprune.stages.context import Context
 from edgeprune.stages.settle import settle
+from edgeprune.stages.snapshots import snapshots_of
 from edgeprune.stages.turns import Budget, candidate_of
 from edgeprune.structure.surgery import remove_branches, remove_units
 from edgeprune.training.gradual import NONE_GONE
@@ -31,6 +33,7 @@ class Arm(NamedTuple):
         return f"{self.method} ({self.allocator})"
 
 
+FILE = "choices.json"
 ARMS = (
     Arm("taylor", "judged"),
     Arm("magnitude", "judged"),
@@ -51,14 +54,18 @@ class Choices(BaseModel):
     left_out: dict[str, str] = {}
 
 
-def choose_for_arms(context: Context, settings: PruneSection, budget: Budget, file: Path, *, seconds: float) -> Choices:
+def choose_for_arms(context: Context, settings: PruneSection, budget: Budget, *, seconds: float) -> Choices:
     """Each arm's choice at the target. All go down to it; what is then left of the time goes into exchanges, as many
-    for each as for the others. What is chosen is kept in the file, and not chosen again by an interrupted run.
+    for each as for the others. What is chosen is kept, and not chosen again by an interrupted run, nor where that goes
+    on with another [tune], of which choices see only how images are augmented and with what precision they are judged.
 
     Raises:
         TargetError: no arm can meet the target on this model.
     """
     ends = time.monotonic() + seconds
+    tune = context.recipe.tune
+    seen = TuneSection(augment=tune.augment, precision=tune.precision)
+    file = snapshots_of(context, "prune", "probe", recipe=context.recipe.model_copy(update={"tune": seen})) / FILE
     found = Choices.model_validate_json(file.read_bytes()) if file.exists() else Choices()
     down: dict[Arm, Allocator] = {}
     walked_s = 0.0
@@ -96,22 +103,17 @@ def choose_for_arms(context: Context, settings: PruneSection, budget: Budget, fi
         raise TargetError(
             "none of the methods can meet the target on this model",
             where=settings.target,
-            hint="; ".join(f"{name}: {why}" for name, why in found.left_out.items()),
+            hint="; ".join(f"{', '.join(names)}: {why}" for why, names in _by_reason(found.left_out).items()),
         )
     return found
 
 
-def models_of(context: Context, choices: Choices, budget: Budget) -> dict[Arm, nn.Module]:
-    """The arms' pruned models, in the order of the arms."""
+def model_of(context: Context, choice: Choice, budget: Budget) -> nn.Module:
+    """The pruned model of a choice, settled."""
     model, structure = context.model("load"), budget.structure
-    models: dict[Arm, nn.Module] = {}
-    for arm in ARMS:
-        if (choice := choices.made.get(str(arm))) is None:
-            continue
-        narrow = remove_units(model.module, structure, choice.removed)
-        models[arm] = remove_branches(narrow, structure, choice.branches)
-        settle(context, models[arm], model, structure, choice)
-    return models
+    pruned = remove_branches(remove_units(model.module, structure, choice.removed), structure, choice.branches)
+    settle(context, pruned, model, structure, choice)
+    return pruned
 
 
 def _allocator(context: Context, settings: PruneSection, budget: Budget, arm: Arm) -> Chooser:
@@ -136,6 +138,13 @@ def _allocator(context: Context, settings: PruneSection, budget: Budget, arm: Ar
     if isinstance(allocator, Allocator):
         allocator.exchanges = 0.0
     return allocator
+
+
+def _by_reason(left_out: Mapping[str, str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name, why in left_out.items():
+        found.setdefault(why, []).append(name)
+    return found
 
 
 def _keep(file: Path, choices: Choices, **news: object) -> Choices:

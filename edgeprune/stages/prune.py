@@ -23,7 +23,7 @@ from edgeprune.stages.context import Context
 from edgeprune.stages.probe import channel_multiple, measurement_of, probing_of, read_baseline, structure_of
 from edgeprune.stages.prune_record import record_of
 from edgeprune.stages.settle import settle
-from edgeprune.stages.trials import pick_method
+from edgeprune.stages.trials import TRIALS, pick_method
 from edgeprune.stages.turns import Budget, candidate_of, trained_in_turns
 from edgeprune.structure.units import Structure
 from edgeprune.training.gradual import NONE_GONE
@@ -155,7 +155,7 @@ def _candidate(context: Context, settings: PruneSection, budget: Budget, folder:
     the method of the recipe, or the one that does best in trials, which are written down."""
     if settings.method == "auto":
         settings, trials = pick_method(context, settings, budget)
-        write_atomic(folder / "trials.json", trials.model_dump_json(indent=1).encode())
+        write_atomic(folder / TRIALS, trials.model_dump_json(indent=1).encode())
     model, gone = context.model("load"), NONE_GONE
     if settings.epochs:
         model, gone = trained_in_turns(context, settings, budget, folder)

@@ -17,6 +17,7 @@ from edgeprune.stages.export import read_manifests
 from edgeprune.stages.probe import measurement_of
 from edgeprune.stages.prune_record import PruneRecord
 from edgeprune.stages.snapshots import HISTORY
+from edgeprune.stages.trials import TRIALS, Trials
 from edgeprune.stages.zeros import read_zeros
 from edgeprune.training.snapshot import EpochRecord
 from edgeprune.verify.verdict import Verdict
@@ -137,9 +138,8 @@ def _epochs(context: Context) -> tuple[Epoch, ...]:
 def _notes(context: Context, pruned: PruneRecord, verdict: Verdict) -> tuple[str, ...]:
     notes = [f"{f.file}: {f.executed_on}" for f in verdict.files if "no device" in f.executed_on]
     if context.recipe.prune.method == "auto":
-        notes.append(
-            f"Of the methods that were tried, {pruned.method} ({pruned.allocator}) did best on validation images."
-        )
+        trials = Trials.model_validate_json(context.file("prune", TRIALS).read_bytes())
+        notes.append(trials.words(f"{pruned.method} ({pruned.allocator})"))
     if pruned.reconstruction is not None:
         notes.append(f"Before re-training: {pruned.reconstruction.words}.")
     if context.splits.train_is_calibration:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from edgeprune.recipe import Recipe
 from edgeprune.runs import Stage, settings_hash, write_atomic
 from edgeprune.stages.context import Context
 from edgeprune.training.loop import TuneProgress
@@ -16,13 +17,17 @@ HISTORY = "history.json"
 SNAPSHOTS: dict[Stage, str] = {"prune": "prune.snapshots", "tune": "tune.snapshots"}
 
 
-def snapshots_of(context: Context, stage: Stage, after: Stage) -> Path:
-    """The folder for a stage's snapshots that go with these settings and with what the stage before it made."""
+def snapshots_of(context: Context, stage: Stage, after: Stage, *, recipe: Recipe | None = None) -> Path:
+    """The folder for a stage's snapshots that go with these settings and with what the stage before it made.
+
+    Args:
+        recipe: with what counts of the run's; all of it without.
+    """
     record, loaded = context.run.record(after), context.run.record("load")
     weights = str(loaded.result.get("checkpoint_sha256", "")) if loaded else ""
     state = f"{record.files[-1].sha256[:12] if record else 'none'}-{weights[:12]}"
     sections = ("prune", "tune", "data", "device") if stage == "prune" else ("tune", "data", "sparse")
-    return context.run.folder / SNAPSHOTS[stage] / f"{settings_hash(context.recipe, sections)}-{state}"
+    return context.run.folder / SNAPSHOTS[stage] / f"{settings_hash(recipe or context.recipe, sections)}-{state}"
 
 
 def write_history(folder: Path, history: Sequence[EpochRecord]) -> None:

@@ -18,13 +18,14 @@ from torch import nn
 from edgeprune.errors import RecipeError, TrainingDiverged
 from edgeprune.recipe import PruneSection
 from edgeprune.runs import write_atomic
-from edgeprune.stages.arms import Arm, choose_for_arms, models_of
+from edgeprune.stages.arms import ARMS, Arm, choose_for_arms, model_of
 from edgeprune.stages.context import Context
 from edgeprune.stages.snapshots import snapshots_of
 from edgeprune.stages.turns import Budget
 from edgeprune.training.accuracy import top1
 from edgeprune.training.loop import tune
 
+TRIALS = "trials.json"
 CHOOSING = 0.5  # of the time goes into choices, where it is enough: what nobody has trained tells little
 SPEED_IMAGES = 512  # that are trained on to see how fast it goes
 
@@ -48,6 +49,19 @@ class Trials(BaseModel):
     done: tuple[Trial, ...] = ()
     left_out: dict[str, str] = {}
 
+    def words(self, chosen: str) -> str:
+        """What spoke for the arm that was chosen, by its name, in one sentence."""
+        last = max((trial.round for trial in self.done), default=0)
+        told = {str(trial.arm): trial for trial in self.done if trial.round == last and trial.failure is None}
+        if len(told) < 2 or chosen not in told:
+            return f"Of the methods only {chosen} could be tried to the end."
+        best = told.pop(chosen)
+        second = max(told.values(), key=lambda trial: trial.validation)
+        return (
+            f"Of the methods that were tried, {chosen} was chosen: {best.validation:.2%} of the validation images "
+            f"after {best.images} training images; {second.arm} {second.validation:.2%}."
+        )
+
 
 def pick_method(context: Context, settings: PruneSection, budget: Budget) -> tuple[PruneSection, Trials]:
     """The settings with the method and allocator that do best in short trials, and what was tried.
@@ -65,21 +79,23 @@ def pick_method(context: Context, settings: PruneSection, budget: Budget) -> tup
             hint="set data.validation_images, or name a method",
         )
     ends = time.monotonic() + settings.auto_minutes * 60
-    folder = snapshots_of(context, "prune", "probe")
-    file = folder / "trials.json"
+    file = snapshots_of(context, "prune", "probe") / TRIALS
     trials = Trials.model_validate_json(file.read_bytes()) if file.exists() else Trials()
     seconds = settings.auto_minutes * 60 * CHOOSING
-    choices = choose_for_arms(context, settings, budget, folder / "choices.json", seconds=seconds)
-    models = models_of(context, choices, budget)
+    choices = choose_for_arms(context, settings, budget, seconds=seconds)
+    arms = [arm for arm in ARMS if str(arm) in choices.made]
     trials = trials.model_copy(update={"left_out": choices.left_out})
-    if trials.images is None and len(models) > 1:
-        trials = trials.model_copy(update={"images": _first_images(context, len(models), ends - time.monotonic())})
-    arms = list(models)
-    for number in range(1, rounds_of(len(models)) + 1):
+    models: dict[Arm, nn.Module] = {}
+    if trials.images is None and len(arms) > 1:
+        models = {arm: model_of(context, choices.made[str(arm)], budget) for arm in arms}
+        trials = trials.model_copy(update={"images": _first_images(context, len(arms), ends - time.monotonic())})
+    for number in range(1, rounds_of(len(arms)) + 1):
         scores = {}
         for arm in arms:
             trial = next((t for t in trials.done if (t.arm, t.round) == (arm, number)), None)
             if trial is None:
+                if arm not in models:  # of an interrupted run
+                    models[arm] = model_of(context, choices.made[str(arm)], budget)
                 trial = _trial(context, models[arm], arm, number, trials.images or 1)
                 trials = trials.model_copy(update={"done": (*trials.done, trial)})
                 _keep(file, trials)
@@ -108,7 +124,14 @@ def _first_images(context: Context, arms: int, left_s: float) -> int:
     """How many images the first round's trainings may see, so that all rounds together take the time that is left."""
     train, batch = context.splits.train, context.recipe.tune.batch_size
     started = time.monotonic()
-    _tuned(context, context.model("load").module, SPEED_IMAGES)
+    try:
+        _tuned(context, context.model("load").module, SPEED_IMAGES)
+    except TrainingDiverged as error:
+        raise TrainingDiverged(
+            f"the unpruned model diverges in the training that tells how fast one goes: {error.what}",
+            where="prune.method = 'auto'",
+            hint=error.hint,
+        ) from error
     speed = length_of(SPEED_IMAGES, len(train), batch).trained / (time.monotonic() - started)
     trained = sum(
         math.ceil(arms / 2**number) * 2**number for number in range(rounds_of(arms))

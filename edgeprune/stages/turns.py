@@ -74,8 +74,8 @@ class Budget:
         room = (1 + self.tolerance) * (1 + slack) if self.tolerance else 1 + ROUNDING
         if smallest.cost > self.at(share * room):
             raise TargetError(
-                f"{share:.3f}x cannot be reached: the smallest model that the allocator allows would take "
-                f"{self.share_of(smallest.cost):.3f}x",
+                f"{share:.3g}x cannot be reached: the smallest model that the allocator allows would take "
+                f"{self.share_of(smallest.cost):.3g}x",
                 hint=f"raise the target, {SMALLER}, or take patterns out of prune.keep",
             )
         return smallest

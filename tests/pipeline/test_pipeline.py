@@ -408,6 +408,21 @@ def test_choices_of_auto_share_the_time_and_are_kept(tmp_path: Path) -> None:
     assert (choices["exchanges"] < EXCHANGES) == any("prune.auto_minutes is short: " in text for text in said)
 
 
+def test_choices_of_auto_stand_where_the_training_is_changed(tmp_path: Path) -> None:
+    """As the advice is where trials diverge: they do not read the learning rate."""
+    said: list[str] = []
+    for rate in (0.05, 0.01):
+        with pytest.raises(KeyboardInterrupt):
+            edgeprune.run(
+                recipe(prune=AUTO, tune={"lr": rate}),
+                tmp_path / "run",
+                resume=rate < 0.05,
+                progress=Hearer(said, stop_at="trial 1"),
+            )
+    assert len([text for text in said if text.startswith("not tried")]) == 1
+    assert len([text for text in said if text.startswith("trial 1, taylor (judged)")]) == 2
+
+
 def test_auto_takes_what_does_best_on_validation_images_and_resumes_by_trial(tmp_path: Path) -> None:
     wanted = recipe(prune=AUTO)
 
@@ -435,7 +450,9 @@ def test_auto_takes_what_does_best_on_validation_images_and_resumes_by_trial(tmp
             score for arm, score in rounds[number].items() if arm not in rounds[number + 1]
         )
     record = json.loads((outcome.folder / "prune" / "prune.json").read_text())
-    assert rounds[3][record["method"], record["allocator"]] == max(rounds[3].values())
+    best = rounds[3][record["method"], record["allocator"]]
+    assert best == max(rounds[3].values())
+    assert f"({record['allocator']}) was chosen: {best:.2%} of the validation images" in outcome.page.read_text()
 
 
 def test_auto_whose_trials_all_diverge_picks_nothing_and_a_single_one_that_did_not(tmp_path: Path) -> None:

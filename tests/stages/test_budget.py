@@ -33,7 +33,7 @@ def test_the_smallest_model_is_taken_within_the_tolerance_only() -> None:
     budget(0.01).check_goal(allocator, slack=0.02)
     assert budget(0.03).choice(allocator, goal) == least
     for tolerance in (0.0, 0.01):
-        with pytest.raises(TargetError, match=rf"{goal:.3f}x cannot be reached: .* would take {share:.3f}x"):
+        with pytest.raises(TargetError, match=rf"{goal:.3g}x cannot be reached: .* would take {share:.3g}x"):
             budget(tolerance).choice(allocator, goal)
         with pytest.raises(TargetError, match="cannot be reached"):
             budget(tolerance).check_goal(allocator, slack=0.0 if tolerance else 0.02)  # what is counted has none

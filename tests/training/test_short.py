@@ -27,3 +27,17 @@ def test_a_short_training_brings_some_of_the_loss_back(train: Split, validation:
     assert tuned < judge(removed, ())
     assert TunedLoss(judge, [], settings)(removed, ()) == judge(removed, ())
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
+
+
+def test_a_proposal_is_judged_alike_whenever_it_is_asked_for(train: Split, validation: Split) -> None:
+    """Also with dropout, and whatever random numbers were drawn between; these go on as if it had drawn none."""
+    net = make_net(dropout=0.5)
+    structure = find_structure(net, torch.randn(2, 1, 8, 8))
+    judge = AdaptedLoss(net, structure, validation.batches(60, seed=0))
+    tuned = TunedLoss(judge, train.batches(32, seed=0), TuneSection(batch_size=32, augment="none"))
+    torch.manual_seed(1)
+    first = tuned({"0:out": (0, 1)}, ())
+    drawn = torch.rand(3)
+    torch.manual_seed(1)
+    assert torch.equal(torch.rand(3), drawn)
+    assert tuned({"0:out": (0, 1)}, ()) == first
