@@ -24,9 +24,9 @@ def check_counted(target: str, budget: float, now: float) -> None:
         TargetError: it does not.
     """
     if budget >= now:
-        asked = Target.parse(target)
-        there = Target(value=float(f"{now / _SCALE[asked.unit]:.4g}"), unit=asked.unit)
-        raise TargetError(f"the target {asked} is not below the model's {there}", hint="choose a target below that")
+        unit = Target.parse(target).unit
+        there = Target(value=float(f"{now / _SCALE[unit]:.4g}"), unit=unit)
+        raise TargetError(f"the target {target} is not below the model's {there}", hint="choose a target below that")
 
 
 def latency_share(target: Target, original_s: float) -> float:

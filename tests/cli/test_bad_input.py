@@ -96,7 +96,7 @@ def test_target_slower_than_the_model(tmp_path: Path) -> None:
     [
         ("0.001x", ("faster than anything reachable", "the smallest widths take", " ms (0.", "prune.minimum_width")),
         ("10000ms", ("not faster than the model, which takes 0.", " ms on this device", "choose a target below")),
-        ("1Mparams", ("not below the model's", "choose a target below")),
+        ("1Mparams", ("not below the model's 0.03796 Mparams", "choose a target below")),
     ],
 )
 def test_target_out_of_reach(finished: Finished, copied: Path, target: str, words: tuple[str, ...]) -> None:
