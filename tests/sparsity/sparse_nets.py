@@ -111,6 +111,18 @@ class Net:
         weights = self.graph.weights((out, self.shape(x)[-1]))
         return self.graph.add("FULLY_CONNECTED", [x, weights], (1, out), options, version=5)
 
+    def resize(self, x: int) -> int:
+        options = schema.ResizeBilinearOptionsT()
+        options.halfPixelCenters, options.alignCorners = True, False
+        size = self.graph.constant(np.array([18, 18], np.int32))
+        return self.graph.add("RESIZE_BILINEAR", [x, size], (1, 18, 18, self.shape(x)[3]), options)
+
+    def depth_to_space(self, x: int) -> int:
+        _, height, width, channels = self.shape(x)
+        options = schema.DepthToSpaceOptionsT()
+        options.blockSize = 2
+        return self.graph.add("DEPTH_TO_SPACE", [x], (1, 2 * height, 2 * width, channels // 4), options)
+
     def unary(self, name: str, x: int) -> int:
         return self.graph.add(name, [x], self.shape(x))
 
@@ -208,37 +220,23 @@ def wide_classifier(path: Path) -> None:
 
 def resized(path: Path) -> None:
     net = Net()
-    x = net.convolution(net.stem(), CHANNELS)
-    options = schema.ResizeBilinearOptionsT()
-    options.halfPixelCenters, options.alignCorners = True, False
-    size = net.graph.constant(np.array([18, 18], np.int32))
-    head(net, net.graph.add("RESIZE_BILINEAR", [x, size], (1, 18, 18, CHANNELS), options), path)
-
-
-def upscaled(net: Net) -> int:
-    options = schema.DepthToSpaceOptionsT()
-    options.blockSize = 2
-    x = net.convolution(net.stem(), 32)
-    return net.graph.add("DEPTH_TO_SPACE", [x], (1, 18, 18, 8), options)
+    head(net, net.resize(net.convolution(net.stem(), CHANNELS)), path)
 
 
 def depth_to_space(path: Path) -> None:
     net = Net()
-    net.save(path, upscaled(net))
+    net.save(path, net.depth_to_space(net.convolution(net.stem(), 32)))
 
 
 def more_behind_depth_to_space(path: Path) -> None:
     """It ends a cluster, and no other begins with it: one of two convolutions runs sparsely."""
     net = Net()
-    head(net, upscaled(net), path)
+    head(net, net.depth_to_space(net.convolution(net.stem(), 32)), path)
 
 
 def all_behind_depth_to_space(path: Path) -> None:
     net = Net()
-    options = schema.DepthToSpaceOptionsT()
-    options.blockSize = 2
-    x = net.stem()
-    head(net, net.graph.add("DEPTH_TO_SPACE", [x], (1, 18, 18, 4), options), path)
+    head(net, net.depth_to_space(net.stem()), path)
 
 
 def convolution_within(path: Path) -> None:
@@ -284,11 +282,7 @@ def dilated_stem(path: Path) -> None:
 
 def resized_from_one_row(path: Path) -> None:
     net = Net(pixels=2)
-    x = net.convolution(net.stem(), CHANNELS)
-    size = net.graph.constant(np.array([18, 18], np.int32))
-    options = schema.ResizeBilinearOptionsT()
-    options.halfPixelCenters, options.alignCorners = True, False
-    head(net, net.graph.add("RESIZE_BILINEAR", [x, size], (1, 18, 18, CHANNELS), options), path)
+    head(net, net.resize(net.convolution(net.stem(), CHANNELS)), path)
 
 
 def depthwise_7x7(path: Path) -> None:
