@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeprune.errors import ModelError, UsageError
-from edgeprune.structure.weights import find_weights
+from edgeprune.structure.weights import Weight, find_weights
 
 Scope = Literal["global", "uniform"]
 Which = Literal["1x1", "all"] | Collection[str]
@@ -126,8 +126,7 @@ def macs_of_weights(module: nn.Module, example: Tensor, which: Which = "1x1") ->
     Args:
         example: one image, (1, C, H, W).
     """
-    used = find_weights(module, example)
-    return {name: float(used[name].positions) for name in _weights(module, example, which)}
+    return {weight.name: float(weight.positions) for weight in _used(module, example, which)}
 
 
 def _masks(
@@ -182,8 +181,13 @@ def _unfolded(blocks: Tensor, weight: Tensor, block: int) -> Tensor:
 def _weights(module: nn.Module, example: Tensor, which: Which) -> dict[str, Tensor]:
     """Name and value of the weights that are pruned; a shared one once."""
     named: dict[str, Tensor] = dict(module.named_parameters())
-    return {
-        name: named[name]
-        for name, used in find_weights(module, example).items()
-        if name in named and (used.dense_1x1 if which == "1x1" else which == "all" or name in which)
-    }
+    return {weight.name: named[weight.name] for weight in _used(module, example, which)}
+
+
+def _used(module: nn.Module, example: Tensor, which: Which) -> list[Weight]:
+    named = {name for name, _ in module.named_parameters()}  # a buffer may be a weight, too: that is no parameter
+    return [
+        weight
+        for name, weight in find_weights(module, example).items()
+        if name in named and (weight.dense_1x1 if which == "1x1" else which == "all" or name in which)
+    ]

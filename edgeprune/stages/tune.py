@@ -16,10 +16,9 @@ from edgeprune.stages.context import Context
 from edgeprune.stages.snapshots import show_epochs, snapshots_of, write_history
 from edgeprune.stages.zeros import masks_for
 from edgeprune.training.accuracy import recalibrate_batchnorm, top1
-from edgeprune.training.loop import peak_rate, steps_per_epoch, tune
+from edgeprune.training.loop import ADAPTED_ON, peak_rate, steps_per_epoch, tune
 
 SURE = 2.0  # standard errors of an accuracy, by which it has to fall to be told
-ADAPTED_ON = 512  # images
 
 
 def tune_stage(context: Context, folder: Path) -> dict[str, Any]:
