@@ -3,7 +3,8 @@
     python benchmarks/cnn_flops.py --data ../shared/data --cache .cache/bench --epochs 30
 
 Its author's weights (93.40 %), pruned to 0.4 of the MACs as counted (no device), and trained for --epochs by the loop
-of cnn_methods.py. Top-1 on the 10,000 test images. Writes benchmarks/results/cnn_flops.json; the run resumes.
+of cnn_methods.py. Top-1 on the 10,000 test images. Writes every row of the cache to benchmarks/results/cnn_flops.json;
+the run resumes.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ def main() -> None:
     arguments = parser.parse_args()
     cache = arguments.cache.resolve()
     npz, root = cifar10_npz(arguments.data, cache), cache / "cnn_flops" / f"{NET}-{arguments.epochs}"
-    rows = []
     for name in arguments.methods:
         done = folder_of(root, name).with_suffix(".json")
         if not done.exists():
@@ -35,8 +35,8 @@ def main() -> None:
             done.parent.mkdir(parents=True, exist_ok=True)
             row = ours(recipe, folder_of(root, name), root / "teacher.safetensors")
             keep_row(done, {"method": name, "epochs": arguments.epochs, **row})
-        rows.append(json.loads(done.read_text()))
-        print(rows[-1], flush=True)
+        print(json.loads(done.read_text()), flush=True)
+    rows = [json.loads(file.read_text()) for file in sorted(root.parent.glob(f"{NET}-*/*.json"))]
     print(f"wrote {write_result('cnn_flops', {'net': NET, 'target': TARGET, 'rows': rows})}")
 
 
