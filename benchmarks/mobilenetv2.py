@@ -37,6 +37,7 @@ def recipe_for(data: Path, folders: Path, share: float, epochs: int) -> Recipe:
                 "calibration_images": 300,
                 "crop_pct": 0.875,
             },
+            "device": {"wait_minutes": 60},
             "prune": {"target": f"{share}x", "scoring_batches": 1},
             "verify": {"images": 500},
             "tune": {"epochs": epochs, "batch_size": 30, "lr": 0.005, "distillation": 0.9, "precision": "bf16"},
