@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import threading
@@ -171,7 +172,7 @@ def write_result(name: str, figures: dict[str, Any]) -> Path:
         del given[given.index("--cache") : given.index("--cache") + 2]
     shown = [a if not Path(a).is_absolute() else os.path.relpath(a, ROOT) for a in given]
     result = {
-        "command": " ".join(["python", os.path.relpath(sys.argv[0], ROOT), *shown]),
+        "command": shlex.join(["python", os.path.relpath(sys.argv[0], ROOT), *shown]),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": commit,
         "versions": versions(),

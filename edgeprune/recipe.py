@@ -219,7 +219,7 @@ class TuneSection(Section):
 
     epochs: int = Field(default=5, ge=0)
     batch_size: int = Field(default=128, ge=1)
-    lr: float = Field(default=0.05, gt=0)
+    lr: float = Field(default=0.015, gt=0)
     weight_decay: float = Field(default=5e-4, ge=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     warmup: float = Field(default=0.05, ge=0, lt=1)

@@ -97,7 +97,7 @@ class NetAdapt:
             raise TrainingDiverged(
                 "NetAdapt's short trainings diverge: no proposal's loss is a number",
                 where=f"at {best.cost / self._path[0].cost:.2f}x",
-                hint="lower tune.lr, of which the short trainings take a part, or take prune.allocator = 'judged'",
+                hint="lower tune.lr (the short trainings take 0.01 at most), or take prune.allocator = 'judged'",
             )
         return best
 

@@ -13,7 +13,7 @@ from edgeprune.pruning.judge import AdaptedLoss
 from edgeprune.recipe import TuneSection
 from edgeprune.structure.surgery import remove_branches, remove_units
 
-RATE = 0.2  # of re-training's learning rate: it starts where the model is
+RATE = 0.01  # at most, where re-training has a higher one: it starts where the model is
 
 
 class TunedLoss:
@@ -36,7 +36,7 @@ class TunedLoss:
     def _tuned(self, model: nn.Module) -> nn.Module:
         settings = self._settings
         optimizer = torch.optim.SGD(
-            model.parameters(), settings.lr * RATE, settings.momentum, weight_decay=settings.weight_decay
+            model.parameters(), min(settings.lr, RATE), settings.momentum, weight_decay=settings.weight_decay
         )
         model.train()
         with torch.random.fork_rng():
