@@ -44,6 +44,7 @@ def main() -> None:
     parser.add_argument("--net", choices=NETS, default="resnet20")
     parser.add_argument("--share", type=float, default=0.7)
     parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--from-epochs", type=int, help="of the command that pruned, where it is another number")
     parser.add_argument("--methods", nargs="+", choices=(*OURS, *PEERS), default=["taylor", "tp_l1"])
     parser.add_argument("--rates", nargs="+", type=float, default=[0.05, 0.015, 0.005])
     parser.add_argument("--jobs", type=int, help="trainings at once, each with one thread")
@@ -59,9 +60,9 @@ def main() -> None:
 def trained(arguments: argparse.Namespace, npz: Path, setting: tuple[float, str]) -> None:
     """One training, unless it is done: at a rate, of what a method pruned."""
     rate, method = setting
-    name = f"{arguments.net}-{arguments.share}x-{arguments.epochs}"
-    root = npz.parent / "cnn_methods" / name
-    kept = folder_of(npz.parent / "rates" / name, method)
+    job = f"{arguments.net}-{arguments.share}x"
+    root = npz.parent / "cnn_methods" / f"{job}-{arguments.from_epochs or arguments.epochs}"
+    kept = folder_of(npz.parent / "rates" / f"{job}-{arguments.epochs}", method)
     done = kept.with_name(f"{kept.name}-{rate}.json")
     if not done.exists():
         recipe = recipe_of(arguments.net, arguments.data, npz, f"{arguments.share}x", arguments.epochs)
