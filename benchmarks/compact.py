@@ -90,6 +90,7 @@ def main() -> None:
     parser.add_argument("--net", default="mobilenetv3_small_100")
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--after", type=int, default=2)
+    parser.add_argument("--zeros", nargs="*", type=float, default=ZEROS, help="shares of weights; none: no zeros")
     parser.add_argument("--images", type=int, default=50_000, help="to train on, for a quick look")
     arguments = parser.parse_args()
     cache = arguments.cache.resolve()
@@ -99,7 +100,7 @@ def main() -> None:
     study = replace(study, folder=study.folder / f"after-{arguments.after}")
     rows = {"as it is": study.row("as it is", lambda: study.trained_on("as it is", study.model.module))}
     rows["without gates"] = study.row("without gates", lambda: without_gates(study))
-    for scope, share in itertools.product(SCOPES, ZEROS):
+    for scope, share in itertools.product(SCOPES, arguments.zeros):
         name = f"{scope}, {share:.0%} zeros"
         rows[name] = study.row(name, partial(with_zeros, study, name, scope, share))
     names = ("net", "epochs", "images", "after")
