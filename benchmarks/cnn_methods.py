@@ -12,6 +12,8 @@ ResNet-20 and -56 to 0.7x, 0.5x and 0.35x with 30 epochs. MobileNetV2 with its I
 96 pixels, is `--nets mobilenetv2 --epochs 3` (about ten minutes an epoch).
 Every method resumes; `--nets`, `--shares` and `--only` do some of them. Methods run side by side (`--jobs`), one a core
 and each with one thread: a small net trains slower with two.
+`--choose` stops before the training. The cache can then go to a machine with a GPU (data and repository at the same
+paths), where the same command without it trains what was chosen and measured here.
 Accuracy is top-1 on the 10,000 test images. Writes benchmarks/results/cnn_methods.json, docs/methods/cnn_methods.svg.
 """
 
@@ -72,6 +74,7 @@ def main() -> None:
     parser.add_argument("--shares", nargs="*", type=float, help="of the latency, instead of the budget's")
     parser.add_argument("--only", nargs="*", choices=(*OURS, *PEERS))
     parser.add_argument("--epochs", type=int, help="instead of the budget's")
+    parser.add_argument("--choose", action="store_true", help="prune, and stop before the training")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="methods at once, each with one thread")
     arguments = parser.parse_args()
     cache = arguments.cache.resolve()
@@ -85,16 +88,33 @@ def main() -> None:
         def of_net(net: str, names: tuple[str, ...]) -> None:
             recipe_of(net, arguments.data, npz, "0.5x", 0)  # its weights, where they have to be trained first
             todo = [(net, share, arguments.epochs or epochs, name) for share in shares for name in names]
-            list(pool.map(of_method, todo, repeat(arguments.data), repeat(npz), repeat(cache)))
+            work = choice if arguments.choose else of_method
+            list(pool.map(work, todo, repeat(arguments.data), repeat(npz), repeat(cache)))
 
         for net in arguments.nets or nets:
             of_net(net, chosen)
         if arguments.budget == "cpu" and not (arguments.nets or arguments.only or arguments.shares):
             of_net("resnet56", best([row for row in rows_of(cache, "resnet20") if row["share"] in shares]))
     print(f"{(time.time() - started) / 60:.0f} minutes")
+    if arguments.choose:
+        return
     rows = {net: rows_of(cache, net) for net in NETS}
     draw(rows, ROOT / "docs" / "methods" / "cnn_methods.svg")
     print(write_result("cnn_methods", {"nets": rows}), file=sys.stderr)
+
+
+def choice(method: tuple[str, float, int, str], data: Path, npz: Path, cache: Path) -> None:
+    """One method up to its pruned model, as (net, share, epochs, name)."""
+    net, share, epochs, name = method
+    root = cache / "cnn_methods" / f"{net}-{share}x-{epochs}"
+    print(f"== {net} {share}x {name} {time.strftime('%H:%M:%S')}", flush=True)
+    if name in OURS:
+        try:
+            pruned(recipe_for(name, net, data, npz, f"{share}x", epochs), folder_of(root, name))
+        except TargetError as error:
+            print(f"   {net} {share}x {name}: {error}", flush=True)
+    else:
+        Peer(name, recipe_of(net, data, npz, f"{share}x", epochs), root / name).pruned(share)
 
 
 def of_method(method: tuple[str, float, int, str], data: Path, npz: Path, cache: Path) -> None:
@@ -134,28 +154,35 @@ def folder_of(root: Path, method: str) -> Path:
 
 def ours(recipe: Recipe, folder: Path, answers: Path) -> dict[str, Any]:
     """Up to the tuned model, as `edgeprune run` does it; what the teacher answered before is not asked again."""
+    context = pruned(recipe, folder)
     with lock(folder):
-        context = Context(prepare_run(recipe, folder, resume=True), Lines())
-        for stage in STAGES[: STAGES.index("tune")]:
-            do_stage(context, stage)
         original = context.model("load")
         teacher = RememberedTeacher(original.module, answers)
         context.keep_model("load", original.with_module(teacher))
         do_stage(context, "tune")
         teacher.save()
-        pruned = PruneRecord.model_validate_json(context.file("prune", "prune.json").read_bytes())
-        ratio = pruned.ratio
+        record = PruneRecord.model_validate_json(context.file("prune", "prune.json").read_bytes())
+        ratio = record.ratio
         measured: dict[str, Any] = {}  # a target that is counted is not measured
         if ratio is not None:
             measured = {"measured_share": ratio.ratio, "interval": [ratio.low, ratio.high], "quality": ratio.quality}
         return {
             **measured,
-            "within_tolerance": pruned.within_tolerance,
-            "attempts": len(pruned.attempts),
-            "macs": pruned.macs_after,
-            "branches_removed": len(pruned.branches),
+            "within_tolerance": record.within_tolerance,
+            "attempts": len(record.attempts),
+            "macs": record.macs_after,
+            "branches_removed": len(record.branches),
             **accuracies(context.model("tune").module, context.splits),
         }
+
+
+def pruned(recipe: Recipe, folder: Path) -> Context:
+    """The run, done up to its pruned model."""
+    with lock(folder):
+        context = Context(prepare_run(recipe, folder, resume=True), Lines())
+        for stage in STAGES[: STAGES.index("tune")]:
+            do_stage(context, stage)
+    return context
 
 
 def theirs(recipe: Recipe, name: str, root: Path, share: float) -> dict[str, Any]:

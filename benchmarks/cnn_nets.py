@@ -34,7 +34,7 @@ def recipe_of(
             "data": _cifar10(npz) | ({"crop_pct": 1.0} if net in MOBILENETS else {}),
             "device": {"protocol": "standard", "wait_minutes": 60},
             "prune": {"target": target, **(prune or {})},
-            "tune": {"epochs": epochs, "precision": "bf16", "lr": LR.get(net, 0.05), "distillation": 0.7},
+            "tune": {"epochs": epochs, "precision": "bf16", "lr": LR.get(net, 0.05), "cuda_graphs": True},
         }
     )
 

@@ -227,6 +227,7 @@ class TuneSection(Section):
     temperature: float = Field(default=4.0, gt=0)
     precision: Computing = "fp32"
     augment: Literal["none", "crop", "crop-flip"] = "crop-flip"
+    cuda_graphs: bool = False
 
 
 class QuantizeSection(Section):

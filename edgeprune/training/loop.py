@@ -20,6 +20,7 @@ from edgeprune.errors import DataError, TrainingDiverged
 from edgeprune.pruning.unstructured import apply_masks
 from edgeprune.recipe import TuneSection
 from edgeprune.training.accuracy import recalibrate_batchnorm, top1
+from edgeprune.training.gpu import ahead, recorded
 from edgeprune.training.snapshot import EpochRecord, Snapshot, job_id, newest_snapshot, write_snapshot
 
 SETTLED, SETTLED_IN = 0.05, 250  # a learning rate, and steps in which a pruned model settles under it
@@ -81,6 +82,7 @@ def tune(
     Raises:
         DataError: there are no training images, or one cannot be read.
         TrainingDiverged: the loss is not finite (epoch, step and rate are named).
+        ModelError: `settings.cuda_graphs` asks for a recording that this model does not allow.
         EdgePruneError: a snapshot cannot be written.
     """
     if settings.epochs < first:
@@ -133,6 +135,7 @@ class Training:
         )
         self.steps = steps_per_epoch(train, settings)
         self.lr = settings.lr
+        self._replayed: nn.Module | None = None
 
     def resume(self, folder: Path | None) -> tuple[EpochRecord, ...]:
         """Take up the newest snapshot; returns the epochs that are done."""
@@ -169,6 +172,8 @@ class Training:
         settings, losses, start = self.settings, [], time.perf_counter()
         self.student.train()
         batches = self.train.batches(settings.batch_size, seed=_seed_of(self.seed, epoch), augment=settings.augment)
+        if self.device.type == "cuda":
+            batches = ahead(batches)
         with torch.random.fork_rng():
             torch.manual_seed(_seed_of(self.seed, epoch))  # dropout and the like go on alike after an interruption
             for step, (images, labels) in zip(range(1, self.steps + 1), batches, strict=False):
@@ -186,18 +191,28 @@ class Training:
         labels = labels.to(self.device)
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr
+        student = self._student_for(images)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
             targets = None
             if self.teacher is not None:
                 with torch.no_grad():
                     targets = self.teacher(images).float()
-            logits = self.student(images).float()
+            logits = student(images).float()
         loss = self._loss(logits, labels, targets)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
         apply_masks(self.student, self.masks)
         return loss.item()
+
+    def _student_for(self, images: torch.Tensor) -> nn.Module:
+        """The student, or its recording where the settings ask for one; all batches of a training are alike."""
+        if not self.settings.cuda_graphs or self.device.type != "cuda":
+            return self.student
+        if self._replayed is None:
+            precision = torch.bfloat16 if self.settings.precision == "bf16" else None
+            self._replayed = recorded(self.student, images, precision=precision)
+        return self._replayed
 
     def _loss(self, logits: torch.Tensor, labels: torch.Tensor, targets: torch.Tensor | None) -> torch.Tensor:
         hard = F.cross_entropy(logits, labels)
