@@ -14,7 +14,8 @@ Every method resumes; `--nets`, `--shares` and `--only` do some of them. Methods
 and each with one thread: a small net trains slower with two.
 `--choose` stops before the training. The cache can then go to a machine with a GPU (data and repository at the same
 paths), where the same command without it trains what was chosen and measured here.
-Accuracy is top-1 on the 10,000 test images. Writes benchmarks/results/cnn_methods.json, docs/methods/cnn_methods.svg.
+Accuracy is top-1 on the 10,000 test images. Writes benchmarks/results/cnn_methods.json and the pictures
+docs/methods/cnn_methods.svg and, of the gpu budget, cnn_grid.svg.
 """
 
 from __future__ import annotations
@@ -28,14 +29,17 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any
 
+from cnn_grid_picture import draw_grid
 from cnn_nets import NETS, recipe_of
 from cnn_picture import draw
 from common import ROOT, Lines, cifar10_npz, keep_row, workers, write_result
 from torch import nn
 from torch_pruning_peer import PEERS, Peer, RememberedTeacher
 
+from edgeprune.data.open import open_data
 from edgeprune.data.split import Splits
 from edgeprune.errors import TargetError
+from edgeprune.models.load import load_from
 from edgeprune.pipeline import do_stage, prepare_run
 from edgeprune.recipe import Recipe
 from edgeprune.runs import STAGES, lock
@@ -43,6 +47,7 @@ from edgeprune.stages.context import Context
 from edgeprune.stages.prune_record import PruneRecord
 from edgeprune.training.accuracy import top1
 
+PICTURES = ROOT / "docs" / "methods"
 TURNS = 0.6  # of the epochs, for methods that prune while they train
 OURS: dict[str, dict[str, Any]] = {
     "taylor": {},
@@ -99,8 +104,11 @@ def main() -> None:
     if arguments.choose:
         return
     rows = {net: rows_of(cache, net) for net in NETS}
-    draw(rows, ROOT / "docs" / "methods" / "cnn_methods.svg")
-    print(write_result("cnn_methods", {"nets": rows}), file=sys.stderr)
+    gpu_nets, _, grid = BUDGETS["gpu"]
+    draw({net: [row for row in of if row["epochs"] != grid] for net, of in rows.items()}, PICTURES / "cnn_methods.svg")
+    unpruned = {net: original(net, arguments.data, npz, cache) for net in gpu_nets}
+    draw_grid({net: [row for row in rows[net] if row["epochs"] == grid] for net in gpu_nets}, unpruned, PICTURES)
+    print(write_result("cnn_methods", {"unpruned": unpruned, "nets": rows}), file=sys.stderr)
 
 
 def choice(method: tuple[str, float, int, str], data: Path, npz: Path, cache: Path) -> None:
@@ -189,6 +197,16 @@ def theirs(recipe: Recipe, name: str, root: Path, share: float) -> dict[str, Any
     found = Peer(name, recipe, root / name).run(share)
     kept = {key: found[key] for key in ("measured_share", "interval", "quality", "macs", "ratio")}
     return {**kept, "top1": found["accuracy"]["tuned"], "validation": found["accuracy"]["validation"]}
+
+
+def original(net: str, data: Path, npz: Path, cache: Path) -> float:
+    """Top-1 of the net as its author trained it."""
+    file = cache / "cnn_methods" / f"{net}.json"
+    if not file.exists():
+        recipe = recipe_of(net, data, npz, "0.5x", 0)
+        base = load_from(recipe.model)
+        keep_row(file, {"top1": top1(base.module, open_data(recipe.data, base.spec, seed=recipe.seed).test)})
+    return float(json.loads(file.read_text())["top1"])
 
 
 def accuracies(module: nn.Module, splits: Splits) -> dict[str, float]:
