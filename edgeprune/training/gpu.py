@@ -30,7 +30,8 @@ def recorded(module: nn.Module, images: torch.Tensor, *, precision: torch.dtype 
         precision: of autocast, or None.
 
     Raises:
-        ModelError: the module asks its own tensors for numbers, or does something else that a graph cannot hold.
+        ModelError: the module asks its own tensors for numbers, or does something else that a graph cannot hold. CUDA's
+            own random numbers cannot be drawn in this process after that (seen with torch 2.11).
     """
     kept = {name: value.clone() for name, value in module.state_dict().items()}
     whole = _Whole(module).train()
@@ -45,7 +46,7 @@ def recorded(module: nn.Module, images: torch.Tensor, *, precision: torch.dtype 
         raise ModelError(
             f"the model's pass cannot be recorded as a CUDA graph: {str(error).splitlines()[0]}",
             where="tune",
-            hint="set `cuda_graphs = false` in [tune]",
+            hint="set `cuda_graphs = false` in [tune], and begin a new process",
         ) from error
     module.load_state_dict(kept)  # recording runs the module a few times, of which its batch norms took note
     return whole

@@ -103,7 +103,7 @@ def test_a_model_that_cannot_be_recorded_is_refused() -> None:
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return self.layer(images) * images.sum().item()
 
-    net = Asking().cuda()
+    net, images = Asking().cuda(), torch.randn(2, 4, device="cuda")
     with pytest.raises(ModelError, match="cuda_graphs = false"):
-        recorded(net, torch.randn(2, 4, device="cuda"), precision=None)
-    assert net(torch.randn(2, 4, device="cuda")).shape == (2, 4)
+        recorded(net, images, precision=None)
+    assert net(images).shape == (2, 4)
