@@ -2,8 +2,9 @@
 
     python benchmarks/cnn_lab.py --data ../shared/data --cache .cache/bench
 
-Every net that is in the cache of cnn_methods.py (or those of `--nets` and `--only`), in turns with its original, fp32,
-over adb under icount; one that was measured is not measured again. Writes benchmarks/results/cnn_lab.json.
+Every net that is in the cache of cnn_methods.py (or those of `--nets`, `--only` and `--epochs`), in turns with its
+original, fp32, over adb under icount; one that was measured is not measured again. Writes
+benchmarks/results/cnn_lab.json.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=ROOT / ".cache" / "bench")
     parser.add_argument("--nets", nargs="*", choices=NETS, default=NETS)
     parser.add_argument("--only", nargs="*", help="methods")
+    parser.add_argument("--epochs", type=int, help="nets that were trained for so many")
     arguments = parser.parse_args()
     cache = arguments.cache.resolve()
     npz = cifar10_npz(arguments.data, cache)
@@ -47,6 +49,8 @@ def main() -> None:
             if "top1" not in row or row["net"] not in arguments.nets:
                 continue
             if arguments.only and row["method"] not in arguments.only:
+                continue
+            if arguments.epochs and row["epochs"] != arguments.epochs:
                 continue
             done = cache / "cnn_lab" / file.parent.name / file.name
             if not done.exists():
