@@ -45,7 +45,7 @@ def _panel(canvas: Canvas, rows: list[dict[str, Any]], unpruned: float, names: l
     canvas.axis_x(x, BOTTOM, "measured latency / original's", top=TOP)
     canvas.axis_y(y, left, "top-1, %", right=right)
     canvas.line(left, y(100 * unpruned), right, y(100 * unpruned), "original")
-    canvas.text(right, y(100 * unpruned) - 5, "unpruned", "tick", anchor="end")
+    canvas.text(left + 4, y(100 * unpruned) - 5, "unpruned", "tick")
     for name in names:
         mine = sorted((row["measured_share"], 100 * row["top1"]) for row in rows if row["method"] == name)
         shape, css = _look(name, names)
