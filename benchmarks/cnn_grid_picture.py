@@ -12,7 +12,7 @@ from edgeprune.report.figures.canvas import SHAPES, Canvas, Scale, padded
 
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 470, 400, 60, 60, 330
 MORE_STYLE = """<style>
-.curve { stroke-width: 1.5; fill: none } .original { stroke: #666; stroke-dasharray: 5 4 } .error { stroke-width: 1 }
+.curve { stroke-width: 1.5; fill: none } .original { stroke: #666; stroke-dasharray: 5 4 }
 .mark.s0, .cross.s0 { fill: #2a6fbb; stroke: #2a6fbb } .mark.s1 { fill: #c4561d; stroke: #c4561d }
 </style>"""
 
