@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from edgeprune.data.ahead import ahead
 from edgeprune.data.augment import Augment, augmented
 from edgeprune.data.images import Images, Indices
 
@@ -64,15 +64,8 @@ class Split:
 
     def _pixels(self, parts: list[Indices]) -> Iterator[npt.NDArray[np.uint8]]:
         """The pixels of each batch; when they stream from disk, the next batch is read meanwhile."""
-        if not self.images.streams or len(parts) < 2:
-            yield from (self.images.pixels(self.indices[part]) for part in parts)
-            return
-        with ThreadPoolExecutor(1) as ahead:
-            coming = ahead.submit(self.images.pixels, self.indices[parts[0]])
-            for part in parts[1:]:
-                ready, coming = coming, ahead.submit(self.images.pixels, self.indices[part])
-                yield ready.result()
-            yield coming.result()
+        read = (self.images.pixels(self.indices[part]) for part in parts)
+        return ahead(read) if self.images.streams else read
 
     def _normalised(self, pixels: torch.Tensor) -> torch.Tensor:
         mean = torch.tensor(self.preprocessing.mean).view(1, -1, 1, 1)

@@ -1,4 +1,4 @@
-"""What keeps a GPU busy in the training of a small net: a step recorded once and replayed, and batches made ahead.
+"""What keeps a GPU busy in the training of a small net: its passes recorded once and replayed.
 
 The kernels of a pruned ConvNet take less time than launching them one by one does (benchmarks/gpu_step.py).
 """
@@ -6,16 +6,11 @@ The kernels of a pruned ConvNet take less time than launching them one by one do
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
 
 import torch
 from torch import nn
 
 from edgeprune.errors import ModelError
-
-T = TypeVar("T")
 
 
 def recorded(module: nn.Module, images: torch.Tensor, *, precision: torch.dtype | None) -> nn.Module:
@@ -62,12 +57,3 @@ class _Whole(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         answers: torch.Tensor = self.inner(images)
         return answers
-
-
-def ahead(items: Iterator[T]) -> Iterator[T]:
-    """The same items, each made while the one before it is used."""
-    with ThreadPoolExecutor(1) as maker:
-        coming = maker.submit(next, items, None)
-        while (item := coming.result()) is not None:
-            coming = maker.submit(next, items, None)
-            yield item

@@ -15,12 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from edgeprune.data.ahead import ahead
 from edgeprune.data.split import Split
 from edgeprune.errors import DataError, TrainingDiverged
 from edgeprune.pruning.unstructured import apply_masks
 from edgeprune.recipe import TuneSection
 from edgeprune.training.accuracy import recalibrate_batchnorm, top1
-from edgeprune.training.gpu import ahead, recorded
+from edgeprune.training.gpu import recorded
 from edgeprune.training.snapshot import EpochRecord, Snapshot, job_id, newest_snapshot, write_snapshot
 
 SETTLED, SETTLED_IN = 0.05, 250  # a learning rate, and steps in which a pruned model settles under it

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -14,42 +13,10 @@ from toy_training import make_net
 from edgeprune.data.split import Split
 from edgeprune.errors import ModelError
 from edgeprune.training.accuracy import top1
-from edgeprune.training.gpu import ahead, recorded
+from edgeprune.training.gpu import recorded
 from edgeprune.training.loop import tune
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU")
-
-
-def test_what_is_made_ahead_comes_in_order_and_one_at_a_time() -> None:
-    made: list[int] = []
-
-    def items() -> Iterator[int]:
-        for number in range(5):
-            made.append(number)
-            yield number
-
-    seen = []
-    for number in ahead(items()):
-        assert len(made) <= number + 2
-        seen.append(number)
-    assert seen == [0, 1, 2, 3, 4]
-
-
-def test_an_error_in_what_is_made_ahead_is_the_callers() -> None:
-    def items() -> Iterator[int]:
-        yield 1
-        raise OSError("torn")
-
-    coming = ahead(items())
-    assert next(coming) == 1
-    with pytest.raises(OSError, match="torn"):
-        next(coming)
-
-
-def test_a_caller_who_has_enough_ends_it() -> None:
-    coming = ahead(iter(range(1000)))
-    assert [next(coming), next(coming)] == [0, 1]
-    coming.close()  # type: ignore[attr-defined]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="about machines without a GPU")
