@@ -61,9 +61,6 @@ class Graph:
     def shape(self, tensor: int) -> tuple[int, ...]:
         return tuple(int(n) for n in self._graph.tensors[tensor].shape)
 
-    def is_float(self, tensor: int) -> bool:
-        return int(self._graph.tensors[tensor].type) in (schema.TensorType.FLOAT32, schema.TensorType.FLOAT16)
-
     def is_float32(self, tensor: int) -> bool:
         return int(self._graph.tensors[tensor].type) == schema.TensorType.FLOAT32
 

@@ -85,7 +85,7 @@ def _even_sides(graph: Graph, operator: Operator) -> int | None:
     kernel = graph.shape(operator.constants[0])[1:3]
     sizes, results = graph.shape(operator.inputs[0])[1:3], graph.shape(operator.outputs[0])[1:3]
     strides = (options.strideH, options.strideW)
-    if (options.dilationHFactor, options.dilationWFactor) != (1, 1) or not graph.is_float(operator.inputs[0]):
+    if (options.dilationHFactor, options.dilationWFactor) != (1, 1) or not graph.is_float32(operator.inputs[0]):
         return None
     totals = {
         max((result - 1) * stride + k - size, 0)

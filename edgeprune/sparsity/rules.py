@@ -22,7 +22,7 @@ from edgeprune.sparsity.graph import Graph, Operator, Sides
 RuleName = Literal["begins", "types", "operators", "ends", "closed", "stored", "zeros"]
 SAID: dict[RuleName, str] = {
     "begins": "begins with a 3x3 convolution of 3 channels, stride 2, padded by 1 on all sides",
-    "types": "computes in floats, with weights that are constants",
+    "types": "computes in float32, with weights that are constants",
     "operators": "holds only operators with channels-first kernels",
     "ends": "ends in a mean over height and width",
     "closed": "gives its images to nobody else",
@@ -204,8 +204,8 @@ def _neighbours(graph: Graph, operator: Operator, role: Role, found: _Cluster) -
 def _role(graph: Graph, operator: Operator) -> Fit:
     """What an operator can be in a cluster; if nothing, the rule it breaks and why."""
     filters = operator.constants[:1] if operator.name in _FILTERED else ()
-    if not all(graph.is_float(t) for t in (*operator.inputs, *filters, *operator.outputs)):
-        return None, "types", "does not compute in floats"
+    if not all(graph.is_float32(t) for t in (*operator.inputs, *filters, *operator.outputs)):
+        return None, "types", "does not compute in float32"
     if operator.name in _FILTERED:
         computed = not filters or len(operator.inputs) != 1
         return (None, "types", "its weights are computed") if computed else _FILTERED[operator.name](graph, operator)

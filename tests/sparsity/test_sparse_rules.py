@@ -55,6 +55,25 @@ def test_a_breach_names_its_operator_and_why(tmp_path: Path) -> None:
     assert breaches["CONV_2D (operator 6)"].startswith("3x3; its stride is 1, not 2; it takes 32 channels, not 3")
 
 
+@pytest.mark.parametrize("everything", [True, False], ids=["all tensors", "weights alone"])
+def test_half_precision_breaks_a_rule(everything: bool, tmp_path: Path) -> None:
+    dense, half, out = (tmp_path / f"{name}.tflite" for name in ("dense", "half", "out"))
+    separable(dense)
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(dense.read_bytes(), 0))
+    for tensor in model.subgraphs[0].tensors:
+        data = model.buffers[tensor.buffer].data
+        if tensor.type == schema.TensorType.FLOAT32 and (everything or data is not None):
+            tensor.type = schema.TensorType.FLOAT16
+            if data is not None:
+                values = np.asarray(data, np.uint8).view(np.float32).astype(np.float16)
+                model.buffers[tensor.buffer].data = values.view(np.uint8)
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    half.write_bytes(bytes(builder.Output()))
+    assert "does not compute in float32" in check_sparse(half).why_not
+    assert write_sparse(half, out).stored == ()
+
+
 def test_counts_are_those_of_the_1x1_convolutions(tmp_path: Path) -> None:
     separable(tmp_path / "net.tflite")
     found = check_sparse(tmp_path / "net.tflite")
