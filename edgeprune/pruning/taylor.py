@@ -2,18 +2,19 @@
 
 Molchanov et al., Importance Estimation for Neural Network Pruning (CVPR 2019), eq. 8: the score of a gate z = 1 is
 (dL/dz)^2, averaged over batches; for a filter dL/dz = sum of w * dL/dw. HALP (Shen et al., NeurIPS 2022) takes the
-gate behind a batch norm, dL/dz = gamma * dL/dgamma + beta * dL/dbeta, and its absolute value. A unit has one gate for
-all its coupled layers, so their parts are summed first.
+gate behind a batch norm, dL/dz = gamma * dL/dgamma + beta * dL/dbeta, and its absolute value.
 
-A channel that goes on through a depthwise convolution is one unit from the filter that makes it to the weights that
-read it, with a batch norm before the depthwise convolution and one behind it: their sum would count it twice. There
-the gate stands where the unit is read, which is where its removal leaves zeros: by Euler's theorem dL/dz is the sum of
-w * dL/dw over these weights.
+A unit has one gate for all its coupled layers. It stands where the unit is read, which is where its removal leaves
+zeros: by Euler's theorem dL/dz is the sum of w * dL/dw over the weights that read it, however many layers write the
+unit, one behind the other (a norm, a layer scale), beside each other (a residual stream) or multiplied (a gated linear
+unit). For convolution, batch norm and ReLU it is the same number as HALP's. A dimension of query and key is contracted
+instead; there it is half of the sum over the weights that write it, which counts the product once for each side.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -54,8 +55,8 @@ def score_taylor(
         DataError: no batch, or classes that do not fit the model's output.
         ModelError: the output is not (n, classes), or a score is not finite.
     """
-    gates = {group.id: _gate_members(module, structure, group) for group in structure.groups}
-    names = sorted({member.name for members in gates.values() for member in members})
+    gates = {group.id: _gate_of(module, structure, group) for group in structure.groups}
+    names = sorted({member.name for gate in gates.values() for member in gate.members})
     parameters = [tensor_named(module, name) for name in names]
     scores = {group.id: np.zeros(group.size) for group in structure.groups}
     count = 0
@@ -66,8 +67,8 @@ def score_taylor(
         with evaluating(module):
             for images, classes in batches:
                 saliency = _saliencies(module, names, parameters, images, classes)
-                for name, members in gates.items():
-                    scores[name] += np.abs(_gate_gradient(saliency, members)) ** power
+                for name, gate in gates.items():
+                    scores[name] += np.abs(gate.slope(saliency)) ** power
                 count += 1
                 if on_progress is not None:
                     on_progress(count)
@@ -81,26 +82,41 @@ def score_taylor(
     return result
 
 
-def _gate_members(module: nn.Module, structure: Structure, group: UnitGroup) -> list[Member]:
-    """The parameters whose gradients make the gate's. Of a unit that goes through a depthwise convolution, those that
-    read it; else those that compute it: of norms, where there are any, else all."""
+@dataclass(frozen=True)
+class _Gate:
+    """Whose w * dL/dw make the gate's derivative, each counted `share` times."""
+
+    members: tuple[Member, ...]
+    share: float = 1.0
+
+    def slope(self, saliency: dict[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+        """dL/dz, (units,)."""
+        parts: list[NDArray[np.float64]] = []
+        for member in self.members:
+            value = saliency[member.name]
+            per_index = value.sum(axis=tuple(dim for dim in range(value.ndim) if dim != member.dim))
+            parts.append(per_index[member.indices].sum(axis=1))
+        return np.stack(parts).sum(axis=0, dtype=np.float64) * self.share
+
+
+def _gate_of(module: nn.Module, structure: Structure, group: UnitGroup) -> _Gate:
+    """The readers' where they are linear in their weights and nothing is contracted; else the writers': of norms, where
+    there are any, else all. What is contracted counts in both of its factors, and what is read besides
+    (`head_dims`: the value) in a writer and a reader: half of the sum is each once."""
     parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
-    produced, consumed = (
-        [member for member in members if member.name in parameters] for members in (group.produced, group.consumed)
+    written, read = (
+        tuple(member for member in members if member.name in parameters) for members in (group.produced, group.consumed)
     )
-    plain = all(_path(member) not in structure.standardized for member in consumed)  # they are linear in their weights
-    if consumed and plain and any(_is_depthwise(module.get_submodule(_path(member))) for member in produced):
-        return consumed
-    norms = [member for member in produced if isinstance(module.get_submodule(_path(member)), _NormBase)]
-    return norms or produced
+    contracted = not read or group.role in ("qk", "head_dims")
+    if not contracted and all(_path(member) not in structure.standardized for member in read):
+        return _Gate(read)
+    writers = tuple(member for member in written if isinstance(module.get_submodule(_path(member)), _NormBase))
+    writers = writers or written
+    return _Gate((*writers, *read), 0.5) if contracted else _Gate(writers)
 
 
 def _path(member: Member) -> str:
     return member.name.rpartition(".")[0]
-
-
-def _is_depthwise(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d) and layer.groups == layer.in_channels > 1
 
 
 def _saliencies(
@@ -138,16 +154,6 @@ def _check_classes(classes: Tensor, logits: Tensor) -> None:
             f"labels run from {low} to {high}, the model tells {logits.shape[1]} classes apart",
             hint="use the data set the model was made for, or set num_classes",
         )
-
-
-def _gate_gradient(saliency: dict[str, NDArray[np.float64]], members: list[Member]) -> NDArray[np.float64]:
-    """dL/dz per unit, summed over coupled layers."""
-    parts = []
-    for member in members:
-        value = saliency[member.name]
-        per_index = value.sum(axis=tuple(dim for dim in range(value.ndim) if dim != member.dim))
-        parts.append(per_index[member.indices].sum(axis=1))
-    return np.sum(parts, axis=0, dtype=np.float64)
 
 
 def _refuse_non_finite(scores: dict[str, NDArray[np.float64]]) -> None:

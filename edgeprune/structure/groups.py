@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -14,7 +14,7 @@ import numpy as np
 from edgeprune.structure.labels import Components, Label, Value
 from edgeprune.structure.layers import LabelledLayer
 from edgeprune.structure.propagation import Flow, Slots
-from edgeprune.structure.units import Frozen, Indices, Layer, Member, Structure, UnitGroup, Width
+from edgeprune.structure.units import Frozen, Indices, Layer, Member, Role, Structure, UnitGroup, Width
 
 Owned = dict[int, dict[int, Indices]]  # component -> slot number -> the indices that go with it; both ascending
 
@@ -110,13 +110,14 @@ def group_units(flow: Flow, layers: list[LabelledLayer], told: Sequence[Indices]
     roles = _noted(flow, components)
     units: dict[int, tuple[int, int]] = {}
     for members in patterns:
-        name = _name(names, slots, owned, members, _roles(components, slots, owned, members[0], roles))
+        role = _role(components, slots, owned, members[0], roles)
+        name = _name(names, slots, owned, members, role)
         reasons = [components.reason[c] for c in members if c in components.reason]
         if reasons:
             frozen.append(Frozen(name, len(members), reasons[0]))
             continue
         units |= {component: (len(groups), unit) for unit, component in enumerate(members)}
-        groups.append(_group(name, slots, owned, members))
+        groups.append(_group(name, slots, owned, members, role))
     structure = Structure(tuple(groups), (), tuple(frozen), standardized=tuple(flow.standardized))
     grouping = Grouping(structure, components, units)
     widths = tuple(
@@ -182,23 +183,22 @@ def _name(
     slots: list[Slots],
     owned: Owned,
     members: list[int],
-    roles: Collection[str],
+    role: Role | None,
 ) -> str:
     """ "<first producing layer>:out", or by its role in attention "<attention module>:heads"; numbered where a layer's
     channels fall into several groups."""
     slot = next(number for number in owned[members[0]] if slots[number].producer)
     layer = slots[slot].name.removesuffix(".weight")
     name = f"{layer}:out"
-    if roles:
-        role = "heads" if "heads" in roles else "head_dims" if len(roles) > 1 else next(iter(roles))
+    if role is not None:
         name = f"{layer.rpartition('.')[0]}:{role}"
     names[name] += 1
     return name if names[name] == 1 else f"{name}{names[name]}"
 
 
-def _noted(flow: Flow, components: Components) -> dict[int, set[str]]:
+def _noted(flow: Flow, components: Components) -> dict[int, set[Role]]:
     """component -> what attention's rules have called it."""
-    noted: dict[int, set[str]] = defaultdict(set)
+    noted: dict[int, set[Role]] = defaultdict(set)
     for label, role in flow.atoms.roles:
         for component in np.unique(components.of[label]).tolist():
             for owner in components.owners_of(component):
@@ -206,19 +206,22 @@ def _noted(flow: Flow, components: Components) -> dict[int, set[str]]:
     return noted
 
 
-def _roles(
+def _role(
     components: Components,
     slots: list[Slots],
     owned: Owned,
     component: int,
-    noted: dict[int, set[str]],
-) -> Collection[str]:
-    """The roles of an axis; a layer's own channels are called after the layer."""
+    noted: dict[int, set[Role]],
+) -> Role | None:
+    """The role of an axis; a layer's own channels are called after the layer."""
     slot = next(number for number in owned[component] if slots[number].producer)
-    return () if component in components.of[slots[slot].atoms] else noted.get(component, ())
+    if component in components.of[slots[slot].atoms]:
+        return None
+    roles = noted.get(component, set())
+    return "heads" if "heads" in roles else "head_dims" if len(roles) > 1 else next(iter(roles), None)
 
 
-def _group(name: str, slots: list[Slots], owned: Owned, components: list[int]) -> UnitGroup:
+def _group(name: str, slots: list[Slots], owned: Owned, components: list[int], role: Role | None) -> UnitGroup:
     produced: list[Member] = []
     consumed: list[Member] = []
     normalized: list[Member] = []
@@ -228,7 +231,7 @@ def _group(name: str, slots: list[Slots], owned: Owned, components: list[int]) -
         kind = normalized if slots[number].statistics else consumed if slots[number].consumed else produced
         kind.append(member)
     span = min(_run(member.indices[0]) for member in (*produced, *consumed))
-    return UnitGroup(name, len(components), tuple(produced), tuple(consumed), tuple(normalized), span=span)
+    return UnitGroup(name, len(components), tuple(produced), tuple(consumed), tuple(normalized), span=span, role=role)
 
 
 def _run(indices: Indices) -> int:

@@ -19,7 +19,7 @@ from edgeprune.structure.masks import mask_units
 
 class Net(nn.Module):
     """A convolution with a norm whose channels go on through a depthwise one with its own, one convolution without a
-    norm, and a residual stream of two layers. A gate before a ReLU is one behind it."""
+    norm, and a residual stream of two layers. A gate before a ReLU is one behind it; before a tanh it is not."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Net(nn.Module):
         gate = {name: value.to(x.dtype)[:, None, None] for name, value in self.gates.items()}
         x = F.relu(self.norm1(self.conv1(x)))
         x = F.relu(self.norm2(self.depthwise(x)) * gate["norm"])
-        x = torch.tanh(self.conv2(x) * gate["bare"])
+        x = torch.tanh(self.conv2(x)) * gate["bare"]
         x = self.conv3(x) * gate["stream"] + F.relu(self.conv4(x) * gate["stream"])
         return self.fc(self.drop(x.mean((2, 3))))
 
