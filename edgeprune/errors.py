@@ -69,8 +69,8 @@ class ConversionError(EdgePruneError):
     """A toolkit failed to convert a model (it runs in a child process; this carries what it said)."""
 
 
-class TrainingDiverged(EdgePruneError):
-    """The loss is no number any more."""
+class TrainingDiverged(UsageError):
+    """The loss is no number any more: the learning rate, or another setting, does not go with the model."""
 
 
 class DeviceError(EdgePruneError):

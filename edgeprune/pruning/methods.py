@@ -52,6 +52,14 @@ def judge_of(
     return AdaptedLoss(model.module, structure, judged, precision=tuning.precision)
 
 
+def limits_of(settings: PruneSection, multiple: int) -> Limits:
+    """How far a recipe lets a model be cut, to widths of this multiple."""
+    drops = settings.allocator in DROPPING
+    return Limits(
+        multiple, settings.minimum_width, bool(settings.branches) and drops, settings.squeeze_excitation and drops
+    )
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A model to choose from: how its units rank, what judges a choice, and what the recipe asks for."""
@@ -71,10 +79,7 @@ class Candidate:
             ModelError: it goes by the scales of batch norms, and the model has none that tell layers apart.
         """
         settings = self.settings
-        drops = settings.allocator in DROPPING
-        branches, gates = bool(settings.branches) and drops, settings.squeeze_excitation and drops
-        limits = Limits(self.multiple, settings.minimum_width, branches, gates)
-        asked = self.structure, self.ranking, costs, self.judge, limits
+        asked = self.structure, self.ranking, costs, self.judge, limits_of(settings, self.multiple)
         match settings.allocator:
             case "judged":
                 return Allocator(*asked, on_step=on_step)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Protocol
 
@@ -21,6 +21,7 @@ from edgeprune.pruning.allocate import Choice, Judge, Limits, allowed_widths, ou
 from edgeprune.pruning.ranking import Ranking, Scores, gone_of
 from edgeprune.structure.units import Structure
 
+JUDGED = ", or take prune.allocator = 'judged'"  # what may reach what a rule cannot
 SHARES = np.linspace(0.0, 1.0, 1025)[1:]  # of the units to remove, those that are tried
 
 
@@ -85,11 +86,18 @@ class RuleAllocator:
             if self._cost(kept) <= budget:
                 return self._choice(kept)
         whole = self._cost(self.structure.sizes)
-        raise out_of_reach(budget, self.smallest().cost, whole, also=", or take prune.allocator = 'judged'")
+        raise out_of_reach(budget, self.smallest().cost, whole, also=JUDGED)
 
     def smallest(self) -> Choice:
         """The cheapest that the rule gives at any share."""
         return self._choice(min(itertools.islice(self._models(self.limits), 1, None), key=self._cost))
+
+    @staticmethod
+    def least(structure: Structure, costs: CostModel, limits: Limits, named: Collection[str]) -> float:
+        """What no rule that names these groups can get below, whatever it goes by."""
+        groups = structure.groups
+        kept = {g.id: allowed_widths(g, limits)[-1] if g.id in named else g.size for g in groups}
+        return total(structure.layers, kept, costs)
 
     def _models(self, limits: Limits) -> Iterator[dict[str, int]]:
         """The whole model, then what the rule keeps at growing shares; of shares that keep the same only the first."""

@@ -11,10 +11,12 @@ from edgeprune.errors import UsageError
 from edgeprune.models.checkpoint import save_state
 from edgeprune.models.load import load_from
 from edgeprune.models.spec import Model
+from edgeprune.pruning.scales import batch_norm_scales, telling_scales
 from edgeprune.pruning.zeros import masks_of
 from edgeprune.recipe import Target
 from edgeprune.runs import write_atomic
 from edgeprune.stages.context import Context
+from edgeprune.structure.find import find_structure
 
 
 def load_stage(context: Context, folder: Path) -> dict[str, Any]:
@@ -47,6 +49,10 @@ def _check_what_comes_hours_later(context: Context, model: Model) -> None:
             )
         if "tflite" not in recipe.export.formats:
             said("the zeros of [sparse] save time in a .tflite file alone, and export.formats names none")
+    if recipe.prune.allocator == "scales":
+        structure = find_structure(model.module, model.example_input(), keep=recipe.prune.keep)
+        look = batch_norm_scales if recipe.prune.epochs else telling_scales  # which training tells apart
+        look(model.module, structure)
     section, tune = recipe.model, recipe.tune
     untrained = section.name is not None and not section.pretrained and section.checkpoint is None
     if untrained and tune.distillation and tune.epochs + recipe.prune.epochs:

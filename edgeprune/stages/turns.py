@@ -13,11 +13,12 @@ from torch import nn
 from edgeprune.errors import DataError, TargetError
 from edgeprune.latency.cost import CostModel
 from edgeprune.models.spec import Model
-from edgeprune.pruning.allocate import SMALLER, Choice
+from edgeprune.pruning.allocate import SMALLER, Choice, Limits
 from edgeprune.pruning.binding import Chooser
-from edgeprune.pruning.methods import Candidate, judge_of, rank
+from edgeprune.pruning.methods import Candidate, judge_of, limits_of, rank
 from edgeprune.pruning.regrowth import regrow, regrowth_share
-from edgeprune.pruning.scales import batch_norm_scales
+from edgeprune.pruning.rules import JUDGED, RuleAllocator
+from edgeprune.pruning.scales import Scales, batch_norm_scales
 from edgeprune.recipe import PruneSection
 from edgeprune.stages.context import Context
 from edgeprune.stages.snapshots import show_epochs, snapshots_of, write_history
@@ -69,16 +70,28 @@ class Budget:
         """
         self._smallest(allocator, self.goal, slack)
 
+    def check_scales(self, scales: Scales, limits: Limits, *, slack: float = 0.0) -> None:
+        """Check that layer sparsity by scales can get to the goal, whatever these come to be while the model trains.
+
+        Raises:
+            TargetError: with all groups that have scales at their least width the model costs more.
+        """
+        least = RuleAllocator.least(self.structure, self.costs, limits, scales.values)
+        self._check(least, self.goal, slack, also=JUDGED)
+
     def _smallest(self, allocator: Chooser, share: float, slack: float) -> Choice:
         smallest = allocator.smallest()
+        self._check(smallest.cost, share, slack, also=JUDGED if isinstance(allocator, RuleAllocator) else "")
+        return smallest
+
+    def _check(self, least: float, share: float, slack: float, *, also: str) -> None:
         room = (1 + self.tolerance) * (1 + slack) if self.tolerance else 1 + ROUNDING
-        if smallest.cost > self.at(share * room):
+        if least > self.at(share * room):
             raise TargetError(
                 f"{share:.3g}x cannot be reached: the smallest model that the allocator allows would take "
-                f"{self.share_of(smallest.cost):.3g}x",
-                hint=f"raise the target, {SMALLER}, or take patterns out of prune.keep",
+                f"{self.share_of(least):.3g}x",
+                hint=f"raise the target, {SMALLER}, or take patterns out of prune.keep{also}",
             )
-        return smallest
 
 
 def candidate_of(context: Context, budget: Budget, settings: PruneSection, model: Model, gone: Gone) -> Candidate:
@@ -118,12 +131,15 @@ def trained_in_turns(context: Context, settings: PruneSection, budget: Budget, f
     recipe, model, structure = context.recipe, context.model("load"), budget.structure
 
     def choose(whole: nn.Module, gone: Gone, turn: Turn) -> Gone:
-        if turn.number == 1 and settings.allocator == "scales" and not batch_norm_scales(whole, structure).tell:
-            context.progress.say("turn 1: the scales of batch norms are equal in each layer yet, so nothing is out")
-            return NONE_GONE
+        if turn.number == 1 and settings.allocator == "scales":  # they move while the model trains
+            scales = batch_norm_scales(whole, structure)
+            budget.check_scales(scales, limits_of(settings, budget.multiple), slack=SLACK)
+            if not scales.tell:
+                context.progress.say("turn 1: the scales of batch norms are equal in each layer yet, so nothing is out")
+                return NONE_GONE
         candidate = candidate_of(context, budget, settings, model.with_module(whole), gone)
         allocator = candidate.allocator(budget.costs)
-        if turn.number == 1 and settings.allocator != "scales":  # the scales move while the model trains
+        if turn.number == 1 and settings.allocator != "scales":
             budget.check_goal(allocator, slack=SLACK)
         share = budget.goal if settings.regrow else share_on_the_way(budget.goal, turn.goal_progress)
         choice = budget.choice(allocator, share, slack=SLACK)

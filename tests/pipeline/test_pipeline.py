@@ -18,6 +18,7 @@ from edgeprune.api import write_report
 from edgeprune.errors import (
     DeviceError,
     EdgePruneError,
+    ModelError,
     RecipeError,
     RunError,
     TargetError,
@@ -376,6 +377,33 @@ def test_a_target_out_of_reach_is_told_before_the_first_turn(tmp_path: Path) -> 
     with pytest.raises(TargetError, match=r"0\.\d+x cannot be reached: .* would take 0\.\d+x"):
         edgeprune.run(wanted, tmp_path / "run", progress=Hearer(said))
     assert not [text for text in said if text.startswith("turn")]
+
+
+def test_a_target_that_no_scales_can_reach_is_told_before_the_first_turn(tmp_path: Path) -> None:
+    """Of an untrained net all scales are equal: nothing is chosen in the first turn, but what can go is known."""
+    said: list[str] = []
+    wanted = recipe(prune={"target": "0.9kparams", **TURNS})  # two of 16 units behind the norm leave 960 parameters
+    with pytest.raises(TargetError, match=r"0\.\d+x cannot be reached: .* would take 0\.18\dx") as error:
+        edgeprune.run(wanted, tmp_path / "run", progress=Hearer(said))
+    assert "prune.allocator = 'judged'" in str(error.value.hint)
+    assert not [text for text in said if text.startswith("turn")]
+
+
+@pytest.mark.parametrize("turns", [{}, {key: TURNS[key] for key in ("epochs", "interval", "regrow")}])
+def test_scales_that_are_not_there_are_told_before_anything_is_measured(turns: dict[str, Any], tmp_path: Path) -> None:
+    listener = Listener()
+    model = {"factory": f"{Path(__file__).with_name('two_convolutions.py')}:plain"}
+    wanted = recipe(model=model, prune={"method": "reprune", "allocator": "scales", **turns})
+    with pytest.raises(ModelError, match="no layer that can be pruned has a batch norm"):
+        edgeprune.run(wanted, tmp_path / "run", progress=listener)
+    assert listener.stages == ["load"]
+
+
+def test_equal_scales_are_told_before_anything_is_measured(tmp_path: Path) -> None:
+    listener = Listener()
+    with pytest.raises(ModelError, match="all scales of batch norms are equal"):
+        edgeprune.run(recipe(prune={"allocator": "scales"}), tmp_path / "run", progress=listener)
+    assert listener.stages == ["load"]
 
 
 def test_auto_tries_only_what_can_do_as_it_is_asked(tmp_path: Path) -> None:

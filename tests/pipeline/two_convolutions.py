@@ -14,3 +14,8 @@ def net(classes: int = 10) -> nn.Module:
         nn.Flatten(),
         nn.Linear(32, classes),
     )
+
+
+def plain(classes: int = 10) -> nn.Module:
+    """The same without a batch norm."""
+    return nn.Sequential(*(part for part in net(classes) if not isinstance(part, nn.BatchNorm2d)))
