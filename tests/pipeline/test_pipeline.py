@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 import edgeprune
 from edgeprune.api import write_report
 from edgeprune.errors import (
+    DataError,
     DeviceError,
     EdgePruneError,
     ModelError,
@@ -318,6 +319,28 @@ def test_pruned_while_it_trains_in_one_cycle_and_resumed_by_turn(tmp_path: Path)
     assert not list(outcome.folder.glob("*.snapshots"))
     longer = change_recipe(open_run(outcome.folder), recipe(prune={"target": "2kparams", **TURNS}, tune={"epochs": 2}))
     assert not is_finished(longer, "prune")  # its epochs are part of the training
+
+
+def test_pruned_step_by_step_in_one_cycle(tmp_path: Path) -> None:
+    """Without regrowth every turn takes more than the one before, and the last choice is the target's."""
+    said: list[str] = []
+    turns = {key: value for key, value in TURNS.items() if key not in ("method", "allocator", "regrow")}
+    outcome = edgeprune.run(recipe(prune={"target": "2kparams", **turns}), tmp_path / "run", progress=Hearer(said))
+    shares = [re.fullmatch(r"turn (\d): chosen at (0\.\d+)x, (\d+) units and 0 branches out", text) for text in said]
+    (first, second) = (match for match in shares if match)
+    assert (first[1], second[1]) == ("1", "2")
+    assert float(second[2]) == pytest.approx(float(first[2]) ** 2, abs=0.002)  # goal^(1/3), goal^(2/3)
+    assert int(second[3]) > int(first[3]) > 0
+    assert sum(p.numel() for p in edgeprune.load(outcome.folder).module.parameters()) <= 2000
+
+
+def test_netadapt_trains_its_proposals_on_other_images_than_it_judges_by(tmp_path: Path) -> None:
+    asked = {"target": "3kparams", "allocator": "netadapt", "granularity": 4, "minimum_width": 4}
+    with pytest.raises(DataError, match="too few are left") as error:
+        edgeprune.run(recipe(prune={**asked, "judging_images": 5000}), tmp_path / "few", progress=Silent())
+    assert "lower prune.judging_images" in str(error.value.hint)
+    outcome = edgeprune.run(recipe(prune=asked), tmp_path / "run", progress=Silent())
+    assert sum(p.numel() for p in edgeprune.load(outcome.folder).module.parameters()) <= 3000
 
 
 def test_retraining_that_does_harm_is_told(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -56,6 +57,21 @@ def test_a_step_is_the_proposal_that_loses_least() -> None:
     assert set(choice.removed) == {"spare"}
     assert asked == sorted(asked, reverse=True)
     assert choice.loss == 0
+
+
+def test_steps_shrink_as_published() -> None:
+    """A sixteenth of the whole cost, times 0.96 at each; layers are so wide that a proposal saves hardly more."""
+    structure = chain({f"g{number}": 400 for number in range(4)})
+    scores, costs = scores_of(structure, 0), [1.0]
+    full = total(structure.layers, structure.sizes, MacsCost())
+    walker = NetAdapt(
+        *(structure, ByScore(scores), MacsCost(), Additive(scores), Limits(1, 1)),
+        on_step=lambda cost, _: costs.append(cost / full),
+    )
+    walker.within(0.5 * full)
+    saved = -np.diff(costs)
+    assert len(saved) >= 8
+    np.testing.assert_allclose(saved, [0.96**step / 16 for step in range(len(saved))], rtol=0.05)
 
 
 def test_the_last_step_goes_no_further_than_it_must() -> None:

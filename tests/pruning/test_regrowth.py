@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import math
 
 import numpy as np
 import pytest
+import scipy.special
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,7 +17,7 @@ from toy_structures import net
 from edgeprune.latency.cost import MacsCost, total
 from edgeprune.pruning.allocate import Limits
 from edgeprune.pruning.ranking import ByScore, gone_of
-from edgeprune.pruning.regrowth import regrow, regrowth_share, residuals, softmax
+from edgeprune.pruning.regrowth import filters, regrow, regrowth_share, residuals, softmax
 from edgeprune.pruning.rules import RuleAllocator, Uniform
 from edgeprune.structure.find import find_structure
 from edgeprune.structure.surgery import remove_units
@@ -97,6 +99,23 @@ def test_a_filter_that_the_kept_ones_express_comes_back_last() -> None:
         made.conv1.bias[:], made.deep.bias[:] = 0, 0
     back = regrow(made, structure, {"conv1:out": (1, 2)}, 1 / 8, np.random.default_rng(0))
     assert back == {"conv1:out": (1,)}
+
+
+def test_units_come_back_as_often_as_the_softmax_says() -> None:
+    """One of three, drawn 3000 times: within four standard errors of its chance."""
+    made, structure = net(3)
+    gone = (1, 4, 6)
+    with torch.no_grad():
+        for number, unit in enumerate(gone):
+            made.conv1.weight[unit] *= 1 + number
+    (group,) = (group for group in structure.groups if group.id == "conv1:out")
+    chances = scipy.special.softmax(residuals(filters(made, group), gone))
+    assert chances.max() < 0.95
+    draws = 3000
+    left = [regrow(made, structure, {group.id: gone}, 1 / 8, np.random.default_rng(n))[group.id] for n in range(draws)]
+    for unit, chance in zip(gone, chances, strict=True):
+        share = sum(unit not in still for still in left) / draws
+        assert abs(share - chance) <= 4 * math.sqrt(chance * (1 - chance) / draws)
 
 
 def test_chances_of_great_values_are_numbers() -> None:

@@ -17,7 +17,10 @@ from torch import nn
 from toy_structures import net
 
 from edgeprune.errors import ModelError
+from edgeprune.latency.cost import MacsCost
+from edgeprune.pruning.allocate import Limits
 from edgeprune.pruning.reprune import Reprune, clusters, cover, coverage, cut_height, kernel_sets, linkage
+from edgeprune.pruning.rules import RuleAllocator, Uniform
 from edgeprune.pruning.scales import batch_norm_scales, telling_scales
 from edgeprune.structure.find import find_structure
 
@@ -161,3 +164,14 @@ def test_scales_that_tell_nothing_are_refused() -> None:
     bare = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3), nn.Flatten())
     with pytest.raises(ModelError, match="no layer that can be pruned has a batch norm"):
         telling_scales(bare, find_structure(bare, torch.randn(2, 3, 8, 8)))
+
+
+def test_a_layer_of_one_filter_keeps_it() -> None:
+    """It is no group of units; the next layer has one kernel a filter, which is enough to choose by."""
+    made = nn.Sequential(nn.Conv2d(3, 1, 3), nn.ReLU(), nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 1), nn.Flatten())
+    structure = find_structure(made, torch.randn(1, 3, 8, 8))
+    ranking, costs = Reprune(made, structure), MacsCost()
+    uniform = Uniform(structure.sizes)
+    allocator = RuleAllocator(structure, ranking, costs, lambda *_: 0.0, Limits(1, 1), uniform)
+    assert allocator.smallest().kept == {"2:out": 1}
+    assert len(ranking.gone("2:out", 3)) == 5

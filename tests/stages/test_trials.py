@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeprune.stages.trials import length_of
+from edgeprune.stages.trials import length_of, rounds_of
 
 
 @given(st.integers(1, 200_000), st.integers(1, 60_000), st.integers(1, 512))
@@ -15,3 +17,12 @@ def test_a_trial_sees_as_many_images_as_it_says(images: int, there: int, batch: 
     assert length.images <= there
     assert length.trained <= images
     assert images - length.trained < length.epochs * (min(batch, length.images) + 1)
+
+
+@given(arms=st.integers(1, 200))
+def test_so_many_rounds_leave_one(arms: int) -> None:
+    left = arms
+    for number in range(rounds_of(arms)):
+        assert left > 1, number
+        left = math.ceil(left / 2)
+    assert left == 1
