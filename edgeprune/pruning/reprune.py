@@ -105,7 +105,7 @@ def _weight(module: nn.Module, member: Member) -> Array:
 
 def linkage(kernels: Array) -> Array:
     """Ward's linkage of kernels (n, elements): the n - 1 merges as scipy gives them; heights are sqrt(2 I(A, B)) with
-    I = |A||B| / (|A| + |B|) ||m_A - m_B||^2, and never fall. Of two kernels or more: one filter is no group of units."""
+    I = |A||B| / (|A| + |B|) ||m_A - m_B||^2, and never fall. Of two or more: one filter is no group."""
     return np.asarray(fastcluster.linkage_vector(kernels, method="ward"), dtype=np.float64)
 
 
