@@ -3,97 +3,29 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from small_jobs import FACTORY, Hearer, Listener, recipe
 
 import edgeprune
 from edgeprune.api import write_report
 from edgeprune.errors import (
-    DataError,
     DeviceError,
     EdgePruneError,
-    ModelError,
     RecipeError,
     RunError,
-    TargetError,
-    TrainingDiverged,
     UsageError,
 )
 from edgeprune.pipeline import change_recipe, do_stage, is_finished, prepare_run
-from edgeprune.progress import Silent
-from edgeprune.pruning.allocate import EXCHANGES
-from edgeprune.recipe import Recipe, TuneSection, parse_recipe
+from edgeprune.recipe import TuneSection
 from edgeprune.runs import STAGES, Run, Stage, create_run, open_run
-from edgeprune.stages.arms import ARMS
 from edgeprune.stages.context import Context
-from edgeprune.stages.trials import length_of
 from edgeprune.training.loop import tune
-
-FACTORY = f"{Path(__file__).with_name('two_convolutions.py')}:net"
-TREE: dict[str, Any] = {
-    "model": {"factory": FACTORY, "input_size": (1, 16, 16)},
-    "data": {"source": "digits", "validation_images": 50, "calibration_images": 20},
-    "prune": {"target": "3kparams", "method": "magnitude", "scoring_batches": 1},
-    "tune": {"epochs": 1},
-    "quantize": {"enabled": False},
-    "export": {"formats": ("onnx",)},
-    "verify": {"images": 16},
-}
-
-
-def recipe(**sections: dict[str, Any]) -> Recipe:
-    return parse_recipe({name: {**TREE.get(name, {}), **sections.get(name, {})} for name in {**TREE, **sections}})
-
-
-class Listener:
-    """Keeps what a job tells; may stop it at a stage."""
-
-    def __init__(self, *, stop_at: str | None = None) -> None:
-        self.stages: list[str] = []
-        self.told: list[tuple[str, float, float]] = []
-        self.stop_at = stop_at
-
-    def stage(self, name: str) -> None:
-        self.stages.append(name)
-
-    def say(self, text: str) -> None:
-        if self.stop_at == self.stages[-1]:
-            raise KeyboardInterrupt
-
-    def update(self, text: str, done: float, total: float) -> None:
-        self.told.append((text, done, total))
-        if self.stop_at == self.stages[-1]:
-            raise KeyboardInterrupt
-
-
-class Hearer(Listener):
-    """Keeps what a job says; may stop it at something that begins so."""
-
-    def __init__(self, said: list[str], *, stop_at: str | None = None) -> None:
-        super().__init__(stop_at=stop_at)
-        self.said = said
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-        if self.stop_at is not None and text.startswith(self.stop_at):
-            raise KeyboardInterrupt
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -289,60 +221,6 @@ def test_a_checkpoint_that_was_replaced_begins_the_run_anew_and_one_that_is_gone
     assert not is_finished(again, "load")
 
 
-TURNS = {
-    "method": "reprune",
-    "allocator": "scales",
-    "epochs": 2,
-    "interval": 1,
-    "regrow": 0.3,
-    "granularity": 1,
-    "minimum_width": 2,
-}
-
-
-def test_pruned_while_it_trains_in_one_cycle_and_resumed_by_turn(tmp_path: Path) -> None:
-    """REPrune as published: the scales' layer sparsity, regrowth, and no fine-tuning of its own."""
-    wanted = recipe(prune={"target": "2kparams", **TURNS})
-
-    said: list[str] = []
-    with pytest.raises(KeyboardInterrupt):
-        edgeprune.run(wanted, tmp_path / "run", progress=Hearer(said, stop_at="turn 2"))
-    assert [text.split(":")[0] for text in said if text.startswith("turn")] == ["turn 1", "turn 2"]
-    said.clear()
-    outcome = edgeprune.run(wanted, tmp_path / "run", resume=True, progress=Hearer(said))
-    assert [text.split(":")[0] for text in said if text.startswith("turn")] == ["turn 2"]
-    assert re.search(r"turn 2: chosen at .*, [1-9]\d* units and 0 branches out, \d+ of \d+ units back", "\n".join(said))
-    module = edgeprune.load(outcome.folder).module
-    assert sum(p.numel() for p in module.parameters()) <= 2000
-    history = json.loads((outcome.folder / "tune" / "history.json").read_text())
-    assert [epoch["epoch"] for epoch in history] == [3]  # the third of one cycle of three
-    assert not list(outcome.folder.glob("*.snapshots"))
-    longer = change_recipe(open_run(outcome.folder), recipe(prune={"target": "2kparams", **TURNS}, tune={"epochs": 2}))
-    assert not is_finished(longer, "prune")  # its epochs are part of the training
-
-
-def test_pruned_step_by_step_in_one_cycle(tmp_path: Path) -> None:
-    """Without regrowth every turn takes more than the one before, and the last choice is the target's."""
-    said: list[str] = []
-    turns = {key: value for key, value in TURNS.items() if key not in ("method", "allocator", "regrow")}
-    outcome = edgeprune.run(recipe(prune={"target": "2kparams", **turns}), tmp_path / "run", progress=Hearer(said))
-    shares = [re.fullmatch(r"turn (\d): chosen at (0\.\d+)x, (\d+) units and 0 branches out", text) for text in said]
-    (first, second) = (match for match in shares if match)
-    assert (first[1], second[1]) == ("1", "2")
-    assert float(second[2]) == pytest.approx(float(first[2]) ** 2, abs=0.002)  # goal^(1/3), goal^(2/3)
-    assert int(second[3]) > int(first[3]) > 0
-    assert sum(p.numel() for p in edgeprune.load(outcome.folder).module.parameters()) <= 2000
-
-
-def test_netadapt_trains_its_proposals_on_other_images_than_it_judges_by(tmp_path: Path) -> None:
-    asked = {"target": "3kparams", "allocator": "netadapt", "granularity": 4, "minimum_width": 4}
-    with pytest.raises(DataError, match="too few are left") as error:
-        edgeprune.run(recipe(prune={**asked, "judging_images": 5000}), tmp_path / "few", progress=Silent())
-    assert "lower prune.judging_images" in str(error.value.hint)
-    outcome = edgeprune.run(recipe(prune=asked), tmp_path / "run", progress=Silent())
-    assert sum(p.numel() for p in edgeprune.load(outcome.folder).module.parameters()) <= 3000
-
-
 def test_retraining_that_does_harm_is_told(tmp_path: Path) -> None:
     context = Context(prepare_run(recipe(), tmp_path / "first", resume=False), Listener())
     do_stage(context, "load")
@@ -389,145 +267,3 @@ def test_retraining_that_does_harm_is_told(tmp_path: Path) -> None:
 def test_settings_of_pruning_that_do_not_go_together(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         recipe(prune=settings)
-
-
-AUTO = {"target": "4kparams", "method": "auto", "auto_minutes": 0.05, "granularity": 4, "minimum_width": 2}
-
-
-def test_a_target_out_of_reach_is_told_before_the_first_turn(tmp_path: Path) -> None:
-    said: list[str] = []
-    wanted = recipe(prune={"target": "0.1kparams", "epochs": 3, "interval": 1})
-    with pytest.raises(TargetError, match=r"0\.\d+x cannot be reached: .* would take 0\.\d+x"):
-        edgeprune.run(wanted, tmp_path / "run", progress=Hearer(said))
-    assert not [text for text in said if text.startswith("turn")]
-
-
-def test_a_target_that_no_scales_can_reach_is_told_before_the_first_turn(tmp_path: Path) -> None:
-    """Of an untrained net all scales are equal: nothing is chosen in the first turn, but what can go is known."""
-    said: list[str] = []
-    wanted = recipe(prune={"target": "0.9kparams", **TURNS})  # two of 16 units behind the norm leave 960 parameters
-    with pytest.raises(TargetError, match=r"0\.\d+x cannot be reached: .* would take 0\.18\dx") as error:
-        edgeprune.run(wanted, tmp_path / "run", progress=Hearer(said))
-    assert "prune.allocator = 'judged'" in str(error.value.hint)
-    assert not [text for text in said if text.startswith("turn")]
-
-
-@pytest.mark.parametrize("turns", [{}, {key: TURNS[key] for key in ("epochs", "interval", "regrow")}])
-def test_scales_that_are_not_there_are_told_before_anything_is_measured(turns: dict[str, Any], tmp_path: Path) -> None:
-    listener = Listener()
-    model = {"factory": f"{Path(__file__).with_name('two_convolutions.py')}:plain"}
-    wanted = recipe(model=model, prune={"method": "reprune", "allocator": "scales", **turns})
-    with pytest.raises(ModelError, match="no layer that can be pruned has a batch norm"):
-        edgeprune.run(wanted, tmp_path / "run", progress=listener)
-    assert listener.stages == ["load"]
-
-
-def test_equal_scales_are_told_before_anything_is_measured(tmp_path: Path) -> None:
-    listener = Listener()
-    with pytest.raises(ModelError, match="all scales of batch norms are equal"):
-        edgeprune.run(recipe(prune={"allocator": "scales"}), tmp_path / "run", progress=listener)
-    assert listener.stages == ["load"]
-
-
-def test_auto_tries_only_what_can_do_as_it_is_asked(tmp_path: Path) -> None:
-    wanted = recipe(prune={**AUTO, "branches": True})
-    with pytest.raises(KeyboardInterrupt):
-        edgeprune.run(wanted, tmp_path / "run", progress=Hearer([], stop_at="trial 1, magnitude (judged)"))
-    (file,) = (tmp_path / "run").glob("prune.snapshots/*/trials.json")
-    left_out = json.loads(file.read_text())["left_out"]
-    assert set(left_out) == {str(arm) for arm in ARMS if arm.allocator != "judged"}
-    assert "the recipe asks for that" in left_out["taylor (knapsack)"]
-
-
-def test_choices_of_auto_share_the_time_and_are_kept(tmp_path: Path) -> None:
-    """In three seconds, of which half may go into choices, the ways down leave little or nothing for exchanges."""
-    wanted, said = recipe(prune=AUTO), list[str]()
-    with pytest.raises(KeyboardInterrupt):
-        edgeprune.run(wanted, tmp_path / "run", progress=Hearer(said, stop_at="not tried: reprune (scales)"))
-    (file,) = (tmp_path / "run").glob("prune.snapshots/*/choices.json")
-    choices = json.loads(file.read_text())
-    assert set(choices["made"]) == {"taylor (knapsack)", "magnitude (uniform)"}  # the others exchange yet
-    assert choices["exchanges"] is None
-    choices["made"]["taylor (knapsack)"]["loss"] = 123.0
-    file.write_text(json.dumps(choices))
-    with pytest.raises(KeyboardInterrupt):
-        edgeprune.run(wanted, tmp_path / "run", resume=True, progress=Hearer(said, stop_at="trial 1"))
-    choices = json.loads(file.read_text())
-    assert choices["made"]["taylor (knapsack)"]["loss"] == 123.0  # what was chosen is not chosen again
-    assert set(choices["made"]) == {str(arm) for arm in ARMS[:-1]}
-    assert 0 <= choices["exchanges"] <= EXCHANGES
-    assert (choices["exchanges"] < EXCHANGES) == any("prune.auto_minutes is short: " in text for text in said)
-
-
-def test_choices_of_auto_stand_where_the_training_is_changed(tmp_path: Path) -> None:
-    """As the advice is where trials diverge: they do not read the learning rate."""
-    said: list[str] = []
-    for rate in (0.05, 0.01):
-        with pytest.raises(KeyboardInterrupt):
-            edgeprune.run(
-                recipe(prune=AUTO, tune={"lr": rate}),
-                tmp_path / "run",
-                resume=rate < 0.05,
-                progress=Hearer(said, stop_at="trial 1"),
-            )
-    assert len([text for text in said if text.startswith("not tried")]) == 1
-    assert len([text for text in said if text.startswith("trial 1, taylor (judged)")]) == 2
-
-
-def test_auto_takes_what_does_best_on_validation_images_and_resumes_by_trial(tmp_path: Path) -> None:
-    wanted = recipe(prune=AUTO)
-
-    said: list[str] = []
-    with pytest.raises(KeyboardInterrupt):
-        edgeprune.run(wanted, tmp_path / "run", progress=Hearer(said, stop_at="trial 1, taylor (knapsack)"))
-    before = [text for text in said if text.startswith("trial")]
-    said.clear()
-    outcome = edgeprune.run(wanted, tmp_path / "run", resume=True, progress=Hearer(said))
-    after = [text for text in said if text.startswith("trial")]
-    assert not set(before[:-1]) & set(after)  # what was tried is not tried again
-    trials = json.loads((outcome.folder / "prune" / "trials.json").read_text())
-    rounds: dict[int, dict[tuple[str, str], float]] = {}
-    for trial in trials["done"]:
-        rounds.setdefault(trial["round"], {})[tuple(trial["arm"])] = trial["validation"]
-    assert [len(scores) for scores in rounds.values()] == [5, 3, 2]
-    there = len(Context(open_run(outcome.folder), Silent()).splits.train)
-    assert {(trial["round"], trial["images"]) for trial in trials["done"]} == {
-        (number, length_of(trials["images"] * 2 ** (number - 1), there, wanted.tune.batch_size).trained)
-        for number in (1, 2, 3)
-    }
-    assert "all scales of batch norms are equal" in trials["left_out"]["reprune (scales)"]  # the net was never trained
-    for number in (1, 2):
-        assert min(rounds[number][arm] for arm in rounds[number + 1]) >= max(
-            score for arm, score in rounds[number].items() if arm not in rounds[number + 1]
-        )
-    record = json.loads((outcome.folder / "prune" / "prune.json").read_text())
-    best = rounds[3][record["method"], record["allocator"]]
-    assert best == max(rounds[3].values())
-    assert f"({record['allocator']}) was chosen: {best:.2%} of the validation images" in outcome.page.read_text()
-
-
-def test_auto_whose_trials_all_diverge_picks_nothing_and_a_single_one_that_did_not(tmp_path: Path) -> None:
-    """The trials are written down as diverged: a rate at which all pruned models diverge and the whole one does not,
-    which is tried first, is hard to find."""
-    wanted, said = recipe(prune=AUTO), list[str]()
-    with pytest.raises(KeyboardInterrupt):
-        edgeprune.run(wanted, tmp_path / "run", progress=Hearer(said, stop_at="trial 1, taylor (knapsack)"))
-    (file,) = (tmp_path / "run").glob("prune.snapshots/*/trials.json")
-    trials = json.loads(file.read_text())
-    one = trials["done"][0]
-    trials["done"] = [{**one, "arm": list(arm), "failure": "the loss is nan"} for arm in ARMS]
-    file.write_text(json.dumps(trials))
-    with pytest.raises(TrainingDiverged, match="every trial of round 1 diverged"):
-        edgeprune.run(wanted, tmp_path / "run", resume=True)
-    trials["done"][1] = {**one, "arm": list(ARMS[1]), "validation": 0.1}
-    file.write_text(json.dumps(trials))
-    said.clear()
-    with pytest.raises(KeyboardInterrupt):
-        edgeprune.run(wanted, tmp_path / "run", resume=True, progress=Hearer(said, stop_at="chosen by trial"))
-    assert said[-1] == f"chosen by trial: {ARMS[1]}"
-    assert not any(text.startswith("trial") for text in said)  # with nobody left to be told from, it trains no more
-
-
-def test_auto_without_validation_images_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="there are none"):
-        edgeprune.run(recipe(prune=AUTO, data={"validation_images": 0}), tmp_path / "run")
