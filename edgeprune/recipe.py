@@ -21,6 +21,7 @@ Runtime = Literal["litert", "executorch"]
 Method = Literal["taylor", "magnitude", "reprune", "auto"]
 AllocatorName = Literal["judged", "additive", "knapsack", "netadapt", "uniform", "global", "scales"]
 DROPPING = ("judged", "additive")  # allocators that may let whole branches go
+SparseLayers = Literal["1x1", "all"]
 TargetUnit = Literal["x", "ms", "us", "MMACs", "GMACs", "kparams", "Mparams", "KB", "MB"]
 
 
@@ -187,7 +188,8 @@ class PruneSection(Section):
 
 class SparseSection(Section):
     """Zeros among the weights of 1x1 convolutions, kept through re-training, and a .tflite file that stores them as
-    such where the device runs it faster. `zeros` is a share of these weights, or of their multiply-accumulates (`of`);
+    such where the device runs it faster; with `layers` "all" among those of every convolution and linear layer, which
+    saves no time beside. `zeros` is a share of these weights, or of their multiply-accumulates (`of`);
     0 leaves all of that out. With `target` the share is found: the least by which the file takes that latency on the
     device (`0.5x` of the unpruned model's, `8ms`), or the model so many multiply-accumulates (`60MMACs`)."""
 
@@ -196,12 +198,17 @@ class SparseSection(Section):
     of: Literal["weights", "macs"] = "weights"
     scope: Literal["global", "uniform"] = "global"
     block: Literal[1, 2, 4] = 2
+    layers: SparseLayers = "1x1"
 
     @model_validator(mode="after")
     def _one_way(self) -> SparseSection:
         if self.target is None:
             return self
         target = Target.parse(self.target)
+        if target.is_latency and self.layers != "1x1":
+            raise ValueError(
+                "no other zeros than those of 1x1 convolutions save time: leave `layers` out, or give MACs"
+            )
         if not target.is_latency and target.unit not in ("MMACs", "GMACs"):
             raise ValueError(f"zeros take no {target.unit} away that are counted: give a latency or MACs")
         if self.zeros:

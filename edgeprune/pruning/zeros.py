@@ -22,7 +22,7 @@ from edgeprune.models.spec import Model
 from edgeprune.pruning.probing import Probing
 from edgeprune.pruning.target import counted_cost, latency_share
 from edgeprune.pruning.unstructured import Masks, apply_masks, macs_of_weights, magnitude_masks
-from edgeprune.recipe import SparseSection, Target
+from edgeprune.recipe import SparseLayers, SparseSection, Target
 from edgeprune.reparam.merge import merge
 from edgeprune.sparsity.rewrite import write_sparse
 from edgeprune.sparsity.rules import check_sparse
@@ -30,6 +30,7 @@ from edgeprune.sparsity.rules import check_sparse
 LEAST = 0.7  # XNNPACK's kernels want more than two thirds of the weights
 STEP = 0.01  # between shares that are tried where zeros are counted in something else
 MOST = (0.97, 0.95, 0.9, 0.8)  # the first that leaves no layer silent
+LAYERS: dict[SparseLayers, str] = {"1x1": "the 1x1 convolutions", "all": "the convolutions and linear layers"}
 SAME = 1e-3  # shares of zeros that are one and the same
 
 
@@ -49,6 +50,7 @@ class Zeros(BaseModel):
     target: str
     zeros: float
     of: Literal["weights", "macs"]
+    layers: SparseLayers = "1x1"
     attempts: tuple[ZerosAttempt, ...] = ()
     within_tolerance: bool
     fewest: bool = False  # faster than asked with the fewest zeros that run sparsely
@@ -61,7 +63,7 @@ class Zeros(BaseModel):
     @property
     def words(self) -> str:
         """What the target takes, in one line."""
-        said = f"{self.zeros:.1%} zeros of the 1x1 convolutions' {self.of} for {self.target}"
+        said = f"{self.zeros:.1%} zeros of {LAYERS[self.layers]}' {self.of} for {self.target}"
         if self.best is None or self.within_tolerance:
             return said
         if self.fewest:
@@ -74,9 +76,16 @@ def masks_of(model: Model, sparse: SparseSection, share: float) -> Masks:
     counted is reached, to a block; any other share is not passed."""
     counted = _is_counted(sparse)
     example = model.example_input()
-    costs = macs_of_weights(model.module, example) if counted or sparse.of == "macs" else None
+    of_macs = counted or sparse.of == "macs"
     return magnitude_masks(
-        model.module, example, zeros=share, scope=sparse.scope, block=sparse.block, costs=costs, reaching=counted
+        model.module,
+        example,
+        zeros=share,
+        scope=sparse.scope,
+        block=sparse.block,
+        which=sparse.layers,
+        costs=macs_of_weights(model.module, example, sparse.layers) if of_macs else None,
+        reaching=counted,
     )
 
 
@@ -91,12 +100,12 @@ def counted_zeros(model: Model, sparse: SparseSection, macs: float) -> Zeros:
         macs: of the model without zeros, on one image.
 
     Raises:
-        TargetError: it takes no more without any, or the 1x1 convolutions have fewer than what has to go.
-        UsageError: there is no 1x1 convolution.
+        TargetError: it takes no more without any, or the layers that may have zeros take fewer than what has to go.
+        UsageError: there is no such layer.
     """
     target = Target.parse(sparse.target or "")
     _, wanted = counted_cost(target)
-    costs = macs_of_weights(model.module, model.example_input())
+    costs = macs_of_weights(model.module, model.example_input(), sparse.layers)
     named: dict[str, Tensor] = dict(model.module.named_parameters())
     sparse_macs = sum(cost * named[name].numel() for name, cost in costs.items())
     if wanted >= macs:
@@ -108,13 +117,14 @@ def counted_zeros(model: Model, sparse: SparseSection, macs: float) -> Zeros:
     share = (macs - wanted) / sparse_macs if sparse_macs else 1.0
     if share >= 1:
         raise TargetError(
-            f"the target {target} cannot be reached by zeros: the model takes {macs:.5g} multiply-accumulates, its "
-            f"1x1 convolutions {sparse_macs:.5g} of them",
+            f"the target {target} cannot be reached by zeros: the model takes {macs:.5g} multiply-accumulates, "
+            f"{LAYERS[sparse.layers]} {sparse_macs:.5g} of them",
             where="sparse.target",
-            hint="raise the target, or prune channels further (prune.target)",
+            hint="raise the target, or prune channels further (prune.target)"
+            + (", or take sparse.layers = 'all'" if sparse.layers == "1x1" else ""),
         )
     masks_of(model, sparse, share)  # a layer that would fall silent is told now
-    return Zeros(target=str(target), zeros=share, of="macs", within_tolerance=True)
+    return Zeros(target=str(target), zeros=share, of="macs", layers=sparse.layers, within_tolerance=True)
 
 
 class ZerosLoop:

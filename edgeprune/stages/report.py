@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.latency.measurement import Measurement, Ratio
-from edgeprune.pruning.zeros import Zeros
+from edgeprune.pruning.zeros import LAYERS, Zeros
 from edgeprune.report.data import Epoch, MergeFacts, ReportData, StagePoint, TargetOutcome
 from edgeprune.report.write import write_report
 from edgeprune.runs import STAGES, Run
@@ -80,7 +80,7 @@ def _target(pruned: PruneRecord) -> TargetOutcome:
 
 def _target_of_zeros(zeros: Zeros) -> TargetOutcome:
     """Of the zeros' target: it is what the run is for; what channels reached stands among the attempts."""
-    share = f"{zeros.zeros:.1%} of the 1x1 convolutions' {zeros.of} at zero"
+    share = f"{zeros.zeros:.1%} of {LAYERS[zeros.layers]}' {zeros.of} at zero"
     if zeros.best is None:
         return TargetOutcome(target=zeros.target, reached=share, met=True, why="counted on the model, not measured")
     reached, why = _measured(zeros.best.ratio)

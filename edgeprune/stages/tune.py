@@ -56,7 +56,7 @@ def tune_stage(context: Context, folder: Path) -> dict[str, Any]:
                 f"lower `lr` in [tune] (it is {settings.lr:g}), or raise `epochs`"
             )
     if masks:
-        zeros, weights = zeros_of(result.module, pruned.example_input())
+        zeros, weights = zeros_of(result.module, pruned.example_input(), recipe.sparse.layers)
         told["zeros"] = zeros / weights
     return told
 

@@ -39,15 +39,20 @@ WHOLE = STEM + FIRST + DENSE + SECOND
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.floats(0.02, 0.95), st.sampled_from([1, 2, 4]), st.sampled_from(["global", "uniform"]))
-def test_a_counted_target_is_met_to_one_block(share: float, block: int, scope: Any) -> None:
+@given(
+    st.floats(0.02, 0.95),
+    st.sampled_from([1, 2, 4]),
+    st.sampled_from(["global", "uniform"]),
+    st.sampled_from(["1x1", "all"]),
+)
+def test_a_counted_target_is_met_to_one_block(share: float, block: int, scope: Any, layers: Any) -> None:
     """No more multiply-accumulates are left than the target's, and less than a block of each layer fewer."""
     made = model()
-    wanted = WHOLE - share * (FIRST + SECOND)
-    sparse = SparseSection(target=f"{wanted / 1e6!r}MMACs", block=block, scope=scope)
+    wanted = WHOLE - share * (WHOLE if layers == "all" else FIRST + SECOND)
+    sparse = SparseSection(target=f"{wanted / 1e6!r}MMACs", block=block, scope=scope, layers=layers)
     found = counted_zeros(made, sparse, WHOLE)
     assert (found.of, found.within_tolerance, found.best) == ("macs", True, None)
-    costs = macs_of_weights(made.module, made.example_input())
+    costs = macs_of_weights(made.module, made.example_input(), layers)
     masks = masks_of(made, sparse, found.zeros)
     left = WHOLE - sum(costs[name] * float((~mask).sum()) for name, mask in masks.items())
     assert -block * sum(costs.values()) <= left - wanted <= 1
@@ -83,6 +88,7 @@ def test_what_zeros_cannot_reach_or_need_not_is_refused() -> None:
     with pytest.raises(TargetError, match="cannot be reached by zeros") as raised:
         counted_zeros(made, SparseSection(target=f"{(STEM + DENSE) / 1e6}MMACs"), WHOLE)
     assert f"{FIRST + SECOND:.5g} of them" in raised.value.what
+    assert "sparse.layers = 'all'" in str(raised.value.hint)
     with pytest.raises(UsageError, match="without weights"):
         counted_zeros(made, SparseSection(target=f"{(STEM + DENSE + 100) / 1e6}MMACs"), WHOLE)
     dense = made.with_module(nn.Sequential(nn.Conv2d(3, 16, 3)))
