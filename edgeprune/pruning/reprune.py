@@ -129,15 +129,22 @@ def cover(labels: Labels, keep: int, rng: np.random.Generator) -> list[int]:
         labels: shape (sets, units).
         keep: how many to pick, at most as many as there are.
     """
-    covered = np.zeros(labels.shape, dtype=bool)
-    scores = np.full(labels.shape[1], labels.shape[0])
+    sets, units = labels.shape
+    numbers = labels + (int(labels.max()) + 1) * np.arange(sets)[:, None]  # of all clusters of all sets
+    members = np.argsort(numbers, axis=None, kind="stable") % units  # cluster by cluster
+    sizes = np.bincount(numbers.ravel())
+    starts = np.cumsum(sizes) - sizes
+    covered = np.zeros(len(sizes), dtype=bool)
+    scores = np.full(units, sets)
     picked: list[int] = []
     for _ in range(keep):
         best = int(rng.choice(np.flatnonzero(scores == scores.max())))
         picked.append(best)
-        fresh = (labels == labels[:, [best]]) & ~covered
-        covered |= fresh
-        scores -= fresh.sum(axis=0)
+        fresh = numbers[:, best][~covered[numbers[:, best]]]
+        covered[fresh] = True
+        ends = np.cumsum(sizes[fresh])
+        places = np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts[fresh] - ends + sizes[fresh], sizes[fresh])
+        scores -= np.bincount(members[places], minlength=units)  # each kernel once in all
         scores[best] = -1
     return picked
 

@@ -60,6 +60,20 @@ def test_the_cover_is_near_the_best(units: int, sets: int, data: st.DataObject) 
     assert (1 - 1 / math.e) * best - 1e-9 <= coverage(labels, picked) <= best
 
 
+@given(units=st.integers(1, 12), sets=st.integers(1, 8), clusters=st.integers(1, 12), data=st.data())
+@settings(max_examples=80, deadline=None)
+def test_the_cover_picks_as_the_rule_says(units: int, sets: int, clusters: int, data: st.DataObject) -> None:
+    """Each kernel's 1 is taken away as soon as one of its cluster is picked; ties as they are drawn."""
+    seed, keep = data.draw(SEEDS), data.draw(st.integers(1, units))
+    labels = np.random.default_rng(seed).integers(1, clusters + 1, size=(sets, units)).astype(np.int32)
+    rng, ones, expected = np.random.default_rng(seed), np.ones((sets, units), dtype=int), list[int]()
+    for _ in range(keep):
+        sums = np.where(np.isin(np.arange(units), expected), -1, ones.sum(axis=0))
+        expected.append(int(rng.choice(np.flatnonzero(sums == sums.max()))))
+        ones[labels == labels[:, [expected[-1]]]] = 0
+    assert cover(labels, keep, np.random.default_rng(seed)) == expected
+
+
 def test_each_pick_is_the_one_with_most_uncovered_kernels() -> None:
     labels = np.array([[1, 1, 2, 3], [1, 2, 2, 2], [1, 1, 1, 2]], dtype=np.int32)
     first = cover(labels, 4, np.random.default_rng(0))
