@@ -131,7 +131,8 @@ def cover(labels: Labels, keep: int, rng: np.random.Generator) -> list[int]:
     """
     sets, units = labels.shape
     numbers = labels + (int(labels.max()) + 1) * np.arange(sets)[:, None]  # of all clusters of all sets
-    members = np.argsort(numbers, axis=None, kind="stable") % units  # cluster by cluster
+    members = np.argsort(numbers, axis=None, kind="stable")  # cluster by cluster
+    members %= units  # in place: there is one for each kernel
     sizes = np.bincount(numbers.ravel())
     starts = np.cumsum(sizes) - sizes
     covered = np.zeros(len(sizes), dtype=bool)

@@ -7,8 +7,9 @@ gate behind a batch norm, dL/dz = gamma * dL/dgamma + beta * dL/dbeta, and its a
 A unit has one gate for all its coupled layers. It stands where the unit is read, which is where its removal leaves
 zeros: by Euler's theorem dL/dz is the sum of w * dL/dw over the weights that read it, however many layers write the
 unit, one behind the other (a norm, a layer scale), beside each other (a residual stream) or multiplied (a gated linear
-unit). For convolution, batch norm and ReLU it is the same number as HALP's. A dimension of query and key is contracted
-instead; there it is half of the sum over the weights that write it, which counts the product once for each side.
+unit). For convolution, batch norm and ReLU it is the same number as HALP's. Where channels are summed over without
+weights, which only the writers can tell, their sum is taken; what is multiplied with each other and summed (query and
+key) counts in the writers of both factors, so there half of what writes and reads it is the product once.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ def score_taylor(
         ModelError: the output is not (n, classes), or a score is not finite.
     """
     gates = {group.id: _gate_of(module, structure, group) for group in structure.groups}
-    names = sorted({member.name for gate in gates.values() for member in gate.members})
+    sides = sorted({(member.name, member.dim) for gate in gates.values() for member in gate.members})
+    names = sorted({name for name, _ in sides})
     parameters = [tensor_named(module, name) for name in names]
     scores = {group.id: np.zeros(group.size) for group in structure.groups}
     count = 0
@@ -66,7 +68,7 @@ def score_taylor(
             parameter.requires_grad_(True)
         with evaluating(module):
             for images, classes in batches:
-                saliency = _saliencies(module, names, parameters, images, classes)
+                saliency = _saliencies(module, names, parameters, sides, images, classes)
                 for name, gate in gates.items():
                     scores[name] += np.abs(gate.slope(saliency)) ** power
                 count += 1
@@ -82,6 +84,9 @@ def score_taylor(
     return result
 
 
+Saliency = dict[tuple[str, int], NDArray[np.float64]]
+
+
 @dataclass(frozen=True)
 class _Gate:
     """Whose w * dL/dw make the gate's derivative, each counted `share` times."""
@@ -89,30 +94,25 @@ class _Gate:
     members: tuple[Member, ...]
     share: float = 1.0
 
-    def slope(self, saliency: dict[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+    def slope(self, saliency: Saliency) -> NDArray[np.float64]:
         """dL/dz, (units,)."""
-        parts: list[NDArray[np.float64]] = []
-        for member in self.members:
-            value = saliency[member.name]
-            per_index = value.sum(axis=tuple(dim for dim in range(value.ndim) if dim != member.dim))
-            parts.append(per_index[member.indices].sum(axis=1))
+        parts = [saliency[member.name, member.dim][member.indices].sum(axis=1) for member in self.members]
         return np.stack(parts).sum(axis=0, dtype=np.float64) * self.share
 
 
 def _gate_of(module: nn.Module, structure: Structure, group: UnitGroup) -> _Gate:
-    """The readers' where they are linear in their weights and nothing is contracted; else the writers': of norms, where
-    there are any, else all. What is contracted counts in both of its factors, and what is read besides
-    (`head_dims`: the value) in a writer and a reader: half of the sum is each once."""
+    """The readers' where nothing else reads the unit and they are linear in their weights; else the writers', of batch
+    norms where there are any. What is contracted counts in both of its factors, and what is read besides in a writer
+    and a reader: half of the sum is each once."""
     parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
-    written, read = (
-        tuple(member for member in members if member.name in parameters) for members in (group.produced, group.consumed)
-    )
-    contracted = not read or group.role in ("qk", "head_dims")
-    if not contracted and all(_path(member) not in structure.standardized for member in read):
+    read = tuple(member for member in group.consumed if tensor_named(module, member.name).is_floating_point())
+    linear = all(_path(member) not in structure.standardized for member in read)
+    if read and linear and group.mixed is None:
         return _Gate(read)
-    writers = tuple(member for member in written if isinstance(module.get_submodule(_path(member)), _NormBase))
-    writers = writers or written
-    return _Gate((*writers, *read), 0.5) if contracted else _Gate(writers)
+    written = tuple(member for member in group.produced if member.name in parameters)
+    norms = tuple(member for member in written if isinstance(module.get_submodule(_path(member)), _NormBase))
+    writers = norms or written
+    return _Gate((*writers, *read), 0.5) if group.mixed == "contracted" and linear else _Gate(writers)
 
 
 def _path(member: Member) -> str:
@@ -120,9 +120,14 @@ def _path(member: Member) -> str:
 
 
 def _saliencies(
-    module: nn.Module, names: list[str], parameters: list[Tensor], images: Tensor, classes: Tensor
-) -> dict[str, NDArray[np.float64]]:
-    """parameter name -> w * dL/dw, of the parameter's shape."""
+    module: nn.Module,
+    names: list[str],
+    parameters: list[Tensor],
+    sides: list[tuple[str, int]],
+    images: Tensor,
+    classes: Tensor,
+) -> Saliency:
+    """(name, dimension) of each side -> w * dL/dw, summed over the other dimensions."""
     if not parameters:
         return {}
     device, dtype = parameters[0].device, parameters[0].dtype
@@ -137,12 +142,17 @@ def _saliencies(
         _check_classes(classes, logits)
         loss = F.cross_entropy(logits, classes.to(device))
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-    return {
-        name: np.zeros(tuple(parameter.shape))
-        if gradient is None
-        else (parameter.detach().double() * gradient.double()).cpu().numpy()
+    products = {
+        name: torch.zeros_like(parameter) if gradient is None else parameter.detach() * gradient
         for name, parameter, gradient in zip(names, parameters, gradients, strict=True)
     }
+    return {(name, dim): _summed(products[name], dim) for name, dim in sides}
+
+
+def _summed(values: Tensor, dim: int) -> NDArray[np.float64]:
+    others = [axis for axis in range(values.ndim) if axis != dim % values.ndim]
+    total = values.sum(others, dtype=torch.float64) if others else values.double()
+    return np.asarray(total.cpu().numpy())
 
 
 def _check_classes(classes: Tensor, logits: Tensor) -> None:

@@ -47,9 +47,9 @@ def _check_what_comes_hours_later(context: Context, model: Model) -> None:
                 where="sparse.target",
                 hint="name a device, or ask for a share of zeros (sparse.zeros)",
             )
-        if "tflite" not in recipe.export.formats:
+        if recipe.sparse.layers == "1x1" and "tflite" not in recipe.export.formats:
             said("the zeros of [sparse] save time in a .tflite file alone, and export.formats names none")
-    if recipe.prune.allocator == "scales":
+    if recipe.prune.allocator == "scales" and not Target.parse(recipe.prune.target).takes_nothing:
         structure = find_structure(model.module, model.example_input(), keep=recipe.prune.keep)
         look = batch_norm_scales if recipe.prune.epochs else telling_scales  # which training tells apart
         look(model.module, structure)

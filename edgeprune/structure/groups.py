@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 
 from edgeprune.structure.labels import Components, Label, Value
 from edgeprune.structure.layers import LabelledLayer
 from edgeprune.structure.propagation import Flow, Slots
-from edgeprune.structure.units import Frozen, Indices, Layer, Member, Role, Structure, UnitGroup, Width
+from edgeprune.structure.units import Frozen, Indices, Layer, Member, Mixed, Structure, UnitGroup, Width
 
+Noted = TypeVar("Noted", bound=str)
 Owned = dict[int, dict[int, Indices]]  # component -> slot number -> the indices that go with it; both ascending
 
 
@@ -107,17 +109,17 @@ def group_units(flow: Flow, layers: list[LabelledLayer], told: Sequence[Indices]
     groups: list[UnitGroup] = []
     frozen: list[Frozen] = []
     names: dict[str, int] = defaultdict(int)
-    roles = _noted(flow, components)
+    roles, mixed = _noted(components, flow.atoms.roles), _noted(components, flow.mixed)
     units: dict[int, tuple[int, int]] = {}
     for members in patterns:
-        role = _role(components, slots, owned, members[0], roles)
-        name = _name(names, slots, owned, members, role)
+        name = _name(names, slots, owned, members, _roles(components, slots, owned, members[0], roles))
         reasons = [components.reason[c] for c in members if c in components.reason]
         if reasons:
             frozen.append(Frozen(name, len(members), reasons[0]))
             continue
         units |= {component: (len(groups), unit) for unit, component in enumerate(members)}
-        groups.append(_group(name, slots, owned, members, role))
+        ways = {way for component in members for way in mixed.get(component, ())}
+        groups.append(_group(name, slots, owned, members, ways))
     structure = Structure(tuple(groups), (), tuple(frozen), standardized=tuple(flow.standardized))
     grouping = Grouping(structure, components, units)
     widths = tuple(
@@ -183,45 +185,43 @@ def _name(
     slots: list[Slots],
     owned: Owned,
     members: list[int],
-    role: Role | None,
+    roles: Collection[str],
 ) -> str:
     """ "<first producing layer>:out", or by its role in attention "<attention module>:heads"; numbered where a layer's
     channels fall into several groups."""
     slot = next(number for number in owned[members[0]] if slots[number].producer)
     layer = slots[slot].name.removesuffix(".weight")
     name = f"{layer}:out"
-    if role is not None:
+    if roles:
+        role = "heads" if "heads" in roles else "head_dims" if len(roles) > 1 else next(iter(roles))
         name = f"{layer.rpartition('.')[0]}:{role}"
     names[name] += 1
     return name if names[name] == 1 else f"{name}{names[name]}"
 
 
-def _noted(flow: Flow, components: Components) -> dict[int, set[Role]]:
-    """component -> what attention's rules have called it."""
-    noted: dict[int, set[Role]] = defaultdict(set)
-    for label, role in flow.atoms.roles:
+def _noted(components: Components, labelled: Iterable[tuple[Indices, Noted]]) -> dict[int, set[Noted]]:
+    """component -> what rules have noted of labels that it is in."""
+    noted: dict[int, set[Noted]] = defaultdict(set)
+    for label, role in labelled:
         for component in np.unique(components.of[label]).tolist():
             for owner in components.owners_of(component):
                 noted[owner].add(role)
     return noted
 
 
-def _role(
+def _roles(
     components: Components,
     slots: list[Slots],
     owned: Owned,
     component: int,
-    noted: dict[int, set[Role]],
-) -> Role | None:
-    """The role of an axis; a layer's own channels are called after the layer."""
+    noted: dict[int, set[str]],
+) -> Collection[str]:
+    """The roles of an axis; a layer's own channels are called after the layer."""
     slot = next(number for number in owned[component] if slots[number].producer)
-    if component in components.of[slots[slot].atoms]:
-        return None
-    roles = noted.get(component, set())
-    return "heads" if "heads" in roles else "head_dims" if len(roles) > 1 else next(iter(roles), None)
+    return () if component in components.of[slots[slot].atoms] else noted.get(component, ())
 
 
-def _group(name: str, slots: list[Slots], owned: Owned, components: list[int], role: Role | None) -> UnitGroup:
+def _group(name: str, slots: list[Slots], owned: Owned, components: list[int], ways: Collection[Mixed]) -> UnitGroup:
     produced: list[Member] = []
     consumed: list[Member] = []
     normalized: list[Member] = []
@@ -230,8 +230,9 @@ def _group(name: str, slots: list[Slots], owned: Owned, components: list[int], r
         member = Member(slots[number].name, slots[number].dim, indices)
         kind = normalized if slots[number].statistics else consumed if slots[number].consumed else produced
         kind.append(member)
+    mixed: Mixed | None = "contracted" if "contracted" in ways else next(iter(ways), None)
     span = min(_run(member.indices[0]) for member in (*produced, *consumed))
-    return UnitGroup(name, len(components), tuple(produced), tuple(consumed), tuple(normalized), span=span, role=role)
+    return UnitGroup(name, len(components), tuple(produced), tuple(consumed), tuple(normalized), span=span, mixed=mixed)
 
 
 def _run(indices: Indices) -> int:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from edgeprune.structure.units import Indices, Role
+from edgeprune.structure.units import Indices
 
 Label: TypeAlias = Indices | None
 Labels: TypeAlias = tuple[Label, ...]
@@ -78,7 +78,7 @@ class AtomTable:
         self._frozen: list[tuple[Indices, str]] = []
         self._products: list[Product] = []
         self._layouts: dict[tuple[bytes, tuple[int, ...]], tuple[Label, ...]] = {}
-        self.roles: list[tuple[Indices, Role]] = []  # what dimensions are to attention
+        self.roles: list[tuple[Indices, str]] = []  # what dimensions are to attention: "heads", "qk", "v"
 
     def fresh(self, count: int) -> Indices:
         """New atoms, coupled with none."""
@@ -127,7 +127,7 @@ class AtomTable:
         self._products.append(Product(children.reshape(shape), axes, where))
         return children
 
-    def name(self, label: Label, role: Role) -> None:
+    def name(self, label: Label, role: str) -> None:
         """Note what a dimension is; it gives a group that is laid out over it its name."""
         if label is not None:
             self.roles.append((label, role))

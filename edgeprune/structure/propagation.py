@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
 from edgeprune.structure.graph import describe, module_path, operator_name
 from edgeprune.structure.labels import AtomTable, Label, Labels, Value
 from edgeprune.structure.record import Trace
-from edgeprune.structure.units import Indices
+from edgeprune.structure.units import Indices, Mixed
 from edgeprune.structure.zeros import stays_zero
 
 Rule = Callable[["Flow", fx.Node], Value]
@@ -72,6 +73,7 @@ class Flow:
     parameters: dict[fx.Node, str] = field(default_factory=dict)  # placeholder -> state dict name
     norms: dict[str, Slots] = field(default_factory=dict)  # module -> the channels that its statistics run over
     standardized: list[str] = field(default_factory=list)  # convolutions that compute their weight from it
+    mixed: list[tuple[Indices, Mixed]] = field(default_factory=list)  # labels summed over without weights
     zero: dict[fx.Node, bool] = field(default_factory=dict)  # whether masked channels are zero in a value
 
     def labels(self, node: fx.Node) -> Labels:
@@ -92,10 +94,23 @@ class Flow:
         if left[1] is None and right[1] is None:
             return
         self.couple(left[1], right[1], node)
+        if not any(self._weighs(*side) for side in (left, right)):
+            self.mixed += [(label, "contracted") for _, label in (left, right) if label is not None]
         if not (self.zero.get(left[0]) or self.zero.get(right[0])):
             self.atoms.freeze_all(
                 (left[1], right[1]), f"a channel that is gone would still count in the sum of {describe(node)}"
             )
+
+    def _weighs(self, node: fx.Node, label: Label) -> bool:
+        """Whether an operand of a sum over a dimension is a parameter, as it is or turned: then that reads it."""
+        while node not in self.parameters and operator_name(node) in ("t", "transpose", "permute"):
+            node = node.all_input_nodes[0]
+        if node not in self.parameters or label is None:
+            return False
+        for slots in self.slots.values():
+            if slots.name == self.parameters[node] and np.array_equal(slots.atoms, label):
+                slots.consumed = True
+        return True
 
     def normalize(self, label: Indices, dim: int, node: fx.Node) -> None:
         """Note that a module takes statistics over a dimension: what goes there, goes out of them."""

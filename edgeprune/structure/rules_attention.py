@@ -77,7 +77,10 @@ def einsum(flow: Flow, node: fx.Node) -> Value:
                 flow.atoms.name(label, "qk")
                 summed.add(letter)
     for letter, (operand, label) in seen.items():
-        if letter not in sides[1] and letter not in summed and not flow.zero.get(operand):
+        if letter in sides[1] or letter in summed or label is None:
+            continue
+        flow.mixed.append((label, "summed"))
+        if not flow.zero.get(operand):
             flow.atoms.freeze_all((label,), f"all channels are summed by {describe(node)}")
     if len(inputs) == 2:
         for letter in sides[1]:

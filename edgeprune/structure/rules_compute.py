@@ -240,7 +240,9 @@ def reduction(flow: Flow, node: fx.Node) -> Value:
         label = labels[dim]
         assert label is not None
         flow.normalize(label, dim if dim < len(labels) - 1 else -1, node)
-    elif not (operator_name(node) in _ZEROS_DONT_COUNT and flow.zero.get(args["self"])):
+    elif operator_name(node) in _ZEROS_DONT_COUNT and flow.zero.get(args["self"]):
+        flow.mixed += [(label, "summed") for dim in reduced if (label := labels[dim]) is not None]
+    else:
         flow.atoms.freeze_all((labels[dim] for dim in reduced), f"all channels are reduced to one by {describe(node)}")
     if args.get("keepdim"):
         return tuple(None if dim in reduced else label for dim, label in enumerate(labels))

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from edgeprune.structure.operations import OpSignature
 
 Indices = npt.NDArray[np.int64]
-Role = Literal["heads", "qk", "v", "head_dims"]  # head_dims: of query, key and value at once
+Mixed = Literal["contracted", "summed"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class UnitGroup:
     normalized: tuple[Member, ...] = ()  # modules whose statistics run over it: pruned, over the channels that stay
     multiple: int = 1  # only multiples of this many units may stay (grouped convolutions)
     span: int = 1  # adjacent channels that a unit is at least: a head of 64 dimensions is 64
-    role: Role | None = None  # in attention
+    mixed: Mixed | None = None  # summed over without weights: multiplied with each other (query and key), or alone
 
 
 @dataclass(frozen=True)

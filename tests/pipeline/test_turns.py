@@ -12,9 +12,10 @@ from small_jobs import Hearer, Listener, recipe
 
 import edgeprune
 from edgeprune.errors import DataError, ModelError, TargetError
-from edgeprune.pipeline import change_recipe, is_finished
+from edgeprune.pipeline import change_recipe, do_stage, is_finished, prepare_run
 from edgeprune.progress import Silent
 from edgeprune.runs import open_run
+from edgeprune.stages.context import Context
 
 TURNS = {
     "method": "reprune",
@@ -96,6 +97,11 @@ def test_scales_that_are_not_there_are_told_before_anything_is_measured(turns: d
     with pytest.raises(ModelError, match="no layer that can be pruned has a batch norm"):
         edgeprune.run(wanted, tmp_path / "run", progress=listener)
     assert listener.stages == ["load"]
+
+
+def test_where_no_channel_goes_no_scales_are_asked_for(tmp_path: Path) -> None:
+    none = recipe(prune={"target": "1x", "allocator": "scales"}, sparse={"zeros": 0.5, "layers": "all"})
+    do_stage(Context(prepare_run(none, tmp_path / "run", resume=False), Listener()), "load")
 
 
 def test_equal_scales_are_told_before_anything_is_measured(tmp_path: Path) -> None:

@@ -89,6 +89,70 @@ class Read(Gated):
         return self.logits(self.b(x).mean((2, 3)))
 
 
+class Buffered(Gated):
+    """A weight that is no parameter reads the channels, beside one that is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.fc = nn.Conv2d(3, WIDTH, 1), nn.Conv2d(WIDTH, 4, 1), nn.Linear(4, 3)
+        self.fixed: Tensor
+        self.register_buffer("fixed", torch.randn(4, WIDTH, 3, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.at("a:out", torch.tanh(self.a(x)))
+        return self.logits((self.b(x) + F.conv2d(x, self.fixed, padding=1)).mean((2, 3)))
+
+
+class Summed(Gated):
+    """All channels are summed up for a map of the image, beside the convolution that reads them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.fc = nn.Conv2d(3, WIDTH, 1), nn.Conv2d(WIDTH, 4, 1), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.at("a:out", self.a(x))
+        return self.logits((self.b(x) * torch.sigmoid(x.sum(1, keepdim=True))).mean((2, 3)))
+
+
+class Lengthwise(Gated):
+    """Features are divided by their length."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.fc = nn.Linear(48, WIDTH), nn.Linear(WIDTH, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.logits(F.normalize(self.at("a:out", self.a(x.flatten(1)))))
+
+
+class Projected(Gated):
+    """A parameter without a layer reads normalized channels, as in CLIP, and a layer does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.norm = nn.Conv2d(3, WIDTH, 1), nn.BatchNorm2d(WIDTH)
+        self.matrix, self.turned = nn.Parameter(torch.randn(WIDTH, 4)), nn.Parameter(torch.randn(4, WIDTH))
+        self.b, self.fc = nn.Linear(WIDTH, 4), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.at("a:out", F.silu(self.norm(self.a(x))).mean((2, 3)))
+        return self.logits(self.b(x) + x @ self.matrix + torch.tanh(x @ self.turned.t()))
+
+
+class Alike(Gated):
+    """Every place asks every other how alike they are, by the channels that a convolution reads, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.fc = nn.Conv2d(3, WIDTH, 1), nn.Conv1d(WIDTH, 4, 1), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(x).flatten(2)
+        one = self.at("a:out", x)  # of the product one factor: it is gone once
+        return self.logits((self.b(one) @ (one.transpose(1, 2) @ x).softmax(-1)).mean(2))
+
+
 class Attention(Gated):
     """Self-attention over the columns of an image; query and key have a number of dimensions of their own."""
 
@@ -131,7 +195,9 @@ def batch() -> tuple[Tensor, Tensor]:
     return torch.randn(8, 3, 4, 4, generator=generator, dtype=torch.float64), torch.arange(8) % 3
 
 
-@pytest.mark.parametrize("make", [Mixed, Scaled, Multiplied, Read, Attention, Fused])
+@pytest.mark.parametrize(
+    "make", [Mixed, Scaled, Multiplied, Read, Buffered, Summed, Lengthwise, Projected, Alike, Attention, Fused]
+)
 def test_the_score_is_the_derivative_of_a_gate_that_takes_all_of_a_unit(make: Callable[[], Gated]) -> None:
     torch.manual_seed(0)
     net, (images, classes) = make().double().eval(), batch()
