@@ -61,7 +61,8 @@ def main() -> None:
     row = trained(recipe, zeros.zeros, root, cache / "sparse_accuracy")
     figures = timed(recipe, Path(row.pop("weights")))
     structured = json.loads(folder.with_suffix(".json").read_text())
-    figures |= {"structured": {**structured, "lab_share": zeros.target}, "sparse": row}
+    tried = [{"zeros": attempt.zeros, "lab_share": attempt.ratio.ratio} for attempt in zeros.attempts]
+    figures |= {"structured": {**structured, "lab_share": zeros.target}, "sparse": row, "zeros_tried": tried}
     print(f"wrote {write_result('sparse_accuracy', figures)}")
 
 
