@@ -53,6 +53,12 @@ class GlobalThreshold:
         return {name: int((values > threshold).sum()) for name, values in self._scores.items()}
 
 
+def least_cost(structure: Structure, costs: CostModel, limits: Limits, named: Collection[str]) -> float:
+    """What no rule that names these groups can get below, whatever it goes by."""
+    kept = {g.id: allowed_widths(g, limits)[-1] if g.id in named else g.size for g in structure.groups}
+    return total(structure.layers, kept, costs)
+
+
 class RuleAllocator:
     """Chooses the widths that a rule gives at the least share that meets a budget.
 
@@ -91,13 +97,6 @@ class RuleAllocator:
     def smallest(self) -> Choice:
         """The cheapest that the rule gives at any share."""
         return self._choice(min(itertools.islice(self._models(self.limits), 1, None), key=self._cost))
-
-    @staticmethod
-    def least(structure: Structure, costs: CostModel, limits: Limits, named: Collection[str]) -> float:
-        """What no rule that names these groups can get below, whatever it goes by."""
-        groups = structure.groups
-        kept = {g.id: allowed_widths(g, limits)[-1] if g.id in named else g.size for g in groups}
-        return total(structure.layers, kept, costs)
 
     def _models(self, limits: Limits) -> Iterator[dict[str, int]]:
         """The whole model, then what the rule keeps at growing shares; of shares that keep the same only the first."""

@@ -30,6 +30,8 @@ from edgeprune.structure.cut import tensor_named
 from edgeprune.structure.graph import evaluating
 from edgeprune.structure.units import Member, Structure, UnitGroup
 
+Saliency = dict[tuple[str, int], NDArray[np.float64]]  # (tensor, dimension) -> w * dL/dw, summed over the others
+
 
 def score_taylor(
     module: nn.Module,
@@ -58,33 +60,29 @@ def score_taylor(
     """
     gates = {group.id: _gate_of(module, structure, group) for group in structure.groups}
     sides = sorted({(member.name, member.dim) for gate in gates.values() for member in gate.members})
-    names = sorted({name for name, _ in sides})
-    parameters = [tensor_named(module, name) for name in names]
+    tensors = {name: tensor_named(module, name) for name in sorted({name for name, _ in sides})}
     scores = {group.id: np.zeros(group.size) for group in structure.groups}
     count = 0
-    required = [parameter.requires_grad for parameter in parameters]
+    required = {name: tensor.requires_grad for name, tensor in tensors.items()}
     try:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
+        for tensor in tensors.values():
+            tensor.requires_grad_(True)
         with evaluating(module):
             for images, classes in batches:
-                saliency = _saliencies(module, names, parameters, sides, images, classes)
+                saliency = _saliencies(module, tensors, sides, images, classes)
                 for name, gate in gates.items():
                     scores[name] += np.abs(gate.slope(saliency)) ** power
                 count += 1
                 if on_progress is not None:
                     on_progress(count)
     finally:
-        for parameter, was in zip(parameters, required, strict=True):
-            parameter.requires_grad_(was)
+        for name, tensor in tensors.items():
+            tensor.requires_grad_(required[name])
     if count == 0:
         raise DataError("no batches to score with", hint="give at least one batch of labelled images")
     result = {name: total / count for name, total in scores.items()}
     _refuse_non_finite(result)
     return result
-
-
-Saliency = dict[tuple[str, int], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -121,16 +119,15 @@ def _path(member: Member) -> str:
 
 def _saliencies(
     module: nn.Module,
-    names: list[str],
-    parameters: list[Tensor],
+    tensors: dict[str, Tensor],
     sides: list[tuple[str, int]],
     images: Tensor,
     classes: Tensor,
 ) -> Saliency:
-    """(name, dimension) of each side -> w * dL/dw, summed over the other dimensions."""
-    if not parameters:
+    if not tensors:
         return {}
-    device, dtype = parameters[0].device, parameters[0].dtype
+    first = next(iter(tensors.values()))
+    device, dtype = first.device, first.dtype
     with torch.enable_grad():
         logits = module(images.to(device=device, dtype=dtype))
         if not isinstance(logits, Tensor) or logits.ndim != 2:
@@ -141,10 +138,10 @@ def _saliencies(
             )
         _check_classes(classes, logits)
         loss = F.cross_entropy(logits, classes.to(device))
-        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        gradients = torch.autograd.grad(loss, list(tensors.values()), allow_unused=True)
     products = {
-        name: torch.zeros_like(parameter) if gradient is None else parameter.detach() * gradient
-        for name, parameter, gradient in zip(names, parameters, gradients, strict=True)
+        name: torch.zeros_like(tensor) if gradient is None else tensor.detach() * gradient
+        for (name, tensor), gradient in zip(tensors.items(), gradients, strict=True)
     }
     return {(name, dim): _summed(products[name], dim) for name, dim in sides}
 

@@ -16,7 +16,7 @@ from edgeprune.pruning.zeros import masks_of
 from edgeprune.recipe import Target
 from edgeprune.runs import write_atomic
 from edgeprune.stages.context import Context
-from edgeprune.structure.find import find_structure
+from edgeprune.stages.probe import structure_of
 
 
 def load_stage(context: Context, folder: Path) -> dict[str, Any]:
@@ -28,8 +28,8 @@ def load_stage(context: Context, folder: Path) -> dict[str, Any]:
         model = replace(model, spec=model.spec.model_copy(update={"labels": classes}))
         context.spec = model.spec
         write_atomic(folder / "spec.json", model.spec.model_dump_json(indent=1).encode())
-    _check_what_comes_hours_later(context, model)
     context.keep_model("load", model)
+    _check_what_comes_hours_later(context, model)
     result: dict[str, Any] = {"parameters": sum(p.numel() for p in model.module.parameters())}
     if context.recipe.model.checkpoint is not None:
         result["checkpoint_sha256"] = file_sha256(context.recipe.model.checkpoint)
@@ -50,9 +50,8 @@ def _check_what_comes_hours_later(context: Context, model: Model) -> None:
         if recipe.sparse.layers == "1x1" and "tflite" not in recipe.export.formats:
             said("the zeros of [sparse] save time in a .tflite file alone, and export.formats names none")
     if recipe.prune.allocator == "scales" and not Target.parse(recipe.prune.target).takes_nothing:
-        structure = find_structure(model.module, model.example_input(), keep=recipe.prune.keep)
-        look = batch_norm_scales if recipe.prune.epochs else telling_scales  # which training tells apart
-        look(model.module, structure)
+        look = batch_norm_scales if recipe.prune.epochs else telling_scales  # training will tell them apart
+        look(model.module, structure_of(context))
     section, tune = recipe.model, recipe.tune
     untrained = section.name is not None and not section.pretrained and section.checkpoint is None
     if untrained and tune.distillation and tune.epochs + recipe.prune.epochs:

@@ -17,7 +17,7 @@ from edgeprune.pruning.allocate import SMALLER, Choice, Limits
 from edgeprune.pruning.binding import Chooser
 from edgeprune.pruning.methods import Candidate, judge_of, limits_of, rank
 from edgeprune.pruning.regrowth import regrow, regrowth_share
-from edgeprune.pruning.rules import JUDGED, RuleAllocator
+from edgeprune.pruning.rules import JUDGED, RuleAllocator, least_cost
 from edgeprune.pruning.scales import Scales, batch_norm_scales
 from edgeprune.recipe import PruneSection
 from edgeprune.stages.context import Context
@@ -76,7 +76,7 @@ class Budget:
         Raises:
             TargetError: with all groups that have scales at their least width the model costs more.
         """
-        least = RuleAllocator.least(self.structure, self.costs, limits, scales.values)
+        least = least_cost(self.structure, self.costs, limits, scales.values)
         self._check(least, self.goal, slack, also=JUDGED)
 
     def _smallest(self, allocator: Chooser, share: float, slack: float) -> Choice:

@@ -94,23 +94,23 @@ class Flow:
         if left[1] is None and right[1] is None:
             return
         self.couple(left[1], right[1], node)
-        if not any(self._weighs(*side) for side in (left, right)):
-            self.mixed += [(label, "contracted") for _, label in (left, right) if label is not None]
+        labels = [label for _, label in (left, right) if label is not None]
+        weights = {self._weight(node) for node, _ in (left, right)} - {None}
+        for slots in self.slots.values():  # a parameter that is multiplied with the channels reads them
+            if slots.name in weights and any(np.array_equal(slots.atoms, label) for label in labels):
+                slots.consumed = True
+        if not weights:
+            self.mixed += [(label, "contracted") for label in labels]
         if not (self.zero.get(left[0]) or self.zero.get(right[0])):
             self.atoms.freeze_all(
                 (left[1], right[1]), f"a channel that is gone would still count in the sum of {describe(node)}"
             )
 
-    def _weighs(self, node: fx.Node, label: Label) -> bool:
-        """Whether an operand of a sum over a dimension is a parameter, as it is or turned: then that reads it."""
+    def _weight(self, node: fx.Node) -> str | None:
+        """The parameter that a value is, as it is or turned."""
         while node not in self.parameters and operator_name(node) in ("t", "transpose", "permute"):
             node = node.all_input_nodes[0]
-        if node not in self.parameters or label is None:
-            return False
-        for slots in self.slots.values():
-            if slots.name == self.parameters[node] and np.array_equal(slots.atoms, label):
-                slots.consumed = True
-        return True
+        return self.parameters.get(node)
 
     def normalize(self, label: Indices, dim: int, node: fx.Node) -> None:
         """Note that a module takes statistics over a dimension: what goes there, goes out of them."""

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from edgeprune.pruning.taylor import score_taylor
 from edgeprune.structure.find import find_structure
 
-WIDTH, HEADS, DIMS = 6, 3, 4
+WIDTH, HEADS, DIMS, KEYS = 6, 3, 4, 2
 
 
 class Gated(nn.Module):
@@ -154,13 +154,25 @@ class Alike(Gated):
 
 
 class Attention(Gated):
-    """Self-attention over the columns of an image; query and key have a number of dimensions of their own."""
+    """Self-attention over the columns of an image: what comes after query, key and value."""
 
-    def __init__(self, keys: int = 2) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.num_heads, self.key_dim, self.head_dim = HEADS, keys, DIMS
-        self.q, self.k, self.v = (nn.Linear(12, HEADS * dims) for dims in (keys, keys, DIMS))
+        self.num_heads, self.head_dim = HEADS, DIMS
         self.proj, self.fc = nn.Linear(HEADS * DIMS, 8), nn.Linear(8, 3)
+
+    def answer(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        x = self.at("heads", ((q @ k.transpose(-2, -1)) * 0.5).softmax(-1) @ v).transpose(1, 2)
+        return self.logits(self.proj(x.flatten(2)).mean(1))
+
+
+class Apart(Attention):
+    """Query and key have a number of dimensions of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.key_dim = KEYS
+        self.q, self.k, self.v = (nn.Linear(12, HEADS * dims) for dims in (KEYS, KEYS, DIMS))
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.flatten(1, 2).transpose(1, 2)
@@ -170,17 +182,12 @@ class Attention(Gated):
         v = self.v(x).view(batch, tokens, self.num_heads, self.head_dim).transpose(1, 2)
         return self.answer(self.at("qk", q, 3), k, self.at("v", v, 3))
 
-    def answer(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        x = self.at("heads", ((q @ k.transpose(-2, -1)) * 0.5).softmax(-1) @ v).transpose(1, 2)
-        return self.logits(self.proj(x.flatten(2)).mean(1))
-
 
 class Fused(Attention):
     """Query, key and value from one layer, of one number of dimensions."""
 
     def __init__(self) -> None:
-        super().__init__(DIMS)
-        self.q = self.k = self.v = nn.Identity()  # type: ignore[assignment]
+        super().__init__()
         self.qkv = nn.Linear(12, 3 * HEADS * DIMS)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -196,7 +203,7 @@ def batch() -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize(
-    "make", [Mixed, Scaled, Multiplied, Read, Buffered, Summed, Lengthwise, Projected, Alike, Attention, Fused]
+    "make", [Mixed, Scaled, Multiplied, Read, Buffered, Summed, Lengthwise, Projected, Alike, Apart, Fused]
 )
 def test_the_score_is_the_derivative_of_a_gate_that_takes_all_of_a_unit(make: Callable[[], Gated]) -> None:
     torch.manual_seed(0)
