@@ -29,8 +29,7 @@ TREE = {
 }
 
 
-def test_a_gate_goes_and_leaves_its_mean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+def test_a_gate_goes_and_leaves_its_mean(tmp_path: Path) -> None:
     outcome = edgeprune.run(parse_recipe(TREE), tmp_path / "run")
     assert outcome.verdict.outcome == "pass"
     plan = read_plan(outcome.folder / "prune" / "plan.json")

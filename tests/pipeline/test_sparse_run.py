@@ -43,9 +43,7 @@ UNTIMED = {"images": 16, "gates": {"latency_tolerance": 9.0}}
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> edgeprune.Outcome:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        return edgeprune.run(parse_recipe(TREE), tmp_path_factory.mktemp("sparse") / "run")
+    return edgeprune.run(parse_recipe(TREE), tmp_path_factory.mktemp("sparse") / "run")
 
 
 def test_zeros_stay_through_training_and_merging(whole: edgeprune.Outcome) -> None:
