@@ -68,7 +68,7 @@ def half_of(structure: Structure) -> dict[str, list[int]]:
 
 
 def _half(group: UnitGroup) -> int:
-    stay = -(-group.size // (2 * group.multiple)) * group.multiple
+    stay = -(-group.size // 2)
     return max(0, group.size - stay)
 
 

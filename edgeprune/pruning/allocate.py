@@ -15,8 +15,6 @@ import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from edgeprune.errors import TargetError
 from edgeprune.latency.cost import CostModel
 from edgeprune.pruning.ranking import Ranking, gone_of
@@ -144,7 +142,7 @@ class _Move:
 def allowed_widths(group: UnitGroup, limits: Limits) -> tuple[int, ...]:
     """Numbers of units a group may keep, descending from all: its channels come in multiples of the granularity,
     and are not fewer than the minimum."""
-    step = int(np.lcm(limits.granularity // math.gcd(limits.granularity, group.span), group.multiple))
+    step = limits.granularity // math.gcd(limits.granularity, group.span)
     floor = min(group.size, max(-(-limits.minimum // group.span), step))
     return (group.size, *(w for w in range((group.size - 1) // step * step, 0, -step) if w >= floor))
 

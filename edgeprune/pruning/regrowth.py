@@ -38,7 +38,7 @@ def regrow(
     left: dict[str, tuple[int, ...]] = {}
     for group in structure.groups:
         gone = tuple(removed.get(group.id, ()))
-        count = min(len(gone), round(share * group.size / group.multiple) * group.multiple)
+        count = min(len(gone), round(share * group.size))
         chances = softmax(residuals(filters(module, group), gone)) if count else np.empty(0)
         back = set(rng.choice(list(gone), size=count, replace=False, p=chances).tolist()) if count else set()
         if still := tuple(unit for unit in gone if unit not in back):

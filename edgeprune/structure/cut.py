@@ -82,10 +82,6 @@ def chosen_units(structure: Structure, removed: Removed) -> Iterator[tuple[UnitG
             )
         if len(chosen) == group.size:
             raise ModelError(f"group {name}: all {group.size} units would go", hint="keep at least one")
-        if (group.size - len(chosen)) % group.multiple:
-            raise ModelError(
-                f"group {name}: {group.size - len(chosen)} units would stay, only multiples of {group.multiple} may"
-            )
         if len(chosen):
             yield group, chosen
 

@@ -17,7 +17,6 @@ class GroupRow:
 
     id: str
     units: int
-    multiple: int  # only multiples of this many units may stay
     parameters_per_unit: int
     macs_per_unit: int
 
@@ -64,8 +63,7 @@ def list_units(module: nn.Module, structure: Structure) -> Listing:
     )
     return Listing(
         groups=tuple(
-            GroupRow(group.id, group.size, group.multiple, _parameters_of(module, group), macs_of(group))
-            for group in structure.groups
+            GroupRow(group.id, group.size, _parameters_of(module, group), macs_of(group)) for group in structure.groups
         ),
         branches=branches,
         frozen=tuple(asdict(entry) for entry in structure.frozen),

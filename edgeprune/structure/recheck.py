@@ -99,9 +99,8 @@ def trial_removal(structure: Structure) -> dict[str, Indices]:
     random = np.random.default_rng(0)
     removed = {}
     for number, group in enumerate(structure.groups):
-        steps = (group.size - 1) // group.multiple
-        if steps:
-            count = group.multiple * (1 + number % max(1, steps // 2))
+        if most := group.size - 1:
+            count = 1 + number % max(1, most // 2)
             removed[group.id] = np.sort(random.permutation(group.size)[:count]).astype(np.int64)
     return removed
 

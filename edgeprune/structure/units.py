@@ -40,7 +40,6 @@ class UnitGroup:
     produced: tuple[Member, ...]  # parameters whose slices compute the unit (conv out channels, bn, bias)
     consumed: tuple[Member, ...]  # parameters whose slices read it (next conv's in channels)
     normalized: tuple[Member, ...] = ()  # modules whose statistics run over it: pruned, over the channels that stay
-    multiple: int = 1  # only multiples of this many units may stay (grouped convolutions)
     span: int = 1  # adjacent channels that a unit is at least: a head of 64 dimensions is 64
     mixed: Mixed | None = None  # summed over without weights: multiplied with each other (query and key), or alone
 

@@ -86,8 +86,9 @@ def test_steps_over_plateaus() -> None:
     assert choice.removed["a"] == tuple(range(32))
 
 
-def test_grouped_convolutions_keep_their_multiple() -> None:
-    assert allowed_widths(group("g", 36, multiple=12), Limits(8, 8)) == (36, 24)
+def test_widths_are_multiples_of_channels() -> None:
+    assert allowed_widths(group("g", 7, span=4), Limits(8, 8)) == (7, 6, 4, 2)
+    assert allowed_widths(group("g", 3, span=64), Limits(8, 8)) == (3, 2, 1)
     assert allowed_widths(group("g", 7), Limits(8, 8)) == (7,)
     assert allowed_widths(group("g", 20), Limits(8, 8)) == (20, 16, 8)
 

@@ -15,8 +15,8 @@ from edgeprune.structure.operations import OpSignature
 from edgeprune.structure.units import Layer, Structure, UnitGroup, Width
 
 
-def group(name: str, size: int, multiple: int = 1) -> UnitGroup:
-    return UnitGroup(id=name, size=size, produced=(), consumed=(), multiple=multiple)
+def group(name: str, size: int, span: int = 1) -> UnitGroup:
+    return UnitGroup(id=name, size=size, produced=(), consumed=(), span=span)
 
 
 def chain(widths: Mapping[str, int], pixels: int = 8) -> Structure:
