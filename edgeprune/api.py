@@ -47,19 +47,22 @@ from edgeprune.verify.verdict import Verdict
 _MODELS: tuple[Stage, ...] = ("merge", "tune", "prune", "load")
 
 
-def load(source: str | Path, **options: Any) -> Model:
+def load(source: str | Path, *, stage: Stage | None = None, **options: Any) -> Model:
     """Load a model: a timm name, `package.module:factory`, `file.py:factory`, or a run folder.
 
     Args:
         source: what to load; a run folder gives the model of its last finished stage, in eval mode.
+        stage: of a run folder, whose model: "load", "prune", "tune" or "merge".
         options: for timm names and factories, those of `edgeprune.models.load.load` (`pretrained`, `checkpoint`,
             `arguments`, `num_classes`, `input_size`, `mean`, `std`, `labels`).
 
     Raises:
         ModelError: there is no such model, or its weights don't fit.
-        RunError: the run folder is corrupt, or holds no model yet.
+        RunError: the run folder is corrupt, holds no model yet, or its recipe was changed since the model was made.
     """
     if not (Path(source) / "run.json").exists():
+        if stage is not None:
+            raise UsageError("a stage is of a run, and this is no run folder", where=str(source))
         return load_source(str(source), **options)
     if options:
         raise UsageError(
@@ -68,10 +71,24 @@ def load(source: str | Path, **options: Any) -> Model:
             hint="it remembers how its model was made",
         )
     run = open_run(Path(source))
-    stage = next((stage for stage in _MODELS if is_finished(run, stage)), None)
+    return Context(run, Silent()).model(_stage_to_load(run, stage))
+
+
+def _stage_to_load(run: Run, asked: Stage | None) -> Stage:
+    if asked is not None and asked not in _MODELS:
+        raise UsageError(f"`{asked}` makes no model", where=str(run.folder), hint=f"one of {', '.join(_MODELS)} does")
+    stage = next((stage for stage in _MODELS if asked in (None, stage) and run.record(stage)), None)
     if stage is None:
-        raise RunError("no stage of this run is finished", where=str(source), hint="go on with it: --resume")
-    return Context(run, Silent()).model(stage)
+        none = f"the stage `{asked}` of this run is not finished" if asked else "no stage of this run is finished"
+        raise RunError(none, where=str(run.folder), hint="go on with it: --resume")
+    if is_finished(run, stage):
+        return stage
+    earlier = next((stage for stage in _MODELS if is_finished(run, stage)), None)
+    raise RunError(
+        f"`{stage}` was done with other settings than the recipe has now",
+        where=str(run.folder),
+        hint="go on with the run: --resume" + (f', or load an earlier model: stage="{earlier}"' if earlier else ""),
+    )
 
 
 def run(

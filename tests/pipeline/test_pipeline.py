@@ -133,6 +133,26 @@ def test_loading_follows_the_run(folder: Path) -> None:
         edgeprune.load(folder, pretrained=True)
 
 
+def test_loading_a_stage_and_none_that_is_out_of_date(folder: Path) -> None:
+    merged, pruned = edgeprune.load(folder), edgeprune.load(folder, stage="prune")
+    assert edgeprune.load(folder, stage="merge").module.state_dict().keys() == merged.module.state_dict().keys()
+    assert pruned.module.state_dict().keys() != merged.module.state_dict().keys()  # its batch norms are not folded
+    change_recipe(open_run(folder), recipe(tune={"epochs": 2}))
+    with pytest.raises(RunError, match="`merge` was done with other settings than the recipe has now") as raised:
+        edgeprune.load(folder)
+    assert 'stage="prune"' in str(raised.value.hint)
+    assert edgeprune.load(folder, stage="prune").module.state_dict().keys() == pruned.module.state_dict().keys()
+    with pytest.raises(RunError, match="`tune` was done with other settings"):
+        edgeprune.load(folder, stage="tune")
+    shutil.rmtree(folder / "tune")
+    with pytest.raises(RunError, match="the stage `tune` of this run is not finished"):
+        edgeprune.load(folder, stage="tune")
+    with pytest.raises(UsageError, match="`export` makes no model"):
+        edgeprune.load(folder, stage="export")
+    with pytest.raises(UsageError, match="no run folder"):
+        edgeprune.load(FACTORY, stage="tune", input_size=(1, 16, 16))
+
+
 @pytest.mark.parametrize("stage", ["load", "probe", "prune", "tune", "export", "verify"])
 def test_ctrl_c_leaves_nothing_half_done(tmp_path: Path, whole: edgeprune.Outcome, stage: Stage) -> None:
     """Stopped at the first word of a stage: what is finished stays, and going on ends as if nothing had been."""
