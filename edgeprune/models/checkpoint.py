@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -83,6 +84,15 @@ def save_state(path: Path, module: nn.Module) -> None:
         ModelError: the module keeps state that is no tensor.
     """
     write_atomic(Path(path), to_bytes(module.state_dict(), where=str(path)))
+
+
+def state_digest(module: nn.Module) -> str:
+    """A digest (hexadecimal) of a module's parameters and buffers, their names and their bits."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in module.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def to_bytes(tensors: Mapping[str, torch.Tensor], *, where: str = "model") -> bytes:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -105,6 +106,7 @@ class LatencyLoop:
     Args:
         candidate: its structure has the layers that `predictor` knows.
         folder: where files may lie that are measured.
+        lease: has the device alone, for each measurement.
     """
 
     def __init__(
@@ -115,10 +117,11 @@ class LatencyLoop:
         probing: Probing,
         folder: Path,
         *,
+        lease: Callable[[], AbstractContextManager[None]] = nullcontext,
         on_progress: OnStep,
     ) -> None:
         self.candidate, self.settings, self.baseline = candidate, candidate.settings, baseline
-        self.probing, self.folder, self.say = probing, folder, probing.on_message
+        self.probing, self.folder, self.lease, self.say = probing, folder, lease, probing.on_message
         self.predictor, self.original_s = predictor, baseline.measurement.median_s
         self.target = Target.parse(self.settings.target)
         self.goal = latency_share(self.target, self.original_s)
@@ -173,7 +176,8 @@ class LatencyLoop:
         merged = merge(_apply(self.candidate, choice), model.example_input())
         file = self.folder / f"attempt-{number}{self.baseline.file.suffix}"
         self.probing.exporter.write(model.with_module(merged), file)
-        ratio = self.probing.ratio(file, self.baseline.file)
+        with self.lease():
+            ratio = self.probing.ratio(file, self.baseline.file)
         reached = ratio.ratio if self.target.unit == "x" else ratio.numerator.median_s / self.original_s
         within = abs(reached / self.goal - 1) <= self.settings.tolerance
         self.say(

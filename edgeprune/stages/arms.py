@@ -13,11 +13,12 @@ from torch import nn
 from edgeprune.errors import DataError, TargetError, UsageError
 from edgeprune.pruning.allocate import EXCHANGES, Allocator, Choice
 from edgeprune.pruning.binding import Chooser
-from edgeprune.recipe import DROPPING, AllocatorName, Method, PruneSection, TuneSection
+from edgeprune.pruning.remembered import RememberedLosses
+from edgeprune.recipe import DROPPING, AllocatorName, Method, PruneSection
 from edgeprune.runs import write_atomic
 from edgeprune.stages.context import Context
 from edgeprune.stages.settle import settle
-from edgeprune.stages.snapshots import snapshots_of
+from edgeprune.stages.snapshots import choosing_of
 from edgeprune.stages.turns import Budget, candidate_of
 from edgeprune.structure.surgery import remove_branches, remove_units
 from edgeprune.training.gradual import NONE_GONE
@@ -63,16 +64,13 @@ def choose_for_arms(context: Context, settings: PruneSection, budget: Budget, *,
         TargetError: no arm can meet the target on this model.
     """
     ends = time.monotonic() + seconds
-    tune = context.recipe.tune
-    seen = TuneSection(augment=tune.augment, precision=tune.precision)
-    file = snapshots_of(context, "prune", "probe", recipe=context.recipe.model_copy(update={"tune": seen})) / FILE
+    file = choosing_of(context) / FILE
     found = Choices.model_validate_json(file.read_bytes()) if file.exists() else Choices()
     down: dict[Arm, Allocator] = {}
     walked_s = 0.0
     for arm in ARMS:
         if str(arm) in found.made or str(arm) in found.left_out:
             continue
-        begun = time.monotonic()
         try:
             allocator = _allocator(context, settings, budget, arm)
             choice = budget.choice(allocator, budget.goal)
@@ -84,7 +82,8 @@ def choose_for_arms(context: Context, settings: PruneSection, budget: Budget, *,
             continue
         if isinstance(allocator, Allocator):
             down[arm] = allocator
-            walked_s += time.monotonic() - begun
+            assert isinstance(allocator.judge, RememberedLosses)
+            walked_s += allocator.judge.spent_s
         else:
             found = _keep(file, found, made={**found.made, str(arm): choice})
     if found.exchanges is None and down:

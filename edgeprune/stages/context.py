@@ -26,6 +26,8 @@ from edgeprune.runs import STAGES, Run, Stage
 from edgeprune.structure.plan import Plan, read_plan
 from edgeprune.structure.surgery import apply_plan
 
+AGAIN_S = 600
+
 
 class Context:
     """One process's view of a run. Models are rebuilt from plan + safetensors, once each."""
@@ -56,13 +58,17 @@ class Context:
         return open_device(self.recipe.device.id)
 
     @contextmanager
-    def lease(self) -> Iterator[None]:
+    def lease(self, *, again: bool = False) -> Iterator[None]:
         """The device alone, for as long as something is measured on it.
+
+        Args:
+            again: it was given back in the middle of a stage: so what another job measures by now is waited for, ten
+                minutes at least.
 
         Raises:
             DeviceError: another job has it, and did not give it back within the recipe's `device.wait_minutes`.
         """
-        wait_s = 60 * self.recipe.device.wait_minutes
+        wait_s = max(60 * self.recipe.device.wait_minutes, AGAIN_S if again else 0)
         if wait_s:
             self.progress.update(f"waiting until {self.recipe.device.id} is free", 0, 1)
         with self.device.lease(wait_s=wait_s):

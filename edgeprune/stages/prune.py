@@ -99,9 +99,16 @@ def _to_latency(context: Context, folder: Path) -> _Done:
             predictor = probe_layers(context.model("load"), baseline, probing)  # the table may be another by now
         budget = _latency_budget(baseline.structure, predictor, goal, probing.granularity, settings.tolerance)
         candidate = _candidate(context, settings, budget, folder)
-        with context.lease():
-            loop = LatencyLoop(candidate, baseline, predictor, probing, Path(scratch), on_progress=_steps(context))
-            return _Done(loop.run(), candidate, predictor)
+        loop = LatencyLoop(
+            candidate,
+            baseline,
+            predictor,
+            probing,
+            Path(scratch),
+            lease=lambda: context.lease(again=True),  # others may have the device while the host chooses
+            on_progress=_steps(context),
+        )
+        return _Done(loop.run(), candidate, predictor)
 
 
 def _to_prediction(context: Context, typical: Typical, folder: Path) -> _Done:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgeprune.recipe import Recipe
+from edgeprune.recipe import Recipe, TuneSection
 from edgeprune.runs import Stage, settings_hash, write_atomic
 from edgeprune.stages.context import Context
 from edgeprune.training.loop import TuneProgress
@@ -28,6 +28,14 @@ def snapshots_of(context: Context, stage: Stage, after: Stage, *, recipe: Recipe
     state = f"{record.files[-1].sha256[:12] if record else 'none'}-{weights[:12]}"
     sections = ("prune", "tune", "data", "device") if stage == "prune" else ("tune", "data", "sparse")
     return context.run.folder / SNAPSHOTS[stage] / f"{settings_hash(recipe or context.recipe, sections)}-{state}"
+
+
+def choosing_of(context: Context) -> Path:
+    """The folder for what an interrupted choice goes on with. Choices do not see how the model is trained then, but for
+    how images are augmented and with what precision they are judged."""
+    tune = context.recipe.tune
+    seen = TuneSection(augment=tune.augment, precision=tune.precision)
+    return snapshots_of(context, "prune", "probe", recipe=context.recipe.model_copy(update={"tune": seen}))
 
 
 def write_history(folder: Path, history: Sequence[EpochRecord]) -> None:

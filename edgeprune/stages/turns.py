@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +12,18 @@ from torch import nn
 
 from edgeprune.errors import DataError, TargetError
 from edgeprune.latency.cost import CostModel
+from edgeprune.models.checkpoint import state_digest
 from edgeprune.models.spec import Model
 from edgeprune.pruning.allocate import SMALLER, Choice, Limits
 from edgeprune.pruning.binding import Chooser
 from edgeprune.pruning.methods import Candidate, judge_of, limits_of, rank
 from edgeprune.pruning.regrowth import regrow, regrowth_share
+from edgeprune.pruning.remembered import RememberedLosses
 from edgeprune.pruning.rules import JUDGED, RuleAllocator, least_cost
 from edgeprune.pruning.scales import Scales, batch_norm_scales
 from edgeprune.recipe import PruneSection
 from edgeprune.stages.context import Context
-from edgeprune.stages.snapshots import show_epochs, snapshots_of, write_history
+from edgeprune.stages.snapshots import choosing_of, show_epochs, snapshots_of, write_history
 from edgeprune.stages.tune import whole_cycle
 from edgeprune.structure.branches import silence_branches
 from edgeprune.structure.cut import Removed
@@ -110,9 +112,10 @@ def candidate_of(context: Context, budget: Budget, settings: PruneSection, model
     ranking = rank(scored, structure, settings, train, seed=recipe.seed)
     judge = judge_of(scored, structure, settings, recipe.tune, train, seed=recipe.seed)
     judge.check()
-    candidate = Candidate(model, structure, ranking, judge, settings, budget.multiple)
+    file = f"judged-{state_digest(scored.module)[:16]}.jsonl"
     if settings.allocator != "netadapt":
-        return candidate
+        remembered = RememberedLosses(judge, choosing_of(context) / file)
+        return Candidate(model, structure, ranking, remembered, settings, budget.multiple)
     size = len(judge.batches[0][1])
     batches = train.batches(size, seed=recipe.seed, augment=recipe.tune.augment)
     others = list(itertools.islice(batches, len(judge.batches), len(judge.batches) + SHORT_STEPS))
@@ -122,7 +125,8 @@ def candidate_of(context: Context, budget: Budget, settings: PruneSection, model
             f"{len(train)} training images too few are left beside prune.judging_images = {settings.judging_images}",
             hint="lower prune.judging_images, give more training images, or take prune.allocator = 'judged'",
         )
-    return replace(candidate, judge=TunedLoss(judge, whole, recipe.tune))
+    tuned = RememberedLosses(TunedLoss(judge, whole, recipe.tune), snapshots_of(context, "prune", "probe") / file)
+    return Candidate(model, structure, ranking, tuned, settings, budget.multiple)
 
 
 def trained_in_turns(context: Context, settings: PruneSection, budget: Budget, folder: Path) -> tuple[Model, Gone]:
