@@ -203,6 +203,11 @@ class SparseSection(Section):
     @model_validator(mode="after")
     def _one_way(self) -> SparseSection:
         if self.target is None:
+            if self.model_fields_set and "zeros" not in self.model_fields_set:
+                raise ValueError(
+                    f"{', '.join(sorted(self.model_fields_set))}: of how many zeros? Give their share, `zeros`, or a "
+                    "`target` (`zeros = 0` is none)"
+                )
             return self
         target = Target.parse(self.target)
         if target.is_latency and self.layers != "1x1":
@@ -285,6 +290,16 @@ class Recipe(Section):
     quantize: QuantizeSection = QuantizeSection()
     export: ExportSection = ExportSection()
     verify: VerifySection = VerifySection()
+
+    @model_validator(mode="after")
+    def _something_goes(self) -> Recipe:
+        target = Target.parse(self.prune.target)
+        if target.unit == "x" and target.value >= 1 and not (target.takes_nothing and self.sparse.asked):
+            raise ValueError(
+                f"the target {target} is not faster than the model: choose a share below 1, as 0.5x; 1x, which prunes "
+                "no channel, is for recipes with zeros ([sparse])"
+            )
+        return self
 
     @model_validator(mode="after")
     def _zeros_are_timed_in_a_tflite_file(self) -> Recipe:

@@ -110,7 +110,7 @@ def sensitivity(
     whole = accuracy_of(model.module, "the model itself")
     rows = []
     for name, weights in types.items():
-        found = [accuracy_of(_pruned(model, weights, share), f"{name}, {share:.0%} zeros") for share in levels]
+        found = [accuracy_of(_pruned(model, weights, share), f"{name}, {share * 100:g}% zeros") for share in levels]
         rows.append(_row(name, weights, levels, found, whole))
     without = accuracy_of(_without(model.module, structure, gates, calibration), "without gates") if gates else None
     on_progress("done", steps, steps)

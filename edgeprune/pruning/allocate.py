@@ -63,7 +63,7 @@ def out_of_reach(budget: float, least: float, whole: float, *, also: str = "") -
     """What to tell of a budget below the cost of the smallest model that is allowed."""
     return TargetError(
         f"{budget / whole:.3g}x cannot be reached: the smallest model allowed takes {least / whole:.3g}x",
-        hint=f"raise the target, or {SMALLER}{also}",
+        hint=f"raise the target, {SMALLER}, or take patterns out of prune.keep{also}",
     )
 
 

@@ -113,10 +113,10 @@ def apply_masks(module: nn.Module, masks: Mapping[str, Tensor]) -> None:
             named[name].masked_fill_(~mask.to(named[name].device), 0.0)
 
 
-def zeros_of(module: nn.Module, example: Tensor, which: Which = "1x1") -> tuple[int, int]:
-    """(zeros, weights) of the layers that `magnitude_masks` would prune."""
-    weights = _weights(module, example, which).values()
-    return sum(int((weight == 0).sum()) for weight in weights), sum(weight.numel() for weight in weights)
+def zeros_by_layer(module: nn.Module, example: Tensor, which: Which = "1x1") -> dict[str, tuple[int, int]]:
+    """(zeros, weights) of each parameter that `magnitude_masks` would prune."""
+    weights = _weights(module, example, which)
+    return {name: (int((weight == 0).sum()), weight.numel()) for name, weight in weights.items()}
 
 
 def macs_of_weights(module: nn.Module, example: Tensor, which: Which = "1x1") -> dict[str, float]:

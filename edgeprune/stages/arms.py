@@ -107,6 +107,18 @@ def choose_for_arms(context: Context, settings: PruneSection, budget: Budget, *,
     return found
 
 
+def twins_of(made: Mapping[str, Choice]) -> dict[str, str]:
+    """The arms that choose what one before them chooses (in the order of `ARMS`), each with the first that does."""
+    first: dict[tuple[object, ...], str] = {}
+    twins: dict[str, str] = {}
+    for name in (str(arm) for arm in ARMS if str(arm) in made):
+        removed = frozenset((group, frozenset(units)) for group, units in made[name].removed.items() if len(units))
+        choice = removed, frozenset(made[name].branches)
+        if name != (original := first.setdefault(choice, name)):
+            twins[name] = original
+    return twins
+
+
 def model_of(context: Context, choice: Choice, budget: Budget) -> nn.Module:
     """The pruned model of a choice, settled."""
     model, structure = context.model("load"), budget.structure
@@ -121,8 +133,10 @@ def _allocator(context: Context, settings: PruneSection, budget: Budget, arm: Ar
     Raises:
         UsageError: it cannot do as the recipe asks.
     """
-    asked = context.recipe.prune
-    if (asked.branches or asked.squeeze_excitation) and arm.allocator not in DROPPING:
+    asked, there = context.recipe.prune, budget.structure.branches
+    gates = asked.squeeze_excitation and any(branch.gate for branch in there)
+    branches = asked.branches and any(not branch.gate for branch in there)
+    if (branches or gates) and arm.allocator not in DROPPING:
         raise UsageError("it lets neither branches nor squeeze-excitation go, and the recipe asks for that")
     own = settings.model_copy(update={"method": arm.method, "allocator": arm.allocator})
     candidate = candidate_of(context, budget, own, context.model("load"), NONE_GONE)

@@ -39,4 +39,5 @@ def merge_stage(context: Context, folder: Path) -> dict[str, Any]:
     write_atomic(folder / "merge.json", facts.model_dump_json(indent=1).encode())
     save_state(folder / "model.safetensors", merged)
     context.keep_model("merge", tuned.with_module(merged))
-    return {"folded": len(report.folded), "max_error": report.max_error}
+    parameters = sum(p.numel() for p in merged.parameters())
+    return {"folded": len(report.folded), "max_error": report.max_error, "parameters": parameters}

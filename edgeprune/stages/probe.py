@@ -10,7 +10,7 @@ from typing import Any
 
 from edgeprune.artifacts.export import MeasuringExporter
 from edgeprune.devices.runtimes import SUFFIX_OF
-from edgeprune.errors import RunError, TargetError
+from edgeprune.errors import RunError
 from edgeprune.latency.cost import total
 from edgeprune.latency.measurement import Measurement
 from edgeprune.latency.typical import Typical
@@ -27,11 +27,6 @@ from edgeprune.structure.units import Structure
 def probe_stage(context: Context, folder: Path) -> dict[str, Any]:
     recipe, model = context.recipe, context.model("load")
     target = Target.parse(recipe.prune.target)
-    if target.unit == "x" and target.value >= 1 and not (target.takes_nothing and recipe.sparse.asked):
-        raise TargetError(  # told before the layers are probed, not after
-            f"the target {target} is not faster than the model",
-            hint="choose a share below 1, as 0.5x; 1x, which prunes no channel, is for recipes with zeros ([sparse])",
-        )
     timed = target.is_latency and not target.takes_nothing
     if not timed:
         why = "prunes no channel" if target.takes_nothing else "is counted, not measured"

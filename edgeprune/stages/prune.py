@@ -63,6 +63,8 @@ def prune_stage(context: Context, folder: Path) -> dict[str, Any]:
         "measured_share": record.ratio.ratio if record.ratio else None,
         **({"predicted": _said(record.predicted)} if record.predicted else {}),
         "within_tolerance": record.within_tolerance,
+        "method": record.method,
+        "allocator": record.allocator,
         "macs": record.macs_after,
         "binds": record.binding.words,
         "parameters": sum(p.numel() for p in pruned.model.module.parameters()),
@@ -140,7 +142,12 @@ def _to_count(context: Context, folder: Path) -> _Done:
     goal = wanted / whole
     budget = Budget(structure, costs, lambda share: share * whole, lambda cost: cost / whole, goal, multiple)
     candidate = _candidate(context, settings, budget, folder)
-    return _Done(prune_counted(candidate, costs, wanted, on_progress=_steps(context)), candidate)
+    pruned = prune_counted(candidate, costs, wanted, on_progress=_steps(context))
+    reached = pruned.choice.cost / whole
+    if reached < goal * (1 - settings.tolerance):
+        finer = f"; widths are multiples of {multiple} channels, a lower prune.granularity comes nearer"
+        context.progress.say(f"{reached:.3g}x are left, {goal:.3g}x were allowed{finer if multiple > 1 else ''}")
+    return _Done(pruned, candidate)
 
 
 def _latency_budget(
@@ -160,6 +167,8 @@ def _latency_budget(
 def _candidate(context: Context, settings: PruneSection, budget: Budget, folder: Path) -> Candidate:
     """What to choose from: the model as it was loaded, or trained by now where the recipe trains while it prunes; by
     the method of the recipe, or the one that does best in trials, which are written down."""
+    if settings.squeeze_excitation and not any(branch.gate for branch in budget.structure.branches):
+        context.progress.say("prune.squeeze_excitation: the model has no such gate that could go")
     if settings.method == "auto":
         settings, trials = pick_method(context, settings, budget)
         write_atomic(folder / TRIALS, trials.model_dump_json(indent=1).encode())

@@ -11,14 +11,14 @@ from edgeprune.latency.measurement import Measurement, Ratio
 from edgeprune.pruning.zeros import LAYERS, Zeros
 from edgeprune.report.data import Epoch, MergeFacts, ReportData, StagePoint, TargetOutcome
 from edgeprune.report.write import write_report
-from edgeprune.runs import STAGES, Run
+from edgeprune.runs import STAGES, Run, Stage
 from edgeprune.stages.context import Context
 from edgeprune.stages.export import read_manifests
 from edgeprune.stages.probe import measurement_of
 from edgeprune.stages.prune_record import PruneRecord
 from edgeprune.stages.snapshots import HISTORY
 from edgeprune.stages.trials import TRIALS, Trials
-from edgeprune.stages.zeros import read_zeros
+from edgeprune.stages.zeros import read_zeros, words_of_zeros
 from edgeprune.training.snapshot import EpochRecord
 from edgeprune.verify.verdict import Verdict
 
@@ -99,8 +99,9 @@ def _measured(ratio: Ratio) -> tuple[str, str]:
 def _points(run: Run, pruned: PruneRecord, verdict: Verdict, original: Measurement) -> tuple[StagePoint, ...]:
     """Accuracy and latency after each stage. Tuning and merging change no width: they keep the pruned latency."""
     faster = pruned.ratio.numerator if pruned.ratio else None
-    records = {"original": run.record("load"), "pruned": run.record("prune")}
-    parameters = {name: record.result["parameters"] for name, record in records.items() if record}
+    made: dict[str, Stage] = {"original": "load", "pruned": "prune", "tuned": "prune", "merged": "merge"}
+    records = {name: run.record(stage) for name, stage in made.items()}
+    parameters = {name: record.result.get("parameters") for name, record in records.items() if record}
     points = [
         StagePoint(
             stage=stage,
@@ -108,7 +109,7 @@ def _points(run: Run, pruned: PruneRecord, verdict: Verdict, original: Measureme
             images=verdict.test_images,
             latency=original if stage == "original" else faster,
             macs=round(pruned.macs_before if stage == "original" else pruned.macs_after),
-            parameters=parameters.get("original" if stage == "original" else "pruned"),
+            parameters=parameters.get(stage),
         )
         for stage, accuracy in verdict.accuracy.items()
     ]
@@ -144,6 +145,9 @@ def _notes(context: Context, pruned: PruneRecord, verdict: Verdict) -> tuple[str
         notes.append(f"Before re-training: {pruned.reconstruction.words}.")
     if context.splits.train_is_calibration:
         notes.append("There are no training images: the model was scored and tuned on the calibration images.")
+    tuned = context.run.record("tune")
+    if tuned is not None and "zeros_by_layer" in tuned.result:
+        notes.append(f"{words_of_zeros(tuned.result)}.")
     exported = context.run.record("export")
     if exported is not None and "sparse" in exported.result:
         sparse = exported.result["sparse"]

@@ -18,7 +18,7 @@ from torch import nn
 from edgeprune.errors import RecipeError, TrainingDiverged
 from edgeprune.recipe import PruneSection
 from edgeprune.runs import write_atomic
-from edgeprune.stages.arms import ARMS, Arm, choose_for_arms, model_of
+from edgeprune.stages.arms import ARMS, Arm, choose_for_arms, model_of, twins_of
 from edgeprune.stages.context import Context
 from edgeprune.stages.snapshots import snapshots_of
 from edgeprune.stages.turns import Budget
@@ -54,7 +54,7 @@ class Trials(BaseModel):
         last = max((trial.round for trial in self.done), default=0)
         told = {str(trial.arm): trial for trial in self.done if trial.round == last and trial.failure is None}
         if len(told) < 2 or chosen not in told:
-            return f"Of the methods only {chosen} could be tried to the end."
+            return f"Of the methods only {chosen} was left to choose."
         best = told.pop(chosen)
         second = max(told.values(), key=lambda trial: trial.validation)
         return (
@@ -83,8 +83,12 @@ def pick_method(context: Context, settings: PruneSection, budget: Budget) -> tup
     trials = Trials.model_validate_json(file.read_bytes()) if file.exists() else Trials()
     seconds = settings.auto_minutes * 60 * CHOOSING
     choices = choose_for_arms(context, settings, budget, seconds=seconds)
-    arms = [arm for arm in ARMS if str(arm) in choices.made]
-    trials = trials.model_copy(update={"left_out": choices.left_out})
+    twins = twins_of(choices.made)
+    for name, first in twins.items():
+        context.progress.say(f"{name} chooses the same as {first}: tried once")
+    arms = [arm for arm in ARMS if str(arm) in choices.made and str(arm) not in twins]
+    same = {name: f"it chooses the same as {first}" for name, first in twins.items()}
+    trials = trials.model_copy(update={"left_out": {**choices.left_out, **same}})
     models: dict[Arm, nn.Module] = {}
     if trials.images is None and len(arms) > 1:
         models = {arm: model_of(context, choices.made[str(arm)], budget) for arm in arms}

@@ -10,11 +10,11 @@ from typing import Any
 from torch import nn
 
 from edgeprune.models.checkpoint import save_state
-from edgeprune.pruning.unstructured import Masks, apply_masks, zeros_of
+from edgeprune.pruning.unstructured import Masks, apply_masks, zeros_by_layer
 from edgeprune.recipe import Recipe, TuneSection
 from edgeprune.stages.context import Context
 from edgeprune.stages.snapshots import show_epochs, snapshots_of, write_history
-from edgeprune.stages.zeros import masks_for
+from edgeprune.stages.zeros import masks_for, words_of_zeros
 from edgeprune.training.accuracy import recalibrate_batchnorm, top1
 from edgeprune.training.loop import ADAPTED_ON, peak_rate, steps_per_epoch, tune
 
@@ -56,8 +56,11 @@ def tune_stage(context: Context, folder: Path) -> dict[str, Any]:
                 f"lower `lr` in [tune] (it is {settings.lr:g}), or raise `epochs`"
             )
     if masks:
-        zeros, weights = zeros_of(result.module, pruned.example_input(), recipe.sparse.layers)
+        layers = zeros_by_layer(result.module, pruned.example_input(), recipe.sparse.layers)
+        zeros, weights = (sum(numbers) for numbers in zip(*layers.values(), strict=True))
         told["zeros"] = zeros / weights
+        told["zeros_by_layer"] = {name: gone / there for name, (gone, there) in layers.items()}
+        context.progress.say(words_of_zeros(told))
     return told
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -41,6 +43,16 @@ def read_zeros(context: Context) -> Zeros | None:
     if context.recipe.sparse.target is None:
         return None
     return Zeros.model_validate_json(context.file("tune", FILE).read_bytes())
+
+
+def words_of_zeros(told: Mapping[str, Any]) -> str:
+    """How many zeros there are, in words without a full stop, from the result of a tune stage."""
+    layers: Mapping[str, float] = told["zeros_by_layer"]
+    least, most = min(layers, key=layers.__getitem__), max(layers, key=layers.__getitem__)
+    said = f"{told['zeros']:.1%} of the weights of {len(layers)} layers are zeros"
+    if len(layers) > 1:
+        said += f", from {layers[least]:.1%} ({least}) to {layers[most]:.1%} ({most})"
+    return said
 
 
 def _search_folder(context: Context) -> Path:

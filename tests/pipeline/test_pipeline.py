@@ -25,6 +25,7 @@ from edgeprune.pipeline import change_recipe, do_stage, is_finished, prepare_run
 from edgeprune.recipe import TuneSection
 from edgeprune.runs import STAGES, Run, Stage, create_run, open_run
 from edgeprune.stages.context import Context
+from edgeprune.stages.report import gather
 from edgeprune.training.loop import tune
 
 
@@ -48,6 +49,12 @@ def records(folder: Path) -> dict[str, bytes]:
     return {path.parent.name: path.read_bytes() for path in folder.glob("*/stage.json")}
 
 
+def parameters_shown(folder: Path) -> dict[str, int | None]:
+    shown = gather(Context(open_run(folder), Listener())).stages
+    stages = {"original": "load", "pruned": "prune", "tuned": "tune", "merged": "merge"}
+    return {stages[point.stage]: point.parameters for point in shown if point.stage in stages}
+
+
 def test_whole_run_by_the_library(whole: edgeprune.Outcome, listener: Listener) -> None:
     assert listener.stages == list(STAGES)
     assert [f.file for f in whole.verdict.files] == ["model_fp32.onnx"]
@@ -56,6 +63,10 @@ def test_whole_run_by_the_library(whole: edgeprune.Outcome, listener: Listener) 
     assert all(0 <= done <= total for _, done, total in listener.told)
     model = edgeprune.load(whole.folder)
     assert isinstance(model.module, torch.nn.Module)
+    assert parameters_shown(whole.folder) == {
+        stage: sum(p.numel() for p in edgeprune.load(whole.folder, stage=stage).module.parameters())
+        for stage in ("load", "prune", "tune", "merge")
+    }
     assert sum(p.numel() for p in model.module.parameters()) <= 3000
     assert not model.module.training
 

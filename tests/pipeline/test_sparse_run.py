@@ -12,10 +12,10 @@ from torch import nn
 
 import edgeprune
 from edgeprune.devices.local import LocalDevice
-from edgeprune.errors import RecipeError, TargetError, UsageError
+from edgeprune.errors import RecipeError, UsageError
 from edgeprune.pipeline import do_stage
 from edgeprune.progress import Silent
-from edgeprune.pruning.unstructured import macs_of_weights, zeros_of
+from edgeprune.pruning.unstructured import macs_of_weights, zeros_by_layer
 from edgeprune.pruning.zeros import masks_of
 from edgeprune.recipe import SparseSection, parse_recipe
 from edgeprune.runs import STAGES, create_run, open_run
@@ -51,8 +51,9 @@ def test_zeros_stay_through_training_and_merging(whole: edgeprune.Outcome) -> No
     assert tuned is not None
     assert 0.65 < tuned.result["zeros"] <= 0.7
     merged = edgeprune.load(whole.folder)
-    zeros, weights = zeros_of(merged.module, merged.example_input())
+    zeros, weights = (sum(n) for n in zip(*zeros_by_layer(merged.module, merged.example_input()).values(), strict=True))
     assert zeros / weights == pytest.approx(tuned.result["zeros"])
+    assert f"{zeros / weights:.1%} of the weights of 2 layers are zeros, from" in whole.page.read_text()
 
 
 def test_a_net_that_breaks_a_rule_is_exported_dense_and_why_is_told(whole: edgeprune.Outcome) -> None:
@@ -143,7 +144,8 @@ def test_zeros_for_no_tflite_file_and_a_random_teacher_are_told_at_once(tmp_path
 
 
 def zeros_share(model: edgeprune.Model, layers: Any) -> float:
-    zeros, weights = zeros_of(model.module, model.example_input(), layers)
+    counts = zeros_by_layer(model.module, model.example_input(), layers).values()
+    zeros, weights = (sum(numbers) for numbers in zip(*counts, strict=True))
     return zeros / weights
 
 
@@ -183,7 +185,7 @@ def test_zeros_alone_prune_no_channel(tmp_path: Path) -> None:
     context = Context(run, Silent())
     assert context.plan.edits == ()
     merged = context.model("merge")
-    assert zeros_of(merged.module, merged.example_input())[0] > 0
+    assert any(zeros for zeros, _ in zeros_by_layer(merged.module, merged.example_input()).values())
     record = PruneRecord.model_validate_json(context.file("prune", "prune.json").read_bytes())
     assert (record.macs_after, record.reconstruction, record.ratio) == (record.macs_before, None, None)
     assert "no channel pruned" in outcome.page.read_text()
@@ -204,17 +206,16 @@ def test_no_profile_can_tell_how_many_zeros_a_latency_takes(tmp_path: Path) -> N
         tuned_run(tree, tmp_path)
 
 
-def test_a_target_of_1x_is_for_zeros_alone(tmp_path: Path) -> None:
-    tree = {**TREE, "prune": {"target": "1x"}, "sparse": {}}
-    with pytest.raises(TargetError, match="not faster than the model") as raised:
-        tuned_run(tree, tmp_path)
-    assert "[sparse]" in (raised.value.hint or "")
+def test_a_target_of_1x_is_for_zeros_alone() -> None:
+    with pytest.raises(RecipeError, match=r"1x is not faster than the model: .*\[sparse\]"):
+        parse_recipe({**TREE, "prune": {"target": "1x"}, "sparse": {"zeros": 0.0}})
 
 
 @pytest.mark.parametrize(
     ("sections", "words"),
     [
         ({"sparse": {"target": "0.5x", "zeros": 0.8}}, "give one of them"),
+        ({"sparse": {"layers": "all", "block": 1}}, "block, layers: of how many zeros"),
         ({"sparse": {"target": "900KB"}}, "give a latency or MACs"),
         ({"sparse": {"target": "0.5x", "layers": "all"}}, "no other zeros than those of 1x1 convolutions save time"),
         ({"sparse": {"target": "soon"}}, "cannot read the target"),

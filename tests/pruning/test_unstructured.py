@@ -12,7 +12,14 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from edgeprune.errors import ModelError, UsageError
-from edgeprune.pruning.unstructured import Which, apply_masks, least_weights, macs_of_weights, magnitude_masks, zeros_of
+from edgeprune.pruning.unstructured import (
+    Which,
+    apply_masks,
+    least_weights,
+    macs_of_weights,
+    magnitude_masks,
+    zeros_by_layer,
+)
 
 IMAGE = torch.zeros(1, 3, 8, 8)
 
@@ -101,7 +108,7 @@ def test_masks_are_applied_and_counted() -> None:
     before = copy.deepcopy(module)
     masks = magnitude_masks(module, IMAGE, zeros=0.75)
     apply_masks(module, masks)
-    zeros, weights = zeros_of(module, IMAGE)
+    zeros, weights = (sum(counts) for counts in zip(*zeros_by_layer(module, IMAGE).values(), strict=True))
     assert (zeros, weights) == (gone(masks), 8 * 10 + 10 * 6)
     for (name, old), new in zip(before.named_parameters(), module.parameters(), strict=True):
         mask = masks.get(name, torch.ones_like(old, dtype=torch.bool))
