@@ -22,6 +22,7 @@ from edgeprune.errors import (
     UsageError,
 )
 from edgeprune.pipeline import change_recipe, do_stage, is_finished, prepare_run
+from edgeprune.progress import Silent
 from edgeprune.recipe import TuneSection
 from edgeprune.runs import STAGES, Run, Stage, create_run, open_run
 from edgeprune.stages.context import Context
@@ -50,7 +51,7 @@ def records(folder: Path) -> dict[str, bytes]:
 
 
 def parameters_shown(folder: Path) -> dict[str, int | None]:
-    shown = gather(Context(open_run(folder), Listener())).stages
+    shown = gather(Context(open_run(folder), Silent())).stages
     stages = {"original": "load", "pruned": "prune", "tuned": "tune", "merged": "merge"}
     return {stages[point.stage]: point.parameters for point in shown if point.stage in stages}
 
