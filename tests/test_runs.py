@@ -146,7 +146,7 @@ def test_settings_hash_depends_on_its_sections_only(recipe: Recipe) -> None:
 
 def test_a_key_that_was_added_leaves_runs_from_before_finished() -> None:
     tree = {"model": {"name": "resnet18"}, "data": {"source": "digits"}}
-    made, zeros = parse_recipe(tree), parse_recipe({**tree, "sparse": {"layers": "all"}})
+    made, zeros = parse_recipe(tree), parse_recipe({**tree, "sparse": {"zeros": 0, "layers": "all"}})
     assert settings_hash(made, ("sparse",)) == "a7b1b5ac7ee9e210"  # of the day before `sparse.layers`
     assert settings_hash(zeros, ("sparse",)) != settings_hash(made, ("sparse",))
 
