@@ -87,12 +87,12 @@ def save_state(path: Path, module: nn.Module) -> None:
 
 
 def state_digest(module: nn.Module) -> str:
-    """A digest (hexadecimal) of a module's parameters and buffers, their names and their bits."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in module.state_dict().items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
+    """A digest (hexadecimal) of a module's parameters and buffers, their names and their bits.
+
+    Raises:
+        ModelError: the module keeps state that is no tensor.
+    """
+    return hashlib.sha256(to_bytes(module.state_dict(), where=type(module).__name__)).hexdigest()
 
 
 def to_bytes(tensors: Mapping[str, torch.Tensor], *, where: str = "model") -> bytes:

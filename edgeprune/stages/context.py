@@ -26,7 +26,7 @@ from edgeprune.runs import STAGES, Run, Stage
 from edgeprune.structure.plan import Plan, read_plan
 from edgeprune.structure.surgery import apply_plan
 
-AGAIN_S = 600
+AGAIN_S = 600  # for another job's measurement, where the work of minutes would be for nothing without the device
 
 
 class Context:

@@ -10,18 +10,20 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
+from edgeprune.data.split import Split
 from edgeprune.errors import DataError, TargetError
 from edgeprune.latency.cost import CostModel
 from edgeprune.models.checkpoint import state_digest
 from edgeprune.models.spec import Model
-from edgeprune.pruning.allocate import SMALLER, Choice, Limits
+from edgeprune.pruning.allocate import SMALLER, Choice, Judge, Limits
 from edgeprune.pruning.binding import Chooser
+from edgeprune.pruning.judge import AdaptedLoss
 from edgeprune.pruning.methods import Candidate, judge_of, limits_of, rank
 from edgeprune.pruning.regrowth import regrow, regrowth_share
 from edgeprune.pruning.remembered import RememberedLosses
 from edgeprune.pruning.rules import JUDGED, RuleAllocator, least_cost
 from edgeprune.pruning.scales import Scales, batch_norm_scales
-from edgeprune.recipe import PruneSection
+from edgeprune.recipe import PruneSection, Recipe
 from edgeprune.stages.context import Context
 from edgeprune.stages.snapshots import choosing_of, show_epochs, snapshots_of, write_history
 from edgeprune.stages.tune import whole_cycle
@@ -110,23 +112,32 @@ def candidate_of(context: Context, budget: Budget, settings: PruneSection, model
     silence_branches(scored.module, structure, gone[1])
     context.progress.update(f"ranking units by {settings.method}", 0, 1)
     ranking = rank(scored, structure, settings, train, seed=recipe.seed)
-    judge = judge_of(scored, structure, settings, recipe.tune, train, seed=recipe.seed)
-    judge.check()
-    file = f"judged-{state_digest(scored.module)[:16]}.jsonl"
-    if settings.allocator != "netadapt":
-        remembered = RememberedLosses(judge, choosing_of(context) / file)
-        return Candidate(model, structure, ranking, remembered, settings, budget.multiple)
+    adapted = judge_of(scored, structure, settings, recipe.tune, train, seed=recipe.seed)
+    adapted.check()
+    judge: Judge = adapted
+    folder = choosing_of(context)
+    if settings.allocator == "netadapt":  # it trains what it judges: all of [tune] counts
+        judge, folder = _tuned_loss(adapted, recipe, train), snapshots_of(context, "prune", "probe")
+    remembered = RememberedLosses(judge, folder / f"judged-{state_digest(scored.module)[:16]}.jsonl")
+    return Candidate(model, structure, ranking, remembered, settings, budget.multiple)
+
+
+def _tuned_loss(judge: AdaptedLoss, recipe: Recipe, train: Split) -> TunedLoss:
+    """NetAdapt's judge, which trains each proposal on other images than it judges by.
+
+    Raises:
+        DataError: too few images are left for that.
+    """
     size = len(judge.batches[0][1])
     batches = train.batches(size, seed=recipe.seed, augment=recipe.tune.augment)
     others = list(itertools.islice(batches, len(judge.batches), len(judge.batches) + SHORT_STEPS))
     if not (whole := [batch for batch in others if len(batch[1]) == size]):
         raise DataError(
-            f"NetAdapt trains each proposal on {size} images or more that it is not judged by: of "
-            f"{len(train)} training images too few are left beside prune.judging_images = {settings.judging_images}",
+            f"NetAdapt trains each proposal on {size} images or more that it is not judged by: of {len(train)} "
+            f"training images too few are left beside prune.judging_images = {recipe.prune.judging_images}",
             hint="lower prune.judging_images, give more training images, or take prune.allocator = 'judged'",
         )
-    tuned = RememberedLosses(TunedLoss(judge, whole, recipe.tune), snapshots_of(context, "prune", "probe") / file)
-    return Candidate(model, structure, ranking, tuned, settings, budget.multiple)
+    return TunedLoss(judge, whole, recipe.tune)
 
 
 def trained_in_turns(context: Context, settings: PruneSection, budget: Budget, folder: Path) -> tuple[Model, Gone]:
