@@ -70,7 +70,9 @@ class Target(Section):
 
 
 class ModelSection(Section):
-    """Which model: a timm name, or the user's own `package.module:factory` (or `file.py:factory`)."""
+    """Which model: a timm name, or the user's own `package.module:factory` (or `file.py:factory`).
+
+    `accuracy`: what it is known to have, as a share of the test images; `untrained`: it may know nothing yet."""
 
     name: str | None = None
     factory: str | None = None
@@ -81,6 +83,14 @@ class ModelSection(Section):
     input_size: tuple[int, int, int] | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    accuracy: float | None = Field(default=None, gt=0, le=1)
+    untrained: bool = False
+
+    @model_validator(mode="after")
+    def _one_expectation(self) -> ModelSection:
+        if self.untrained and self.accuracy is not None:
+            raise ValueError("`untrained` says that the model knows nothing, and `accuracy` what it knows: give one")
+        return self
 
     @model_validator(mode="after")
     def _one_source(self) -> ModelSection:

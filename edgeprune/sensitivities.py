@@ -26,6 +26,7 @@ from edgeprune.structure.surgery import remove_branches
 from edgeprune.structure.units import Structure
 from edgeprune.structure.weights import Weight, find_weights
 from edgeprune.training.accuracy import recalibrate_batchnorm, top1
+from edgeprune.verify.alarm import check_knowledge, refuse_random
 
 ZEROS = (0.5, 0.8, 0.9, 0.95, 0.99)
 DROP = 0.01  # of the accuracy, that a type may lose and still be said to bear its zeros
@@ -86,12 +87,14 @@ def sensitivity(
     Raises:
         DataError: there are no validation images.
         UsageError: a share is not between 0 and 1, or leaves a layer without weights.
-        ModelError: the model cannot be loaded or traced.
+        ModelError: the model cannot be loaded or traced, or its accuracy raises the alarm (`verify.alarm`).
     """
     if not zeros or not all(0 < share < 1 for share in zeros):
         raise UsageError(f"shares of zeros lie between 0 and 1, not {', '.join(map(str, zeros))}")
     model = load_from(recipe.model)
+    refuse_random(recipe.model)
     splits = open_data(recipe.data, model.spec, seed=recipe.seed)
+    check_knowledge(model, splits.test, recipe.model, on_images=on_progress)
     if len(splits.validation) == 0:
         raise DataError("there are no validation images to ask the model", hint="set data.validation_images")
     asked, calibration = splits.validation.take(images), splits.calibration.take(ADAPTED_ON)

@@ -24,6 +24,10 @@ def prune(
     auto_minutes: Annotated[float, typer.Option(help="How long `--method auto` may try methods.")] = 30.0,
     pretrained: Annotated[bool, typer.Option("--pretrained", help="Let timm load its published weights.")] = False,
     checkpoint: Annotated[Path | None, typer.Option(help="Weights: safetensors, or a weights-only .pt.")] = None,
+    untrained: Annotated[bool, typer.Option("--untrained", help="The model is meant to know nothing yet.")] = False,
+    accuracy: Annotated[
+        float | None, typer.Option(help="The model's known accuracy (0 to 1): an alarm if it has less.")
+    ] = None,
     num_classes: Annotated[int | None, typer.Option(help="Classes of the classifier.")] = None,
     input_size: InputSizeOption = None,
     keep: Annotated[list[str] | None, typer.Option(help="Module name pattern whose width must stay.")] = None,
@@ -51,6 +55,8 @@ def prune(
             auto_minutes=auto_minutes,
             pretrained=pretrained,
             checkpoint=checkpoint.resolve() if checkpoint else None,
+            untrained=untrained,
+            accuracy=accuracy,
             num_classes=num_classes,
             input_size=read_input_size(input_size),
             keep=tuple(keep) if keep else None,

@@ -17,10 +17,12 @@ from edgeprune.recipe import Target
 from edgeprune.runs import write_atomic
 from edgeprune.stages.context import Context
 from edgeprune.stages.probe import structure_of
+from edgeprune.verify.alarm import check_knowledge, refuse_random
 
 
 def load_stage(context: Context, folder: Path) -> dict[str, Any]:
     model = load_from(context.recipe.model)
+    refuse_random(context.recipe.model)
     write_atomic(folder / "spec.json", model.spec.model_dump_json(indent=1).encode())
     save_state(folder / "model.safetensors", model.module)
     classes = context.splits.test.classes  # a data set that does not fit is found now, not after an hour of probing
@@ -30,7 +32,14 @@ def load_stage(context: Context, folder: Path) -> dict[str, Any]:
         write_atomic(folder / "spec.json", model.spec.model_dump_json(indent=1).encode())
     context.keep_model("load", model)
     _check_what_comes_hours_later(context, model)
-    result: dict[str, Any] = {"parameters": sum(p.numel() for p in model.module.parameters())}
+    known = check_knowledge(
+        model,
+        context.splits.test,
+        context.recipe.model,
+        say=context.progress.say,
+        on_images=context.progress.update,
+    )
+    result: dict[str, Any] = {"parameters": sum(p.numel() for p in model.module.parameters()), "knows": known.record}
     if context.recipe.model.checkpoint is not None:
         result["checkpoint_sha256"] = file_sha256(context.recipe.model.checkpoint)
     return result

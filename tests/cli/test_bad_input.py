@@ -187,7 +187,7 @@ def test_unknown_device(tmp_path: Path, finished: Finished, command: str) -> Non
         "run": (write_job(tmp_path), "--out", tmp_path / "run"),
         "prune": (
             *(f"{tmp_path}/tiny.py:tiny", "--input-size", "1,16,16", "--target", "0.5x", "--data", "digits"),
-            *("--out", tmp_path / "run"),
+            *("--untrained", "--out", tmp_path / "run"),
         ),
         "bench": (finished.run / "export" / "model_fp32.tflite",),
         "verify": (finished.run,),

@@ -16,7 +16,7 @@ MODEL = (f"{Path(__file__).resolve().parents[2] / 'examples' / 'cifar_resnet.py'
 
 def test_a_plan_for_a_device_that_is_not_here_is_predicted_and_says_so(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    options = ("--data", "digits", "--method", "magnitude", "--device", LAB, "--out", run, "--json")
+    options = ("--data", "digits", "--untrained", "--method", "magnitude", "--device", LAB, "--out", run, "--json")
     done = inside("prune", *MODEL, "--target", "0.6x", *options)
     assert done.code == 0, done.err
     assert done.json["measured_share"] is None
@@ -38,7 +38,7 @@ def test_a_plan_for_a_device_that_is_not_here_is_predicted_and_says_so(tmp_path:
 
 
 def test_a_target_that_is_out_of_reach_is_refused_as_predicted(tmp_path: Path) -> None:
-    options = ("--data", "digits", "--method", "magnitude", "--device", LAB, "--out", tmp_path / "run")
+    options = ("--data", "digits", "--untrained", "--method", "magnitude", "--device", LAB, "--out", tmp_path / "run")
     done = inside("prune", *MODEL, "--target", "0.01x", *options)
     done.refused("the smallest widths are predicted to take", "raise the target")
 

@@ -26,6 +26,7 @@ RECIPE = """
 [model]
 factory = "{factory}"
 input_size = [1, 16, 16]
+untrained = true
 [data]
 source = "digits"
 validation_images = {validation}

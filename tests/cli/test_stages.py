@@ -20,7 +20,7 @@ TARGET = "25kparams"  # counted: the same on a busy machine
 
 def prune(factory: Path, run: Path, *more: object) -> Done:
     return inside(
-        *("prune", f"{factory}:tiny", "--target", TARGET, "--data", "digits", "--input-size", "1,16,16"),
+        *("prune", f"{factory}:tiny", "--target", TARGET, "--data", "digits", "--input-size", "1,16,16", "--untrained"),
         *("--method", "magnitude", "--out", run, "--json", *more),
     )
 

@@ -51,7 +51,7 @@ def tiny(width=32):
 # No gate here depends on how busy the machine is, nor on what a network of random weights has learnt in two epochs.
 GATES = {"latency_tolerance": 9.0, "int8_agreement": False, "int8_accuracy_drop": False}
 RECIPE: dict[str, dict[str, Any]] = {
-    "model": {"factory": "tiny.py:tiny", "input_size": list(INPUT)},
+    "model": {"factory": "tiny.py:tiny", "input_size": list(INPUT), "untrained": True},
     "data": {"source": "digits", "validation_images": 100, "calibration_images": 64},
     "prune": {"target": "0.6x", "tolerance": 0.9, "scoring_batches": 1},
     "tune": {"epochs": 2},

@@ -167,7 +167,7 @@ def test_zeros_alone_hit_a_latency_with_the_sparse_file(
     recipe = write_job(
         tmp_path,
         device={"id": adb_id},
-        model={"factory": f"{factory}:net", "input_size": [3, 16, 16]},
+        model={"factory": f"{factory}:net", "input_size": [3, 16, 16], "untrained": True},
         model_arguments={"channels": 3, "width": 48},
         prune={"target": "1x", "method": "magnitude", "scoring_batches": 1, "tolerance": 0.03},
         sparse={"target": "0.4x"},

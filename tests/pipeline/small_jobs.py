@@ -9,7 +9,7 @@ from edgeprune.recipe import Recipe, parse_recipe
 
 FACTORY = f"{Path(__file__).with_name('two_convolutions.py')}:net"
 TREE: dict[str, Any] = {
-    "model": {"factory": FACTORY, "input_size": (1, 16, 16)},
+    "model": {"factory": FACTORY, "input_size": (1, 16, 16), "untrained": True},
     "data": {"source": "digits", "validation_images": 50, "calibration_images": 20},
     "prune": {"target": "3kparams", "method": "magnitude", "scoring_batches": 1},
     "tune": {"epochs": 1},

@@ -18,7 +18,11 @@ from edgeprune.structure.gates import UNSETTLED, ConstantGate
 from edgeprune.structure.plan import RemoveBranch, read_plan
 
 TREE = {
-    "model": {"factory": f"{Path(__file__).parents[1] / 'structure' / 'gated.py'}:net", "input_size": (1, 16, 16)},
+    "model": {
+        "factory": f"{Path(__file__).parents[1] / 'structure' / 'gated.py'}:net",
+        "input_size": (1, 16, 16),
+        "untrained": True,
+    },
     "data": {"source": "digits", "validation_images": 50, "calibration_images": 20},
     # 898 parameters are the least with the gate
     "prune": {"target": "0.85kparams", "method": "magnitude", "scoring_batches": 1, "squeeze_excitation": True},

@@ -109,7 +109,13 @@ def test_another_seed_is_another_run(folder: Path) -> None:
 
 def test_the_verbs_go_on_from_one_another(tmp_path: Path) -> None:
     run = edgeprune.prune(
-        FACTORY, target="3kparams", data="digits", out=tmp_path / "run", input_size=(1, 16, 16), method="magnitude"
+        FACTORY,
+        target="3kparams",
+        data="digits",
+        out=tmp_path / "run",
+        input_size=(1, 16, 16),
+        method="magnitude",
+        untrained=True,
     )
     assert isinstance(run, Run)
     assert edgeprune.tune(run, epochs=1).result["epochs"] == 1
@@ -122,7 +128,13 @@ def test_the_verbs_go_on_from_one_another(tmp_path: Path) -> None:
     remembered = open_run(run.folder).recipe
     assert (remembered.tune.epochs, remembered.export.formats) == (1, ("onnx",))
     again = edgeprune.prune(
-        FACTORY, target="3kparams", data="digits", out=run.folder, input_size=(1, 16, 16), method="magnitude"
+        FACTORY,
+        target="3kparams",
+        data="digits",
+        out=run.folder,
+        input_size=(1, 16, 16),
+        method="magnitude",
+        untrained=True,
     )
     assert again.recipe == remembered  # what later verbs were told is not forgotten
     assert set(records(run.folder)) == set(STAGES)

@@ -27,7 +27,11 @@ from edgeprune.stages.zeros import read_zeros
 pytestmark = pytest.mark.slow
 
 TREE: dict[str, Any] = {
-    "model": {"factory": f"{Path(__file__).with_name('separable_net.py')}:net", "input_size": (1, 16, 16)},
+    "model": {
+        "factory": f"{Path(__file__).with_name('separable_net.py')}:net",
+        "input_size": (1, 16, 16),
+        "untrained": True,
+    },
     "data": {"source": "digits", "validation_images": 50, "calibration_images": 20},
     "prune": {"target": "3kparams", "method": "magnitude", "scoring_batches": 1},
     "sparse": {"zeros": 0.7},
@@ -130,7 +134,7 @@ class Heard(Silent):
 def test_zeros_for_no_tflite_file_and_a_random_teacher_are_told_at_once(tmp_path: Path) -> None:
     tree = {
         **{**TREE, "export": {"formats": ("onnx",)}, "tune": {"epochs": 1}},
-        "model": {"name": "mobilenetv2_050", "num_classes": 10, "input_size": (3, 32, 32)},
+        "model": {"name": "mobilenetv2_050", "num_classes": 10, "input_size": (3, 32, 32), "untrained": True},
     }
     heard = Heard()
     context = Context(create_run(tmp_path / "run", parse_recipe(tree), {}), heard)

@@ -25,7 +25,7 @@ from edgeprune.structure.surgery import apply_plan, remove_but_gates, removed_un
 
 FACTORY = Path(__file__).parents[1] / "pipeline" / "two_convolutions.py"
 TREE: dict[str, Any] = {
-    "model": {"factory": f"{FACTORY}:net", "input_size": (1, 16, 16)},
+    "model": {"factory": f"{FACTORY}:net", "input_size": (1, 16, 16), "untrained": True},
     "data": {"source": "digits", "validation_images": 50, "calibration_images": 20},
     "prune": {"target": "3kparams", "method": "magnitude", "scoring_batches": 1},
     "export": {"formats": ("onnx",)},
@@ -90,7 +90,7 @@ def test_a_gate_leaves_what_it_answers_in_the_cut_model(tmp_path: Path) -> None:
     """Where channels before it go, too, its mean is taken with batch norms that know that."""
     torch.manual_seed(0)
     deep = f"{Path(__file__).parents[1] / 'structure' / 'gated.py'}:deep"
-    model = {"factory": deep, "input_size": (1, 16, 16)}
+    model = {"factory": deep, "input_size": (1, 16, 16), "untrained": True}
     made = edgeprune.load(deep, input_size=(1, 16, 16))
     net, data = made.module, parse_recipe(TREE).data
     seen = open_data(data, made.spec, seed=0).train

@@ -1,0 +1,301 @@
+"""The alarm at load: what the unpruned model knows of the test images, and a refusal where that cannot be right."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeprune.data.split import Split
+from edgeprune.errors import DataError, ModelError
+from edgeprune.models.spec import Model
+from edgeprune.recipe import ModelSection
+from edgeprune.training.accuracy import predict
+from edgeprune.verify.alternatives import Numbers, Order, found_order, orders_of, pixels_of, views_of
+from edgeprune.verify.intervals import Interval, share_interval
+
+Rights = npt.NDArray[np.bool_]
+Counted = Callable[[str, int, int], None]
+
+IMAGES = 1000  # test images at most, spread over the classes
+IMAGES_UNTRAINED = 100  # where nothing depends on the answer
+SCREENED, COMPARED = 100, 300  # images on which other preprocessings are tried: all of them, then the promising ones
+BATCH = 64
+
+LEVEL = 0.01  # what chance explains more often than this is no evidence
+KNOWLEDGE = 0.1  # so far from guessing (0) to perfect (1) a model has to be, each class counted alike
+FAR = 0.05  # below what the recipe or the checkpoint says
+BETTER = {"order": 0.02, "view": 0.1}  # by so much another order of classes, or preprocessing, has to do better
+SHUFFLES = 2000
+
+_GUESSING = "no better than guessing"
+
+_CLAIMS = ("acc", "acc1", "accuracy", "top1", "top1_acc", "prec1", "val_acc", "val_acc1", "val_accuracy", "val_top1")
+_BEST = tuple(f"best_{name}" for name in _CLAIMS)
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """How many test images the unpruned model names rightly."""
+
+    right: int
+    images: int
+
+    @property
+    def interval(self) -> Interval:
+        return share_interval(self.right, self.images)
+
+    @property
+    def record(self) -> dict[str, float | int]:
+        """For a stage's result."""
+        between = self.interval
+        return {
+            "right": self.right,
+            "images": self.images,
+            "share": between.value,
+            "low": between.low,
+            "high": between.high,
+        }
+
+    def __str__(self) -> str:
+        low, high = (100 * side for side in (self.interval.low, self.interval.high))
+        return (
+            f"right on {self.right} of {self.images} test images, "
+            f"{100 * self.interval.value:.1f} % (95 % interval {low:.1f} to {high:.1f} %)"
+        )
+
+
+@dataclass(frozen=True)
+class _Better:
+    """Another reading of the same images that fits far better."""
+
+    words: str
+    advice: str
+    right: int
+    images: int
+    gain: float
+
+    def __str__(self) -> str:
+        return f"{self.words} it is right on {100 * self.right / self.images:.1f} % of {self.images} images"
+
+
+def refuse_random(section: ModelSection) -> None:
+    """Refuse random weights that are not meant to be such.
+
+    Raises:
+        ModelError: a timm model without weights, and the recipe does not say that it knows nothing.
+    """
+    given = section.pretrained or section.checkpoint is not None or "checkpoint_path" in section.arguments
+    if section.name is None or given or section.untrained:
+        return
+    raise ModelError(
+        f"{section.name} has random weights: neither `pretrained` nor `checkpoint` is given",
+        where="model",
+        hint="give model.pretrained = true (--pretrained) or model.checkpoint (--checkpoint); if it is meant to know "
+        "nothing yet: model.untrained = true (--untrained)",
+    )
+
+
+def check_knowledge(
+    model: Model,
+    test: Split,
+    section: ModelSection,
+    *,
+    claimed: float | None = None,
+    say: Callable[[str], None] = lambda _: None,
+    on_images: Counted = lambda *_: None,
+) -> Knowledge:
+    """Measure the unpruned model on test images, and refuse it where another setting has to be wrong.
+
+    Args:
+        test: nothing is chosen or trained on it here: it is only measured.
+        section: `untrained` allows any answer; `accuracy` is what the recipe expects, before `claimed`.
+        claimed: the accuracy (0 to 1) that the checkpoint says it had.
+        say: is told the accuracy.
+        on_images: called with what is done, images done, and images in all.
+
+    Raises:
+        ModelError: the model answers NaN; it is near chance; it is far below what was claimed; or another order of the
+            classes or preprocessing fits far better.
+        DataError: there are no test images.
+    """
+    if len(test) == 0:
+        raise DataError("the test split has no images", hint="name test images in [data]")
+    chosen = test.take(IMAGES_UNTRAINED if section.untrained else IMAGES)
+    named = _named(model, chosen, on_images)
+    known = Knowledge(int((named == chosen.labels).sum()), len(chosen))
+    say(f"the unpruned model is {known}")
+    if section.untrained:
+        return known
+    expected = section.accuracy if section.accuracy is not None else claimed
+    if section.accuracy is not None and not _far_below(known, section.accuracy):
+        return known  # the recipe expects just that
+    if expected is not None and _far_below(known, expected):
+        whose = "the recipe (model.accuracy)" if section.accuracy is not None else "the checkpoint"
+        trouble = f"far below the {100 * expected:.1f} % that {whose} says"
+    elif not _tells(chosen.labels):
+        say(f"{len(chosen)} test images of these classes are too few to tell whether it knows them")
+        return known
+    elif near_chance(named, chosen.labels):
+        trouble = _GUESSING
+    else:
+        trouble = ""
+    better = _best(model, chosen, named, on_images)
+    if trouble or better:
+        raise _refusal(model, section, known, trouble, better)
+    return known
+
+
+def claimed_accuracy(facts: Mapping[str, object]) -> float | None:
+    """The accuracy (0 to 1) that a checkpoint's scalar entries state; None where no clear name states one.
+
+    timm's `metric` counts where it can only be a percentage: below 1 it may be anything, a loss too.
+    """
+    plain = {name.lower().replace("-", "_").replace("@", ""): value for name, value in facts.items()}
+    for name in (*_BEST, *_CLAIMS, "metric"):
+        value = plain.get(name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 100:
+            continue
+        if value > 1:
+            return value / 100
+        if name != "metric":
+            return float(value)
+    return None
+
+
+def near_chance(named: Numbers, labels: Numbers) -> bool:
+    """Whether answers (N,) say nothing of the labels (N,).
+
+    They do where as many are right by chance (the labels shuffled) in more than a hundredth of all cases, or where the
+    mean of the classes' shares of right answers is not a tenth of the way from guessing to perfect: one class that is
+    named rightly because everything is named so is no knowledge.
+    """
+    present = np.unique(labels)
+    recall = np.mean([(named[labels == one] == one).mean() for one in present])
+    guessing = 1 / len(present)
+    if (recall - guessing) / (1 - guessing) < KNOWLEDGE:
+        return True
+    return _by_chance(named, labels) > LEVEL
+
+
+def _by_chance(named: Numbers, labels: Numbers) -> float:
+    """How often labels in a random order fit at least as well."""
+    random, right = np.random.default_rng(0), int((named == labels).sum())
+    as_good = sum(int((named == random.permutation(labels)).sum()) >= right for _ in range(SHUFFLES))
+    return (1 + as_good) / (1 + SHUFFLES)
+
+
+def _tells(labels: Numbers) -> bool:
+    """Whether so few images could tell a perfect model from chance."""
+    return len(np.unique(labels)) > 1 and _by_chance(labels, labels) <= LEVEL
+
+
+def _far_below(known: Knowledge, expected: float) -> bool:
+    upper = share_interval(known.right, known.images, z=2.5758293035489).high  # of 99 %
+    return expected > upper and expected - known.interval.value > FAR
+
+
+def _named(model: Model, split: Split, on_images: Counted) -> Numbers:
+    found: list[Numbers] = []
+    broken = done = 0
+    for images, _ in split.batches(BATCH):
+        logits = predict(model.module, images)
+        broken += int((~np.isfinite(logits)).any(axis=1).sum())
+        found.append(logits.argmax(axis=1).astype(np.int64))
+        done += len(images)
+        on_images("accuracy of the unpruned model", done, len(split))
+    if broken:
+        raise ModelError(
+            f"the model answers NaN or infinity to {broken} of {len(split)} test images",
+            where=model.spec.source,
+            hint="check its weights, model.mean and model.std",
+        )
+    return np.concatenate(found)
+
+
+def _best(model: Model, chosen: Split, named: Numbers, on_images: Counted) -> _Better | None:
+    """The reading of the images that fits best, where that is far better than the recipe's."""
+    right = named == chosen.labels
+    found = list(_better_orders(named, chosen, model, right, "", ""))
+    if right.mean() <= 1 - BETTER["view"]:
+        found += _better_views(model, chosen, named, on_images)
+    return max(found, key=lambda one: one.gain, default=None)
+
+
+def _better_orders(
+    named: Numbers, chosen: Split, model: Model, before: Rights, view: str, advice: str
+) -> Iterator[_Better]:
+    """Readings by other orders of the classes, of the answers to one view of the images."""
+    orders: list[Order] = list(orders_of(chosen.classes, model.spec))
+    if (order := found_order(named, chosen.labels, chosen.classes, model.spec)) is not None:
+        orders.append(order)
+    least = BETTER["view"] if view else BETTER["order"]
+    for order in orders:
+        after = named == order.places[chosen.labels]
+        if _surely_better(before, after, least):
+            words = f"{view}, and {order.name}" if view else order.name
+            yield _better(words, f"{advice}; {order.advice}" if view else order.advice, before, after)
+
+
+def _better_views(model: Model, chosen: Split, named: Numbers, on_images: Counted) -> list[_Better]:
+    found: list[_Better] = []
+    views = list(views_of(model.spec.preprocessing, model.spec.input_size[0]))
+    for count, last in ((SCREENED, False), (COMPARED, True)):
+        part = chosen.take(count)
+        before = named[np.isin(chosen.indices, part.indices)] == part.labels
+        pixels, promising, found = pixels_of(part), [], []
+        for number, view in enumerate(views):
+            on_images("other preprocessings of the same images", number, len(views))
+            answers = np.concatenate(
+                [predict(model.module, view.make(pixels[i : i + BATCH])) for i in range(0, len(pixels), BATCH)]
+            )
+            again = answers.argmax(axis=1).astype(np.int64)
+            after = again == part.labels
+            better = list(_better_orders(again, part, model, before, view.name, view.advice))
+            if _surely_better(before, after, BETTER["view"]):
+                better.append(_better(view.name, view.advice, before, after))
+            found += better
+            if better or after.mean() - before.mean() >= BETTER["view"] / 2:
+                promising.append(view)
+        views = promising
+        if last or not views or len(part) == len(chosen):
+            break
+    return found
+
+
+def _better(words: str, advice: str, before: Rights, after: Rights) -> _Better:
+    return _Better(words, advice, int(after.sum()), len(after), float(after.mean() - before.mean()))
+
+
+def _surely_better(before: Rights, after: Rights, least: float) -> bool:
+    """Whether more is right, by so much, and not by chance: the exact sign test on the images that differ."""
+    gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
+    if gained <= lost or (gained - lost) / len(before) < least:
+        return False
+    changed = gained + lost
+    chance = sum(math.comb(changed, k) for k in range(gained, changed + 1)) / 2**changed
+    return chance < LEVEL
+
+
+def _refusal(model: Model, section: ModelSection, known: Knowledge, trouble: str, better: _Better | None) -> ModelError:
+    untrained = "If it is meant to know so little: model.untrained = true (--untrained)"
+    insist = f"If the recipe is right all the same: model.accuracy = {known.interval.value:.3g}"
+    otherwise = untrained if trouble == _GUESSING else insist
+    if better is not None:
+        return ModelError(
+            f"the unpruned model is {known}: {trouble + '; ' if trouble else ''}{better}",
+            where=model.spec.source,
+            hint=f"{better.advice}. {otherwise}",
+        )
+    reasons = ["the weights", "the order of the classes (model.labels)", "model.mean and model.std"]
+    if section.pretrained and section.num_classes is not None:
+        reasons[0] = "the last layer (timm's published weights leave it random where num_classes is another)"
+    return ModelError(
+        f"the unpruned model is {known}: {trouble}",
+        where=model.spec.source,
+        hint=f"check {', '.join(reasons)}; other orders of the classes, BGR, other means and stds, and negatives were "
+        f"tried, and none is surely better. {otherwise}",
+    )
