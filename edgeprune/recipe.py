@@ -79,6 +79,7 @@ class ModelSection(Section):
     arguments: dict[str, Any] = {}
     pretrained: bool = False
     checkpoint: Path | None = None
+    weights: Literal["ema", "raw"] | None = None
     num_classes: int | None = Field(default=None, gt=0)
     input_size: tuple[int, int, int] | None = None
     mean: tuple[float, ...] | None = None

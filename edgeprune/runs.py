@@ -232,7 +232,7 @@ def file_sha256(path: Path) -> str:
 
 
 # Keys that came after runs had been made: with this value a recipe says what it said before.
-_ADDED: dict[tuple[str, str], str] = {("sparse", "layers"): "1x1"}
+_ADDED: dict[tuple[str, str], object] = {("sparse", "layers"): "1x1", ("model", "weights"): None}
 
 
 def settings_hash(recipe: Recipe, sections: tuple[str, ...]) -> str:
@@ -240,6 +240,6 @@ def settings_hash(recipe: Recipe, sections: tuple[str, ...]) -> str:
     tree = recipe.model_dump(mode="json", include={*sections, "seed", "version"})
     tree.get("device", {}).pop("wait_minutes", None)
     for (section, key), before in _ADDED.items():
-        if tree.get(section, {}).get(key) == before:
+        if key in tree.get(section, {}) and tree[section][key] == before:
             del tree[section][key]
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]

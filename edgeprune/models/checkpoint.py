@@ -1,79 +1,62 @@
-"""Weights in and out: safetensors, and what torch can read without executing anything."""
+"""Weights in and out: into a module from a checkpoint, and as safetensors."""
 
 from __future__ import annotations
 
 import hashlib
-import pickle
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
 from edgeprune.errors import ModelError
+from edgeprune.models.taking import Weights, facts_of, take
+from edgeprune.models.weights_file import read_tree
 from edgeprune.runs import write_atomic
 
-_NESTS = ("state_dict", "model", "model_state_dict", "net", "state_dict_ema", "model_ema")
-_PREFIXES = ("module.", "_orig_mod.")
 _LISTED = 5
 
 
-def read_state(path: Path) -> dict[str, torch.Tensor]:
-    """Tensors of a checkpoint by name, on the CPU; float16 and bfloat16 ones come as float32.
+@dataclass(frozen=True)
+class Loaded:
+    """What was taken from a checkpoint: in words ("" for a plain state dict), and the plain values it states
+    (epoch, accuracy)."""
 
-    A `.safetensors` file, or what `torch.load(weights_only=True)` reads; a state nested under `state_dict` or
-    `model` is found, and the `module.` that DataParallel puts before every name is taken off.
-
-    Raises:
-        ModelError: the file is missing, broken, holds no state, or would have to be unpickled by running its code.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ModelError("no such checkpoint", where=str(path), hint="check the path of `checkpoint`")
-    tree = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    tensors = {name: _widened(tensor) for name, tensor in _state_of(tree, path).items()}
-    for prefix in _PREFIXES:
-        if all(name.startswith(prefix) for name in tensors):
-            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-    return tensors
+    said: str
+    facts: Mapping[str, float | int | str | bool]
 
 
-def load_state(module: nn.Module, path: Path) -> None:
+def load_state(module: nn.Module, path: Path, *, weights: Weights | None = None) -> Loaded:
     """Copy a checkpoint into a module, in place; every tensor must be there and fit.
 
-    Only a batch norm's `num_batches_tracked` may be missing (older checkpoints have none; inference ignores it).
+    The state is found where it lies in the file: nested (`state_dict`, `checkpoint.model`), with `module.`,
+    `_orig_mod.`, `model.` or `backbone.` before its names, in any order. Only a batch norm's `num_batches_tracked`
+    may be missing (older checkpoints have none; inference ignores it).
+
+    Args:
+        weights: "ema" or "raw", where the file has both; see `taking.take`.
 
     Raises:
-        ModelError: names or shapes differ (they are listed), a value is not finite, or see `read_state`.
+        ModelError: names or shapes differ (they are listed), several states fit, a value is not finite, or see
+            `weights_file.read_tree`.
     """
-    state = read_state(path)
-    own = module.state_dict()
-    missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
-    unexpected = [name for name in state if name not in own]
-    differing = [
-        f"{name} is {tuple(state[name].shape)}, the model's {tuple(own[name].shape)}"
-        for name in own
-        if name in state and state[name].shape != own[name].shape
-    ]
-    if missing or unexpected or differing:
-        parts = [("missing", missing), ("unexpected", unexpected), ("of another shape", differing)]
-        raise ModelError(
-            "a checkpoint of another architecture: "
-            + "; ".join(_listed(label, names) for label, names in parts if names),
-            where=str(path),
-            hint="check the model's name, its arguments and num_classes against the checkpoint",
-        )
-    broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    tree = read_tree(path)
+    taken, said = take(tree, module.state_dict(), where=str(path), weights=weights)
+    broken = [n for n, tensor in taken.tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if broken:
+        more = f" and {len(broken) - _LISTED} more" * (len(broken) > _LISTED)
         raise ModelError(
-            f"the checkpoint holds values that are not finite, {_listed('in', broken)}",
+            f"the checkpoint holds values that are not finite, in {', '.join(broken[:_LISTED])}{more}",
             where=str(path),
             hint="use a checkpoint from before the training diverged",
         )
-    module.load_state_dict(state, strict=False)
+    try:
+        module.load_state_dict(dict(taken.tensors), strict=False)
+    except RuntimeError as error:
+        raise ModelError(f"the weights cannot be copied: {str(error).splitlines()[-1]}", where=str(path)) from error
+    return Loaded(said, facts_of(tree))
 
 
 def save_state(path: Path, module: nn.Module) -> None:
@@ -115,60 +98,3 @@ def to_bytes(tensors: Mapping[str, torch.Tensor], *, where: str = "model") -> by
         ready[name] = own.clone() if storage in seen or own.untyped_storage().nbytes() != own.nbytes else own
         seen.add(storage)
     return bytes(safetensors.torch.save(ready, metadata={"format": "pt"}))
-
-
-def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        return dict(safetensors.torch.load_file(str(path)))
-    except SafetensorError as error:
-        raise ModelError(f"not a whole safetensors file: {error}", where=str(path), hint="copy it again") from error
-
-
-def _read_torch(path: Path) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ModelError(
-            "this checkpoint is a pickle that holds more than tensors; pickles are never executed here",
-            where=str(path),
-            hint="where you trust it, convert it once: safetensors.torch.save_file("
-            "torch.load(file, weights_only=False)['state_dict'], 'weights.safetensors')",
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise ModelError(
-            f"torch cannot read this checkpoint: {str(error).splitlines()[0] if str(error) else error!r}",
-            where=str(path),
-            hint="it is broken or no torch checkpoint; copy it again, or save it as .safetensors",
-        ) from error
-
-
-def _state_of(tree: Any, path: Path) -> dict[str, torch.Tensor]:
-    """The mapping of tensors in a checkpoint's tree."""
-    while isinstance(tree, Mapping):
-        nested = next((tree[key] for key in _NESTS if isinstance(tree.get(key), Mapping)), None)
-        if nested is None:
-            break
-        tree = nested
-    if not isinstance(tree, Mapping) or not tree:
-        raise ModelError(
-            f"the checkpoint holds a {type(tree).__name__}, not a state dict",
-            where=str(path),
-            hint="save model.state_dict()",
-        )
-    others = [str(name) for name, value in tree.items() if not isinstance(value, torch.Tensor)]
-    if others:
-        raise ModelError(
-            f"the checkpoint's entries are not all tensors: {', '.join(others[:_LISTED])}",
-            where=str(path),
-            hint=f"save model.state_dict(), alone or under one of {', '.join(_NESTS[:2])}",
-        )
-    return {str(name): tensor for name, tensor in tree.items()}
-
-
-def _widened(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
-
-
-def _listed(label: str, names: list[str]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return f"{label} {', '.join(names[:_LISTED])}{more}"

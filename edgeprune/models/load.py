@@ -18,6 +18,7 @@ from torch import nn
 from edgeprune.errors import ModelError
 from edgeprune.models.checkpoint import load_state
 from edgeprune.models.spec import Model, ModelSpec, Preprocessing
+from edgeprune.models.taking import Weights
 from edgeprune.models.timm_import import import_timm
 from edgeprune.recipe import ModelSection
 
@@ -36,6 +37,7 @@ def load(
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
     labels: tuple[str, ...] = (),
+    weights: Weights | None = None,
 ) -> Model:
     """Load a model in eval mode on the CPU.
 
@@ -51,6 +53,7 @@ def load(
         mean, std: per channel, on images scaled to 0..1; timm models know theirs, a factory's default to 0 and 1
             (the image is only scaled).
         labels: the class names, one for each class.
+        weights: of a checkpoint that holds averaged (EMA) and raw weights, which are meant.
 
     Raises:
         ModelError: an unknown name, a factory that cannot be imported or fails, a checkpoint that does not fit,
@@ -60,8 +63,7 @@ def load(
         raise ModelError("both `pretrained` and `checkpoint` are given", where=source, hint="give one of them")
     build_one = _timm_model if _is_timm(source) else _factory_model
     spec, module = build_one(source, dict(arguments or {}), pretrained, num_classes, input_size)
-    if checkpoint is not None:
-        load_state(module, checkpoint)
+    loaded = load_state(module, checkpoint, weights=weights) if checkpoint is not None else None
     _check_finite(module, spec.source)
     classes = _count_classes(module, spec)
     if num_classes not in (None, classes):
@@ -74,7 +76,7 @@ def load(
         raise ModelError(f"{len(labels)} labels for {classes} classes", where=spec.source, hint="one label a class")
     preprocessing = _preprocessing(spec.preprocessing, spec.input_size[0], mean, std, spec.source)
     spec = spec.model_copy(update={"num_classes": classes, "labels": labels, "preprocessing": preprocessing})
-    return Model(spec=spec, module=module, checkpoint=checkpoint)
+    return Model(spec=spec, module=module, checkpoint=checkpoint, loaded=loaded)
 
 
 def load_from(section: ModelSection) -> Model:
@@ -90,6 +92,7 @@ def load_from(section: ModelSection) -> Model:
         input_size=section.input_size,
         mean=section.mean,
         std=section.std,
+        weights=section.weights,
     )
 
 

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from edgeprune.models.checkpoint import Loaded
+
 
 class Preprocessing(BaseModel):
     """How an image becomes the model's input: resize, centre crop, scale to 0..1, subtract mean, divide by std."""
@@ -43,6 +45,7 @@ class Model:
     spec: ModelSpec
     module: nn.Module
     checkpoint: Path | None = None
+    loaded: Loaded | None = None  # what was taken from the checkpoint
 
     def example_input(self, batch: int = 1, *, seed: int = 0, dtype: torch.dtype | None = None) -> torch.Tensor:
         """Standard-normal input of shape (batch, channels, height, width)."""

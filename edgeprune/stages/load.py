@@ -17,12 +17,15 @@ from edgeprune.recipe import Target
 from edgeprune.runs import write_atomic
 from edgeprune.stages.context import Context
 from edgeprune.stages.probe import structure_of
-from edgeprune.verify.alarm import check_knowledge, refuse_random
+from edgeprune.verify.alarm import check_knowledge, claimed_accuracy, refuse_random
 
 
 def load_stage(context: Context, folder: Path) -> dict[str, Any]:
     model = load_from(context.recipe.model)
     refuse_random(context.recipe.model)
+    loaded = model.loaded
+    if loaded is not None and loaded.said:
+        context.progress.say(f"{context.recipe.model.checkpoint}: {loaded.said}")
     write_atomic(folder / "spec.json", model.spec.model_dump_json(indent=1).encode())
     save_state(folder / "model.safetensors", model.module)
     classes = context.splits.test.classes  # a data set that does not fit is found now, not after an hour of probing
@@ -36,11 +39,13 @@ def load_stage(context: Context, folder: Path) -> dict[str, Any]:
         model,
         context.splits.test,
         context.recipe.model,
+        claimed=claimed_accuracy(loaded.facts) if loaded is not None else None,
         say=context.progress.say,
         on_images=context.progress.update,
     )
     result: dict[str, Any] = {"parameters": sum(p.numel() for p in model.module.parameters()), "knows": known.record}
     if context.recipe.model.checkpoint is not None:
+        result["taken"] = loaded.said if loaded is not None else ""
         result["checkpoint_sha256"] = file_sha256(context.recipe.model.checkpoint)
     return result
 
