@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from edgeprune.errors import RecipeError
+from edgeprune.plain import first_unfit, read_text, shown
 
 Format = Literal["tflite", "pte", "coreml", "onnx"]
 Precision = Literal["fp32", "fp16", "int8"]
@@ -23,6 +25,10 @@ AllocatorName = Literal["judged", "additive", "knapsack", "netadapt", "uniform",
 DROPPING = ("judged", "additive")  # allocators that may let whole branches go
 SparseLayers = Literal["1x1", "all"]
 TargetUnit = Literal["x", "ms", "us", "MMACs", "GMACs", "kparams", "Mparams", "KB", "MB"]
+MOST_BYTES = 1 << 20  # of a recipe file
+# What is beyond these was not meant: it would take all memory, or years.
+Side = Annotated[int, Field(ge=1, le=8192)]
+MOST_EPOCHS, MOST_IMAGES, MOST_WIDTH, MOST_MINUTES = 100_000, 10**9, 1 << 16, 10**6
 
 
 class Section(BaseModel):
@@ -45,9 +51,9 @@ class Target(Section):
         """Read a target as users write it; raises RecipeError with the forms that are understood."""
         match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:e-?\d+)?)\s*([A-Za-z]+)\s*", text)
         units = {u.lower(): u for u in get_args(TargetUnit)}
-        if not match or match.group(2).lower() not in units or float(match.group(1)) <= 0:
+        if not match or match.group(2).lower() not in units or not 0 < float(match.group(1)) < math.inf:
             raise RecipeError(
-                f"cannot read the target {text!r}",
+                f"cannot read the target {shown(text)}",
                 hint="write it like 0.5x, 8ms, 150MMACs, 1.2Mparams or 900KB",
             )
         return cls(value=float(match.group(1)), unit=units[match.group(2).lower()])
@@ -69,6 +75,15 @@ class Target(Section):
         )
 
 
+def _target_that_reads(text: str) -> str:
+    """The text of a target; of one that cannot be read the error belongs to its key."""
+    try:
+        Target.parse(text)
+    except RecipeError as error:
+        raise ValueError(f"{error.what}: {error.hint}") from error
+    return text
+
+
 class ModelSection(Section):
     """Which model: a timm name, or the user's own `package.module:factory` (or `file.py:factory`).
 
@@ -80,12 +95,19 @@ class ModelSection(Section):
     pretrained: bool = False
     checkpoint: Path | None = None
     weights: Literal["ema", "raw"] | None = None
-    num_classes: int | None = Field(default=None, gt=0)
-    input_size: tuple[int, int, int] | None = None
+    num_classes: int | None = Field(default=None, gt=0, le=1_000_000)
+    input_size: tuple[Side, Side, Side] | None = None
     mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
+    std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
     accuracy: float | None = Field(default=None, gt=0, le=1)
     untrained: bool = False
+
+    @model_validator(mode="after")
+    def _one_value_a_channel(self) -> ModelSection:
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if values is not None and self.input_size is not None and len(values) != self.input_size[0]:
+                raise ValueError(f"`{name}` has {len(values)} values, and `input_size` {self.input_size[0]} channels")
+        return self
 
     @model_validator(mode="after")
     def _one_expectation(self) -> ModelSection:
@@ -112,20 +134,20 @@ class DataSection(Section):
     train: str | None = None
     test: str | None = None
     calibration: str | None = None
-    validation_images: int = Field(default=500, ge=0)
-    calibration_images: int = Field(default=256, ge=1)
-    resize: int | None = None
-    crop_pct: float | None = Field(default=None, gt=0, le=1)
+    validation_images: int = Field(default=500, ge=0, le=MOST_IMAGES)
+    calibration_images: int = Field(default=256, ge=1, le=MOST_IMAGES)
+    resize: Side | None = None
+    crop_pct: float | None = Field(default=None, ge=0.05, le=1)
 
 
 class DeviceSection(Section):
     """Where and how latency is measured. `wait_minutes`: for how long another job's measuring is waited for."""
 
-    id: str = "local"
+    id: str = Field(default="local", min_length=1)
     runtime: Runtime = "litert"
-    threads: int = Field(default=1, ge=1)
+    threads: int = Field(default=1, ge=1, le=1024)
     protocol: Literal["quick", "standard", "mlperf"] = "quick"
-    wait_minutes: float = Field(default=0.0, ge=0)
+    wait_minutes: float = Field(default=0.0, ge=0, le=MOST_MINUTES)
 
 
 class PruneSection(Section):
@@ -144,25 +166,24 @@ class PruneSection(Section):
     method: Method = "taylor"
     allocator: AllocatorName = "judged"
     tolerance: float = Field(default=0.03, gt=0, lt=1)
-    corrections: int = Field(default=6, ge=0)
-    granularity: int | None = Field(default=None, ge=1)
-    minimum_width: int = Field(default=8, ge=1)
+    corrections: int = Field(default=6, ge=0, le=1000)
+    granularity: int | None = Field(default=None, ge=1, le=MOST_WIDTH)
+    minimum_width: int = Field(default=8, ge=1, le=MOST_WIDTH)
     keep: tuple[str, ...] = ()
     branches: bool | None = None
     squeeze_excitation: bool = False
-    scoring_batches: int = Field(default=8, ge=1)
-    judging_images: int = Field(default=256, ge=32)
-    reconstruct: int = Field(default=512, ge=0)
-    epochs: int = Field(default=0, ge=0)
-    interval: int = Field(default=2, ge=1)
-    auto_minutes: float = Field(default=30.0, gt=0)
+    scoring_batches: int = Field(default=8, ge=1, le=MOST_IMAGES)
+    judging_images: int = Field(default=256, ge=32, le=MOST_IMAGES)
+    reconstruct: int = Field(default=512, ge=0, le=MOST_IMAGES)
+    epochs: int = Field(default=0, ge=0, le=MOST_EPOCHS)
+    interval: int = Field(default=2, ge=1, le=MOST_EPOCHS)
+    auto_minutes: float = Field(default=30.0, gt=0, le=MOST_MINUTES)
     regrow: float = Field(default=0.0, ge=0, lt=1)
 
     @field_validator("target")
     @classmethod
     def _target_reads(cls, text: str) -> str:
-        Target.parse(text)
-        return text
+        return _target_that_reads(text)
 
     @model_validator(mode="after")
     def _goes_together(self) -> PruneSection:
@@ -211,6 +232,11 @@ class SparseSection(Section):
     block: Literal[1, 2, 4] = 2
     layers: SparseLayers = "1x1"
 
+    @field_validator("target")
+    @classmethod
+    def _target_reads(cls, text: str | None) -> str | None:
+        return None if text is None else _target_that_reads(text)
+
     @model_validator(mode="after")
     def _one_way(self) -> SparseSection:
         if self.target is None:
@@ -240,14 +266,14 @@ class SparseSection(Section):
 class TuneSection(Section):
     """Re-training of the pruned model with distillation from the unpruned one."""
 
-    epochs: int = Field(default=5, ge=0)
-    batch_size: int = Field(default=128, ge=1)
-    lr: float = Field(default=0.015, gt=0)
-    weight_decay: float = Field(default=5e-4, ge=0)
+    epochs: int = Field(default=5, ge=0, le=MOST_EPOCHS)
+    batch_size: int = Field(default=128, ge=1, le=1 << 16)
+    lr: float = Field(default=0.015, gt=0, le=1000)
+    weight_decay: float = Field(default=5e-4, ge=0, le=1000)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     warmup: float = Field(default=0.05, ge=0, lt=1)
     distillation: float = Field(default=0.7, ge=0, le=1)
-    temperature: float = Field(default=4.0, gt=0)
+    temperature: float = Field(default=4.0, ge=0.01, le=1000)
     precision: Computing = "fp32"
     augment: Literal["none", "crop", "crop-flip"] = "crop-flip"
     cuda_graphs: bool = False
@@ -283,7 +309,7 @@ class Gates(Section):
 class VerifySection(Section):
     """What is checked on the device."""
 
-    images: int | None = Field(default=None, ge=1)
+    images: int | None = Field(default=None, ge=1, le=MOST_IMAGES)
     gates: Gates = Gates()
 
 
@@ -291,7 +317,7 @@ class Recipe(Section):
     """One whole job."""
 
     version: Literal[1] = 1
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**32)  # as numpy takes it
     model: ModelSection
     data: DataSection
     device: DeviceSection = DeviceSection()
@@ -349,61 +375,121 @@ def read_recipe(path: Path) -> Recipe:
             (the message names the line and the nearest key).
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"cannot read the recipe: {error}", where=str(path)) from error
+        text = read_text(path, most_bytes=MOST_BYTES)
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"cannot read the recipe: {_said(error)}", where=shown_path(path)) from error
     try:
         tree = tomllib.loads(text)
+    except RecursionError as error:
+        raise RecipeError("lists and tables lie too deep in one another", where=str(path)) from error
     except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"not valid TOML: {error}", where=str(path)) from error
+        raise RecipeError(f"not valid TOML: {_said(error)}", where=str(path)) from error
+    except ValueError as error:  # Python's own limits: a number of more than 4,300 digits, a year 0
+        raise RecipeError(
+            f"a value cannot be read: {_said(error)}",
+            where=_spot(str(path), _long_number(text)),
+            hint="write a number of a usual size, a date as a text",
+        ) from error
     recipe = parse_recipe(tree, text=text, where=str(path))
-    return resolve_paths(recipe, path.resolve().parent)
+    return resolve_paths(recipe, path.resolve().parent, text=text, where=str(path))
 
 
 def parse_recipe(tree: Mapping[str, Any], *, text: str = "", where: str = "recipe") -> Recipe:
     """Check a recipe tree; see `read_recipe`."""
+    unfit = first_unfit(tree)
+    if unfit is not None:
+        key = ".".join(unfit.location)
+        raise RecipeError(
+            f"`{key}`: {unfit.why}" if key else unfit.why,
+            where=_spot(where, _line_of(text, list(unfit.location))),
+            hint="numbers are finite and of 64 bits, texts have no NUL",
+        )
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
         location = [str(part) for part in first["loc"]]
-        line = _line_of(text, location)
-        spot = f"{where}:{line}" if line else where
+        spot = _spot(where, _line_of(text, location))
         key = ".".join(location)
         if first["type"] == "extra_forbidden":
             nearest = _nearest(location)
             hint = f"did you mean `{nearest}`?" if nearest else f"known keys: {', '.join(_keys(location[:-1]))}"
-            raise RecipeError(f"unknown key `{key}`", where=spot, hint=hint) from error
-        what = first["msg"].removeprefix("Value error, ")  # how pydantic begins what a validator of ours says
-        got = None if isinstance(first["input"], Mapping) else f"got {first['input']!r}"
+            raise RecipeError(f"unknown key `{_short(key)}`", where=spot, hint=hint) from error
+        what = _short(first["msg"].removeprefix("Value error, "), 600)  # how pydantic begins what our validators say
+        got = None if isinstance(first["input"], Mapping) else f"got {shown(first['input'])}"
         raise RecipeError(
-            f"`{key}`: {what}" if key else what, where=spot, hint="add it" if first["type"] == "missing" else got
+            f"`{_short(key)}`: {what}" if key else what,
+            where=spot,
+            hint="add it" if first["type"] == "missing" else got,
         ) from error
 
 
-def resolve_paths(recipe: Recipe, folder: Path) -> Recipe:
-    """Make the checkpoint and folder sources absolute, so that the run folder can be used from anywhere."""
+def resolve_paths(recipe: Recipe, folder: Path, *, text: str = "", where: str = "recipe") -> Recipe:
+    """Make the checkpoint and folder sources absolute, so that the run folder can be used from anywhere.
+
+    Raises:
+        RecipeError: a path cannot be one (it names a user that there is not, or is too long); names the line.
+    """
+
+    def absolute(path: str | Path, *key: str) -> Path:
+        try:
+            return (folder / Path(path).expanduser()).resolve()
+        except (RuntimeError, ValueError, OSError) as error:
+            spot = _spot(where, _line_of(text, list(key)))
+            hint = "name a file or folder that can be there"
+            raise RecipeError(f"`{'.'.join(key)}`: no such path: {_said(error)}", where=spot, hint=hint) from error
+
+    def source_of(source: str, *key: str) -> str:
+        """A data source with its path made absolute, where it names one that is there."""
+        prefix, path = ("npz:", source[4:]) if source.startswith("npz:") else ("", source)
+        there = absolute(path, *key)
+        return f"{prefix}{there}" if _is_there(there) else source
+
     model, data = recipe.model, recipe.data
     if model.checkpoint is not None:
-        model = model.model_copy(update={"checkpoint": (folder / model.checkpoint.expanduser()).resolve()})
+        checkpoint = absolute(model.checkpoint, "model", "checkpoint")
+        model = model.model_copy(update={"checkpoint": checkpoint})
     if model.factory is not None and model.factory.partition(":")[0].endswith(".py"):
         file, _, name = model.factory.partition(":")
-        model = model.model_copy(update={"factory": f"{(folder / file).resolve()}:{name}"})
-    source = _resolved_source(data.source, folder)
+        model = model.model_copy(update={"factory": f"{absolute(file, 'model', 'factory')}:{name}"})
+    source = source_of(data.source, "data", "source")
     parts = {
-        name: _resolved_source(value, folder)
+        name: source_of(value, "data", name)
         for name in ("train", "test", "calibration")
-        if (value := getattr(data, name)) is not None and not (Path(source) / value).exists()  # else a sub-folder
+        if (value := getattr(data, name)) is not None and not _is_there(Path(source) / value)  # else a sub-folder
     }
     data = data.model_copy(update={"source": source, **parts})
     return recipe.model_copy(update={"model": model, "data": data})
 
 
-def _resolved_source(source: str, folder: Path) -> str:
-    """A data source with its path made absolute, where it names one that is there."""
-    prefix, path = ("npz:", source[4:]) if source.startswith("npz:") else ("", source)
-    there = folder / Path(path).expanduser()
-    return f"{prefix}{there.resolve()}" if there.exists() else source
+def shown_path(path: Path) -> str:
+    """A path in a message, cut short where it is longer than any can be."""
+    return _short(str(path).encode(errors="backslashreplace").decode(), 1000)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name that is too long, or no name
+        return False
+
+
+def _spot(where: str, line: int | None) -> str:
+    return f"{where}:{line}" if line else where
+
+
+def _short(text: str, most: int = 200) -> str:
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def _said(error: Exception) -> str:
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return _short(text.encode(errors="backslashreplace").decode(), 300)
+
+
+def _long_number(text: str) -> int | None:
+    """The line of the first number with more digits than Python reads."""
+    return next((n for n, line in enumerate(text.splitlines(), 1) if re.search(r"[0-9_]{4300}", line)), None)
 
 
 def _section(location: list[str]) -> type[BaseModel] | None:

@@ -1,4 +1,4 @@
-"""Mutations of files, the same for the same seed: of their bytes, of the values in JSON and TOML, of integers in place."""
+"""Mutations of files, the same for the same seed: of bytes, of values in JSON and TOML, of integers in place."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import copy
 import json
 import math
 import random
+import signal
 import struct
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import Any
+
+from edgeprune.errors import EdgePruneError
 
 SEED = 22  # of all tests in this folder
 
@@ -25,6 +29,49 @@ WORDS = struct.Struct("<i")
 EXTREMES = (0, 1, -1, 2, 127, 255, 65535, 2**31 - 1, -(2**31), 0x00FFFFFF, 0x7FFFFFF0)
 
 
+WATCH_S = 60  # a single mutation that takes so long hangs
+
+
+class Judge:
+    """Counts what became of mutations: read, or refused in our own words. Everything else fails the test."""
+
+    def __init__(self) -> None:
+        self.told = Counter[str]()
+
+    def look(
+        self, call: Callable[[], object], mutation: object, codes: tuple[int, ...] = (2,)
+    ) -> EdgePruneError | None:
+        """What a call on a mutation was refused with; None where it was read.
+
+        Raises:
+            AssertionError: an exception that is not ours, an exit code that is not asked for, or a call that hangs.
+        """
+        before = signal.signal(signal.SIGALRM, _hangs)
+        signal.alarm(WATCH_S)
+        try:
+            call()
+        except EdgePruneError as error:
+            if error.exit_code != 2 or len(str(error)) > 6000:
+                raise AssertionError(f"exit code {error.exit_code}: {error}"[:2000], mutation) from error
+            self.told["refused"] += 1
+            return error
+        except (Exception, SystemExit) as error:
+            raise AssertionError(f"{type(error).__name__}: {error}"[:2000], mutation) from error
+        finally:
+            signal.alarm(0)
+            signal.signal(signal.SIGALRM, before)
+        self.told["read"] += 1
+        return None
+
+    def saw_both(self, least: int) -> None:
+        """Check that mutations were read and refused: otherwise it is a test of nothing."""
+        assert min(self.told["read"], self.told["refused"]) >= least, self.told
+
+
+def _hangs(*_: object) -> None:
+    raise TimeoutError(f"nothing came of it within {WATCH_S} s")
+
+
 class Mutator:
     """Draws mutations; the same ones in the same order for the same seed."""
 
@@ -37,7 +84,7 @@ class Mutator:
             data = self._one(data)
         return data
 
-    def _one(self, data: bytes) -> bytes:
+    def _one(self, data: bytes) -> bytes:  # noqa: PLR0911
         draw, size = self.random, len(data)
         if not size:
             return draw.randbytes(draw.randrange(1, 64))

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import random
 import tomllib
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
-from mutations import SEED, Mutator, toml
+from mutations import SEED, Judge, Mutator, toml
 
 from edgeprune.data.images import Geometry
-from edgeprune.errors import EdgePruneError, RecipeError
+from edgeprune.errors import RecipeError
 from edgeprune.pipeline import _seed
 from edgeprune.recipe import Recipe, read_recipe
 from edgeprune.runs import RunInfo, settings_hash
@@ -54,7 +53,7 @@ def light_parts_of_load(recipe: Recipe) -> None:
 
 
 def test_mutated_recipes(tmp_path: Path) -> None:
-    mutator, told = Mutator(SEED), Counter[str]()
+    mutator, judge = Mutator(SEED), Judge()
     state = random.getstate()
     path = tmp_path / "recipe.toml"
     plain = toml(FULL).encode()
@@ -62,18 +61,9 @@ def test_mutated_recipes(tmp_path: Path) -> None:
     for number in range(COUNT):
         content = mutator.bytes(plain) if number % 4 == 0 else toml(mutator.tree(FULL)).encode(errors="surrogatepass")
         path.write_bytes(content)
-        try:
-            light_parts_of_load(read_recipe(path))
-        except EdgePruneError as error:
-            assert error.exit_code == 2, content
-            assert len(str(error)) < 4000, content
-            told["refused"] += 1
-        except Exception as error:
-            raise AssertionError(f"mutation {number}: {error!r}: {content!r}") from error
-        else:
-            told["read"] += 1
+        judge.look(lambda: light_parts_of_load(read_recipe(path)), (number, content))
     random.setstate(state)
-    assert min(told.values()) > COUNT // 20, told  # both happen: it is no test of nothing
+    judge.saw_both(COUNT // 20)
 
 
 DEEP = 100_000
@@ -108,7 +98,6 @@ DEEP = 100_000
         ("data", 'source = "~nouser-of-that-name/photos"'),
         ("data", 'source = "npz:~nouser-of-that-name/x.npz"'),
         ("data", 'test = "a\\u0000b"'),
-        ("data", 'train = "' + "x" * 5000 + '"'),
         ("device", "threads = 1000000000"),
         ("device", "wait_minutes = 1e300"),
         ("device", 'id = ""'),
@@ -144,8 +133,8 @@ def test_a_value_that_cannot_be_is_refused_at_its_line(tmp_path: Path, section: 
     assert refused.value.exit_code == 2
     assert str(path) in str(refused.value)
     assert len(str(refused.value)) < 2000
-    at = lines.index(line) + 1
-    assert f"recipe.toml:{at}" in str(refused.value) or "line" in str(refused.value) or "deep" in str(refused.value)
+    if not any(word in str(refused.value) for word in ("deep", "cannot be a key", "`model`: ")):
+        assert f"recipe.toml:{lines.index(line) + 1}" in str(refused.value)
 
 
 @pytest.mark.parametrize("kind", ["folder", "endless", "large", "utf-16", "empty", "name"])
