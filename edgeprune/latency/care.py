@@ -12,6 +12,7 @@ from edgeprune.devices.base import Device
 from edgeprune.devices.conditions import Conditions
 from edgeprune.devices.jobs import Job, JobResult, run_job
 from edgeprune.errors import DeviceError, UsageError
+from edgeprune.latency.tflite_reader import read_content
 
 MODERATE = 2  # from this thermal status on Android slows processors down
 POLL_S = 2.0
@@ -27,10 +28,15 @@ def timed_job(
 ) -> JobResult:
     """Run a latency job once the device is cool enough, on the cores of its profile.
 
+    A damaged .tflite file is found here: on the device it would crash the runtime, or take all memory.
+
     Raises:
         DeviceError: the device stays hotter than its profile's limit for `patience_s`, is in use, or was lost.
         UsageError, ToolkitMissing: as `run_job`.
     """
+    if job.runtime == "litert":
+        for file in {case.model for case in job.cases if case.model.is_file()}:
+            read_content(file)
     profile = profile_of(device)
     wait_until_cool(device, profile, patience_s=patience_s)
     cores = profile.cpu_affinity if job.threads <= len(profile.cpu_affinity) else ()  # one core each, or the system's

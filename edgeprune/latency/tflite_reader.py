@@ -10,6 +10,7 @@ from typing import Any
 from ai_edge_litert import schema_py_generated as schema
 
 from edgeprune.errors import UsageError
+from edgeprune.latency.tflite_check import UNREADABLE, check_tflite, damaged
 from edgeprune.structure.operations import Kind, OpSignature
 
 _KINDS: dict[int, Kind] = {
@@ -59,34 +60,53 @@ class WrittenLayer:
 
 
 def read_content(file: Path) -> bytes:
-    """The bytes of a .tflite file.
+    """The bytes of a .tflite file, every offset, size and index of which holds.
 
     Raises:
-        UsageError: the file cannot be read or is no .tflite file.
+        UsageError: the file cannot be read, is no .tflite file, or is damaged.
     """
     try:
         content = file.read_bytes()
-    except OSError as error:
-        raise UsageError(f"cannot be read: {error.strerror}", where=str(file)) from error
-    if not schema.Model.ModelBufferHasIdentifier(content, 0):
-        raise UsageError("this is no .tflite file", where=str(file))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot be read: {getattr(error, 'strerror', error)}", where=str(file)) from error
+    check_tflite(content, str(file))
     return content
+
+
+def read_model(file: Path) -> Any:
+    """A .tflite file as the schema's own objects (`ModelT`).
+
+    Raises:
+        UsageError: as `read_content`.
+    """
+    content = read_content(file)
+    try:
+        return schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    except UNREADABLE as error:
+        raise damaged(f"an operator's options cannot be read ({error})", str(file)) from error
 
 
 def read_layers(file: Path) -> list[WrittenLayer]:
     """The convolutions and linear layers of a file, in its order.
 
     Raises:
-        UsageError: the file cannot be read or is no .tflite file.
+        UsageError: the file cannot be read, is no .tflite file, or is damaged.
     """
     model = schema.Model.GetRootAs(read_content(file), 0)
+    try:
+        return _layers(model)
+    except UNREADABLE as error:
+        raise damaged(error, str(file)) from error
+
+
+def _layers(model: Any) -> list[WrittenLayer]:
     graph = model.Subgraphs(0)
     found: list[WrittenLayer] = []
     for number in range(graph.OperatorsLength()):
         operator = graph.Operators(number)
         code = model.OperatorCodes(operator.OpcodeIndex())
         kind = _KINDS.get(max(code.BuiltinCode(), code.DeprecatedBuiltinCode()))
-        result = _shape(graph, operator.Outputs(0))
+        result = _shape(graph, operator.Outputs(0)) if operator.OutputsLength() else []
         if kind is not None:
             computed = not model.Buffers(graph.Tensors(operator.Inputs(1)).Buffer()).DataLength()
             found.append(WrittenLayer(None if computed else _likeness(graph, operator, kind), 0))

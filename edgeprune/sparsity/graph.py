@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,8 +12,9 @@ import numpy.typing as npt
 from ai_edge_litert import schema_py_generated as schema
 
 from edgeprune.errors import UsageError
-from edgeprune.latency.tflite_reader import read_content
-from edgeprune.sparsity.encoding import decode
+from edgeprune.latency.tflite_check import UNREADABLE, damaged
+from edgeprune.latency.tflite_reader import read_model
+from edgeprune.sparsity.encoding import BadEncoding, decode
 
 Array = npt.NDArray[Any]
 Sides = tuple[int, int, int, int]  # top, bottom, left, right
@@ -43,15 +43,12 @@ class Graph:
     """The first subgraph of a file.
 
     Raises:
-        UsageError: the file cannot be read, is no .tflite file, or has several subgraphs.
+        UsageError: the file cannot be read, is no .tflite file, is damaged, or has several subgraphs.
     """
 
     def __init__(self, file: Path) -> None:
-        content = read_content(file)
-        try:
-            self.model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
-        except (struct.error, ValueError, TypeError, LookupError, OverflowError) as error:  # there is no verifier
-            raise UsageError(f"the file is damaged: {error}", where=str(file), hint="export or copy it anew") from error
+        self.file = file
+        self.model = read_model(file)
         if len(self.model.subgraphs) != 1:
             raise UsageError(f"{len(self.model.subgraphs)} subgraphs; only one is understood", where=str(file))
         self._graph = self.model.subgraphs[0]
@@ -84,11 +81,26 @@ class Graph:
         if not self._stored(stored) or int(entry.type) not in kinds:
             raise UsageError(f"the tensor {tensor} is no float32 or int32 constant")
         flat = np.asarray(self.model.buffers[entry.buffer].data, np.uint8).view(kinds[int(entry.type)])
-        return decode(flat, entry.sparsity, self.shape(stored)) if entry.sparsity else flat.reshape(self.shape(stored))
+        if not entry.sparsity:
+            return flat.reshape(self.shape(stored))
+        try:
+            return decode(flat, entry.sparsity, self.shape(stored))
+        except (BadEncoding, *UNREADABLE) as error:
+            raise damaged(error, str(self.file)) from error
 
     @cached_property
     def operators(self) -> tuple[Operator, ...]:
-        """All but the unpacking of weights; a PAD of zeros in height and width alone is part of its convolution."""
+        """All but the unpacking of weights; a PAD of zeros in height and width alone is part of its convolution.
+
+        Raises:
+            UsageError: the options of an operator are damaged.
+        """
+        try:
+            return self._operators()
+        except UNREADABLE as error:
+            raise damaged(error, str(self.file)) from error
+
+    def _operators(self) -> tuple[Operator, ...]:
         listed = [self._operator(n, o) for n, o in enumerate(self._graph.operators) if n not in self._unpackers]
         uses = [tensor for operator in listed for tensor in operator.inputs]
         pads = {o.outputs[0]: o for o in listed if o.name == "PAD" and uses.count(o.outputs[0]) == 1}
@@ -148,7 +160,8 @@ class Graph:
 
     def _name(self, entry: Any) -> str:
         code = self.model.operatorCodes[entry.opcodeIndex]
-        return OPERATOR_NAMES[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        number = max(code.builtinCode, code.deprecatedBuiltinCode)
+        return OPERATOR_NAMES.get(number, f"operator kind {number}")
 
     @cached_property
     def _unpackers(self) -> dict[int, tuple[int, int]]:

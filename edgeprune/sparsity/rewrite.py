@@ -10,6 +10,7 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from edgeprune.latency.tflite_check import UNREADABLE, damaged
 from edgeprune.runs import write_atomic
 from edgeprune.sparsity.encoding import encode
 from edgeprune.sparsity.graph import OPERATOR_NAMES, Graph, Operator
@@ -42,9 +43,16 @@ def write_sparse(source: Path, target: Path, *, least_zeros: float = LEAST_ZEROS
         least_zeros: share of zeros from which on a layer is stored sparsely.
 
     Raises:
-        UsageError: the source cannot be read, is no .tflite file, or has several subgraphs.
+        UsageError: the source cannot be read, is no .tflite file, is damaged, or has several subgraphs.
     """
     graph = Graph(source)
+    try:
+        return _rewrite(graph, source, target, least_zeros)
+    except UNREADABLE as error:
+        raise damaged(error, str(source)) from error
+
+
+def _rewrite(graph: Graph, source: Path, target: Path, least_zeros: float) -> Rewritten:
     writer = _Writer(graph)
     stored = [o for o in graph.operators if _stores(graph, o, least_zeros)]
     padded = {o.number: sides for o in graph.operators if (sides := _even_sides(graph, o)) is not None}

@@ -17,6 +17,7 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from edgeprune.latency.tflite_check import UNREADABLE, damaged
 from edgeprune.sparsity.graph import Graph, Operator, Sides
 
 RuleName = Literal["begins", "types", "operators", "ends", "closed", "stored", "zeros"]
@@ -98,9 +99,15 @@ def check_sparse(file: Path) -> SparseCheck:
     mean with a 1x1 convolution before it belongs to; without such a mean, the one of the last 1x1 convolution.
 
     Raises:
-        UsageError: the file cannot be read, is no .tflite file, or has several subgraphs.
+        UsageError: the file cannot be read, is no .tflite file, is damaged, or has several subgraphs.
     """
-    graph = Graph(file)
+    try:
+        return _checked(Graph(file))
+    except UNREADABLE as error:
+        raise damaged(error, str(file)) from error
+
+
+def _checked(graph: Graph) -> SparseCheck:
     clusters = [_cluster(graph, end) for end in reversed(graph.operators) if _role(graph, end)[0] == "end"]
     clusters = [c for c in clusters if any(is_1x1(graph, o) for o in c.members.values())]
     cluster = next((c for c in clusters if not c.breaches), clusters[0] if clusters else None)

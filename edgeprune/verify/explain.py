@@ -18,11 +18,13 @@ from edgeprune.devices.base import Device
 from edgeprune.devices.inference import run_inference
 from edgeprune.devices.local import LocalDevice
 from edgeprune.errors import UsageError
+from edgeprune.latency.tflite_reader import read_model
 from edgeprune.verify.parity import sqnr_db
 
 FLOAT_DB = 80.0  # kernels that add in another order agree to more than 100 dB, layer upon layer
 INTEGER_DB = 25.0  # kernels that round otherwise differ by a step here and there
 IDENTIFIER = b"TFL3"
+MOST_INPUTS = 1 << 28  # numbers
 
 _NAMES = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
 
@@ -71,7 +73,7 @@ def explain(
         UsageError: the file is no .tflite with one input and one part.
         DeviceError: the device was lost.
     """
-    model = _read(file)
+    model = read_cuttable(file)
     operators = model.subgraphs[0].operators
     if inputs is None:
         inputs = _random_inputs(model)
@@ -119,7 +121,7 @@ def _makers_of(operator: Any, makers: Mapping[int, int]) -> list[int]:
 
 def cut_behind(file: Path, index: int) -> bytes:
     """The file with nothing behind an operator, whose output becomes the file's; weights that go are left out."""
-    model = _read(file)
+    model = read_cuttable(file)
     graph = model.subgraphs[0]
     graph.operators = graph.operators[: index + 1]
     graph.outputs = [int(graph.operators[-1].outputs[0])]
@@ -135,14 +137,21 @@ def cut_behind(file: Path, index: int) -> bytes:
     return bytes(builder.Output())
 
 
-def _read(file: Path) -> Any:
-    """The file's content as the schema's own objects."""
-    content = file.read_bytes() if file.is_file() else b""
-    if content[4:8] != IDENTIFIER:
-        raise UsageError("this is no .tflite file", where=str(file), hint="only LiteRT's files can be cut")
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
-    if len(model.subgraphs) != 1 or len(model.subgraphs[0].inputs) != 1:
+def read_cuttable(file: Path) -> Any:
+    """The file's content as the schema's own objects: of one part, one input, and operators that make its output.
+
+    Raises:
+        UsageError: it is another, no .tflite file, or damaged.
+    """
+    model = read_model(file)
+    graph = model.subgraphs[0]
+    if len(model.subgraphs) != 1 or graph.inputs is None or len(graph.inputs) != 1:
         raise UsageError("the file has several inputs or parts", where=str(file), hint="explain takes one of each")
+    operators, outputs = graph.operators or [], graph.outputs if graph.outputs is not None else []
+    if any(op.outputs is None or len(op.outputs) == 0 or op.inputs is None for op in operators):
+        raise UsageError("the file has operators without inputs or outputs", where=str(file), hint="it cannot be cut")
+    if len(outputs) == 0 or int(outputs[0]) not in {int(t) for op in operators for t in op.outputs}:
+        raise UsageError("no operator of the file makes its output", where=str(file), hint="there is nothing to cut")
     return model
 
 
@@ -153,7 +162,10 @@ def _random_inputs(model: Any, count: int = 8) -> npt.NDArray[Any]:
     if tensor.type not in kinds:
         raise UsageError("no random inputs of its type can be made", hint="give inputs (the Python call takes them)")
     dtype = np.dtype(kinds[tensor.type])
-    shape, random = (count, *(int(n) for n in tensor.shape[1:])), np.random.default_rng(0)
+    sizes = tensor.shape if tensor.shape is not None else ()
+    shape, random = (count, *(int(n) for n in sizes[1:])), np.random.default_rng(0)
+    if math.prod(shape) > MOST_INPUTS:
+        raise UsageError(f"random inputs of shape {shape} cannot be made", hint="give inputs (the Python call does so)")
     if np.issubdtype(dtype, np.integer):
         limits = np.iinfo(dtype)
         return random.integers(limits.min, limits.max, shape, dtype=dtype, endpoint=True)

@@ -38,9 +38,7 @@ class Judge:
     def __init__(self) -> None:
         self.told = Counter[str]()
 
-    def look(
-        self, call: Callable[[], object], mutation: object, codes: tuple[int, ...] = (2,)
-    ) -> EdgePruneError | None:
+    def look(self, call: Callable[[], object], mutation: object) -> EdgePruneError | None:
         """What a call on a mutation was refused with; None where it was read.
 
         Raises:
