@@ -16,10 +16,10 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from edgeprune.errors import EdgePruneError, RunError
 from edgeprune.recipe import Recipe
@@ -43,8 +43,15 @@ class FileRecord(BaseModel):
 
     model_config = ConfigDict(frozen=True)
     path: str
-    size: int
+    size: int = Field(ge=0)
     sha256: str
+
+    @field_validator("path")
+    @classmethod
+    def _stays_inside(cls, path: str) -> str:
+        if not path or "\0" in path or PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+            raise ValueError(f"{path!r} leads out of the stage's folder")
+        return path
 
 
 class StageRecord(BaseModel):
