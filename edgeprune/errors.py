@@ -1,7 +1,8 @@
 """The errors of EdgePrune: each says what was wrong, where, and what to do, and knows its exit code.
 
 Exit codes (they never depend on the output format): 0 pass, 1 a gate failed, 2 usage or configuration,
-3 internal, 4 device unavailable or too noisy, so that infrastructure never looks like a regression.
+3 internal, 4 device unavailable, too noisy, or too few images to tell, so that infrastructure never looks like a
+regression.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ app.command("report")(report.report)
 
 
 def main() -> None:
-    """Entry point: exit codes 0 pass, 1 a gate failed, 2 usage, 3 internal, 4 device unavailable or too noisy."""
+    """Entry point: exit codes 0 pass, 1 a gate failed, 2 usage, 3 internal, 4 no device, or none to tell."""
     # Threads that spin while they wait make training several times slower as soon as anything else runs (seen: 3.6 s
     # a step instead of 0.6 s with one other busy process on two cores; 0.22 s and 0.24 s on an idle machine).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -38,7 +38,7 @@ def front(
     with RichProgress().shown() as progress:
         points = run_front(settings, target, folder, resume=resume, progress=progress)
     table = Table("target", "latency", "of the original", "top-1", "verdict")
-    rows: list[dict[str, str | float | None]] = []
+    rows: list[dict[str, Any]] = []
     for point in points:
         if point.outcome is None:
             rows.append({"target": point.target, "run": str(point.folder), "outcome": "refused", "why": point.refused})
@@ -48,7 +48,11 @@ def front(
         final = data.final
         latency, top1 = (final.latency, final.accuracy) if final else (None, None)
         table.add_row(
-            point.target, text.latency(latency), text.ratio(data.against_original), text.percent(top1), verdict.outcome
+            point.target,
+            text.latency(latency),
+            text.ratio(data.against_original),
+            text.accuracy(final),
+            verdict.outcome,
         )
         rows.append(
             {
@@ -58,6 +62,7 @@ def front(
                 "latency_s": latency.median_s if latency else None,
                 "of_original": data.against_original.ratio if data.against_original else None,
                 "accuracy": top1,
+                "accuracy_interval": final.accuracy_interval if final else None,
             }
         )
     show_result({"page": str(folder / PAGE), "points": rows}, table, as_json=as_json)

@@ -7,7 +7,6 @@ terminal and JUnit alike.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -23,9 +22,10 @@ from edgeprune.models.spec import ModelSpec
 from edgeprune.pruning.binding import Binding
 from edgeprune.structure.operations import OpSignature
 from edgeprune.structure.units import Structure
-from edgeprune.verify.verdict import FileVerdict, Verdict
+from edgeprune.verify.intervals import share_interval
+from edgeprune.verify.verdict import Between, FileVerdict, Verdict
 
-Standing = Literal["proven", "reference", "failed", "uncertain", "unproven"]
+Standing = Literal["proven", "reference", "failed", "uncertain", "undecided", "unproven"]
 DEAREST = 12  # kernels shown of a file
 NO_DEVICE = "no device"  # how verify says in `executed_on` that a file ran in the reference executor
 
@@ -39,25 +39,25 @@ class Part(BaseModel):
 class StagePoint(Part):
     """The model after one stage: `original`, `pruned`, `tuned`, `merged`, or a file such as `tflite int8`.
 
-    `accuracy` is top-1 as a share (0..1) of `images` test images; latency is of one inference.
+    `accuracy` is top-1 as a share (0..1) of `images` test images, `change` the 95 % interval of it less the
+    original's, on the same images; latency is of one inference.
     """
 
     stage: str
     accuracy: float | None = Field(default=None, ge=0, le=1)
     images: int | None = Field(default=None, ge=1)
+    change: Between | None = None
     latency: Measurement | None = None
     macs: int | None = Field(default=None, ge=0)
     parameters: int | None = Field(default=None, ge=0)
 
     @property
     def accuracy_interval(self) -> tuple[float, float] | None:
-        """95 % Wilson score interval of the accuracy (Wilson, JASA 22, 1927); None without a number of images."""
+        """95 % interval of the accuracy (`verify.intervals`); None without a number of images."""
         if self.accuracy is None or self.images is None:
             return None
-        z, n, p = 1.959963984540054, self.images, self.accuracy
-        middle = (p + z * z / (2 * n)) / (1 + z * z / n)
-        half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-        return max(0.0, middle - half), min(1.0, middle + half)
+        found = share_interval(self.accuracy * self.images, self.images)
+        return found.low, found.high
 
 
 class LayerRow(Part):
@@ -198,7 +198,8 @@ class FileLine(Part):
     def standing(self) -> Standing:
         """`proven` only where at least one gate was held on a device and none failed; never by default.
 
-        `uncertain`: gates were missed, but only where the device was too noisy to tell.
+        `uncertain`: gates were missed, but only where the device was too noisy to tell. `undecided`: none was missed,
+        and the test images are too few to tell whether all hold.
         """
         if self.verdict is None:
             return "unproven"
@@ -206,6 +207,8 @@ class FileLine(Part):
         if "fail" in outcomes:
             failed = [check for check in self.verdict.checks if check.outcome == "fail"]
             return "uncertain" if all(check.uncertain for check in failed) else "failed"
+        if "undecided" in outcomes:
+            return "undecided"
         if "pass" not in outcomes:
             return "unproven"
         return "reference" if NO_DEVICE in self.verdict.executed_on else "proven"

@@ -39,6 +39,7 @@ def outcome(data: ReportData) -> Outcome:
     """PASS only when every exported file was checked and passed and the target, where there is one, was met."""
     failed = [line.file for line in data.files if line.standing == "failed"]
     noisy = [line.file for line in data.files if line.standing == "uncertain"]
+    few = [line.file for line in data.files if line.standing == "undecided"]
     unproven = [line.file for line in data.files if line.standing == "unproven"]
     missed = data.target is not None and not data.target.met
     if failed or missed:
@@ -48,6 +49,8 @@ def outcome(data: ReportData) -> Outcome:
         return Outcome("FAIL", said[0].upper() + said[1:])
     if noisy:
         return Outcome("NOT PROVEN", f"The device was too noisy to tell for {', '.join(noisy)}")
+    if few:
+        return Outcome("NOT PROVEN", f"The test images are too few to tell for {', '.join(few)}")
     if not data.files:
         return Outcome("NOT PROVEN", "No file was exported")
     if unproven:
@@ -62,7 +65,7 @@ def sentence(data: ReportData) -> str:
         parts.append(f"{_speed(data)} on {_device(data)}")
     original, final = data.stage("original"), data.final
     if original and final and original.accuracy is not None and final.accuracy is not None:
-        change = text.points(original.accuracy, final.accuracy)
+        change = text.points(original.accuracy, final.accuracy, final.change)
         parts.append(
             f"top-1 {text.percent(original.accuracy)} \u2192 {text.percent(final.accuracy)} ({final.stage}, {change})"
         )
@@ -110,7 +113,8 @@ def _accuracy_card(data: ReportData) -> Card:
     detail = f"{final.stage}: {text.accuracy(final)}"
     if original is not None and original.accuracy is not None and final.accuracy is not None:
         value = f"{original.accuracy * 100:.1f} \u2192 {text.percent(final.accuracy)}"
-        detail = f"{text.points(original.accuracy, final.accuracy)}. {detail}; original: {text.accuracy(original)}"
+        change = text.points(original.accuracy, final.accuracy, final.change)
+        detail = f"{change}. {detail}; original: {text.accuracy(original)}"
     else:
         value = text.percent(final.accuracy)
     return Card("Top-1 accuracy", value, detail, "plain")
@@ -159,6 +163,7 @@ def _files_said(files: tuple[FileLine, ...]) -> str:
         "reference": "pass by reference execution, no device",
         "failed": "failed",
         "uncertain": "too noisy to tell",
+        "undecided": "with too few test images to tell",
         "unproven": "not proven",
     }
     kinds = ", ".join(f"{stands[kind]} {words}" for kind, words in said.items() if stands[kind])

@@ -15,8 +15,8 @@ _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]") 
 def junit(data: ReportData) -> bytes:
     """JUnit XML (UTF-8) of a run: a suite per file, a case per check with its figures as properties.
 
-    A failed gate is a failure; a figure without a gate is skipped ("no gate"), and so is a file that was exported
-    but never checked: neither can look like a pass.
+    A failed gate is a failure; one that noise or too few images leave open is an error. A figure without a gate is
+    skipped ("no gate"), and so is a file that was exported but never checked: neither can look like a pass.
     """
     device = data.verdict.device if data.verdict else (data.device.id if data.device else "no device")
     suites = [_suite(line, device) for line in data.files]
@@ -53,12 +53,17 @@ def _case(check: Check, where: str) -> ET.Element:
     case = ET.Element("testcase", _clean({"classname": where, "name": check.name}))
     properties = ET.SubElement(case, "properties")
     limit = "none" if check.limit is None else repr(check.limit)
-    for name, value in (("value", repr(check.value)), ("unit", check.unit), ("limit", limit), ("why", check.why)):
+    facts = {"value": repr(check.value), "unit": check.unit, "limit": limit, "why": check.why}
+    if check.interval is not None:
+        facts |= {"low": repr(check.interval[0]), "high": repr(check.interval[1])}
+    for name, value in facts.items():
         ET.SubElement(properties, "property", _clean({"name": name, "value": value}))
-    said = f"{text.figure(check.value, check.unit)}, limit {text.check_limit(check)}"
-    if check.outcome == "fail":
-        # A limit missed on a noisy device is an error of the infrastructure, not a regression.
+    said = f"{text.check_figure(check)}, limit {text.check_limit(check)}"
+    if check.outcome in ("fail", "undecided"):
+        # A limit missed on a noisy device, or that few images cannot tell, is no regression.
         tag, kind = ("error", "device too noisy") if check.uncertain else ("failure", "gate")
+        if check.outcome == "undecided":
+            tag, kind = "error", "too few test images"
         failure = ET.SubElement(case, tag, _clean({"message": f"{check.name}: {said}", "type": kind}))
         failure.text = _ILLEGAL.sub("\ufffd", check.why)
     elif check.outcome == "info":

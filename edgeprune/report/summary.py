@@ -24,16 +24,17 @@ def summary(data: ReportData) -> RenderableType:
         parts.append(_stages(data))
     if data.files:
         parts.append(_files(data))
-    failures = [
+    held = [
         (line.file, check)
         for line in data.files
         if line.verdict
         for check in line.verdict.checks
-        if check.outcome == "fail"
+        if check.outcome in ("fail", "undecided")
     ]
-    for file, check in failures:
-        said = f"{text.figure(check.value, check.unit)}, limit {text.check_limit(check)}; {check.why}"
-        parts.append(Text.assemble((f"{text.MARK['fail']} {file} {check.name}: ", "red"), said))
+    for file, check in held:
+        said = f"{text.check_figure(check)}, limit {text.check_limit(check)}; {check.why}"
+        style = "red" if check.outcome == "fail" else "yellow"
+        parts.append(Text.assemble((f"{text.MARK[check.outcome]} {file} {check.name}: ", style), said))
     if data.binding is not None:
         parts.append(Text(f"what binds: {data.binding.words}", style="dim"))
     parts += [Text(f"note: {note}", style="dim") for note in data.notes]
@@ -45,7 +46,7 @@ def _stages(data: ReportData) -> Table:
     for point in data.stages:
         table.add_row(
             Text(point.stage),
-            Text(text.percent(point.accuracy)),
+            Text(text.accuracy(point)),
             Text(text.latency(point.latency)),
             Text(text.count(point.macs)),
             Text(text.count(point.parameters)),
@@ -60,6 +61,7 @@ def _files(data: ReportData) -> Table:
         "reference": "plain",
         "failed": "bad",
         "uncertain": "warn",
+        "undecided": "warn",
         "unproven": "warn",
     }
     for line in data.files:

@@ -6,7 +6,7 @@ import math
 
 from edgeprune.latency.measurement import Measurement, Ratio
 from edgeprune.report.data import StagePoint, Standing
-from edgeprune.verify.verdict import Check
+from edgeprune.verify.verdict import Between, Check
 
 NONE = "not measured"
 STANDING: dict[Standing, str] = {
@@ -14,6 +14,7 @@ STANDING: dict[Standing, str] = {
     "reference": "reference only",
     "failed": "failed",
     "uncertain": "too noisy to tell",
+    "undecided": "too few images to tell",
     "unproven": "not proven",
 }
 MARK = {
@@ -24,6 +25,7 @@ MARK = {
     "fail": "\u2717",
     "unproven": "?",
     "uncertain": "~",
+    "undecided": "~",
     "info": "i",
     "stable": "\u25cf",
     "noisy": "\u25b2",
@@ -94,11 +96,17 @@ def percent(share: float | None, digits: int = 1) -> str:
     return "not known" if share is None else f"{share * 100:.{digits}f} %"
 
 
-def points(before: float, after: float) -> str:
-    """The difference of two shares in percentage points, signed."""
+def points(before: float, after: float, between: Between | None = None) -> str:
+    """The difference of two shares in percentage points, signed, with its interval: `+0.30 points (-0.41 to +1.02)`."""
     difference = round((after - before) * 100, 2)
-    sign = "+" if difference > 0 else "\u2212" if difference < 0 else "\u00b1"
-    return f"{sign}{abs(difference):.2f} points"
+    said = f"{_signed(difference)} points" if difference else "no change"
+    if between is None:
+        return f"{said}, interval not known"
+    return f"{said} ({_signed(between[0] * 100)} to {_signed(between[1] * 100)})"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "\u2212")
 
 
 def accuracy(point: StagePoint | None) -> str:
@@ -149,6 +157,15 @@ def figure(value: float, unit: str) -> str:
         case _:
             said = f"{_three(value)} {unit}".rstrip()
     return said
+
+
+def check_figure(check: Check) -> str:
+    """A checked figure with its interval, where it has one: `98.32 % (95 %: 97.01-99.07)`."""
+    said = figure(check.value, check.unit)
+    if check.interval is None:
+        return said
+    low, high = (f"{100 * side:.2f}".replace("-", "\u2212") for side in check.interval)
+    return f"{said} (95 %: {low} to {high})"
 
 
 def check_limit(check: Check) -> str:

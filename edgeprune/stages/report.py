@@ -107,6 +107,7 @@ def _points(run: Run, pruned: PruneRecord, verdict: Verdict, original: Measureme
             stage=stage,
             accuracy=accuracy,
             images=verdict.test_images,
+            change=verdict.changes.get(stage),
             latency=original if stage == "original" else faster,
             macs=round(pruned.macs_before if stage == "original" else pruned.macs_after),
             parameters=parameters.get(stage),

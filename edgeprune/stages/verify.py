@@ -13,8 +13,9 @@ from edgeprune.runs import Stage, write_atomic
 from edgeprune.stages.context import Context
 from edgeprune.stages.export import read_manifests
 from edgeprune.stages.probe import read_baseline
-from edgeprune.training.accuracy import predict, top1
+from edgeprune.training.accuracy import predict
 from edgeprune.verify.check import verify
+from edgeprune.verify.outputs import Labels
 from edgeprune.verify.speed import is_judged
 
 MODELS: dict[str, Stage] = {"original": "load", "pruned": "prune", "tuned": "tune", "merged": "merge"}
@@ -23,10 +24,10 @@ MODELS: dict[str, Stage] = {"original": "load", "pruned": "prune", "tuned": "tun
 def verify_stage(context: Context, folder: Path) -> dict[str, Any]:
     recipe = context.recipe
     test = context.splits.test if recipe.verify.images is None else context.splits.test.take(recipe.verify.images)
-    accuracy: dict[str, float] = {}
+    named: dict[str, Labels] = {}
     for number, (name, stage) in enumerate(MODELS.items()):
         context.progress.update(f"accuracy of the {name} model", number, len(MODELS))
-        accuracy[name] = top1(context.model(stage).module, test)
+        named[name] = predict(context.model(stage).module, test).argmax(1)
     merged = context.model("merge").module
 
     def float_outputs(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -56,10 +57,19 @@ def verify_stage(context: Context, folder: Path) -> dict[str, Any]:
             threads=recipe.device.threads,
             protocol=recipe.device.protocol,
             images=recipe.verify.images,
-            accuracy=accuracy,
+            named=named,
             on_progress=context.progress.say,
             on_images=context.progress.update,
         )
     write_atomic(folder / "verdict.json", verdict.model_dump_json(indent=1).encode())
-    failed = [f"{f.file}: {c.name}" for f in verdict.files for c in f.checks if c.outcome == "fail"]
-    return {"outcome": verdict.outcome, "accuracy": accuracy, "failed": failed}
+    told: dict[str, list[str]] = {"fail": [], "undecided": []}
+    for file in verdict.files:
+        for check in file.checks:
+            told.get(check.outcome, []).append(f"{file.file}: {check.name}")
+    return {
+        "outcome": verdict.outcome,
+        "accuracy": verdict.accuracy,
+        "accuracy_intervals": verdict.accuracy_intervals,
+        "failed": told["fail"],
+        "undecided": told["undecided"],
+    }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,9 @@ from edgeprune.errors import RunError
 from edgeprune.recipe import Gates
 from edgeprune.verify.execute import Execution, Floats
 from edgeprune.verify.limits import Gate, at_least, at_most, info
-from edgeprune.verify.outputs import Answers
-from edgeprune.verify.parity import sqnr_db, top1_accuracy, top1_agreement
+from edgeprune.verify.outputs import Answers, Labels
+from edgeprune.verify.parity import sqnr_db, top1_accuracy, top1_agreement, top1_classes
+from edgeprune.verify.sampled import Rights, drop_check, share_check
 from edgeprune.verify.verdict import HOST_AGREEMENT, Check
 
 Runner = Callable[[Floats], Execution]
@@ -42,40 +43,39 @@ def parity_check(manifest: Manifest, folder: Path, run: Runner, gates: Gates) ->
 
 
 def accuracy_checks(
-    manifest: Manifest, outputs: Answers, gates: Gates, accuracy: Mapping[str, float]
+    manifest: Manifest, outputs: Answers, gates: Gates, original: Labels | None = None
 ) -> tuple[Check, ...]:
     """Top-1 agreement with the float model, top-1 accuracy, its drop against the float and the original model.
 
-    A file that answers NaN or infinity to a test image fails whatever the gates are.
+    `original` has the class that the unpruned model names for each image, (N,). A file that answers NaN or infinity to
+    a test image fails whatever the gates are.
     """
-    logits, count = outputs.logits[manifest.file], len(outputs.labels)
+    logits, labels = outputs.logits[manifest.file], outputs.labels
     if broken := _broken(logits):
-        why = f"{broken} of {count} test images give NaN or infinity{_overflow(manifest)}"
-        return (
-            Check(name="finite outputs", value=1 - broken / count, unit="share", limit=1.0, outcome="fail", why=why),
-        )
+        why = f"{broken} of {len(labels)} test images give NaN or infinity{_overflow(manifest)}"
+        limit = 1 - broken / len(labels)
+        return (Check(name="finite outputs", value=limit, unit="share", limit=1.0, outcome="fail", why=why),)
     is_int8 = manifest.precision == "int8"
-    agreement = top1_agreement(outputs.float_logits, logits)
-    value = top1_accuracy(logits, outputs.labels)
+    named, floats = top1_classes(logits), top1_classes(outputs.float_logits)
+    same, right = named == floats, named == labels
     checks = [
-        at_least(
+        share_check(
             "top-1 agreement",
-            agreement,
+            same,
             gates.int8_agreement if is_int8 else None,
-            unit="share",
-            why=f"file and float model name the same class on {round(agreement * count)} of {count} test images",
+            why=f"file and float model name the same class on {same.sum()} of {len(labels)} test images",
         ),
-        info("top-1 accuracy", value, unit="share", why=f"right on {round(value * count)} of {count} test images"),
+        share_check("top-1 accuracy", right, None, why=f"right on {right.sum()} of {len(labels)} test images"),
         _drop(
             "accuracy drop against the float model",
-            top1_accuracy(outputs.float_logits, outputs.labels),
-            value,
+            floats == labels,
+            right,
             gates.int8_accuracy_drop if is_int8 else None,
         ),
     ]
     checks += _host_checks(manifest, outputs, gates)
-    if "original" in accuracy:
-        checks.append(_drop("accuracy drop against the original", accuracy["original"], value, gates.accuracy_drop))
+    if original is not None:
+        checks.append(_drop("accuracy drop against the original", original == labels, right, gates.accuracy_drop))
     return tuple(checks)
 
 
@@ -141,9 +141,10 @@ def _overflow(manifest: Manifest) -> str:
     return "; half precision overflows above 65504, keep this model in fp32" if fp16 else "; do not ship it"
 
 
-def _drop(name: str, before: float, after: float, gate: Gate) -> Check:
-    said = f"{100 * before:.2f} % before, {100 * after:.2f} % in the file"
-    return at_most(name, before - after, gate, unit="share", why=said)
+def _drop(name: str, before: Rights, after: Rights, gate: Gate) -> Check:
+    said = f"{100 * before.mean():.2f} % before, {100 * after.mean():.2f} % in the file"
+    lost, gained = (before & ~after).sum(), (after & ~before).sum()
+    return drop_check(name, before, after, gate, why=f"{said}: {lost} images lost, {gained} gained of {len(before)}")
 
 
 def _decibels(value: float) -> str:

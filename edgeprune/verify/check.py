@@ -14,7 +14,8 @@ from edgeprune.errors import RunError
 from edgeprune.recipe import Gates, Runtime, Target
 from edgeprune.verify.accuracy import accuracy_checks, parity_check
 from edgeprune.verify.execute import Execution, Floats, run_file
-from edgeprune.verify.outputs import Answers, SplitLike, collect_outputs
+from edgeprune.verify.intervals import drop_interval, share_interval
+from edgeprune.verify.outputs import Answers, Labels, SplitLike, collect_outputs
 from edgeprune.verify.speed import (
     Protocol,
     Speed,
@@ -42,15 +43,16 @@ def verify(
     threads: int,
     protocol: Protocol,
     images: int | None,
-    accuracy: Mapping[str, float],
+    named: Mapping[str, Labels],
     on_progress: Callable[[str], None] | None = None,
     on_images: Callable[[str, int, int], None] | None = None,
 ) -> Verdict:
     """Check every exported file of a folder.
 
     `float_outputs` maps images (N, C, H, W) float32 to the float model's logits (N, classes). `original_file` is the
-    unpruned model's fp32 file in `runtime`. `images` limits how many test images are used. `accuracy` is top-1 by
-    stage; with the key "original" the drop against it is checked too. `on_images` gets (what runs, images done, in
+    unpruned model's fp32 file in `runtime`. `images` limits how many test images are used. `named` has the
+    class (N,) that the model of each stage names for each test image; with the key "original" the drop against it is
+    checked too. `on_images` gets (what runs, images done, in
     all).
 
     Raises:
@@ -86,12 +88,33 @@ def verify(
         threads=threads,
         protocol=protocol,
     )
-    judge = _Judge(folder, device, gates, target, runtime, threads, accuracy, outputs, speed, say)
+    named = {stage: classes[: len(outputs.labels)] for stage, classes in named.items()}
+    judge = _Judge(folder, device, gates, target, runtime, threads, named.get("original"), outputs, speed, say)
     files = []
     for manifest in manifests:
         say(f"{manifest.file}: parity, memory and kernels")
         files.append(judge.file(manifest))
-    return Verdict(device=device.id, test_images=len(outputs.labels), accuracy=dict(accuracy), files=tuple(files))
+    return _verdict(device.id, outputs.labels, named, files)
+
+
+def _verdict(device: str, labels: Labels, named: Mapping[str, Labels], files: Sequence[FileVerdict]) -> Verdict:
+    """The files' verdicts together with each stage's accuracy, and how far it can be trusted."""
+    right = {stage: classes == labels for stage, classes in named.items()}
+    shares = {stage: share_interval(int(one.sum()), len(labels)) for stage, one in right.items()}
+    original = right.get("original")
+    changes = {
+        stage: drop_interval(int((one & ~original).sum()), int((original & ~one).sum()), len(labels))
+        for stage, one in right.items()
+        if original is not None and stage != "original"
+    }
+    return Verdict(
+        device=device,
+        test_images=len(labels),
+        accuracy={stage: share.value for stage, share in shares.items()},
+        accuracy_intervals={stage: (share.low, share.high) for stage, share in shares.items()},
+        changes={stage: (change.low, change.high) for stage, change in changes.items()},
+        files=tuple(files),
+    )
 
 
 def check_unchanged(manifest: Manifest, folder: Path) -> None:
@@ -122,13 +145,13 @@ class _Judge:
         target: Target | None,
         runtime: Runtime,
         threads: int,
-        accuracy: Mapping[str, float],
+        original: Labels | None,
         outputs: Answers,
         speed: Speed,
         say: Callable[[str], None],
     ) -> None:
         self.folder, self.device, self.gates, self.target = folder, device, gates, target
-        self.runtime, self.threads, self.accuracy = runtime, threads, accuracy
+        self.runtime, self.threads, self.original = runtime, threads, original
         self.outputs, self.speed, self.say = outputs, speed, say
 
     def file(self, manifest: Manifest) -> FileVerdict:
@@ -139,7 +162,7 @@ class _Judge:
 
         checks = (
             parity_check(manifest, self.folder, run, self.gates),
-            *accuracy_checks(manifest, self.outputs, self.gates, self.accuracy),
+            *accuracy_checks(manifest, self.outputs, self.gates, self.original),
             latency_check(manifest, self.speed, target=self.target, gates=self.gates, runtime=self.runtime),
             size_check(manifest, self.folder, self.gates),
             memory_check(self.device, manifest, self.folder, self.gates),

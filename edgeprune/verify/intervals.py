@@ -24,16 +24,16 @@ class Interval:
         return self.low <= figure <= self.high
 
 
-def share_interval(right: int, images: int, *, z: float = Z) -> Interval:
+def share_interval(right: float, images: int, *, z: float = Z) -> Interval:
     """Of a share: the score interval (Wilson, JASA 22, 1927). `images` above 0."""
     share = right / images
     scale = 1 + z * z / images
     middle = (share + z * z / (2 * images)) / scale
     half = z / scale * math.sqrt(share * (1 - share) / images + z * z / (4 * images * images))
-    return Interval(share, max(0.0, middle - half), min(1.0, middle + half))
+    return Interval(share, max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half)))
 
 
-def drop_interval(lost: int, gained: int, images: int) -> Interval:
+def drop_interval(lost: float, gained: float, images: int) -> Interval:
     """Of a drop of accuracy between two models on the same images (Agresti and Min, Statistics in Medicine 24, 2005).
 
     `lost` images only the first names rightly, `gained` only the second; the value is (lost - gained) / images. Half an

@@ -8,21 +8,21 @@ from edgeprune.verify.verdict import Check
 
 Gate = float | Literal[False] | None  # None: no gate applies here; False: the recipe switched it off
 
-_ROUNDING = 1e-9  # 5 images of 1000 are a drop of 0.005, not of 0.0050000000000000044
+ROUNDING = 1e-9  # 5 images of 1000 are a drop of 0.005, not of 0.0050000000000000044
 
 
 def at_least(name: str, value: float, gate: Gate, *, unit: str, why: str) -> Check:
     """A check that passes when the value reaches the gate; a gate of None or False makes it `info`."""
     if gate is None or gate is False:
-        return _ungated(name, value, gate, unit, why)
-    return _gated(name, value, gate, unit, why, passed=value >= gate - _ROUNDING)
+        return ungated(name, value, gate, unit, why)
+    return _gated(name, value, gate, unit, why, passed=value >= gate - ROUNDING)
 
 
 def at_most(name: str, value: float, gate: Gate, *, unit: str, why: str) -> Check:
     """A check that passes when the value does not exceed the gate; a gate of None or False makes it `info`."""
     if gate is None or gate is False:
-        return _ungated(name, value, gate, unit, why)
-    return _gated(name, value, gate, unit, why, passed=value <= gate + _ROUNDING)
+        return ungated(name, value, gate, unit, why)
+    return _gated(name, value, gate, unit, why, passed=value <= gate + ROUNDING)
 
 
 def info(name: str, value: float, *, unit: str, why: str) -> Check:
@@ -34,5 +34,6 @@ def _gated(name: str, value: float, gate: float, unit: str, why: str, *, passed:
     return Check(name=name, value=value, unit=unit, limit=gate, outcome="pass" if passed else "fail", why=why)
 
 
-def _ungated(name: str, value: float, gate: Literal[False] | None, unit: str, why: str) -> Check:
+def ungated(name: str, value: float, gate: Literal[False] | None, unit: str, why: str) -> Check:
+    """A figure that no gate applies to, or whose gate the recipe switched off."""
     return info(name, value, unit=unit, why=why if gate is None else f"{why}; the recipe sets no gate")

@@ -39,7 +39,7 @@ def top1_agreement(reference_logits: Array, logits: Array) -> float:
     Raises:
         DataError: the shapes differ or fit no classifier, or a logit is NaN.
     """
-    expected, given = _classes(reference_logits), _classes(logits)
+    expected, given = top1_classes(reference_logits), top1_classes(logits)
     if reference_logits.shape != logits.shape:
         raise DataError(f"the logits have shape {logits.shape}, the reference {reference_logits.shape}")
     return float(np.mean(expected == given))
@@ -51,13 +51,18 @@ def top1_accuracy(logits: Array, labels: Array) -> float:
     Raises:
         DataError: the shapes do not fit, or a logit is NaN.
     """
-    named = _classes(logits)
+    named = top1_classes(logits)
     if labels.shape != named.shape:
         raise DataError(f"{named.shape[0]} images have labels of shape {labels.shape}")
     return float(np.mean(named == labels))
 
 
-def _classes(logits: Array) -> Array:
+def top1_classes(logits: Array) -> Array:
+    """The class (N,) that logits (N, classes) name for each image.
+
+    Raises:
+        DataError: the shape fits no classifier, or a logit is NaN.
+    """
     if logits.ndim != 2 or 0 in logits.shape:
         raise DataError(f"logits of shape {logits.shape} are not (images, classes)")
     if np.isnan(logits).any():

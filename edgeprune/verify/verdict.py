@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -11,7 +12,8 @@ from edgeprune.latency.measurement import Measurement, Ratio
 from edgeprune.latency.profile import Profile
 from edgeprune.recipe import Format, Precision
 
-Outcome = Literal["pass", "fail", "info"]
+Outcome = Literal["pass", "fail", "undecided", "info"]
+Between = tuple[float, float]  # a 95 % interval
 
 # JSON has no infinity, and the SQNR of equal outputs is infinite: it is written as "Infinity" and read back as such.
 _CONFIG = ConfigDict(frozen=True, ser_json_inf_nan="strings")
@@ -23,7 +25,9 @@ HOST_AGREEMENT = "agreement with this machine"  # the name of that check
 class Check(BaseModel):
     """One figure held against its limit; `info` where the recipe sets no gate.
 
-    `uncertain` marks a missed limit that was measured too badly to count as a regression (see `exit_code`).
+    `undecided`: of so few images that they cannot tell. `interval` is the 95 % interval of a figure that is one of a
+    sample of images. `uncertain` marks a missed limit that was measured too badly to count as a regression (see
+    `exit_code`).
     """
 
     model_config = _CONFIG
@@ -34,6 +38,7 @@ class Check(BaseModel):
     outcome: Outcome
     why: str
     uncertain: bool = False
+    interval: Between | None = None
 
 
 class FileVerdict(BaseModel):
@@ -51,7 +56,7 @@ class FileVerdict(BaseModel):
 
     @property
     def outcome(self) -> Outcome:
-        return "fail" if any(c.outcome == "fail" for c in self.checks) else "pass"
+        return _worst(check.outcome for check in self.checks)
 
     @property
     def parts_from_host(self) -> bool:
@@ -67,16 +72,26 @@ class Verdict(BaseModel):
     device: str
     test_images: int
     accuracy: dict[str, float]  # stage -> top-1 on the test split: original, pruned, tuned, merged
+    accuracy_intervals: dict[str, Between] = {}
+    changes: dict[str, Between] = {}  # stage -> of its accuracy less the original's, on the same images
     files: tuple[FileVerdict, ...]
 
     @property
     def outcome(self) -> Outcome:
-        return "fail" if any(f.outcome == "fail" for f in self.files) else "pass"
+        return _worst(file.outcome for file in self.files)
 
 
 def exit_code(verdict: Verdict) -> int:
-    """0 when everything passed, 1 when a gate failed, 4 when gates failed only where the device was too noisy."""
-    failed = [check for file in verdict.files for check in file.checks if check.outcome == "fail"]
-    if not failed:
-        return 0
-    return DeviceError.exit_code if all(check.uncertain for check in failed) else GateFailed.exit_code
+    """0 when everything passed, 1 when a gate failed, 4 when no more was missing than a quiet device or more images."""
+    checks = [check for file in verdict.files for check in file.checks]
+    if any(check.outcome == "fail" and not check.uncertain for check in checks):
+        return GateFailed.exit_code
+    untold = any(check.outcome in ("fail", "undecided") for check in checks)
+    return DeviceError.exit_code if untold else 0
+
+
+def _worst(outcomes: Iterable[Outcome]) -> Outcome:
+    found = set(outcomes)
+    if "fail" in found:
+        return "fail"
+    return "undecided" if "undecided" in found else "pass"

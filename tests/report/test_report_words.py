@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
@@ -11,13 +12,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from rich.console import Console
-from sample_report import file_verdict, float_checks, int8_checks, latency_check, manifest, measurement, ratio, sample
+from sample_report import (
+    few_images,
+    file_verdict,
+    float_checks,
+    int8_checks,
+    latency_check,
+    manifest,
+    measurement,
+    ratio,
+    sample,
+)
 
 from edgeprune.pruning.binding import Binding
 from edgeprune.report import text
 from edgeprune.report.data import FileLine, StagePoint, layer_rows, operation_text
 from edgeprune.report.figures.canvas import Scale, padded, tick_form
-from edgeprune.report.headline import outcome
+from edgeprune.report.headline import outcome, sentence
+from edgeprune.report.junit import junit
+from edgeprune.report.page import render
 from edgeprune.report.summary import summary
 from edgeprune.structure.operations import OpSignature
 from edgeprune.structure.units import Layer, Member, Structure, UnitGroup, Width
@@ -109,6 +122,8 @@ def test_accuracy_interval_is_wilsons() -> None:
         (float_checks("fp16"), "coreml", "reference"),
         ((*int8_checks(), latency_check(uncertain=True)), "tflite", "uncertain"),
         ((*int8_checks(accuracy_fails=True), latency_check(uncertain=True)), "tflite", "failed"),
+        ((*int8_checks(), few_images()), "tflite", "undecided"),
+        ((*int8_checks(accuracy_fails=True), few_images()), "tflite", "failed"),
     ],
 )
 def test_a_file_is_proven_only_by_a_gate_that_held(checks: tuple[Check, ...], format_: str, standing: str) -> None:
@@ -142,6 +157,30 @@ def test_outcome_needs_the_target_too() -> None:
     noisy = outcome(sample(verdict=verdict.model_copy(update={"files": (shaky,)}), manifests=(of,)))
     assert (noisy.word, "too noisy" in noisy.why) == ("NOT PROVEN", True)
     assert outcome(sample(verdict=None, manifests=())).word == "NOT PROVEN"
+
+
+def test_too_few_images_are_no_pass_and_said_wherever_the_run_is_told() -> None:
+    of, verdict = manifest("tflite", "int8", 531_000), sample().verdict
+    assert verdict is not None
+    few = file_verdict(of, 0.71, (*int8_checks(), few_images()))
+    data = sample(verdict=verdict.model_copy(update={"files": (few,)}), manifests=(of,))
+    assert outcome(data).word == "NOT PROVEN"
+    assert "too few" in outcome(data).why
+    console = Console(record=True, width=200, file=io.StringIO())
+    console.print(summary(data))
+    for told in (console.export_text(), render([data])):
+        assert "NOT PROVEN" in told
+        assert "100.00 % (95 %: 67.56 to 100.00)" in told
+        assert "1 proven" not in told
+    (error,) = ET.fromstring(junit(data)).iter("error")
+    assert error.attrib["type"] == "too few test images"
+
+
+def test_a_change_is_told_with_its_interval() -> None:
+    assert text.points(0.934, 0.931, (-0.0062, 0.0002)) == "\u22120.30 points (\u22120.62 to +0.02)"
+    assert text.points(0.9, 0.9, (-0.2, 0.2)) == "no change (\u221220.00 to +20.00)"
+    assert "not known" in text.points(0.9, 0.9)
+    assert "(\u22120.62 to +0.02)" in sentence(sample())
 
 
 def test_layer_rows_follow_the_structure() -> None:

@@ -28,14 +28,17 @@ def wrong(logits: Floats, count: int) -> Floats:
     return changed
 
 
-def checks(file: Manifest, logits: Floats, gates: Gates | None = None, **accuracy: float) -> dict[str, Check]:
+def checks(
+    file: Manifest, logits: Floats, gates: Gates | None = None, original: Floats | None = None
+) -> dict[str, Check]:
     outputs = Answers(LABELS, wrong(RIGHT, 100), {file.file: logits}, {})
-    return {c.name: c for c in accuracy_checks(file, outputs, gates or Gates(), accuracy)}
+    named = None if original is None else original.argmax(1)
+    return {c.name: c for c in accuracy_checks(file, outputs, gates or Gates(), named)}
 
 
 def test_int8_figures_and_gates() -> None:
     int8 = manifest(precision="int8", weights_precision="int8")
-    good = checks(int8, wrong(RIGHT, 105), original=0.95)
+    good = checks(int8, wrong(RIGHT, 105), original=wrong(RIGHT, 50))
     assert good["top-1 agreement"].value == pytest.approx(0.995)
     assert good["top-1 accuracy"].value == pytest.approx(0.895)
     assert good["accuracy drop against the float model"].value == pytest.approx(0.005)
@@ -53,18 +56,23 @@ def test_float_files_are_told_but_not_held_against_int8_gates() -> None:
     assert {c.outcome for c in found.values()} == {"info"}
 
 
+def test_every_share_of_images_has_its_interval() -> None:
+    found = checks(manifest(), wrong(RIGHT, 300), original=RIGHT)
+    assert all(c.interval is not None and c.interval[0] <= c.value <= c.interval[1] for c in found.values())
+    low, high = found["top-1 accuracy"].interval or (0, 0)
+    assert (low, high) == (pytest.approx(0.6708, abs=1e-3), pytest.approx(0.7276, abs=1e-3))  # Wilson, 700 of 1000
+
+
 def test_the_drop_against_the_original_holds_for_every_file() -> None:
+    """It is paired: an image that both name wrongly tells nothing."""
     gates = Gates(accuracy_drop=0.02)
     for precision in ("fp32", "int8"):
         file = manifest(precision=precision)
-        assert (
-            checks(file, wrong(RIGHT, 100), gates, original=0.92)["accuracy drop against the original"].outcome
-            == "pass"
-        )
-        assert (
-            checks(file, wrong(RIGHT, 100), gates, original=0.93)["accuracy drop against the original"].outcome
-            == "fail"
-        )
+        held = checks(file, wrong(RIGHT, 100), gates, original=wrong(RIGHT, 80))["accuracy drop against the original"]
+        assert held.value == pytest.approx(0.02)
+        assert held.outcome == "pass"
+        held = checks(file, wrong(RIGHT, 100), gates, original=wrong(RIGHT, 70))["accuracy drop against the original"]
+        assert held.outcome == "fail"
 
 
 def test_a_file_that_answers_nonsense_fails_whatever_the_gates() -> None:

@@ -103,7 +103,7 @@ def check(exported: Exported, device: LocalDevice, **changes: Any) -> Verdict:
         "threads": 1,
         "protocol": "quick",
         "images": None,
-        "accuracy": {"original": 1.0, "merged": 1.0},
+        "named": dict.fromkeys(("original", "merged"), exported.test.labels.numpy()),
     }
     return verify(**{**settings, **changes})
 
@@ -142,6 +142,20 @@ def test_a_target_that_cannot_be_met_fails_the_verdict(exported: Exported, devic
     assert (latency.outcome, latency.unit) == ("fail", "s")
     assert verdict.outcome == "fail"
     assert exit_code(verdict) == (4 if latency.uncertain else 1)
+
+
+def test_eight_images_prove_no_gate_of_int8(exported: Exported, device: LocalDevice) -> None:
+    manifest = exported.manifest("tflite", "int8")
+    verdict = check(exported, device, manifests=[manifest], target=None, original_file=None, images=8, gates=Gates())
+    checks = {c.name: c for c in verdict.files[0].checks}
+    outcomes = {checks[name].outcome for name in ("top-1 agreement", "accuracy drop against the float model")}
+    assert outcomes <= {"undecided", "fail"}
+    assert exit_code(verdict) in (1, 4)
+    assert checks["top-1 agreement"].interval is not None
+    low, high = verdict.accuracy_intervals["original"]
+    assert (high, low) == (1.0, pytest.approx(0.6756, abs=1e-3))
+    low, high = verdict.changes["merged"]
+    assert low < -0.1 < 0.1 < high
 
 
 def test_int8_files_take_their_own_layout_and_steps(exported: Exported, device: LocalDevice) -> None:
