@@ -27,7 +27,6 @@ from edgeprune.latency.predictor import Prediction, Predictor, predictor_of
 from edgeprune.latency.table import LatencyTable, Setting
 from edgeprune.latency.typical import is_typical, open_typical
 from edgeprune.models.load import load as load_source
-from edgeprune.models.load import remember_factory
 from edgeprune.models.spec import Model
 from edgeprune.pipeline import Outcome, change_recipe, do_stage, is_finished, prepare_run, require_earlier
 from edgeprune.pipeline import run as run_pipeline
@@ -48,18 +47,17 @@ from edgeprune.verify.verdict import Verdict
 _MODELS: tuple[Stage, ...] = ("merge", "tune", "prune", "load")
 
 
-def load(source: str | Path, *, stage: Stage | None = None, trust: bool = False, **options: Any) -> Model:
+def load(source: str | Path, *, stage: Stage | None = None, **options: Any) -> Model:
     """Load a model: a timm name, `package.module:factory`, `file.py:factory`, or a run folder.
 
     Args:
         source: what to load; a run folder gives the model of its last finished stage, in eval mode.
         stage: of a run folder, whose model: "load", "prune", "tune" or "merge".
-        trust: of a run folder, whether to run the code that it names though it was not named on this machine before.
         options: for timm names and factories, those of `edgeprune.models.load.load` (`pretrained`, `checkpoint`,
             `arguments`, `num_classes`, `input_size`, `mean`, `std`, `labels`).
 
     Raises:
-        ModelError: there is no such model, its weights don't fit, or only the run folder names its code.
+        ModelError: there is no such model, or its weights don't fit.
         RunError: the run folder is corrupt, holds no model yet, or its recipe was changed since the model was made.
     """
     if not (Path(source) / "run.json").exists():
@@ -73,7 +71,7 @@ def load(source: str | Path, *, stage: Stage | None = None, trust: bool = False,
             hint="it remembers how its model was made",
         )
     run = open_run(Path(source))
-    return Context(run, Silent(), trust=trust).model(_stage_to_load(run, stage))
+    return Context(run, Silent()).model(_stage_to_load(run, stage))
 
 
 def _stage_to_load(run: Run, asked: Stage | None) -> Stage:
@@ -145,44 +143,30 @@ def prune(
     return _begin(model, data, Path(out), "prune", progress, target=target, **options)
 
 
-def tune(
-    run: Run | Path | str, *, trust: bool = False, progress: Progress | None = None, **settings: Any
-) -> StageRecord:
-    """Re-train the pruned model with distillation; settings as in the recipe's [tune] section.
-
-    For this and the next verbs: `trust` runs the code that the run folder names though it was not named on this machine
-    before; without it such a folder raises ModelError.
-    """
-    return _go_on(run, "tune", "tune", settings, progress, trust=trust)
+def tune(run: Run | Path | str, *, progress: Progress | None = None, **settings: Any) -> StageRecord:
+    """Re-train the pruned model with distillation; settings as in the recipe's [tune] section."""
+    return _go_on(run, "tune", "tune", settings, progress)
 
 
-def merge(run: Run | Path | str, *, trust: bool = False, progress: Progress | None = None) -> StageRecord:
+def merge(run: Run | Path | str, *, progress: Progress | None = None) -> StageRecord:
     """Fold batch norms, and prove that the answers stay the same."""
-    return _go_on(run, "merge", None, {}, progress, trust=trust)
+    return _go_on(run, "merge", None, {}, progress)
 
 
-def quantize(run: Run | Path | str, *, trust: bool = False, progress: Progress | None = None) -> StageRecord:
+def quantize(run: Run | Path | str, *, progress: Progress | None = None) -> StageRecord:
     """Choose calibration images and int8 schemes."""
-    return _go_on(run, "quantize", "quantize", {"enabled": True}, progress, trust=trust)
+    return _go_on(run, "quantize", "quantize", {"enabled": True}, progress)
 
 
 def export(
-    run: Run | Path | str,
-    *,
-    formats: Sequence[str] | None = None,
-    trust: bool = False,
-    progress: Progress | None = None,
+    run: Run | Path | str, *, formats: Sequence[str] | None = None, progress: Progress | None = None
 ) -> StageRecord:
     """Write the files, each in a child process, each with its manifest."""
-    return _go_on(run, "export", "export", {"formats": tuple(formats)} if formats else {}, progress, trust=trust)
+    return _go_on(run, "export", "export", {"formats": tuple(formats)} if formats else {}, progress)
 
 
-def verify(
-    run: Run | Path | str, *, device: str | None = None, trust: bool = False, progress: Progress | None = None
-) -> Verdict:
+def verify(run: Run | Path | str, *, device: str | None = None, progress: Progress | None = None) -> Verdict:
     """Run every file on the device and hold its figures against the recipe's gates.
-
-    The verdict of a finished run is given again, without running the model's code, if no file was changed since.
 
     Raises:
         DeviceError: there is no such device, or it is unavailable.
@@ -196,7 +180,7 @@ def verify(
                 where=str(_folder(run)),
                 hint=f"prune for {device!r} into another run folder",
             )
-    _go_on(run, "verify", None, {}, progress, trust=trust)
+    _go_on(run, "verify", None, {}, progress)
     return Verdict.model_validate_json((_folder(run) / "verify" / "verdict.json").read_bytes())
 
 
@@ -274,7 +258,7 @@ def explain(file: Path | str, *, device: str, threads: int = 1, limit_db: float 
 
 def write_report(run: Run | Path | str, *, progress: Progress | None = None) -> Path:
     """Write the report of a run whose verify stage is finished, unless it is there; returns the page."""
-    _go_on(run, "report", None, {}, progress, trust=False)
+    _go_on(run, "report", None, {}, progress)
     return _folder(run) / "report" / "report.html"
 
 
@@ -294,7 +278,6 @@ def _begin(model: str, data: str, out: Path, last: Stage, progress: Progress | N
     tree["data"] = {"source": data}
     with lock(out):
         run = prepare_run(_beside_others(tree, out), out, resume=True)
-        remember_factory(run.recipe.model)
         context = Context(run, progress or Silent())
         for stage in ("load", "probe", "prune"):
             do_stage(context, stage)
@@ -324,13 +307,7 @@ def _beside_others(tree: dict[str, Any], folder: Path) -> Recipe:
 
 
 def _go_on(
-    run: Run | Path | str,
-    stage: Stage,
-    section: str | None,
-    settings: dict[str, Any],
-    progress: Progress | None,
-    *,
-    trust: bool,
+    run: Run | Path | str, stage: Stage, section: str | None, settings: dict[str, Any], progress: Progress | None
 ) -> StageRecord:
     folder = _folder(run)
     open_run(folder)  # before the lock, which would make the folder
@@ -341,7 +318,7 @@ def _go_on(
         require_earlier(changed, stage)  # before the recipe is written: a refused command changes nothing
         if recipe != opened.recipe:
             changed = change_recipe(opened, recipe)
-        do_stage(Context(changed, progress or Silent(), trust=trust), stage)
+        do_stage(Context(changed, progress or Silent()), stage)
         record = changed.record(stage)
         assert record is not None  # do_stage has just written it, or raised
         return record

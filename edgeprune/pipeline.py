@@ -21,7 +21,6 @@ from edgeprune.artifacts.plugins import exporter_for, find_exporter, require_too
 from edgeprune.devices.discovery import refuse_profile
 from edgeprune.devices.store import file_sha256
 from edgeprune.errors import EdgePruneError, RunError
-from edgeprune.models.load import remember_factory
 from edgeprune.progress import Progress, Silent
 from edgeprune.recipe import Recipe
 from edgeprune.runs import STAGES, Run, RunInfo, Stage, create_run, lock, open_run, settings_hash, write_atomic
@@ -93,7 +92,6 @@ def run(
         EdgePruneError: what a stage says (finished stages are kept).
     """
     refuse_profile(recipe.device.id)
-    remember_factory(recipe.model)
     with lock(folder):
         opened = prepare_run(recipe, folder, resume=resume)
         if not is_finished(opened, "export"):

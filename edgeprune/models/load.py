@@ -20,7 +20,6 @@ from edgeprune.models.checkpoint import load_state
 from edgeprune.models.spec import Model, ModelSpec, Preprocessing
 from edgeprune.models.taking import Weights
 from edgeprune.models.timm_import import import_timm
-from edgeprune.models.trust import check_callable, check_module, remember_named, require_named
 from edgeprune.recipe import ModelSection
 
 _TIMM_SCHEMES = ("timm:", "hf-hub:", "hf_hub:", "local-dir:")
@@ -64,8 +63,6 @@ def load(
         raise ModelError("both `pretrained` and `checkpoint` are given", where=source, hint="give one of them")
     build_one = _timm_model if _is_timm(source) else _factory_model
     spec, module = build_one(source, dict(arguments or {}), pretrained, num_classes, input_size)
-    with _importable(Path.cwd()):
-        remember_named(spec.source, spec.arguments)
     loaded = load_state(module, checkpoint, weights=weights) if checkpoint is not None else None
     _check_finite(module, spec.source)
     classes = _count_classes(module, spec)
@@ -99,28 +96,12 @@ def load_from(section: ModelSection) -> Model:
     )
 
 
-def remember_factory(section: ModelSection) -> None:
-    """Keep that a recipe names this factory: the user gave the recipe."""
-    if section.factory is not None:
-        with _importable(Path.cwd()):
-            remember_named(_absolute(section.factory), section.arguments)
-
-
-def build(spec: ModelSpec, *, where: str, trust: bool = False) -> nn.Module:
+def build(spec: ModelSpec) -> nn.Module:
     """The architecture of a spec, in eval mode, with the random weights that `load` gives without a checkpoint.
 
-    Args:
-        spec: what a run folder says of its model.
-        where: that run folder.
-        trust: run its code though the user never named it.
-
     Raises:
-        ModelError: the user did not name it (see `trust.require_named`), timm does not know the name any more, or the
-            factory cannot be imported or fails.
+        ModelError: timm does not know the name any more, or the factory cannot be imported or fails.
     """
-    if not trust:
-        with _importable(Path.cwd()):
-            require_named(spec, where)
     if spec.source.startswith("timm:"):
         name = spec.source.removeprefix("timm:")
         return _create_timm(name, pretrained=False, arguments=dict(spec.arguments))
@@ -214,7 +195,9 @@ def _factory_model(
         raise ModelError(
             "`pretrained` is for timm models", where=source, hint="give the weights as `checkpoint`, or load them there"
         )
-    source = _absolute(source)
+    file, _, name = source.rpartition(":")
+    if file.endswith(".py"):
+        source = f"{Path(file).expanduser().resolve()}:{name}"
     channels = input_size[0]
     spec = ModelSpec(
         source=source,
@@ -225,12 +208,6 @@ def _factory_model(
         versions={"torch": torch.__version__},
     )
     return spec, _call_factory(source, arguments)
-
-
-def _absolute(source: str) -> str:
-    """A factory with the path of its file made absolute."""
-    file, _, name = source.rpartition(":")
-    return f"{Path(file).expanduser().resolve()}:{name}" if file.endswith(".py") else source
 
 
 def _call_factory(source: str, arguments: Mapping[str, Any]) -> nn.Module:
@@ -251,8 +228,6 @@ def _call_factory(source: str, arguments: Mapping[str, Any]) -> nn.Module:
 
 
 def _find_factory(source: str, place: str, name: str) -> Callable[..., Any]:
-    if not place.endswith(".py"):
-        check_module(source, place)
     try:
         module = _import_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
     except Exception as error:
@@ -270,7 +245,6 @@ def _find_factory(source: str, place: str, name: str) -> Callable[..., Any]:
             where=source,
             hint=f"did you mean {', '.join(close)}?" if close else f"it has {', '.join(names[:8]) or 'none'}",
         )
-    check_callable(source, factory)
     found: Callable[..., Any] = factory
     return found
 

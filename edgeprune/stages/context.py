@@ -22,7 +22,7 @@ from edgeprune.models.spec import Model, ModelSpec
 from edgeprune.progress import Progress
 from edgeprune.recipe import Recipe
 from edgeprune.reparam.merge import merge
-from edgeprune.runs import STAGES, Run, Stage, StageRecord
+from edgeprune.runs import STAGES, Run, Stage
 from edgeprune.structure.plan import Plan, read_plan
 from edgeprune.structure.surgery import apply_plan
 
@@ -30,16 +30,12 @@ AGAIN_S = 600  # for another job's measurement, where the work of minutes would 
 
 
 class Context:
-    """One process's view of a run. Models are rebuilt from plan + safetensors, once each.
+    """One process's view of a run. Models are rebuilt from plan + safetensors, once each."""
 
-    `trust`: the code that the run folder names is run though the user never named it.
-    """
-
-    def __init__(self, run: Run, progress: Progress, *, table: Path | None = None, trust: bool = False) -> None:
+    def __init__(self, run: Run, progress: Progress, *, table: Path | None = None) -> None:
         self.run, self.progress = run, progress
-        self._table_path, self._trust = table, trust
+        self._table_path = table
         self._models: dict[Stage, Model] = {}
-        self._records: dict[Stage, StageRecord] = {}
 
     @property
     def recipe(self) -> Recipe:
@@ -97,18 +93,17 @@ class Context:
         return read_plan(self.file("prune", "plan.json"))
 
     def file(self, stage: Stage, name: str) -> Path:
-        """A file of a finished stage, as the stage's record says that it was made.
+        """A file of a finished stage.
 
         Raises:
-            RunError: the stage has not made it, or it was changed since.
+            RunError: the stage has not made it.
         """
-        if stage not in self._records and (record := self.run.record(stage)) is not None:
-            self._records[stage] = record
-        if stage not in self._records or name not in {file.path for file in self._records[stage].files}:
+        path = self.run.stage_folder(stage) / name
+        if not path.exists():
             raise RunError(
                 f"the stage `{stage}` has not made {name}", where=str(self.run.folder), hint=f"run `{stage}` first"
             )
-        return self.run.stage_folder(stage) / name
+        return path
 
     def model(self, stage: Stage) -> Model:
         """The model as a stage (load, prune, tune or merge) left it, in eval mode."""
@@ -124,10 +119,9 @@ class Context:
         """Forget the models of a stage that is done again and of those after it."""
         for later in STAGES[STAGES.index(stage) :]:
             self._models.pop(later, None)
-            self._records.pop(later, None)
 
     def _rebuild(self, stage: Stage) -> Model:
-        model = Model(self.spec, build(self.spec, where=str(self.run.folder), trust=self._trust))
+        model = Model(self.spec, build(self.spec))
         if stage != "load":
             model = model.with_module(apply_plan(model.module, self.plan, model.example_input()))
         if stage == "merge":

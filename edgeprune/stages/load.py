@@ -26,7 +26,6 @@ def load_stage(context: Context, folder: Path) -> dict[str, Any]:
     loaded = model.loaded
     if loaded is not None and loaded.said:
         context.progress.say(f"{context.recipe.model.checkpoint}: {loaded.said}")
-    context.spec = model.spec
     write_atomic(folder / "spec.json", model.spec.model_dump_json(indent=1).encode())
     save_state(folder / "model.safetensors", model.module)
     classes = context.splits.test.classes  # a data set that does not fit is found now, not after an hour of probing

@@ -84,7 +84,7 @@ def test_another_input_size_is_taken_and_rebuilt(name: str, size: tuple[int, int
     spec = ModelSpec.model_validate_json(model.spec.model_dump_json())
     assert spec.input_size == size
     assert len(spec.preprocessing.mean) == size[0]
-    rebuilt = build(spec, where="a run")
+    rebuilt = build(spec)
     assert not rebuilt.training
     assert _same(rebuilt, model.module)
     example = model.example_input(2)
@@ -134,14 +134,14 @@ def test_a_relative_file_can_be_built_from_anywhere(
     monkeypatch.chdir(tmp_path)
     model = load("net.py:make", input_size=(3, 16, 16))
     monkeypatch.chdir("/")
-    assert _same(build(model.spec, where="a run"), model.module)
+    assert _same(build(model.spec), model.module)
 
 
 def test_a_factory_in_a_package_of_the_working_directory(factory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(factory.parent)
     model = load("net:make", input_size=(3, 16, 16))
     assert model.spec.source == "net:make"
-    assert _same(build(model.spec, where="a run"), model.module)
+    assert _same(build(model.spec), model.module)
 
 
 def test_a_checkpoint_is_loaded(factory: Path, tmp_path: Path) -> None:
