@@ -12,8 +12,9 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from edgeprune.data.decode import decode
 from edgeprune.errors import DataError
 
 Bytes = npt.NDArray[np.uint8]
@@ -28,6 +29,7 @@ _RESAMPLING = {
     "hamming": Image.Resampling.HAMMING,
 }
 _MODES = {1: "L", 3: "RGB"}
+_MOST_PIXELS = 1 << 28
 _WORKERS = min(4, os.cpu_count() or 1)
 
 
@@ -78,6 +80,18 @@ class Geometry:
         pixels = np.asarray(image, np.uint8).reshape(self.height, self.width, self.channels)
         return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
+    def check(self, width: int, height: int) -> None:
+        """Check that an image of this size can be resized.
+
+        Raises:
+            DataError: it is so long and thin that it would have hundreds of millions of pixels then.
+        """
+        if math.prod(self._resized(width, height)) > _MOST_PIXELS:
+            raise DataError(
+                f"the image is {width}x{height}: so long and thin that its centre is no picture of it",
+                hint="remove it, or cut it to a shape that is nearer to the model's input",
+            )
+
     def _resized(self, width: int, height: int) -> tuple[int, int]:
         """Size that covers the box and keeps the shape: the side that would be short fits, the other rounds down."""
         if width * self.cover_height <= height * self.cover_width:
@@ -98,20 +112,12 @@ class Images(Protocol):
 
 
 class ArrayImages:
-    """Images that are already in memory, uint8 (N, H, W), (N, H, W, 1) or (N, H, W, 3)."""
+    """Images that are in memory as the model takes them: uint8 (N, C, H, W)."""
 
     streams = False
 
-    def __init__(self, array: Bytes, geometry: Geometry) -> None:
-        stack = array[..., None] if array.ndim == 3 else array
-        ready = stack.shape[1:] == (geometry.height, geometry.width, geometry.channels)
-        same_box = (geometry.cover_height, geometry.cover_width) == (geometry.height, geometry.width)
-        if ready and same_box:
-            self._pixels = np.ascontiguousarray(stack.transpose(0, 3, 1, 2))
-        else:
-            one = [Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image) for image in stack]
-            shape = (0, geometry.channels, geometry.height, geometry.width)
-            self._pixels = np.stack([geometry.apply(i) for i in one]) if one else np.empty(shape, np.uint8)
+    def __init__(self, pixels: Bytes) -> None:
+        self._pixels = np.ascontiguousarray(pixels)
 
     def __len__(self) -> int:
         return len(self._pixels)
@@ -120,10 +126,29 @@ class ArrayImages:
         return self._pixels[indices]
 
 
+def array_images(array: Bytes, geometry: Geometry, *, memory_limit: int) -> Images:
+    """Images of an array uint8 (N, H, W), (N, H, W, 1) or (N, H, W, 3).
+
+    Raises:
+        DataError: they are so long and thin that they cannot be resized.
+    """
+    stack = array[..., None] if array.ndim == 3 else array
+    geometry.check(stack.shape[2], stack.shape[1])
+    same_box = (geometry.cover_height, geometry.cover_width) == (geometry.height, geometry.width)
+    if same_box and stack.shape[1:] == (geometry.height, geometry.width, geometry.channels):
+        return ArrayImages(stack.transpose(0, 3, 1, 2))
+
+    def one(index: int) -> Image.Image:
+        return Image.fromarray(stack[index, ..., 0] if stack.shape[-1] == 1 else stack[index])
+
+    return DecodedImages(len(stack), one, lambda i: f"image {i}", geometry, memory_limit=memory_limit)
+
+
 class DecodedImages:
     """Images decoded when first used: kept when the pool fits into `memory_limit` bytes, else read at each use.
 
-    `open_one(i)` gives image i and may be called from several threads; `name(i)` says which it is.
+    `open_one(i)` gives image i, upright and of mode L or RGB, and may be called from several threads; `name(i)` says
+    which it is.
     """
 
     def __init__(
@@ -168,39 +193,18 @@ class DecodedImages:
     def _decode_one(self, index: int) -> Bytes:
         try:
             return self._geometry.apply(self._open(index))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise unreadable(self._name(index), error) from error
+        except (DataError, OSError) as error:
+            what = error.what if isinstance(error, DataError) else f"the image cannot be read: {error}"
+            raise DataError(what, where=self._name(index), hint="remove it or copy it again") from error
 
 
 def file_images(paths: Sequence[Path], geometry: Geometry, *, memory_limit: int) -> DecodedImages:
-    """Images from files; for a pool that fits into memory the heads of all files are looked at now.
-
-    Raises:
-        DataError: a file is no image (it is named).
-    """
+    """Images from files (`check.check_files` looks at them beforehand)."""
     files = list(paths)
-    images = DecodedImages(
-        len(files), lambda i: _load(files[i]), lambda i: str(files[i]), geometry, memory_limit=memory_limit
+    return DecodedImages(
+        len(files),
+        lambda i: decode(files[i].read_bytes()).image,
+        lambda i: str(files[i]),
+        geometry,
+        memory_limit=memory_limit,
     )
-    if not images.streams:
-        for path in files:
-            _check_head(path)
-    return images
-
-
-def unreadable(name: str, error: Exception) -> DataError:
-    return DataError(f"the image cannot be read: {error}", where=name, hint="remove it or copy it again")
-
-
-def _load(path: Path) -> Image.Image:
-    with Image.open(path) as image:
-        image.load()
-        return image
-
-
-def _check_head(path: Path) -> None:
-    try:
-        with Image.open(path):
-            pass
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
-        raise unreadable(str(path), error) from error

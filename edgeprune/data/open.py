@@ -2,94 +2,181 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeprune.data.images import Geometry
-from edgeprune.data.sources import SPLIT_FOLDERS, Labelled, Source, image_folder, open_source
-from edgeprune.data.split import Split, Splits, spread
+from edgeprune.data.check import hashes_of
+from edgeprune.data.classes import class_order, places_of, tell_missing
+from edgeprune.data.copies import tell_copies, without_copies
+from edgeprune.data.divide import PARTS, Division, divide
+from edgeprune.data.folders import list_classes
+from edgeprune.data.images import Geometry, Indices
+from edgeprune.data.record import LEFT_OUT, DataRecord, ImageRecord, changes
+from edgeprune.data.sources import FolderPool, Found, Labelled, Opening, Source, find_source
+from edgeprune.data.split import Split, Splits
 from edgeprune.errors import DataError
+from edgeprune.progress import Progress, Silent
 from edgeprune.recipe import DataSection
 
 if TYPE_CHECKING:
     from edgeprune.models.spec import ModelSpec
 
 MEMORY_LIMIT = 2 << 30
-_TEST_SHARE = 0.2
-_log = logging.getLogger(__name__)
 
 
-def open_data(section: DataSection, spec: ModelSpec, *, seed: int, memory_limit: int = MEMORY_LIMIT) -> Splits:
+def open_data(
+    section: DataSection,
+    spec: ModelSpec,
+    *,
+    seed: int,
+    record: DataRecord | None = None,
+    progress: Progress | None = None,
+    memory_limit: int = MEMORY_LIMIT,
+) -> Splits:
     """Open the recipe's data for a model.
 
     `source` is `digits`, `npz:FILE` (uint8 arrays train_images, train_labels, test_images, test_labels),
-    `timm:NAME[@ROOT]`, or a folder: of classes, or with `train` and `test` (`val`, `validation`, `valid`) in it.
+    `timm:NAME[@ROOT]`, or a folder: of classes, or with `train` and `test` (by any usual name) in it.
     `train`, `test` and `calibration` name folders in it, or sources of their own.
 
+    - Every image is decoded once, and what is read otherwise than it lies, left out or skipped is told.
     - Without a test source, a seeded and stratified fifth of the training images is set aside as test.
     - Validation and calibration images are taken out of training (seeded, stratified); where together they would
-      take more than half of it, they shrink alike. Calibration images of a source of their own stay out of training.
+      take more than half of it, they shrink alike. Images that the test images have too, pixel for pixel, stay out of
+      training and calibration, and those of a calibration source of its own out of training.
     - Without training images, the calibration images are trained on too (`train_is_calibration`).
     - Images are resized so that the shorter side is input / crop_pct (the recipe's, else the model's;
       `resize` sets it outright) and the centre is cut out. A pool above `memory_limit` bytes streams from disk.
-    - A class's index is its place in the sorted names; in the model's labels where they hold all the names.
+    - A class's index is its place in the model's labels where they are known; else in the names in text order.
+
+    Args:
+        section: the recipe's [data].
+        spec: of the model.
+        seed: of the splits.
+        record: of the run that is gone on with: the same images are in the same splits, and nothing is checked anew.
+        progress: is told how far the check is, and what is worth knowing.
+        memory_limit: in bytes, of a pool that is kept.
 
     Raises:
-        DataError: a source is missing, empty, of one class, unreadable, or does not fit the model or the others.
+        DataError: a source is missing, empty, of one class, unreadable, or does not fit the model or the others; two
+            parts are the same images; a split would be empty; or the data are not those of the record.
     """
-    geometry = Geometry.of(
+    progress = progress or Silent()
+    told: list[str] = []
+
+    def say(text: str) -> None:
+        if text not in told:
+            told.append(text)
+            if record is None:
+                progress.say(text)
+
+    opening = Opening(_geometry(section, spec), memory_limit, progress.update)
+    found, remarks = find_parts(section, spec.labels)
+    for remark in remarks:
+        say(remark)
+    pools = {part: one.open(_with_known(opening, record, part)) for part, one in found.items()}
+    for pool in pools.values():
+        for remark in pool.told:
+            say(remark)
+        if len(np.unique(pool.labels)) < 2:
+            raise DataError("all images are of one class", where=pool.where, hint="a classifier needs two or more")
+    order = class_order(pools, spec, where=section.source, say=say)
+    if record is not None:
+        return _as_recorded(pools, record, spec)
+    kept = without_copies(pools, say=say)
+    for pool in pools.values():
+        tell_copies(pool, say=say)
+    division = divide(section, pools, kept, seed=seed, say=say)
+    alone = "train" not in pools
+    if alone:
+        say("no training images: the calibration images stand in for them")
+    labels = _labels(pools, order)
+    splits = {name: _split(name, of, pools, labels, order, spec) for name, of in division.items()}
+    for name in ("train", "calibration", "test"):
+        tell_missing(name, order, splits[name].labels.tolist(), say)
+    made = DataRecord(order, _files(found), _images(pools, labels, division), alone, tuple(told))
+    return Splits(**splits, train_is_calibration=alone, record=made)
+
+
+def changed_since(section: DataSection, record: DataRecord, labels: tuple[str, ...]) -> str:
+    """What became of the data's files since a record was made, in words; empty where nothing did.
+
+    Raises:
+        NoData: they are not there any more.
+        DataError: they are something else now.
+    """
+    found, _ = find_parts(section, labels)
+    return changes(record.files, _files(found))
+
+
+def find_parts(section: DataSection, labels: tuple[str, ...] = ()) -> tuple[dict[str, Found], list[str]]:
+    """The pool of each part that the recipe's data have, found and not looked into yet, and what is worth telling.
+
+    Raises:
+        DataError: a part is missing, or lies within another.
+    """
+    root = Path(section.source).expanduser()
+    named = {"train": section.train, "calibration": section.calibration, "test": section.test}
+    inside = {part: name for part, name in named.items() if name is not None and _is_inside(root, name)}
+    pools: dict[str, Found | None] = dict.fromkeys(named)
+    told: list[str] = []
+    for part, name in named.items():
+        if part in inside:
+            pools[part] = FolderPool(list_classes(root / inside[part], labels=labels))
+        elif name is not None:
+            other = find_source(name, labels=labels)
+            told += other.told
+            pools[part] = other.for_testing() if part == "test" else other.for_training()
+            if pools[part] is None:
+                raise DataError(f"`{part}` names a source without such images", where=name)
+    if pools["train"] is None or pools["test"] is None:
+        own = _own_parts(section, frozenset(part for name in inside.values() for part in Path(name).parts[:1]), labels)
+        told += own.told
+        pools["train"] = pools["train"] or own.for_training()
+        pools["test"] = pools["test"] or own.test
+    found = {part: pool for part, pool in pools.items() if pool is not None}
+    _check_apart(found)
+    return found, told
+
+
+def _own_parts(section: DataSection, named: frozenset[str], labels: tuple[str, ...]) -> Source:
+    return find_source(section.source, named=named, labels=labels)
+
+
+def _geometry(section: DataSection, spec: ModelSpec) -> Geometry:
+    return Geometry.of(
         spec.input_size,
         interpolation=spec.preprocessing.interpolation,
         crop_pct=section.crop_pct or spec.preprocessing.crop_pct,
         resize=section.resize,
     )
-    pools = _pools(section, geometry, memory_limit)
-    train, calibration, test = (_as_split(pools[name], name, spec) for name in ("train", "calibration", "test"))
-    known = [split for split in (train, calibration, test) if split is not None]
-    train, calibration, test = (split and _with_classes_of(split, known, spec) for split in (train, calibration, test))
-    return _divide(section, train, calibration, test, seed)
 
 
-def _pools(section: DataSection, geometry: Geometry, memory_limit: int) -> dict[str, Labelled | None]:
-    """The pool of each part as the recipe names it; None where it names none."""
-    root = Path(section.source).expanduser()
-    named = {"train": section.train, "calibration": section.calibration, "test": section.test}
-    inside = {part: name for part, name in named.items() if name is not None and _is_inside(root, name)}
-    pools: dict[str, Labelled | None] = dict.fromkeys(named)
-    for part, name in named.items():
-        if part in inside:
-            pools[part] = image_folder(root / inside[part], geometry, memory_limit=memory_limit)
-        elif name is not None:
-            other = open_source(name, geometry, memory_limit=memory_limit)
-            pools[part] = other.for_testing() if part == "test" else other.for_training()
-            if pools[part] is None:
-                raise DataError(f"`{part}` names a source without such images", where=name)
-    if pools["train"] is None or pools["test"] is None:
-        own = _own_parts(section.source, set(inside.values()), geometry, memory_limit)
-        pools["train"] = pools["train"] or own.for_training()
-        pools["test"] = pools["test"] or own.test
-    _check_apart(pools)
-    return pools
+def _with_known(opening: Opening, record: DataRecord | None, part: str) -> Opening:
+    if record is None:
+        return opening
+    begin = f"{part}/"
+    known = {name.removeprefix(begin): one.pixels for name, one in record.images.items() if name.startswith(begin)}
+    return Opening(opening.geometry, opening.memory_limit, opening.on_progress, known)
 
 
-def _check_apart(pools: Mapping[str, Labelled | None]) -> None:
+def _check_apart(pools: Mapping[str, Found]) -> None:
     """Two parts must not be the same images: accuracy would be on what was trained or calibrated on."""
-    seen: dict[str, str] = {}
+    seen: dict[str, Path | str] = {}
     for part, pool in pools.items():
-        if pool is None:
-            continue
-        if pool.where in seen:
-            raise DataError(
-                f"`{seen[pool.where]}` and `{part}` are the same images",
-                where=pool.where,
-                hint=f"leave `{part}` out: it is then set aside from the others; or name images of its own",
-            )
-        seen[pool.where] = part
+        place = Path(pool.where).resolve() if isinstance(pool, FolderPool) else pool.where
+        for other, there in seen.items():
+            both = isinstance(place, Path) and isinstance(there, Path)
+            if place == there or (both and (place.is_relative_to(there) or there.is_relative_to(place))):
+                raise DataError(
+                    f"`{other}` and `{part}` are the same images, or one lies within the other",
+                    where=pool.where,
+                    hint=f"leave `{part}` out: it is then set aside from the others; or name images of its own",
+                )
+        seen[part] = place
 
 
 def _is_inside(root: Path, name: str) -> bool:
@@ -97,97 +184,82 @@ def _is_inside(root: Path, name: str) -> bool:
     return not Path(name).is_absolute() and (root / name).is_dir()
 
 
-def _own_parts(source: str, named: set[str], geometry: Geometry, memory_limit: int) -> Source:
-    """What the source holds beside the folders that the recipe names in it."""
-    root = Path(source).expanduser()
-    if named and not any((root / part).is_dir() and part not in named for part in SPLIT_FOLDERS):
-        return Source()  # the folder only holds the named ones: its sub-folders are no classes
-    return open_source(source, geometry, memory_limit=memory_limit)
+def _files(found: Mapping[str, Found]) -> dict[str, str]:
+    """The hash of each file that the parts consist of."""
+    hashes: dict[str, str] = {}
+    for part, pool in found.items():
+        hashes |= {f"{part}/{name}": value for name, value in hashes_of(Path(pool.where), pool.files()).items()}
+    return hashes
 
 
-def _as_split(pool: Labelled | None, name: str, spec: ModelSpec) -> Split | None:
-    if pool is None:
-        return None
-    if len(pool.classes) > spec.num_classes:
-        raise DataError(
-            f"the labels do not fit the classifier: the data has {len(pool.classes)} classes, "
-            f"the model answers {spec.num_classes}",
-            where=pool.where,
-            hint="set num_classes in [model], or choose other data",
-        )
-    if len(np.unique(pool.labels)) < 2:
-        raise DataError("all images are of one class", where=pool.where, hint="a classifier needs two or more")
+def _labels(pools: Mapping[str, Labelled], order: tuple[str, ...]) -> dict[str, Indices]:
+    """Each pool's labels as places in the order of the classes."""
+    mapped = {}
+    for part, pool in pools.items():
+        places = places_of(pool, order)
+        mapped[part] = np.array([places[number] for number in range(len(pool.classes))], np.int64)[pool.labels]
+    return mapped
+
+
+def _split(
+    name: str,
+    places: Mapping[str, Indices],
+    pools: Mapping[str, Labelled],
+    labels: Mapping[str, Indices],
+    order: tuple[str, ...],
+    spec: ModelSpec,
+) -> Split:
+    ((part, indices),) = places.items()
     return Split(
         name=name,
-        classes=pool.classes,
-        labels=pool.labels,
-        images=pool.images,
-        indices=np.arange(len(pool.labels)),
+        classes=order,
+        labels=labels[part][indices],
+        images=pools[part].images,
+        indices=indices,
         preprocessing=spec.preprocessing,
     )
 
 
-def _with_classes_of(split: Split, known: list[Split], spec: ModelSpec) -> Split:
-    """The split with its labels as places in the classes that all sources share: the model's own, or the longest."""
-    names = {name for other in known for name in other.classes}
-    classes = spec.labels if names <= set(spec.labels) else max((s.classes for s in known), key=len)
-    strange = [name for name in split.classes if name not in classes]
-    if strange:
+def _images(
+    pools: Mapping[str, Labelled],
+    labels: Mapping[str, Indices],
+    division: Division,
+) -> dict[str, ImageRecord]:
+    images: dict[str, ImageRecord] = {}
+    for part, pool in pools.items():
+        of = [LEFT_OUT] * len(pool.names)
+        for split in PARTS:  # calibration after training: with no training images they are the same
+            for place in division[split].get(part, np.empty(0, np.int64)):
+                of[place] = split
+        for name, split, pixels, label in zip(pool.names, of, pool.pixels, labels[part].tolist(), strict=True):
+            images[f"{part}/{name}"] = ImageRecord(split, pixels, label)
+    return images
+
+
+def _as_recorded(pools: Mapping[str, Labelled], record: DataRecord, spec: ModelSpec) -> Splits:
+    """The splits as the record has them.
+
+    Raises:
+        DataError: the images are not those of the record.
+    """
+    labels = _labels(pools, record.classes)
+    now = {
+        f"{part}/{name}": (pixels, label)
+        for part, pool in pools.items()
+        for name, pixels, label in zip(pool.names, pool.pixels, labels[part].tolist(), strict=True)
+    }
+    before = {name: (one.pixels, one.label) for name, one in record.images.items()}
+    if now != before:
         raise DataError(
-            f"the {split.name} images have classes that the others have not: {', '.join(strange[:5])}",
-            hint="use the same class names in all folders",
+            "the data are not what they were when the run was loaded: "
+            + (changes({n: str(v) for n, v in before.items()}, {n: str(v) for n, v in now.items()}) or "other order"),
+            hint="run again with --resume: what depends on them is done again; or bring them back",
         )
-    if len(classes) < spec.num_classes:
-        _log.warning("the data has %d classes, the model answers %d", len(classes), spec.num_classes)
-    place = {name: index for index, name in enumerate(classes)}
-    mapped = np.array([place[name] for name in split.classes], np.int64)
-    return replace(split, classes=tuple(classes), labels=mapped[split.labels])
-
-
-def _divide(
-    section: DataSection, train: Split | None, calibration: Split | None, test: Split | None, seed: int
-) -> Splits:
-    pool = train or calibration
-    if pool is None:
-        raise DataError(
-            "there are no training or calibration images", where=section.source, hint="name `train` or `calibration`"
-        )
-    if test is None:
-        held = spread(pool.labels, round(_TEST_SHARE * len(pool)), seed=seed)
-        test, pool = _cut(pool, held, "test")
-        _log.info("no test images are named: %d of %d are set aside (seed %d)", len(test), len(test) + len(pool), seed)
-    own_calibration = train is not None and calibration is not None
-    wanted = (section.validation_images, 0 if own_calibration else section.calibration_images)
-    counts = _at_most_half(wanted, len(pool)) if train is not None else _most_for_calibration(wanted, len(pool))
-    validation, pool = _cut(pool, spread(pool.labels, counts[0], seed=seed + 1), "validation")
-    if own_calibration:
-        assert calibration is not None
-        chosen = calibration.select(spread(calibration.labels, section.calibration_images, seed=seed + 2))
-    else:
-        chosen, pool = _cut(pool, spread(pool.labels, counts[1], seed=seed + 2), "calibration")
-    if train is None:
-        _log.warning("no training images: the %d calibration images are trained on as well", len(chosen))
-        return Splits(replace(chosen, name="train"), validation, chosen, test, train_is_calibration=True)
-    return Splits(replace(pool, name="train"), validation, chosen, test)
-
-
-def _at_most_half(wanted: tuple[int, int], available: int) -> tuple[int, int]:
-    """Validation and calibration counts, shrunk alike where they would take more than half of what there is."""
-    if sum(wanted) <= available // 2:
-        return wanted
-    share = available / 2 / sum(wanted)
-    counts = (int(wanted[0] * share), int(wanted[1] * share))
-    _log.warning("only %d training images: validation and calibration take %d and %d of them", available, *counts)
-    return counts
-
-
-def _most_for_calibration(wanted: tuple[int, int], available: int) -> tuple[int, int]:
-    """Without training images a quarter at most validates and the rest, as far as wanted, calibrates."""
-    validation = min(wanted[0], available // 4)
-    return validation, min(wanted[1], available - validation)
-
-
-def _cut(split: Split, chosen: np.ndarray[tuple[int], np.dtype[np.int64]], name: str) -> tuple[Split, Split]:
-    """The chosen images as a split of their own, and what is left."""
-    left = np.setdiff1d(np.arange(len(split)), chosen)
-    return split.select(np.sort(chosen), name=name), split.select(left)
+    splits: dict[str, Split] = {}
+    for split in PARTS:
+        of = "calibration" if split == "train" and record.train_is_calibration else split
+        for part, pool in pools.items():
+            chosen = [i for i, name in enumerate(pool.names) if record.images[f"{part}/{name}"].split == of]
+            if chosen or split not in splits:
+                splits[split] = _split(split, {part: np.array(chosen, np.int64)}, pools, labels, record.classes, spec)
+    return Splits(**splits, train_is_calibration=record.train_is_calibration, record=record)

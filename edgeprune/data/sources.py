@@ -1,213 +1,276 @@
-"""Where images come from: the embedded digits, a folder, an .npz file, or timm's dataset factory."""
+"""Where images come from: the embedded digits, a folder, an .npz file, or timm's dataset factory.
+
+A source is found first, which only looks at names, and opened then, which looks at every image.
+"""
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
-from edgeprune.data.images import ArrayImages, DecodedImages, Geometry, Images, file_images
+from edgeprune.data.archive import read_arrays
+from edgeprune.data.check import OnProgress, check_files
+from edgeprune.data.decode import pixels_digest, said_of
+from edgeprune.data.folders import Listing, layout_of, list_classes, role_of, visible_folders
+from edgeprune.data.images import Geometry, Images, array_images, file_images
 from edgeprune.data.split import Labels
 from edgeprune.errors import DataError
 
-_EXTENSIONS = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif"}
-_TRAIN, _TEST = ("train",), ("test", "val", "validation", "valid")
-SPLIT_FOLDERS = _TRAIN + _TEST
+MOST_CLASSES = 1 << 20
+Known = Mapping[str, str]  # an image's name -> the digest of its pixels, from when it was checked
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How a pool is opened: for which model, and whether its images were checked before (`known`)."""
+
+    geometry: Geometry
+    memory_limit: int
+    on_progress: OnProgress
+    known: Known | None = None
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """A pool of images, their labels as positions in `classes`, and where they are from."""
+    """A pool of images, their labels as positions in `classes`, and where they are from.
+
+    `names` tells the images apart, the same each time; `pixels` are digests, equal for equal images. `numbered`: the
+    labels are the data set's own numbers, and not places of names in an order that was chosen here.
+    """
 
     where: str
     images: Images
     labels: Labels
     classes: tuple[str, ...]
+    names: tuple[str, ...]
+    pixels: tuple[str, ...]
+    numbered: bool
+    told: tuple[str, ...] = ()
+    in_files: bool = False  # each image is a file of its own
+
+
+class Found(Protocol):
+    """A pool that was found and not looked into yet."""
+
+    @property
+    def where(self) -> str: ...
+
+    def files(self) -> Mapping[str, Path]:
+        """The files that it consists of by name; none where it is no set of files."""
+        ...
+
+    def open(self, opening: Opening) -> Labelled:
+        """Look at every image, unless that was done before.
+
+        Raises:
+            DataError: an image or label cannot be used.
+        """
+        ...
 
 
 @dataclass(frozen=True)
 class Source:
     """What a source holds: splits of its own, or one undivided pool (`whole`)."""
 
-    train: Labelled | None = None
-    test: Labelled | None = None
-    whole: Labelled | None = None
+    train: Found | None = None
+    test: Found | None = None
+    whole: Found | None = None
+    told: tuple[str, ...] = ()
 
-    def for_training(self) -> Labelled | None:
+    def for_training(self) -> Found | None:
         return self.train or self.whole
 
-    def for_testing(self) -> Labelled | None:
+    def for_testing(self) -> Found | None:
         return self.test or self.whole
 
 
-def open_source(source: str, geometry: Geometry, *, memory_limit: int) -> Source:
-    """Open `digits`, `npz:FILE`, `timm:NAME[@ROOT]` or a folder.
+@dataclass(frozen=True)
+class FolderPool:
+    """Image files of class folders."""
+
+    listing: Listing
+    numbered: bool = False
+
+    @property
+    def where(self) -> str:
+        return str(self.listing.root)
+
+    def files(self) -> Mapping[str, Path]:
+        root = self.listing.root
+        return {_name_in(root, path): path for path in self.listing.files}
+
+    def open(self, opening: Opening) -> Labelled:
+        listing, files, told = self.listing, self.files(), self.listing.told()
+        if opening.known is not None:
+            pixels = tuple(opening.known.get(name, "") for name in files)
+        else:
+            checked = check_files(listing.root, listing.files, on_progress=opening.on_progress)
+            for path, one in zip(listing.files, checked, strict=True):
+                _check_shape(opening.geometry, one.width, one.height, str(path))
+            pixels = tuple(one.pixels for one in checked)
+            told += [f"in {listing.root.name}/: {said}" for said in said_of(n for one in checked for n in one.notes)]
+        return Labelled(
+            self.where,
+            file_images(listing.files, opening.geometry, memory_limit=opening.memory_limit),
+            np.array(listing.labels, np.int64),
+            listing.classes,
+            tuple(files),
+            pixels,
+            self.numbered,
+            tuple(told),
+            in_files=True,
+        )
+
+
+@dataclass(frozen=True)
+class ArrayPool:
+    """Arrays of an .npz file: PART_images uint8 (N, H, W[, 1 or 3]) and PART_labels, whole numbers (N,) or (N, 1)."""
+
+    file: _NpzFile
+    part: str
+
+    @property
+    def where(self) -> str:
+        return f"{self.file.path} ({self.part})"
+
+    def files(self) -> Mapping[str, Path]:
+        return {self.file.path.name: self.file.path}
+
+    def open(self, opening: Opening) -> Labelled:
+        where = str(self.file.path)
+        images, labels = self.file.arrays[f"{self.part}_images"], self.file.arrays.get(f"{self.part}_labels")
+        grey_or_rgb = images.ndim == 3 or (images.ndim == 4 and images.shape[-1] in (1, 3))
+        if images.dtype != np.uint8 or not grey_or_rgb or 0 in images.shape:
+            raise DataError(
+                f"`{self.part}_images` is {images.dtype} of shape {images.shape}",
+                where=where,
+                hint="it must be uint8 (N, height, width, 1 or 3), none of them 0",
+            )
+        flat = labels.reshape(-1) if labels is not None and labels.shape == (len(images), 1) else labels
+        if flat is None or flat.shape != (len(images),) or not np.issubdtype(flat.dtype, np.integer):
+            got = f", it is {labels.dtype} of shape {labels.shape}" if labels is not None else ""
+            raise DataError(f"`{self.part}_labels` must be {len(images)} whole numbers{got}", where=where)
+        _check_shape(opening.geometry, images.shape[2], images.shape[1], where)
+        return _numbered_pool(
+            self.where,
+            array_images(images, opening.geometry, memory_limit=opening.memory_limit),
+            _checked_labels(flat, f"{self.part}_labels", where),
+            tuple(pixels_digest(image) for image in images),
+        )
+
+
+@dataclass(frozen=True)
+class Digits:
+    """scikit-learn's 1797 handwritten digits, 8x8 with 17 grey levels, resized to the model's input."""
+
+    where: str = "digits"
+
+    def files(self) -> Mapping[str, Path]:
+        return {}
+
+    def open(self, opening: Opening) -> Labelled:
+        from sklearn.datasets import load_digits
+
+        bunch = load_digits()
+        pixels = np.round(bunch.images * (255 / 16)).astype(np.uint8)
+        images = array_images(pixels, opening.geometry, memory_limit=opening.memory_limit)
+        labels = bunch.target.astype(np.int64)
+        return _numbered_pool("digits", images, labels, tuple(pixels_digest(image) for image in pixels))
+
+
+def find_source(source: str, *, named: frozenset[str] = frozenset(), labels: tuple[str, ...] = ()) -> Source:
+    """Find `digits`, `npz:FILE`, `timm:NAME[@ROOT]` or a folder.
+
+    Args:
+        source: as a recipe has it.
+        named: sub-folders that the recipe names as parts.
+        labels: the model's class names, where they are known.
 
     Raises:
         DataError: it is missing, empty, of one class, or not understood.
     """
     if source == "digits":
-        return Source(whole=_digits(geometry))
+        return Source(whole=Digits())
     if source.startswith("npz:"):
-        return _npz(Path(source.removeprefix("npz:")).expanduser(), geometry)
+        return _npz(Path(source.removeprefix("npz:")).expanduser())
     if source.startswith("timm:"):
-        return _timm(source, geometry, memory_limit)
-    return _folder(Path(source).expanduser(), geometry, memory_limit)
+        from edgeprune.data.timm_sources import find_timm
+
+        return find_timm(source, lambda root: folder_source(root, labels=labels))
+    return folder_source(Path(source).expanduser(), named=named, labels=labels)
 
 
-def image_folder(folder: Path, geometry: Geometry, *, memory_limit: int) -> Labelled:
-    """A folder with one sub-folder for each class; a class's index is its name's place in sorted order.
-
-    Raises:
-        DataError: the folder is missing, has no class folders or one only, or a class has no images.
-    """
-    if not folder.is_dir():
-        raise DataError("no such data folder", where=str(folder), hint="check `source` in [data]")
-    classes = _class_folders(folder)
-    paths: list[Path] = []
-    labels: list[int] = []
-    for index, one in enumerate(classes):
-        found = sorted(p for p in one.rglob("*") if p.suffix.lower() in _EXTENSIONS and p.is_file())
-        if not found:
-            raise DataError("no images in this class's folder", where=str(one), hint="add images or remove the folder")
-        paths += found
-        labels += [index] * len(found)
-    images = file_images(paths, geometry, memory_limit=memory_limit)
-    return Labelled(str(folder), images, np.array(labels, np.int64), tuple(one.name for one in classes))
-
-
-def _class_folders(folder: Path) -> list[Path]:
-    classes = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    if not classes:
-        raise DataError(
-            "the data folder has no class folders", where=str(folder), hint="put each class's images into a folder"
-        )
-    if len(classes) == 1:
-        raise DataError(
-            f"only one class is here: {classes[0].name}", where=str(folder), hint="a classifier needs two or more"
-        )
-    return classes
-
-
-def _folder(root: Path, geometry: Geometry, memory_limit: int) -> Source:
-    if not root.is_dir():
-        raise DataError(
-            "no such data folder or source",
-            where=str(root),
-            hint="give a folder with one folder for each class, digits, npz:FILE or timm:NAME",
-        )
-    train = next((root / name for name in _TRAIN if (root / name).is_dir()), None)
-    test = next((root / name for name in _TEST if (root / name).is_dir()), None)
-    if train is None and test is None:
-        return Source(whole=image_folder(root, geometry, memory_limit=memory_limit))
-    return Source(
-        train=image_folder(train, geometry, memory_limit=memory_limit) if train else None,
-        test=image_folder(test, geometry, memory_limit=memory_limit) if test else None,
+def folder_source(root: Path, *, named: frozenset[str] = frozenset(), labels: tuple[str, ...] = ()) -> Source:
+    """A folder of class folders, or of splits that hold class folders; see `find_source`."""
+    splits = (folder for folder in visible_folders(root) if folder.name not in named and role_of(folder.name))
+    if named and not any(visible_folders(split) for split in splits):
+        return Source()  # the folder only holds the named ones: its other sub-folders are no classes
+    layout = layout_of(root, named=named, labels=labels)
+    if layout.classes:
+        return Source(whole=FolderPool(list_classes(root, folders=layout.classes, labels=labels)), told=layout.told)
+    train, test = (
+        FolderPool(list_classes(folder, labels=labels)) if folder else None for folder in (layout.train, layout.test)
     )
+    return Source(train=train, test=test, told=layout.told)
 
 
-def _digits(geometry: Geometry) -> Labelled:
-    """scikit-learn's 1797 handwritten digits, 8x8 with 17 grey levels, resized to the model's input."""
-    from sklearn.datasets import load_digits
+class _NpzFile:
+    """An .npz file, unpacked when it is first used."""
 
-    bunch = load_digits()
-    pixels = np.round(bunch.images * (255 / 16)).astype(np.uint8)
-    labels = bunch.target.astype(np.int64)
-    return Labelled("digits", ArrayImages(pixels, geometry), labels, tuple("0123456789"))
+    def __init__(self, path: Path) -> None:
+        self.path = path
 
-
-def _npz(path: Path, geometry: Geometry) -> Source:
-    if not path.is_file():
-        raise DataError("no such .npz file", where=str(path), hint="check `source` in [data]")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise DataError(f"not an .npz file of plain arrays: {error}", where=str(path)) from error
-    train = _npz_part(arrays, "train", geometry, path)
-    if train is None:
-        raise DataError(
-            f"`train_images` is missing; it holds {', '.join(arrays) or 'nothing'}",
-            where=str(path),
-            hint="save train_images, train_labels, test_images and test_labels",
-        )
-    return Source(train=train, test=_npz_part(arrays, "test", geometry, path))
-
-
-def _npz_part(arrays: Mapping[str, Any], part: str, geometry: Geometry, path: Path) -> Labelled | None:
-    images, labels = arrays.get(f"{part}_images"), arrays.get(f"{part}_labels")
-    if images is None:
-        return None
-    grey_or_rgb = images.ndim == 3 or (images.ndim == 4 and images.shape[-1] in (1, 3))
-    if images.dtype != np.uint8 or not grey_or_rgb or len(images) == 0:
-        raise DataError(
-            f"`{part}_images` is {images.dtype} of shape {images.shape}",
-            where=str(path),
-            hint="it must be uint8 (N, height, width, 1 or 3), N above 0",
-        )
-    if labels is None or labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
-        raise DataError(f"`{part}_labels` must be {len(images)} whole numbers", where=str(path))
-    if labels.min() < 0:
-        raise DataError(f"`{part}_labels` has negative labels", where=str(path))
-    classes = tuple(str(i) for i in range(int(labels.max()) + 1))
-    return Labelled(f"{path} ({part})", ArrayImages(images, geometry), labels.astype(np.int64), classes)
-
-
-def _timm(source: str, geometry: Geometry, memory_limit: int) -> Source:
-    """`timm:NAME[@ROOT]`: timm's create_dataset with splits `train` and `validation`; ROOT is where the files are."""
-    from edgeprune.models.timm_import import import_timm
-
-    name, _, root = source.removeprefix("timm:").partition("@")
-    create = import_timm().data.create_dataset
-    place = str(_timm_root(root))
-    opened = {}
-    for part, split in (("train", "train"), ("test", "validation")):
-        try:
-            opened[part] = create(name, root=place, split=split, download=name.startswith("torch/"))
-        except Exception as error:
+    @cached_property
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        names = [f"{part}_{what}" for part in ("train", "test") for what in ("images", "labels")]
+        arrays, there = read_arrays(self.path, names)
+        if "train_images" not in arrays:
             raise DataError(
-                f"timm could not open this data set: {type(error).__name__}: {error}",
-                where=source,
-                hint="check the name and, after @, the folder; it may have to be downloaded first",
-            ) from error
-    if (files := _files(opened["train"])) is not None and files == _files(opened["test"]):
-        return Source(whole=_dataset(opened["train"], source, geometry, memory_limit))  # one undivided folder
-    return Source(
-        **{part: _dataset(data, f"{source} ({part})", geometry, memory_limit) for part, data in opened.items()}
-    )
+                f"`train_images` is missing; it holds {', '.join(there[:20]) or 'nothing'}",
+                where=str(self.path),
+                hint="save train_images, train_labels, test_images and test_labels",
+            )
+        return arrays
 
 
-def _files(data: Any) -> list[str] | None:
-    """The files a timm data set reads, where it reads files."""
-    filenames = getattr(getattr(data, "reader", None), "filenames", None)
-    return list(filenames(absolute=True)) if filenames is not None else None
+def _npz(path: Path) -> Source:
+    file = _NpzFile(path)
+    _, there = read_arrays(path, ())
+    if "test_images" not in there:
+        return Source(train=ArrayPool(file, "train"))
+    return Source(train=ArrayPool(file, "train"), test=ArrayPool(file, "test"))
 
 
-def _timm_root(root: str) -> Path:
-    if root:
-        return Path(root).expanduser()
-    from platformdirs import user_cache_path
-
-    folder = user_cache_path("edgeprune") / "data"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+def _numbered_pool(where: str, images: Images, labels: Labels, pixels: tuple[str, ...]) -> Labelled:
+    classes = tuple(str(number) for number in range(int(labels.max()) + 1))
+    names = tuple(str(number) for number in range(len(labels)))
+    return Labelled(where, images, labels, classes, names, pixels, numbered=True)
 
 
-def _dataset(data: Any, where: str, geometry: Geometry, memory_limit: int) -> Labelled:
-    """A map-style data set of (PIL image, label)."""
-    if not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
-        raise DataError("only data sets with random access are supported", where=where, hint="not wds/, tfds/, hfids/")
-    if len(data) == 0:
-        raise DataError("the data set is empty", where=where)
-    targets = getattr(data, "targets", None)
-    labels = np.array([data[i][1] for i in range(len(data))] if targets is None else targets, np.int64)
-    named = getattr(data, "classes", None) or getattr(getattr(data, "reader", None), "class_to_idx", None)
-    classes = tuple(str(one) for one in named) if named else tuple(str(i) for i in range(int(labels.max()) + 1))
-    images = DecodedImages(
-        len(data), lambda i: data[i][0], lambda i: f"{where}, image {i}", geometry, memory_limit=memory_limit
-    )
-    return Labelled(where, images, labels, classes)
+def _checked_labels(labels: npt.NDArray[Any], name: str, where: str) -> Labels:
+    if labels.min() < 0:
+        raise DataError(f"`{name}` has negative labels", where=where)
+    if labels.max() >= MOST_CLASSES:
+        raise DataError(
+            f"`{name}` goes up to {labels.max()}, and a label is the number of a class, from 0",
+            where=where,
+            hint="number the classes 0, 1, 2, ... in the order of the model's outputs",
+        )
+    return labels.astype(np.int64)
+
+
+def _check_shape(geometry: Geometry, width: int, height: int, where: str) -> None:
+    try:
+        geometry.check(width, height)
+    except DataError as error:
+        raise DataError(error.what, where=where, hint=error.hint) from error
+
+
+def _name_in(root: Path, path: Path) -> str:
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from edgeprune.data.augment import Augment, augmented
 from edgeprune.data.images import Images, Indices
 
 if TYPE_CHECKING:
+    from edgeprune.data.record import DataRecord
     from edgeprune.models.spec import Preprocessing
 
 Labels = npt.NDArray[np.int64]
@@ -77,7 +79,8 @@ class Split:
 class Splits:
     """The four splits of a job. Test is never trained, tuned or calibrated on.
 
-    `train_is_calibration`: there are no training images, so tuning sees the calibration images only.
+    `train_is_calibration`: there are no training images, so tuning sees the calibration images only. `record` says
+    which images each split has.
     """
 
     train: Split
@@ -85,16 +88,24 @@ class Splits:
     calibration: Split
     test: Split
     train_is_calibration: bool = False
+    record: DataRecord | None = field(default=None, repr=False)
 
 
-def spread(labels: Labels, n: int, *, seed: int) -> Indices:
+def spread(labels: Labels, n: int, *, seed: int, keys: Sequence[str] | None = None) -> Indices:
     """Positions of n seeded samples in which each class has its share (as nearly as whole images allow).
 
-    Each class's images are shuffled and laid evenly over 0..1 with a random offset; the n first are taken.
+    Each class's images are shuffled and laid evenly over 0..1 with a random offset; the n first are taken. With `keys`
+    the shuffled order is that of their hashes: an image more or less changes the place of few others.
     """
     random = np.random.default_rng(seed)
+    rank = np.array([_rank(key, seed) for key in keys]) if keys is not None else None
     place = np.empty(len(labels))
     for one in np.unique(labels):
-        mine = random.permutation(np.flatnonzero(labels == one))
+        mine = np.flatnonzero(labels == one)
+        mine = random.permutation(mine) if rank is None else mine[np.argsort(rank[mine], kind="stable")]
         place[mine] = (np.arange(len(mine)) + random.random()) / len(mine)
     return np.argsort(place, kind="stable")[:n].astype(np.int64)
+
+
+def _rank(key: str, seed: int) -> str:
+    return hashlib.sha256(f"{seed}:{key}".encode()).hexdigest()

@@ -1,0 +1,162 @@
+"""One way from an image file's bytes to upright 8-bit pixels, whichever source the image is from.
+
+Colours are those that timm and torchvision read (Pillow's conversion to RGB): transparent pixels have the colour that
+is stored for them, colour profiles are not applied, and of several frames the first is taken. Two things they get wrong
+are read rightly here: 16-bit grey is scaled to 8 bit, and what EXIF says of the orientation is done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import struct
+import warnings
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from edgeprune.errors import DataError
+
+Note = Literal["turned", "orientation", "16 bit", "transparent", "cmyk", "frames"]
+_ORIENTATION = 0x0112
+_SIXTEEN_BIT = {"I;16", "I;16L", "I;16B", "I;16N"}
+_JPEG_SCAN, _JPEG_END = b"\xff\xda", b"\xff\xd9"
+
+_TOLD: dict[Note, str] = {
+    "turned": "turned as their EXIF orientation says (the model has to be trained on upright images, too)",
+    "orientation": "with EXIF data that cannot be read: taken as they lie",
+    "16 bit": "of 16 bits a channel: scaled to 8",
+    "transparent": "with transparent pixels: taken in the colours stored there, on no background, as timm and "
+    "torchvision read them",
+    "cmyk": "in CMYK: converted without a colour profile",
+    "frames": "with several frames or pages: the first is taken",
+}
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """An upright image of mode L or RGB, and what was done to it or left out."""
+
+    image: Image.Image
+    notes: tuple[Note, ...]
+
+    @property
+    def pixels_digest(self) -> str:
+        """Equal for images of equal size and RGB pixels, whatever files they are from."""
+        return pixels_digest(np.asarray(self.image))
+
+
+def pixels_digest(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> str:
+    """Of an image uint8 (H, W), (H, W, 1) or (H, W, 3), grey as RGB; 32 hexadecimal digits."""
+    height, width = pixels.shape[:2]
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    rgb = np.ascontiguousarray(np.broadcast_to(pixels, (height, width, 3)))
+    digest = hashlib.sha256(f"{width}x{height}:".encode())
+    digest.update(rgb.data)
+    return digest.hexdigest()[:32]
+
+
+def decode(data: bytes) -> Decoded:
+    """The image that a file's bytes hold, decoded to the end.
+
+    Raises:
+        DataError: it is no image, damaged or cut short, or above Pillow's limit of pixels; or its pixels have no one
+            meaning in 8 bits (floats, 32-bit numbers).
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # large images up to Pillow's limit are decoded; odd metadata is no matter
+            with Image.open(io.BytesIO(data)) as image:
+                if image.format in ("JPEG", "MPO"):
+                    _check_jpeg_ends(data)
+                return _upright(image)
+    except DataError:
+        raise
+    except Exception as error:  # a decoder raises anything on a damaged file
+        raise DataError(f"the image cannot be read: {str(error) or type(error).__name__}") from error
+
+
+def upright(image: Image.Image) -> Decoded:
+    """An opened image as 8-bit L or RGB pixels; see `decode`."""
+    try:
+        return _upright(image)
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(f"the image cannot be read: {str(error) or type(error).__name__}") from error
+
+
+def _upright(image: Image.Image) -> Decoded:
+    notes: list[Note] = []
+    if getattr(image, "n_frames", 1) > 1:
+        notes.append("frames")
+    turn = _orientation(image, notes)
+    image.load()
+    if min(image.size) < 1:
+        raise DataError(f"the image has no pixels: it is {image.width}x{image.height}")
+    if turn is not None:
+        notes.append("turned")
+        if image.format != "TIFF":  # Pillow turns these itself
+            image = ImageOps.exif_transpose(image)
+    return Decoded(_eight_bit(image, notes), tuple(notes))
+
+
+def said_of(notes: Iterable[Note]) -> list[str]:
+    """How many images were decoded in a way worth telling, in words."""
+    counts = Counter(notes)
+    return [f"{counts[note]} {_images(counts[note])} {text}" for note, text in _TOLD.items() if counts[note]]
+
+
+def _images(count: int) -> str:
+    return "image" if count == 1 else "images"
+
+
+def _orientation(image: Image.Image, notes: list[Note]) -> int | None:
+    """What EXIF says of how to turn the image, where that is something else than upright."""
+    try:
+        turn = image.getexif().get(_ORIENTATION, 1)
+    except (OSError, ValueError, SyntaxError, TypeError, LookupError, AttributeError, ArithmeticError, struct.error):
+        notes.append("orientation")
+        return None
+    return turn if isinstance(turn, int) and turn in range(2, 9) else None
+
+
+def _eight_bit(image: Image.Image, notes: list[Note]) -> Image.Image:
+    if image.mode in ("L", "RGB"):
+        if "transparency" in image.info:
+            notes.append("transparent")
+        return image
+    if image.mode in _SIXTEEN_BIT or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        notes.append("16 bit")
+        return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        kind = "32-bit numbers" if image.mode == "I" else "floats"
+        raise DataError(f"its pixels are {kind}, and nothing says which of them is white")
+    if image.mode in ("RGBA", "LA", "RGBa", "La", "PA") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        if rgba.getextrema()[3] != (255, 255):
+            notes.append("transparent")
+        return image.convert("RGB") if image.mode not in ("RGBa", "La") else rgba.convert("RGB")
+    if image.mode == "CMYK":
+        notes.append("cmyk")
+    return image.convert("L" if image.mode == "1" else "RGB")
+
+
+def _check_jpeg_ends(data: bytes) -> None:
+    """A decoder takes what is missing at the end for grey, where zeros stand in its place."""
+    place = 2
+    while place + 4 <= len(data) and data[place] == 0xFF:
+        marker = data[place : place + 2]
+        if marker[1] == 0xFF:  # a fill byte
+            place += 1
+            continue
+        if marker == _JPEG_SCAN:
+            if data.find(_JPEG_END, place) < 0:
+                raise OSError("the JPEG image is cut short: its end is missing")
+            return
+        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
