@@ -26,7 +26,7 @@ from common import ROOT, write_result
 from torch import nn
 
 import edgeprune
-from edgeprune.data.images import ArrayImages, Geometry
+from edgeprune.data.images import Geometry, array_images
 from edgeprune.data.split import Split
 from edgeprune.models.spec import Preprocessing
 from edgeprune.recipe import TuneSection
@@ -84,7 +84,9 @@ def step_seconds(net: str, graphs: bool, ready: Any) -> float:
 def random_split(preprocessing: Preprocessing) -> Split:
     random = np.random.default_rng(0)
     pixels = random.integers(0, 256, (IMAGES, 32, 32, 3), dtype=np.uint8)
-    images = ArrayImages(pixels, Geometry.of((3, 32, 32), interpolation="bilinear", crop_pct=1.0))
+    images = array_images(
+        pixels, Geometry.of((3, 32, 32), interpolation="bilinear", crop_pct=1.0), memory_limit=1 << 30
+    )
     labels = random.integers(0, 10, IMAGES)
     return Split("train", tuple("0123456789"), labels, images, np.arange(IMAGES), preprocessing)
 

@@ -28,7 +28,7 @@ from edgeprune.latency.table import LatencyTable, Setting
 from edgeprune.latency.typical import is_typical, open_typical
 from edgeprune.models.load import load as load_source
 from edgeprune.models.spec import Model
-from edgeprune.pipeline import Outcome, change_recipe, do_stage, is_finished, prepare_run, require_earlier
+from edgeprune.pipeline import Outcome, change_recipe, do_stage, is_made, prepare_run, require_earlier
 from edgeprune.pipeline import run as run_pipeline
 from edgeprune.progress import Progress, Silent
 from edgeprune.recipe import PruneSection, Recipe, Runtime, parse_recipe, read_recipe, resolve_paths
@@ -81,9 +81,9 @@ def _stage_to_load(run: Run, asked: Stage | None) -> Stage:
     if stage is None:
         none = f"the stage `{asked}` of this run is not finished" if asked else "no stage of this run is finished"
         raise RunError(none, where=str(run.folder), hint="go on with it: --resume")
-    if is_finished(run, stage):
+    if is_made(run, stage):
         return stage
-    earlier = next((stage for stage in _MODELS if is_finished(run, stage)), None)
+    earlier = next((stage for stage in _MODELS if is_made(run, stage)), None)
     raise RunError(
         f"`{stage}` was done with other settings than the recipe has now",
         where=str(run.folder),
@@ -245,7 +245,7 @@ def sensitivity(
 ) -> Sensitivity:
     """How many zeros each type of layer bears; see `edgeprune.sensitivities.sensitivity`."""
     settings = recipe if isinstance(recipe, Recipe) else read_recipe(Path(recipe))
-    return ask_sensitivity(settings, zeros=zeros, images=images, on_progress=(progress or Silent()).update)
+    return ask_sensitivity(settings, zeros=zeros, images=images, progress=progress)
 
 
 def explain(file: Path | str, *, device: str, threads: int = 1, limit_db: float | None = None) -> Explanation:

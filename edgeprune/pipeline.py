@@ -18,6 +18,9 @@ import numpy as np
 import torch
 
 from edgeprune.artifacts.plugins import exporter_for, find_exporter, require_toolkit
+from edgeprune.data.folders import NoData
+from edgeprune.data.open import changed_since
+from edgeprune.data.record import RECORD, read_record
 from edgeprune.devices.discovery import refuse_profile
 from edgeprune.devices.store import file_sha256
 from edgeprune.errors import EdgePruneError, RunError
@@ -140,20 +143,60 @@ def change_recipe(opened: Run, recipe: Recipe) -> Run:
     return Run(opened.folder, info)
 
 
-def is_finished(run: Run, stage: Stage) -> bool:
-    """Whether a stage is finished with the recipe as it is now."""
+@dataclass(frozen=True)
+class DataState:
+    """A run's data as they are now: their hash, and what became of them since it was loaded, in words."""
+
+    sha256: str
+    changed: str
+
+
+def data_now(run: Run) -> DataState:
+    """How a run's data are now. Where they were taken away since, they are what they were.
+
+    Raises:
+        DataError: they are no data for a run any more.
+    """
+    path = run.stage_folder("load") / RECORD
+    if not path.exists():
+        unknown = run.record("load") is not None  # by a version that did not record them
+        return DataState("unrecorded", "it is not recorded what they were") if unknown else DataState("", "")
+    record = read_record(path)
+    try:
+        changed = changed_since(run.recipe.data, record)
+    except NoData:
+        changed = ""
+    return DataState("changed" if changed else record.sha256, changed)
+
+
+def is_finished(run: Run, stage: Stage, data: DataState | None = None) -> bool:
+    """Whether a stage is finished with the recipe and the data as they are now (`data`, where that is known)."""
     record = run.record(stage)
-    return record is not None and record.settings == _settings(run, stage)
+    return record is not None and record.settings == _settings(run, stage, (data or data_now(run)).sha256)
 
 
-def require_earlier(run: Run, stage: Stage) -> None:
-    """Check that the stages before this one are finished with the recipe as it is now.
+def is_made(run: Run, stage: Stage) -> bool:
+    """Whether a stage is finished with the recipe as it is now, whatever became of the data since."""
+    record = run.record(stage)
+    return record is not None and record.settings == _settings(run, stage, _recorded_data(run))
+
+
+def require_earlier(run: Run, stage: Stage, data: DataState | None = None) -> None:
+    """Check that the stages before this one are finished with the recipe and the data as they are now.
 
     Raises:
         RunError: one is not; names the command that does it.
     """
+    data = data or data_now(run)
+    if data.changed and stage != "load":
+        raise RunError(
+            f"the data changed since this run was loaded: {data.changed}",
+            where=str(run.folder),
+            hint="run `edgeprune run RECIPE --out ... --resume` (or the same `prune` again): all is done again with "
+            "them; or bring them back as they were",
+        )
     for earlier in STAGES[: STAGES.index(stage)]:
-        if not is_finished(run, earlier):
+        if not is_finished(run, earlier, data):
             command = f"prune MODEL --target ... --data ... --out {run.folder}"
             if STAGES.index(earlier) > STAGES.index("prune"):
                 command = f"{earlier} {run.folder}"
@@ -170,10 +213,13 @@ def do_stage(context: Context, stage: Stage) -> None:
     Raises:
         RunError: a stage before it is not finished.
     """
-    if is_finished(context.run, stage):
+    data = data_now(context.run)
+    if is_finished(context.run, stage, data):
         return
-    require_earlier(context.run, stage)
+    require_earlier(context.run, stage, data)
     context.progress.stage(stage)
+    if data.changed:
+        context.progress.say(f"the data changed since this run was loaded: {data.changed}; all is done again with them")
     folder = context.run.clear(stage)
     context.forget_from(stage)
     _seed(context.recipe.seed)
@@ -181,7 +227,7 @@ def do_stage(context: Context, stage: Stage) -> None:
     try:
         result = _FUNCTIONS[stage](context, folder)
         seconds = time.monotonic() - started
-        settings = _settings(context.run, stage)
+        settings = _settings(context.run, stage, _recorded_data(context.run))
         context.run.finish(stage, settings=settings, seconds=seconds, result=result)
         if stage in SNAPSHOTS:
             shutil.rmtree(context.run.folder / SNAPSHOTS[stage], ignore_errors=True)
@@ -197,14 +243,20 @@ def do_stage(context: Context, stage: Stage) -> None:
         raise
 
 
-def _settings(run: Run, stage: Stage) -> str:
-    """What a stage and those before it read: sections of the recipe, and the checkpoint's content."""
+def _settings(run: Run, stage: Stage, data: str) -> str:
+    """What a stage and those before it read: sections of the recipe, the content of the checkpoint and of the data."""
     sections = [name for earlier in STAGES[: STAGES.index(stage) + 1] for name in _READS[earlier]]
     if run.recipe.prune.epochs and "prune" in sections:
         sections.append("tune")  # the epochs of pruning are the first of the same training
     settings = settings_hash(run.recipe, tuple(sections))
-    weights = _checkpoint_sha256(run)
-    return f"{settings}-{weights[:16]}" if weights else settings
+    contents = (_checkpoint_sha256(run), data)
+    return "-".join([settings, *(content[:16] for content in contents if content)])
+
+
+def _recorded_data(run: Run) -> str:
+    """The hash of the data that the run was loaded with; none where that was not recorded."""
+    path = run.stage_folder("load") / RECORD
+    return read_record(path).sha256 if path.exists() else ""
 
 
 def _checkpoint_sha256(run: Run) -> str:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from edgeprune.errors import RecipeError
+from edgeprune.labels import read_labels
 from edgeprune.plain import first_unfit, read_text, shown
 
 Format = Literal["tflite", "pte", "coreml", "onnx"]
@@ -99,6 +100,7 @@ class ModelSection(Section):
     input_size: tuple[Side, Side, Side] | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+    labels: tuple[str, ...] | Path | None = None
     accuracy: float | None = Field(default=None, gt=0, le=1)
     untrained: bool = False
 
@@ -425,10 +427,11 @@ def parse_recipe(tree: Mapping[str, Any], *, text: str = "", where: str = "recip
 
 
 def resolve_paths(recipe: Recipe, folder: Path, *, text: str = "", where: str = "recipe") -> Recipe:
-    """Make the checkpoint and folder sources absolute, so that the run folder can be used from anywhere.
+    """Make the checkpoint and folder sources absolute and read the labels, so that the run folder can be used from
+    anywhere.
 
     Raises:
-        RecipeError: a path cannot be one (it names a user that there is not, or is too long); names the line.
+        RecipeError: the labels cannot be read; or a path cannot be one (it names a user that there is not, or is too long); names the line.
     """
 
     def absolute(path: str | Path, *key: str) -> Path:
@@ -441,9 +444,12 @@ def resolve_paths(recipe: Recipe, folder: Path, *, text: str = "", where: str = 
 
     def source_of(source: str, *key: str) -> str:
         """A data source with its path made absolute, where it names one that is there."""
-        prefix, path = ("npz:", source[4:]) if source.startswith("npz:") else ("", source)
+        begin = next((one for one in ("npz:", "timm:") if source.startswith(one)), "")
+        name, at, path = (
+            source.removeprefix(begin).rpartition("@") if begin == "timm:" else ("", "", source[len(begin) :])
+        )
         there = absolute(path, *key)
-        return f"{prefix}{there}" if _is_there(there) else source
+        return f"{begin}{name}{at}{there}" if path and _is_there(there) else source
 
     model, data = recipe.model, recipe.data
     if model.checkpoint is not None:
@@ -452,6 +458,9 @@ def resolve_paths(recipe: Recipe, folder: Path, *, text: str = "", where: str = 
     if model.factory is not None and model.factory.partition(":")[0].endswith(".py"):
         file, _, name = model.factory.partition(":")
         model = model.model_copy(update={"factory": f"{absolute(file, 'model', 'factory')}:{name}"})
+    if isinstance(model.labels, Path):
+        labels = read_labels(absolute(model.labels, "model", "labels"))
+        model = model.model_copy(update={"labels": labels})
     source = source_of(data.source, "data", "source")
     parts = {
         name: source_of(value, "data", name)

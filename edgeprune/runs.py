@@ -232,7 +232,11 @@ def file_sha256(path: Path) -> str:
 
 
 # Keys that came after runs had been made: with this value a recipe says what it said before.
-_ADDED: dict[tuple[str, str], object] = {("sparse", "layers"): "1x1", ("model", "weights"): None}
+_ADDED: dict[tuple[str, str], object] = {
+    ("sparse", "layers"): "1x1",
+    ("model", "weights"): None,
+    ("model", "labels"): None,
+}
 
 
 def settings_hash(recipe: Recipe, sections: tuple[str, ...]) -> str:

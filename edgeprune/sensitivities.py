@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
 from torch import nn
@@ -18,6 +18,7 @@ from edgeprune.data.split import Split
 from edgeprune.errors import DataError, UsageError
 from edgeprune.models.load import load_from
 from edgeprune.models.spec import Model
+from edgeprune.progress import Progress, Silent
 from edgeprune.pruning.unstructured import apply_masks, magnitude_masks
 from edgeprune.recipe import Recipe
 from edgeprune.structure.find import find_structure
@@ -70,7 +71,7 @@ def sensitivity(
     *,
     zeros: Sequence[float] = ZEROS,
     images: int = 500,
-    on_progress: Callable[[str, int, int], None] = lambda *_: None,
+    progress: Progress | None = None,
 ) -> Sensitivity:
     """Ask a model how many zeros each type of layer bears.
 
@@ -82,7 +83,7 @@ def sensitivity(
         recipe: [model] and [data] count.
         zeros: shares, from above 0 to below 1.
         images: validation images at most.
-        on_progress: called with what is being asked, how much is done and how much there is.
+        progress: is told what is being asked, how much of it is done, and what is worth knowing of the data.
 
     Raises:
         DataError: there are no validation images.
@@ -91,10 +92,11 @@ def sensitivity(
     """
     if not zeros or not all(0 < share < 1 for share in zeros):
         raise UsageError(f"shares of zeros lie between 0 and 1, not {', '.join(map(str, zeros))}")
+    progress = progress or Silent()
     model = load_from(recipe.model)
     refuse_random(recipe.model)
-    splits = open_data(recipe.data, model.spec, seed=recipe.seed)
-    check_knowledge(model, splits.test, recipe.model, on_images=on_progress)
+    splits = open_data(recipe.data, model.spec, seed=recipe.seed, progress=progress)
+    check_knowledge(model, splits.test, recipe.model, on_images=progress.update)
     if len(splits.validation) == 0:
         raise DataError("there are no validation images to ask the model", hint="set data.validation_images")
     asked, calibration = splits.validation.take(images), splits.calibration.take(ADAPTED_ON)
@@ -106,7 +108,7 @@ def sensitivity(
 
     def accuracy_of(module: nn.Module, said: str) -> float:
         nonlocal done
-        on_progress(said, done, steps)
+        progress.update(said, done, steps)
         done += 1
         return top1(recalibrate_batchnorm(module, calibration, ADAPTED_ON), asked)
 
@@ -116,7 +118,7 @@ def sensitivity(
         found = [accuracy_of(_pruned(model, weights, share), f"{name}, {share * 100:g}% zeros") for share in levels]
         rows.append(_row(name, weights, levels, found, whole))
     without = accuracy_of(_without(model.module, structure, gates, calibration), "without gates") if gates else None
-    on_progress("done", steps, steps)
+    progress.update("done", steps, steps)
     return Sensitivity(
         model=model.spec.source,
         zeros=levels,

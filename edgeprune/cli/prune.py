@@ -30,6 +30,9 @@ def prune(
     ] = None,
     num_classes: Annotated[int | None, typer.Option(help="Classes of the classifier.")] = None,
     input_size: InputSizeOption = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="File of the class names in the model's order, one a line (or a JSON list).")
+    ] = None,
     keep: Annotated[list[str] | None, typer.Option(help="Module name pattern whose width must stay.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     as_json: JsonOption = False,
@@ -59,6 +62,7 @@ def prune(
             accuracy=accuracy,
             num_classes=num_classes,
             input_size=read_input_size(input_size),
+            labels=labels.resolve() if labels else None,
             keep=tuple(keep) if keep else None,
             seed=seed,
         )

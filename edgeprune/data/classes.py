@@ -47,11 +47,10 @@ def class_order(
             are fewer, and nothing says which outputs they stand for; or parts of the data have other classes than the
             rest.
     """
-    names = {name for pool in pools.values() for name in pool.classes}
     widest = max(pools.values(), key=lambda pool: (len(pool.classes), pool.numbered))
-    if not spec.labels and len(names) > spec.num_classes:
+    if not spec.labels and len(widest.classes) > spec.num_classes:
         raise DataError(
-            f"the labels do not fit the classifier: the data has {len(names)} classes, "
+            f"the labels do not fit the classifier: the data has {len(widest.classes)} classes, "
             f"the model answers {spec.num_classes}",
             where=where,
             hint="set num_classes in [model], or choose other data",
@@ -60,6 +59,7 @@ def class_order(
         for part, pool in pools.items():
             _check_labelled(part, pool, spec.labels)
         return spec.labels
+    names = {name for pool in pools.values() for name in pool.classes}
     if (synsets := imagenet_names(spec)) and names <= set(synsets):
         say(f"the class folders are named as ImageNet's synsets: their order is that of its {len(synsets)} classes")
         return synsets

@@ -139,7 +139,7 @@ def _eight_bit(image: Image.Image, notes: list[Note]) -> Image.Image:
         raise DataError(f"its pixels are {kind}, and nothing says which of them is white")
     if image.mode in ("RGBA", "LA", "RGBa", "La", "PA") or "transparency" in image.info:
         rgba = image.convert("RGBA")
-        if rgba.getextrema()[3] != (255, 255):
+        if rgba.getchannel("A").getextrema() != (255, 255):
             notes.append("transparent")
         return image.convert("RGB") if image.mode not in ("RGBa", "La") else rgba.convert("RGB")
     if image.mode == "CMYK":

@@ -101,14 +101,14 @@ def open_data(
     return Splits(**splits, train_is_calibration=alone, record=made)
 
 
-def changed_since(section: DataSection, record: DataRecord, labels: tuple[str, ...]) -> str:
+def changed_since(section: DataSection, record: DataRecord) -> str:
     """What became of the data's files since a record was made, in words; empty where nothing did.
 
     Raises:
         NoData: they are not there any more.
         DataError: they are something else now.
     """
-    found, _ = find_parts(section, labels)
+    found, _ = find_parts(section, record.classes)
     return changes(record.files, _files(found))
 
 
@@ -165,12 +165,11 @@ def _with_known(opening: Opening, record: DataRecord | None, part: str) -> Openi
 
 def _check_apart(pools: Mapping[str, Found]) -> None:
     """Two parts must not be the same images: accuracy would be on what was trained or calibrated on."""
-    seen: dict[str, Path | str] = {}
+    seen: dict[str, Path] = {}
     for part, pool in pools.items():
-        place = Path(pool.where).resolve() if isinstance(pool, FolderPool) else pool.where
+        place = Path(pool.where).resolve()  # of what is no folder, a path like no other
         for other, there in seen.items():
-            both = isinstance(place, Path) and isinstance(there, Path)
-            if place == there or (both and (place.is_relative_to(there) or there.is_relative_to(place))):
+            if place.is_relative_to(there) or there.is_relative_to(place):
                 raise DataError(
                     f"`{other}` and `{part}` are the same images, or one lies within the other",
                     where=pool.where,

@@ -78,7 +78,8 @@ def find_timm(source: str, as_folder: Callable[[Path], Source]) -> Source:
     opened = {part: _create(name, place, split, source) for part, split in (("train", "train"), ("test", "validation"))}
     if place.is_file():  # an archive, which timm does not divide
         return Source(whole=DatasetPool(opened["train"], source, place))
-    return Source(**{part: _pool(data, f"{source} ({part})", place) for part, data in opened.items()})
+    train, test = (_pool(data, f"{source} ({part})", place) for part, data in opened.items())
+    return Source(train=train, test=test)
 
 
 def _folder(name: str, root: str) -> Path | None:

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from edgeprune.errors import ModelError
+from edgeprune.labels import check_labels, read_labels
 from edgeprune.models.checkpoint import load_state
 from edgeprune.models.spec import Model, ModelSpec, Preprocessing
 from edgeprune.models.taking import Weights
@@ -72,7 +73,7 @@ def load(
             where=spec.source,
             hint="give the factory its number of classes through `arguments`",
         )
-    if labels and len(labels) != classes:
+    if labels and len(check_labels(labels, where="labels")) != classes:
         raise ModelError(f"{len(labels)} labels for {classes} classes", where=spec.source, hint="one label a class")
     preprocessing = _preprocessing(spec.preprocessing, spec.input_size[0], mean, std, spec.source)
     spec = spec.model_copy(update={"num_classes": classes, "labels": labels, "preprocessing": preprocessing})
@@ -93,7 +94,14 @@ def load_from(section: ModelSection) -> Model:
         mean=section.mean,
         std=section.std,
         weights=section.weights,
+        labels=_labels_of(section),
     )
+
+
+def _labels_of(section: ModelSection) -> tuple[str, ...]:
+    if isinstance(section.labels, Path):
+        return read_labels(section.labels.expanduser())
+    return () if section.labels is None else check_labels(section.labels, where="model.labels")
 
 
 def build(spec: ModelSpec) -> nn.Module:

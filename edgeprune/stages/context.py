@@ -9,6 +9,7 @@ from pathlib import Path
 
 from device_profiles import DeviceProfile
 from edgeprune.data.open import open_data
+from edgeprune.data.record import RECORD, read_record
 from edgeprune.data.split import Splits
 from edgeprune.devices.base import Device
 from edgeprune.devices.discovery import open_device
@@ -48,10 +49,10 @@ class Context:
     @cached_property
     def splits(self) -> Splits:
         self.progress.update(f"opening data {self.recipe.data.source}", 0, 1)
-        splits = open_data(self.recipe.data, self.spec, seed=self.recipe.seed)
-        if splits.train_is_calibration:
-            self.progress.say("no training images: the calibration images stand in for them")
-        return splits
+        path = self.run.stage_folder("load") / RECORD
+        record = read_record(path) if path.exists() else None
+        recipe = self.recipe
+        return open_data(recipe.data, self.spec, seed=recipe.seed, record=record, progress=self.progress)
 
     @cached_property
     def device(self) -> Device:
@@ -119,6 +120,9 @@ class Context:
         """Forget the models of a stage that is done again and of those after it."""
         for later in STAGES[STAGES.index(stage) :]:
             self._models.pop(later, None)
+        if stage == "load":
+            vars(self).pop("spec", None)
+            vars(self).pop("splits", None)
 
     def _rebuild(self, stage: Stage) -> Model:
         model = Model(self.spec, build(self.spec))

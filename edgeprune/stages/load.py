@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from edgeprune.data.record import RECORD
 from edgeprune.devices.store import file_sha256
 from edgeprune.errors import UsageError
 from edgeprune.models.checkpoint import save_state
@@ -28,7 +29,10 @@ def load_stage(context: Context, folder: Path) -> dict[str, Any]:
         context.progress.say(f"{context.recipe.model.checkpoint}: {loaded.said}")
     write_atomic(folder / "spec.json", model.spec.model_dump_json(indent=1).encode())
     save_state(folder / "model.safetensors", model.module)
-    classes = context.splits.test.classes  # a data set that does not fit is found now, not after an hour of probing
+    splits = context.splits  # data that do not fit are found now, not after an hour of probing
+    classes = splits.test.classes
+    assert splits.record is not None  # `open_data` makes one
+    write_atomic(folder / RECORD, splits.record.to_bytes())
     if not model.spec.labels and len(classes) == model.spec.num_classes:
         model = replace(model, spec=model.spec.model_copy(update={"labels": classes}))
         context.spec = model.spec
@@ -43,7 +47,11 @@ def load_stage(context: Context, folder: Path) -> dict[str, Any]:
         say=context.progress.say,
         on_images=context.progress.update,
     )
-    result: dict[str, Any] = {"parameters": sum(p.numel() for p in model.module.parameters()), "knows": known.record}
+    result: dict[str, Any] = {
+        "parameters": sum(p.numel() for p in model.module.parameters()),
+        "knows": known.record,
+        "data": {"sha256": splits.record.sha256, "images": splits.record.counts(), "told": splits.record.told},
+    }
     if context.recipe.model.checkpoint is not None:
         result["taken"] = loaded.said if loaded is not None else ""
         result["checkpoint_sha256"] = file_sha256(context.recipe.model.checkpoint)

@@ -25,7 +25,8 @@ def snapshots_of(context: Context, stage: Stage, after: Stage, *, recipe: Recipe
     """
     record, loaded = context.run.record(after), context.run.record("load")
     weights = str(loaded.result.get("checkpoint_sha256", "")) if loaded else ""
-    state = f"{record.files[-1].sha256[:12] if record else 'none'}-{weights[:12]}"
+    data = str(loaded.result.get("data", {}).get("sha256", "")) if loaded else ""
+    state = f"{record.files[-1].sha256[:12] if record else 'none'}-{weights[:12]}-{data[:12]}"
     sections = ("prune", "tune", "data", "device") if stage == "prune" else ("tune", "data", "sparse")
     return context.run.folder / SNAPSHOTS[stage] / f"{settings_hash(recipe or context.recipe, sections)}-{state}"
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,18 @@ from edgeprune.data.open import open_data
 from edgeprune.data.split import Split, Splits, spread
 from edgeprune.errors import DataError
 from edgeprune.models.spec import ModelSpec, Preprocessing
+from edgeprune.progress import Silent
 from edgeprune.recipe import DataSection
+
+
+class Said(Silent):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def say(self, text: str) -> None:
+        self.text += text + "\n"
 
 
 def spec(channels: int = 3, side: int = 16, classes: int = 10, labels: tuple[str, ...] = ()) -> ModelSpec:
@@ -147,23 +157,23 @@ def test_a_folder_of_classes_is_divided(tmp_path: Path) -> None:
     assert disjoint(splits)
 
 
-def test_small_data_is_shared_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING):
-        splits = open_data(DataSection(source=str(folder(tmp_path, {"a": 30, "b": 30}))), spec(classes=2), seed=0)
+def test_small_data_is_shared_out(tmp_path: Path) -> None:
+    section, said = DataSection(source=str(folder(tmp_path, {"a": 30, "b": 30}))), Said()
+    splits = open_data(section, spec(classes=2), seed=0, progress=said)
     assert len(splits.train) >= len(splits.validation) + len(splits.calibration) > 0
     assert disjoint(splits)
-    assert "only 48 training images" in caplog.text
+    assert "only 48 training images" in said.text
 
 
-def test_without_training_images_calibration_ones_are_tuned_on(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_without_training_images_calibration_ones_are_tuned_on(tmp_path: Path) -> None:
+    said = Said()
     folder(tmp_path / "calib", {"a": 10, "c": 10})
     folder(tmp_path / "eval", {"a": 4, "b": 4, "c": 4}, start=50)
     section = DataSection(source=str(tmp_path), calibration="calib", test="eval", validation_images=4)
-    splits = open_data(section, spec(classes=3), seed=0)
+    splits = open_data(section, spec(classes=3), seed=0, progress=said)
     assert splits.train_is_calibration
-    assert "trained on as well" in caplog.text
+    assert "no training images" in said.text
+    assert "no calibration image of 1 of 3 classes: b" in said.text
     assert [len(s) for s in (splits.train, splits.validation, splits.calibration, splits.test)] == [16, 4, 16, 12]
     assert np.array_equal(splits.train.indices, splits.calibration.indices)
     assert not identities(splits.validation) & identities(splits.train)
@@ -230,9 +240,9 @@ def test_the_models_labels_give_the_order(tmp_path: Path) -> None:
     assert set(splits.test.labels) == {0, 2}
 
 
-def test_fewer_classes_than_the_model_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    open_data(DataSection(source=str(folder(tmp_path, {"a": 20, "b": 20}))), spec(classes=5), seed=0)
-    assert "the data has 2 classes, the model answers 5" in caplog.text
+def test_fewer_class_folders_than_the_model_has_outputs_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="the data has 2 classes, the model answers 5"):
+        open_data(DataSection(source=str(folder(tmp_path, {"a": 20, "b": 20}))), spec(classes=5), seed=0)
 
 
 def test_labels_that_do_not_fit(tmp_path: Path) -> None:
@@ -298,12 +308,12 @@ def test_one_undivided_folder_named_twice_is_refused(tmp_path: Path, part: str) 
     root = folder(tmp_path / "photos", {"a": 20, "b": 20})
     section = DataSection(source=str(root), validation_images=4, calibration_images=4, **{part: str(root)})
     with pytest.raises(DataError, match="are the same images"):
-        open_data(section, spec(), seed=0)
+        open_data(section, spec(classes=2), seed=0)
 
 
 def test_a_folder_that_timm_does_not_divide_is_divided_by_us(tmp_path: Path) -> None:
     root = folder(tmp_path / "photos", {"a": 20, "b": 20})
     section = DataSection(source=f"timm:folder/photos@{root}", validation_images=4, calibration_images=4)
-    splits = open_data(section, spec(), seed=0)
+    splits = open_data(section, spec(classes=2), seed=0)
     assert disjoint(splits)
     assert sum(len(s) for s in (splits.train, splits.validation, splits.calibration, splits.test)) == 40

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from edgeprune.data.images import ArrayImages, Geometry
+from edgeprune.data.images import Geometry, array_images
 from edgeprune.data.split import Split
 from edgeprune.models.spec import Preprocessing
 
@@ -22,7 +22,9 @@ def make_split(count: int, seed: int, side: int = 8) -> Split:
         name="toy",
         classes=("left", "right", "top"),
         labels=labels.astype(np.int64),
-        images=ArrayImages(pixels, Geometry.of((1, side, side), interpolation="bilinear", crop_pct=1.0)),
+        images=array_images(
+            pixels, Geometry.of((1, side, side), interpolation="bilinear", crop_pct=1.0), memory_limit=1 << 30
+        ),
         indices=np.arange(count),
         preprocessing=Preprocessing(mean=(0.4,), std=(0.2,)),
     )
