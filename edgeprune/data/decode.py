@@ -11,6 +11,7 @@ import hashlib
 import io
 import struct
 import warnings
+import zlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -74,6 +75,8 @@ def decode(data: bytes) -> Decoded:
             with Image.open(io.BytesIO(data)) as image:
                 if image.format in ("JPEG", "MPO"):
                     _check_jpeg_ends(data)
+                elif image.format == "PNG":
+                    _check_png_whole(data)
                 return _upright(image)
     except DataError:
         raise
@@ -145,6 +148,20 @@ def _eight_bit(image: Image.Image, notes: list[Note]) -> Image.Image:
     if image.mode == "CMYK":
         notes.append("cmyk")
     return image.convert("L" if image.mode == "1" else "RGB")
+
+
+def _check_png_whole(data: bytes) -> None:
+    """Pillow looks at no sum of the pixels' chunks, and takes what is missing for black."""
+    place = 8
+    while place + 12 <= len(data):
+        length, kind = int.from_bytes(data[place : place + 4], "big"), data[place + 4 : place + 8]
+        end = place + 8 + length
+        if kind == b"IDAT" and zlib.crc32(data[place + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+            raise OSError("the PNG image is damaged: the sum of its pixels is not what it says")
+        if kind == b"IEND":
+            return
+        place = end + 4
+    raise OSError("the PNG image is cut short: its end is missing")
 
 
 def _check_jpeg_ends(data: bytes) -> None:
