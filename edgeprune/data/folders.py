@@ -89,7 +89,7 @@ def layout_of(root: Path, *, named: Iterable[str] = (), labels: Sequence[str] = 
     """
     folders = [folder for folder in visible_folders(root) if folder.name not in set(named)]
     deep = {folder: {one.name for one in visible_folders(folder)} for folder in folders}
-    if labels and {folder.name for folder in folders} <= set(labels):
+    if labels and folders and {folder.name for folder in folders} <= set(labels):
         return Layout(classes=tuple(folders))
     splits = {folder: role for folder in folders if (role := role_of(folder.name)) is not None and deep[folder]}
     if splits:
