@@ -431,7 +431,8 @@ def resolve_paths(recipe: Recipe, folder: Path, *, text: str = "", where: str = 
     anywhere.
 
     Raises:
-        RecipeError: the labels cannot be read; or a path cannot be one (it names a user that there is not, or is too long); names the line.
+        RecipeError: the labels cannot be read; or a path cannot be one (it names a user that there is not, or is too
+            long); names the line.
     """
 
     def absolute(path: str | Path, *key: str) -> Path:
