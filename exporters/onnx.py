@@ -44,9 +44,21 @@ class OnnxExporter:
                 raise RuntimeError("torch's ONNX exporter returned nothing")
             written.save(str(output.file), external_data=False)
             model = onnx.load(str(output.file))
+            _strip(model)
+            onnx.save(model, str(output.file))
             onnx.checker.check_model(model)
             (entry,), (answer,) = model.graph.input, model.graph.output
             yield Converted(weights_precision=output.precision, input=_spec(entry, "NCHW"), output=_spec(answer, "NC"))
+
+
+def _strip(message: Any) -> None:
+    """Take out what tells how and where the model was written: source lines, paths, names of the user's classes."""
+    for field, value in message.ListFields():
+        if field.name in ("metadata_props", "doc_string"):
+            message.ClearField(field.name)
+        elif field.message_type is not None:
+            for part in value if hasattr(value, "__len__") else [value]:
+                _strip(part)
 
 
 def _spec(value: Any, layout: Literal["NCHW", "NC"]) -> TensorSpec:

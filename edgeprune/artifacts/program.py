@@ -33,6 +33,8 @@ def save_program(model: Model, path: Path) -> None:
             hint="wrap it in a module that returns the logits alone",
         )
     fold_removed(program)
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # source lines and folders of this machine: no file needs them
     data = io.BytesIO()  # on a full disk torch's own writer ends the process (std::terminate), ours says what is wrong
     torch.export.save(program, data)
     write_atomic(path, data.getvalue())

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from edgeprune.artifacts.manifest import Manifest
 from edgeprune.devices.base import DeviceFacts
@@ -146,10 +146,15 @@ class ReportData(Part):
     manifests: tuple[Manifest, ...] = ()
     versions: dict[str, str] = {}
     seed: int = 0
-    command: str = ""
     created: str = ""  # ISO 8601; the pipeline says when, so that the same data makes the same files
     timings: dict[str, float] = {}  # stage -> seconds
     notes: tuple[str, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_command(cls, tree: Any) -> Any:
+        """Reports of before held the command that made them, with all that its user typed."""
+        return {key: value for key, value in tree.items() if key != "command"} if isinstance(tree, Mapping) else tree
 
     def stage(self, name: str) -> StagePoint | None:
         return next((point for point in self.stages if point.stage == name), None)

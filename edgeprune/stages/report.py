@@ -10,6 +10,7 @@ from typing import Any
 from edgeprune.latency.measurement import Measurement, Ratio
 from edgeprune.pruning.zeros import LAYERS, Zeros
 from edgeprune.report.data import Epoch, MergeFacts, ReportData, StagePoint, TargetOutcome
+from edgeprune.report.names import published_device, published_recipe, published_spec
 from edgeprune.report.write import write_report
 from edgeprune.runs import STAGES, Run, Stage
 from edgeprune.stages.context import Context
@@ -35,12 +36,12 @@ def gather(context: Context) -> ReportData:
     verdict = Verdict.model_validate_json(context.file("verify", "verdict.json").read_bytes())
     measurement = measurement_of(context)
     zeros = read_zeros(context)
-    source = context.spec.source.rpartition("/")[2]  # a page is passed on: it need not tell where files lay
+    spec = published_spec(context.spec)  # a page is passed on: it need not tell where files lay
     return ReportData(
-        title=f"{source} to {zeros.target if zeros else recipe.prune.target} on {recipe.device.id}",
-        spec=context.spec.model_copy(update={"source": source}),
-        device=context.device.facts(),
-        recipe=recipe.model_dump_json(indent=1, exclude_defaults=True),
+        title=f"{spec.source} to {zeros.target if zeros else recipe.prune.target} on {recipe.device.id}",
+        spec=spec,
+        device=published_device(context.device.facts()),
+        recipe=published_recipe(recipe),
         target=_target_of_zeros(zeros) if zeros else _target(pruned),
         stages=_points(run, pruned, verdict, measurement),
         against_original=pruned.ratio,
@@ -54,7 +55,6 @@ def gather(context: Context) -> ReportData:
         manifests=tuple(read_manifests(run.stage_folder("export"))),
         versions=run.info.versions,
         seed=recipe.seed,
-        command=context.run.info.command,
         created=datetime.datetime.fromtimestamp(measurement.after.time, datetime.UTC).isoformat(timespec="seconds"),
         timings={s: record.seconds for s in STAGES if s != "report" and (record := run.record(s))},
         notes=_notes(context, pruned, verdict),

@@ -44,6 +44,17 @@ def test_every_stage_is_finished_and_the_verdict_is_told(finished: Finished) -> 
     assert not finished.leftovers
 
 
+def test_what_is_published_names_no_place_of_this_machine(finished: Finished) -> None:
+    """Reports, the verdict, manifests and files: neither the user's folders nor the command that was typed."""
+    published = [p for name in ("report", "export") for p in (finished.run / name).rglob("*") if p.is_file()]
+    published += [finished.run / "verify" / "verdict.json"]
+    assert {"report.html", "report.json", "junit.xml"} <= {p.name for p in published}
+    for file in published:
+        content = file.read_bytes()
+        for place in (str(finished.run.parent), str(Path.home()), str(Path(sys.prefix)), "--json"):
+            assert place.encode() not in content or file.name == "stage.json", (file.name, place)
+
+
 def test_stdout_is_json_alone_and_progress_is_on_stderr(finished: Finished) -> None:
     assert isinstance(finished.done.json, dict)
     lines = finished.done.err.splitlines()

@@ -55,6 +55,21 @@ def test_every_manifest_reads_back_and_describes_its_file(exported: Any, file: s
     assert "torch" in manifest.toolkit
 
 
+@pytest.mark.parametrize("file", FILES)
+def test_no_file_tells_where_or_how_its_model_was_written(exported: Any, file: str) -> None:
+    """Not a folder of this machine, not a source file's name or line, of the user's or of a package."""
+    place = exported.folder / file
+    parts = [p for p in place.rglob("*") if p.is_file()] if place.is_dir() else [place]
+    tellers = (
+        str(Path(__file__).parent), "tiny_network.py", str(Path.home()), "site-packages", "Traceback", 'File "',
+        "self.left(x)", str(exported.folder),
+    )  # fmt: skip
+    for part in [*parts, manifest_path(place)]:
+        content = part.read_bytes()
+        told = [word for word in tellers if word.encode() in content or word.encode("utf-16-le") in content]
+        assert not told, (part.name, told)
+
+
 def test_the_names_in_the_manifest_are_those_in_the_file(exported: Any) -> None:
     import onnxruntime
     from ai_edge_litert.interpreter import Interpreter

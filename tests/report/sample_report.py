@@ -298,7 +298,6 @@ def sample(**changes: object) -> ReportData:
         "manifests": (tflite, int8, pte, pte8, coreml, onnx),
         "versions": {"edgeprune": "0.1.0", "torch": "2.13.0", "litert-torch": "0.10.0"},
         "seed": 0,
-        "command": "edgeprune run recipe.toml --out runs/resnet56",
         "created": "2026-11-20T08:00:00Z",
         "timings": {
             "load": 2.1,

@@ -203,7 +203,6 @@ def hostile_everywhere(word: str) -> ReportData:
         verdict=data.verdict.model_copy(update={"device": word, "files": files}),  # type: ignore[union-attr]
         manifests=tuple(m.model_copy(update={"labels": (word,), "toolkit": {word: word}}) for m in data.manifests),
         versions={word: word},
-        command=word,
         created=word,
         timings={word: 1.0},
         notes=(word,),
