@@ -74,5 +74,5 @@ def test_a_recipe_and_a_spec() -> None:
 
 
 def test_a_report_of_before_is_read_without_its_command() -> None:
-    tree = {**sample().model_dump(mode="json"), "command": "edgeprune run /home/me/recipe.toml --token 123"}
-    assert "123" not in ReportData.model_validate_json(json.dumps(tree, allow_nan=True)).model_dump_json()
+    tree = {**sample().model_dump(mode="json"), "command": "edgeprune run /home/me/recipe.toml --token hf_s3cret"}
+    assert "s3cret" not in ReportData.model_validate_json(json.dumps(tree, allow_nan=True)).model_dump_json()
