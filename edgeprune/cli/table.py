@@ -1,4 +1,4 @@
-"""`edgeprune table show|export|import|merge|prune`: the latency table of this user."""
+"""`edgeprune table show|export|import|merge|prune|repair`: the latency table of this user."""
 
 from __future__ import annotations
 
@@ -38,6 +38,8 @@ def show(file: FileOption = None, as_json: JsonOption = False) -> None:
         counts = (line.threads, line.operations, line.noisy, line.unsupported, line.models)
         shown.add_row(line.device, line.build, *map(str, counts), newest)
     title = f"{opened.path}: empty" if not found else shown
+    if damaged := opened.damaged():
+        typer.secho(f"{damaged} damaged rows are left out: `edgeprune table repair` deletes them", err=True)
     show_result([line.model_dump() for line in found], title, as_json=as_json)
 
 
@@ -104,3 +106,29 @@ def prune(
     count = forget(LatencyTable(file), chosen, dry_run=dry_run)
     words = f"{count} rows would go" if dry_run else f"{count} rows deleted"
     show_result({"rows": count, "deleted": not dry_run}, words, as_json=as_json)
+
+
+@table.command("repair")
+def repair(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what is damaged only.")] = False,
+    file: FileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete damaged rows; of a damaged file keep a copy and the rows that can be read."""
+    from edgeprune.latency.repair import is_whole
+    from edgeprune.latency.repair import repair as repair_table
+    from edgeprune.latency.table import LatencyTable
+
+    place = LatencyTable.place(file)
+    if dry_run:
+        whole = is_whole(place)
+        count = LatencyTable(place, read_only=True).damaged() if whole else 0
+        words = f"{count} damaged rows would go" if whole else "the file itself is damaged, and would be put aside"
+        show_result({"rows": count, "deleted": False, "kept": None}, words, as_json=as_json)
+        return
+    done = repair_table(file)
+    words = f"{done.deleted} damaged rows deleted, {done.left} are left"
+    if done.kept is not None:
+        words += f"; the damaged file is {done.kept} now"
+    kept = str(done.kept) if done.kept else None
+    show_result({"rows": done.deleted, "deleted": True, "kept": kept}, words, as_json=as_json)

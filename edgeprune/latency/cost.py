@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import ast
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
-from typing import Protocol, cast
+from typing import Protocol
 
 from edgeprune.errors import UsageError
 from edgeprune.latency.curve import Curve, Point, fit_curve
+from edgeprune.latency.rows import parse_key
 from edgeprune.latency.table import LatencyTable, Setting
-from edgeprune.structure.operations import COUNTED_BEFORE, Kind, OpSignature
+from edgeprune.structure.operations import COUNTED_BEFORE, OpSignature
 from edgeprune.structure.units import Layer
 
 RESOLUTION = 1e-6  # seconds: the profiler counts whole microseconds
@@ -151,13 +150,3 @@ def stair_kind(operation: OpSignature) -> str:
     if operation.kind == "depthwise_conv2d":
         return f"depthwise_conv2d {operation.kernel[0]}x{operation.kernel[1]}"
     return "linear" if operation.kind == "linear" else ""
-
-
-@lru_cache(maxsize=65536)
-def parse_key(key: str) -> OpSignature:
-    """The operation of a key, the inverse of `OpSignature.key`."""
-    fields = dict(part.split("=", 1) for part in key.split(";"))
-    kind, function, place = cast(Kind, fields.pop("kind")), fields.pop("function"), fields.pop("place", "")
-    return OpSignature(
-        kind=kind, function=function, place=place, **{name: ast.literal_eval(text) for name, text in fields.items()}
-    )

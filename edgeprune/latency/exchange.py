@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import lzma
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, field_validator
 
 from edgeprune.errors import UsageError
-from edgeprune.latency.cost import parse_key
 from edgeprune.latency.measurement import Measurement, ModelRun
-from edgeprune.latency.staircase import Staircase
-from edgeprune.latency.table import LatencyTable, Row, Setting
+from edgeprune.latency.rows import Row, Setting, fault_of
+from edgeprune.latency.table import LatencyTable
 
 EXPORT_VERSION = 1
+MOST_BYTES = 256 << 20  # of an exported file, unpacked
 _HINT = "give a file of: edgeprune table export"
 _ROWS = TypeAdapter(list[Row])
 
@@ -162,47 +163,57 @@ def _time(row: Row) -> float:
 
 
 def _measurement(row: Row) -> Measurement | None:
-    """What a row was measured with."""
+    """What a row, which is sound, was measured with."""
     if row.kind == "operations":
         return Measurement.model_validate_json(row.value)
     return ModelRun.model_validate_json(row.value).measurement if row.kind == "models" else None
 
 
 def _read(file: Path) -> list[Row]:
-    try:
-        content = file.read_bytes()
-        body: Any = json.loads(lzma.decompress(content) if file.suffix == ".xz" else content)
-    except OSError as error:
-        raise UsageError(f"cannot be read: {error.strerror}", where=str(file)) from error
-    except lzma.LZMAError as error:
-        raise UsageError(f"cannot be unpacked: {error}", where=str(file), hint=_HINT) from error
-    except ValueError as error:
-        raise UsageError(f"not JSON: {error}", where=str(file), hint=_HINT) from error
+    """The rows of an exported file, each of which can have been measured."""
+    body = _body(file)
     version = body.get("edgeprune_latency_table") if isinstance(body, dict) else None
     if version != EXPORT_VERSION:
-        raise UsageError(
-            f"not an exported latency table of version {EXPORT_VERSION}",
-            where=str(file),
-            hint=_HINT,
-        )
-    checks: dict[str, Callable[[str], object]] = {
-        "operations": Measurement.model_validate_json,
-        "models": ModelRun.model_validate_json,
-        "staircases": Staircase.model_validate_json,
-    }
+        raise UsageError(f"not an exported latency table of version {EXPORT_VERSION}", where=str(file), hint=_HINT)
     try:
         rows = _ROWS.validate_python(body.get("rows"))
-        for row in rows:
-            checks.get(row.kind, str)(row.value)
-            if row.kind in ("operations", "unsupported"):
-                parse_key(row.key)
-            if row.kind == "models":
-                for _, key, _ in ModelRun.model_validate_json(row.value).layers:
-                    parse_key(key)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        raise UsageError(f"a row is damaged: {place} {first['msg']}", where=str(file)) from error
-    except (ValueError, KeyError, TypeError, SyntaxError) as error:
-        raise UsageError(f"a row is damaged: its key is no operation ({error})", where=str(file)) from error
+        raise UsageError(f"a row is damaged: {place} {first['msg']}", where=str(file), hint=_HINT) from error
+    tomorrow = time.time() + 86400
+    for number, row in enumerate(rows):
+        why = fault_of(row) or ("measured in the future" if _time(row) > tomorrow else "")
+        if why:
+            raise UsageError(
+                f"a row is damaged: {why} (number {number}, of {row.kind})"[:600],
+                where=str(file),
+                hint="nothing was taken; export the table anew (`edgeprune table repair` deletes damaged rows there)",
+            )
     return rows
+
+
+def _body(file: Path) -> Any:
+    try:
+        with file.open("rb") as stream:
+            content = stream.read(MOST_BYTES + 1)
+        if file.suffix == ".xz":
+            content = _unpacked(content)
+        if len(content) > MOST_BYTES:
+            raise UsageError(f"it has more than {MOST_BYTES >> 20} MB", where=str(file), hint=_HINT)
+        return json.loads(content)
+    except OSError as error:
+        raise UsageError(f"cannot be read: {error.strerror}", where=str(file)) from error
+    except (lzma.LZMAError, EOFError, MemoryError) as error:
+        raise UsageError(f"cannot be unpacked: {error}", where=str(file), hint=_HINT) from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"not JSON: {error}"[:300], where=str(file), hint=_HINT) from error
+
+
+def _unpacked(content: bytes) -> bytes:
+    """What was compressed, up to one byte more than is allowed."""
+    unpacker = lzma.LZMADecompressor(memlimit=MOST_BYTES)
+    unpacked = unpacker.decompress(content, MOST_BYTES + 1)
+    if not unpacker.eof and len(unpacked) <= MOST_BYTES:
+        raise EOFError("it was cut off")
+    return unpacked

@@ -13,10 +13,11 @@ from pydantic import BaseModel, ConfigDict
 from scipy.stats import t as student
 
 from edgeprune.errors import UsageError
-from edgeprune.latency.cost import RESOLUTION, LatencyCost, parse_key, shape_of, total
+from edgeprune.latency.cost import RESOLUTION, LatencyCost, shape_of, total
 from edgeprune.latency.curve import fit_line
 from edgeprune.latency.in_place import model_key, placed
 from edgeprune.latency.measurement import Measurement, ModelRun
+from edgeprune.latency.rows import parse_key
 from edgeprune.latency.table import LatencyTable, Setting
 from edgeprune.latency.transfer import TransferredCost, transfer
 from edgeprune.structure.operations import COUNTED_BEFORE, OpSignature

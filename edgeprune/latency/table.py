@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict
+from pydantic import ValidationError
 
 from edgeprune.errors import UsageError
 from edgeprune.latency.measurement import Measurement, ModelRun
+from edgeprune.latency.rows import Row, Setting, fault_of, is_time, read_measurement, read_run, read_staircase
 from edgeprune.latency.staircase import Staircase
 from edgeprune.structure.operations import OpSignature
+
+__all__ = ["LatencyTable", "Setting"]
 
 SCHEMA_VERSION = 2
 SCHEMA = """
@@ -37,49 +39,22 @@ CREATE TABLE IF NOT EXISTS staircases (
 _NOT_UNSUPPORTED = "DELETE FROM unsupported WHERE device = ? AND build = ? AND threads = ? AND operation = ?"
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What a row is valid for: device fingerprint, runtime build id, threads. Another build is another setting."""
-
-    device: str
-    build: str
-    threads: int
-
-
-_KEYS = {"operations": ("operation", "measurement"), "unsupported": ("operation", "reason")}
-_KEYS |= {"models": ("model", "run"), "staircases": ("kind", "staircase")}
-
-
-class Row(BaseModel):
-    """One row, as it is carried from table to table; `value` as it stands there (JSON, or a reason)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    kind: Literal["operations", "unsupported", "models", "staircases"]
-    device: str
-    build: str
-    threads: int
-    key: str
-    value: str
-
-    @property
-    def setting(self) -> Setting:
-        return Setting(self.device, self.build, self.threads)
-
-    @property
-    def place(self) -> tuple[str, Setting, str]:
-        """What makes it the same row."""
-        return self.kind, self.setting, self.key
+COLUMNS = {"operations": ("operation", "measurement"), "unsupported": ("operation", "reason")}
+COLUMNS |= {"models": ("model", "run"), "staircases": ("kind", "staircase")}
 
 
 class LatencyTable:
     """The table. Every write is a transaction of its own, so that an interrupted probe goes on where it was.
 
     Several processes may read and write at once. The file is in the user's cache unless a path is given. With
-    `read_only` it has to be there, and stays as it is.
+    `read_only` it has to be there, and stays as it is. A row that nobody can have measured (see `rows.fault_of`) is as
+    if it were not there: `damaged` counts such, `delete_damaged` deletes them.
+
+    Every method raises UsageError where the file itself is damaged, or cannot be written.
     """
 
     def __init__(self, path: Path | None = None, *, read_only: bool = False) -> None:
-        self.path = path or Path(platformdirs.user_cache_dir("edgeprune")) / "latency.sqlite"
+        self.path = self.place(path)
         self._lock = threading.Lock()
         self._read_only = read_only
         if read_only and not self.path.is_file():
@@ -103,12 +78,15 @@ class LatencyTable:
                     )
                 if not read_only:
                     connection.executescript(SCHEMA + f"PRAGMA user_version = {SCHEMA_VERSION};")
-        except (OSError, sqlite3.DatabaseError) as error:
+        except OSError as error:
             raise UsageError(
-                f"cannot open the latency table: {error}",
-                where=str(self.path),
-                hint="check the rights and the disk; if the file is damaged, move it away to measure anew",
+                f"cannot open the latency table: {error.strerror}", where=str(self.path), hint="check the rights"
             ) from error
+
+    @staticmethod
+    def place(path: Path | None) -> Path:
+        """Where a table lies: as given, or the user's own."""
+        return path or Path(platformdirs.user_cache_dir("edgeprune")) / "latency.sqlite"
 
     def put(self, setting: Setting, operation: OpSignature, measurement: Measurement) -> None:
         """Keep an operation's latency (it replaces an older one, or that it was unsupported)."""
@@ -118,16 +96,17 @@ class LatencyTable:
 
     def get(self, setting: Setting, operation: OpSignature) -> Measurement | None:
         text = self._get("operations", "operation, measurement", setting, operation.key())
-        return Measurement.model_validate_json(text) if text else None
+        return _sound(read_measurement, text)
 
     def operations(self, setting: Setting) -> dict[str, Measurement]:
         """Every measured operation by its key."""
         rows = self._all("operations", "operation, measurement", setting)
-        return {key: Measurement.model_validate_json(text) for key, text in rows.items()}
+        return {key: one for key, text in rows.items() if (one := _sound(read_measurement, text)) is not None}
 
     def medians(self, setting: Setting) -> dict[str, float]:
         """Median seconds of every measured operation by its key."""
-        return self._all("operations", "operation, json_extract(measurement, '$.median_s')", setting)
+        found = self._all("operations", f"operation, {_within('measurement', 'median_s')}", setting)
+        return {key: float(seconds) for key, seconds in found.items() if is_time(seconds)}
 
     def put_unsupported(self, setting: Setting, operation: OpSignature, reason: str) -> None:
         self._put("unsupported", "operation, reason", setting, operation.key(), reason)
@@ -142,7 +121,7 @@ class LatencyTable:
 
     def get_model(self, setting: Setting, model: str) -> ModelRun | None:
         text = self._get("models", "model, run", setting, model)
-        return ModelRun.model_validate_json(text) if text else None
+        return _sound(read_run, text)
 
     def delete_model(self, setting: Setting, model: str) -> None:
         """Forget a run of a whole model, if there is one."""
@@ -153,20 +132,19 @@ class LatencyTable:
 
     def models(self, setting: Setting) -> dict[str, ModelRun]:
         """Every run of a whole model by its key."""
-        return {
-            key: ModelRun.model_validate_json(text) for key, text in self._all("models", "model, run", setting).items()
-        }
+        rows = self._all("models", "model, run", setting)
+        return {key: one for key, text in rows.items() if (one := _sound(read_run, text)) is not None}
 
     def model_layers(self, setting: Setting) -> dict[str, list[tuple[str, str, float]]]:
         """Of every run of a whole model the layers alone (see `ModelRun`), by its key."""
-        rows = self._all("models", "model, json_extract(run, '$.layers')", setting)
-        return {key: [tuple(row) for row in json.loads(text)] for key, text in rows.items()}
+        rows = self._all("models", f"model, {_within('run', 'layers')}", setting)
+        return {key: layers for key, text in rows.items() if (layers := _layers(text)) is not None}
 
     def settings(self) -> list[Setting]:
         """Every setting in which a whole model ran."""
         with self._transaction() as connection:
             rows = connection.execute("SELECT DISTINCT device, build, threads FROM models").fetchall()
-        return [Setting(*row) for row in rows]
+        return [Setting(*row) for row in rows if tuple(map(type, row)) == (str, str, int)]
 
     def put_staircase(self, setting: Setting, kind: str, staircase: Staircase) -> None:
         """Keep how the cost of a kind of operation (see `cost.stair_kind`) grows with its output channels."""
@@ -174,16 +152,31 @@ class LatencyTable:
 
     def staircases(self, setting: Setting) -> dict[str, Staircase]:
         rows = self._all("staircases", "kind, staircase", setting)
-        return {kind: Staircase.model_validate_json(text) for kind, text in rows.items()}
+        return {kind: one for kind, text in rows.items() if (one := _sound(read_staircase, text)) is not None}
 
     def rows(self) -> list[Row]:
-        """Every row, by kind."""
-        found = []
+        """Every row that can have been measured, by kind."""
+        return [row for _, _, row in self._looked_at() if row is not None]
+
+    def damaged(self) -> int:
+        """How many rows nobody can have measured, or that cannot be read."""
+        return sum(row is None for _, _, row in self._looked_at())
+
+    def delete_damaged(self) -> int:
+        """Delete the damaged rows; returns how many."""
+        bad = [(kind, number) for kind, number, row in self._looked_at() if row is None]
         with self._transaction() as connection:
-            for kind, columns in _KEYS.items():
-                selected = connection.execute(f"SELECT device, build, threads, {', '.join(columns)} FROM {kind}")
-                names = ("device", "build", "threads", "key", "value")
-                found += [Row.model_validate({"kind": kind, **dict(zip(names, row, strict=True))}) for row in selected]
+            for kind, number in bad:
+                connection.execute(f"DELETE FROM {kind} WHERE rowid = ?", (number,))
+        return len(bad)
+
+    def _looked_at(self) -> list[tuple[str, int, Row | None]]:
+        """(kind, number in its table, row) of all; no row where it is damaged."""
+        found: list[tuple[str, int, Row | None]] = []
+        with self._transaction() as connection:
+            for kind, columns in COLUMNS.items():
+                selected = connection.execute(f"SELECT rowid, device, build, threads, {', '.join(columns)} FROM {kind}")
+                found += [(kind, number, row_of(kind, values)) for number, *values in selected]
         return found
 
     def put_rows(self, rows: Iterable[Row]) -> None:
@@ -191,7 +184,7 @@ class LatencyTable:
         with self._transaction() as connection:
             for row in rows:
                 values = (row.device, row.build, row.threads, row.key)
-                columns = ", ".join(_KEYS[row.kind])
+                columns = ", ".join(COLUMNS[row.kind])
                 connection.execute(
                     f"INSERT OR REPLACE INTO {row.kind} (device, build, threads, {columns}) VALUES (?, ?, ?, ?, ?)",
                     (*values, row.value),
@@ -203,7 +196,7 @@ class LatencyTable:
         """Delete rows, all or none."""
         with self._transaction() as connection:
             for row in rows:
-                where = f"device = ? AND build = ? AND threads = ? AND {_KEYS[row.kind][0]} = ?"
+                where = f"device = ? AND build = ? AND threads = ? AND {COLUMNS[row.kind][0]} = ?"
                 values = (row.device, row.build, row.threads, row.key)
                 connection.execute(f"DELETE FROM {row.kind} WHERE {where}", values)
 
@@ -228,5 +221,50 @@ class LatencyTable:
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         """A short-lived connection, so that the table may be used from any thread and after a fork."""
         place = f"{self.path.absolute().as_uri()}?mode={'ro' if self._read_only else 'rwc'}"
-        with self._lock, closing(sqlite3.connect(place, timeout=60.0, uri=True)) as connection, connection:
-            yield connection
+        try:
+            with self._lock, closing(sqlite3.connect(place, timeout=60.0, uri=True)) as connection, connection:
+                connection.text_factory = _text
+                yield connection
+        except sqlite3.Error as error:
+            raise UsageError(
+                f"the latency table cannot be used: {error}",
+                where=str(self.path),
+                hint="check the rights and the disk; if the file is damaged, `edgeprune table repair` puts it aside "
+                "and keeps the rows that can be read, or move it away to measure anew",
+            ) from error
+
+
+def row_of(kind: str, values: Sequence[Any]) -> Row | None:
+    """A row of what SQLite gave; None where it is damaged."""
+    try:
+        row = Row.model_validate(dict(zip(Row.model_fields, (kind, *values), strict=True)))
+    except ValidationError:
+        return None
+    return None if fault_of(row) else row
+
+
+def _sound(read: Callable[[str], Any], text: object) -> Any:
+    """What a text of the table says; None where there is none, or it is damaged."""
+    if not isinstance(text, str):
+        return None
+    try:
+        return read(text)
+    except ValueError:
+        return None
+
+
+def _layers(text: object) -> list[tuple[str, str, float]] | None:
+    """The layers of a whole run; None where they are damaged."""
+    try:
+        return [(str(name), str(key), float(seconds)) for name, key, seconds in json.loads(str(text))]
+    except (ValueError, TypeError):
+        return None
+
+
+def _within(column: str, name: str) -> str:
+    """SQL for a value within a column's JSON; NULL where that is none."""
+    return f"CASE WHEN typeof({column}) = 'text' AND json_valid({column}) THEN json_extract({column}, '$.{name}') END"
+
+
+def _text(content: bytes) -> str:
+    return content.decode(errors="replace")
