@@ -16,7 +16,8 @@ import numpy as np
 from common import ROOT
 from latency_compare import LAYER, LAYERS, MORE
 
-from edgeprune.devices.jobs import Case, Job, Timing, Visit, run_job
+from edgeprune.devices.events import Visit
+from edgeprune.devices.jobs import Case, Job, Timing, run_job
 from edgeprune.devices.local import LocalDevice
 from edgeprune.latency.compare import ALPHA, Look, compare
 from edgeprune.latency.statistics import sequential_interval

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from edgeprune.devices.conditions import Conditions
 
@@ -28,8 +28,8 @@ class DeviceFacts(BaseModel):
     cpu: str
     abi: str  # x86_64, aarch64, ...
     os: str
-    cores: int
-    memory_bytes: int
+    cores: int = Field(ge=1, lt=1 << 20)
+    memory_bytes: int = Field(ge=0, lt=1 << 60)
     cpu_features: tuple[str, ...] = ()
     runtimes: dict[str, str] = {}  # runtime name -> version that can run there
     runners: dict[str, RunnerKind] = {}  # runtime name -> what runs it there

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgeprune.devices.failures import understood
 from edgeprune.devices.phone_link import LIST_S, SHORT_S, TOO_OLD, PhoneLink, SeenPhone, member, too_old, transfer_s
 from edgeprune.errors import DeviceError
 
@@ -41,12 +42,15 @@ class Devicectl(PhoneLink):
                 raise DeviceError(
                     f"devicectl's list cannot be read: {error}", where="apple", hint="is Xcode 15 or newer installed?"
                 ) from error
-        return [_seen(device) for device in devices if _is_phone(device)]
+        with understood("apple", "devicectl's list"):
+            return [_seen(device) for device in devices if _is_phone(device)]
 
     def apps(self) -> dict[str, str]:
         """Bundle identifier -> CFBundleVersion of the apps that developers have put on it."""
         found = self._json("info", "apps", step="asking for its apps")
-        return {str(app["bundleIdentifier"]): str(app.get("bundleVersion", "")) for app in member(found, "apps") or ()}
+        with understood(self.id, "the list of its apps"):
+            apps = member(found, "apps") or ()
+            return {str(app["bundleIdentifier"]): str(app.get("bundleVersion", "")) for app in apps}
 
     def send(self, app: str, files: Mapping[str, Path]) -> None:
         """Copy files one by one; folders are made as they are needed."""
@@ -67,10 +71,14 @@ class Devicectl(PhoneLink):
     def end(self, executable: str) -> None:
         """End what runs of a program."""
         found = self._json("info", "processes", step="looking what runs")
-        for process in member(found, "runningProcesses") or ():
-            if str(process.get("executable", "")).endswith(executable):
-                number = str(process["processIdentifier"])
-                self._json("process", "terminate", "--pid", number, "--kill", step="ending the app")
+        with understood(self.id, "the list of what runs"):
+            running = [
+                str(process["processIdentifier"])
+                for process in member(found, "runningProcesses") or ()
+                if str(process.get("executable", "")).endswith(executable)
+            ]
+        for number in running:
+            self._json("process", "terminate", "--pid", number, "--kill", step="ending the app")
 
     def _json(self, *words: str, step: str, timeout_s: float = SHORT_S) -> Any:
         """The result of `devicectl device WORDS`."""

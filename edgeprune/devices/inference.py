@@ -11,8 +11,9 @@ import numpy as np
 
 from edgeprune.devices.base import Device
 from edgeprune.devices.conditions import RuntimeBuild, RuntimeName
+from edgeprune.devices.failures import WHAT_TO_TRY, understood
 from edgeprune.devices.jobs import Array, Case, Job, run_job
-from edgeprune.errors import UsageError
+from edgeprune.errors import DeviceError, UsageError
 
 INFERENCE_BATCH = 250  # inputs
 
@@ -50,7 +51,8 @@ def run_inference(
 
     def on_event(event: dict[str, Any]) -> None:
         if event["event"] == "progress" and on_progress is not None:
-            done[event["case"]] = int(event["done"])
+            with understood(device.id, "the runner's progress"):
+                done[str(event["case"])] = int(event["done"])
             on_progress(sum(done.values()))
 
     cases = tuple(Case(str(start), file, inputs[start : start + INFERENCE_BATCH]) for start in starts)
@@ -63,7 +65,18 @@ def run_inference(
                 where=str(file),
                 hint="check the file's format, its inputs and the runtime's version",
             )
+        asked = len(inputs[int(case.id) : int(case.id) + INFERENCE_BATCH])
+        if case.outputs.ndim < 2 or len(case.outputs) != asked or (outputs and not _alike(case.outputs, outputs[0])):
+            raise DeviceError(
+                f"{asked} inputs gave outputs of shape {case.outputs.shape} {case.outputs.dtype}",
+                where=device.id,
+                hint=WHAT_TO_TRY,
+            )
         outputs.append(case.outputs)
         peaks.append(case.peak_memory_bytes)
     peak = peaks[0]  # later on the process has memory of its own left to give
     return InferenceResult(np.concatenate(outputs), peak, result.build)
+
+
+def _alike(one: Array, other: Array) -> bool:
+    return one.dtype == other.dtype and one.shape[1:] == other.shape[1:]

@@ -22,7 +22,7 @@ import platformdirs
 from edgeprune.devices.base import Completed, Device, DeviceFacts
 from edgeprune.devices.child import TooLate, TooLong, last_lines, run_lines
 from edgeprune.devices.conditions import Conditions
-from edgeprune.devices.failures import too_late, too_long
+from edgeprune.devices.failures import too_late, too_long, understood
 from edgeprune.devices.lease import Lease
 from edgeprune.devices.phone_app import BUILT, BUNDLE, EXECUTABLE, PROGRAM, how_to_install, sources_version
 from edgeprune.devices.phone_console import PhoneConsole
@@ -84,7 +84,8 @@ class IPhone(Device):
         """What it is like now: battery, charging, thermal state, low power mode."""
         for event in self._ask_app():
             if event["event"] == "conditions":
-                return Conditions.model_validate(event)
+                with understood(self.id, "what it says of its conditions"):
+                    return Conditions.model_validate(event)
         raise DeviceError("the app told no conditions", where=self.id)
 
     def push_all(self, files: Mapping[str, Path]) -> None:
@@ -147,8 +148,9 @@ class IPhone(Device):
     def free_bytes(self) -> int:
         """What is left on its disk."""
         for event in self._ask_app():
-            if event["event"] == "free" and event["bytes"] is not None:
-                return int(event["bytes"])
+            with understood(self.id, "how much is free"):
+                if event["event"] == "free" and event["bytes"] is not None:
+                    return int(event["bytes"])
         raise DeviceError("the app does not tell what is free", where=self.id)
 
     def run(self, argv: Sequence[str], *, timeout_s: float, on_line: Callable[[str], None]) -> Completed:
@@ -213,9 +215,10 @@ class IPhone(Device):
                 time.sleep(POLL_S)
 
     def _heard(self, line: str, on_line: Callable[[str], None]) -> None:
-        event = json.loads(line)
-        if event["event"] == "outputs" and event.get("sha256"):
-            self._told[str(event["file"])] = str(event["sha256"])
+        with understood(self.id, "what the app says"):
+            event = json.loads(line)
+            if event["event"] == "outputs" and event.get("sha256"):
+                self._told[str(event["file"])] = str(event["sha256"])
         on_line(line)
 
     def _lines_of(self, job: str) -> str:
@@ -224,7 +227,7 @@ class IPhone(Device):
             local = Path(scratch) / "lines"
             try:
                 self._link.fetch(self._app_id(), f"{job}.lines", local)
-                return local.read_text(encoding="utf-8")
+                return local.read_text(encoding="utf-8", errors="replace")
             except DeviceError:
                 self._see_it()
                 return ""
@@ -244,7 +247,9 @@ class IPhone(Device):
 
     def _sums(self, paths: Sequence[str]) -> dict[str, str]:
         """The sha256 of those that are there."""
-        return {event["path"]: event["sha256"] for event in self._ask_app(sums=paths) if event["event"] == "sum"}
+        events = self._ask_app(sums=paths)
+        with understood(self.id, "the checksums that the app tells"):
+            return {str(event["path"]): str(event["sha256"]) for event in events if event["event"] == "sum"}
 
     def _ask_app(self, *, sums: Sequence[str] = (), remove: Sequence[str] = ()) -> list[dict[str, Any]]:
         """What the app answers to a job of the mode "files" (apps/runner/apple/Core/Files.swift)."""

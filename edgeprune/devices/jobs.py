@@ -21,6 +21,8 @@ import numpy.typing as npt
 from edgeprune.devices.base import LITTLE, Completed, Device
 from edgeprune.devices.child import last_lines
 from edgeprune.devices.conditions import ComputeUnits, Conditions, RuntimeBuild, RuntimeName
+from edgeprune.devices.events import KernelTimes, Visit, read_bytes, read_kernels, read_visit
+from edgeprune.devices.failures import WHAT_TO_TRY, understood
 from edgeprune.devices.runners import runner_for
 from edgeprune.devices.store import file_sha256
 from edgeprune.errors import DeviceError, DeviceLost, UsageError
@@ -30,6 +32,8 @@ PROFILE_WARM_UP_RUNS = 20
 LEASE_WAIT_S = 900.0  # a job in front of ours is waited for this long
 RECONNECT_WAIT_S = 120.0  # a phone takes about a minute to start anew
 MOST_LOSSES = 3  # of the connection in one job
+MOST_WATCHED = 100_000  # conditions that a job is told of: once a second for a day
+MOST_SAID = 2000  # letters of a failure
 
 
 @dataclass(frozen=True)
@@ -79,32 +83,6 @@ class Job:
         if self.profile_runs:
             return "profile"
         return "infer" if any(case.inputs is not None for case in self.cases) else "memory"
-
-
-@dataclass(frozen=True)
-class Visit:
-    """One timed visit: samples in seconds for one run; `preempted` are the indices where the core was taken away."""
-
-    round: int
-    seconds: tuple[float, ...]
-    preempted: tuple[int, ...]
-    runs_per_sample: int
-    steal_s: float | None
-
-    @property
-    def clean(self) -> tuple[float, ...]:
-        """The samples in which nobody took the core away."""
-        bad = set(self.preempted)
-        return tuple(s for i, s in enumerate(self.seconds) if i not in bad)
-
-
-@dataclass(frozen=True)
-class KernelTimes:
-    """Microseconds by run and kernel, (runs, kernels), the kernels in the order in which they ran, and by whole run."""
-
-    names: tuple[str, ...]
-    times_us: tuple[tuple[int, ...], ...]
-    whole_us: tuple[int, ...]
 
 
 @dataclass
@@ -218,8 +196,13 @@ class _Progress:
         processes = losses = 0
         while self._unfinished() or not processes:
             processes += 1
+            before = self._done()
             try:
                 self._run_process(processes)
+                if self._unfinished() and self._done() == before:
+                    raise DeviceError(
+                        "the runner ended without doing what it was asked", where=self._device.id, hint=WHAT_TO_TRY
+                    )
             except DeviceLost as error:
                 losses += 1
                 if self._job.cases and not self._unfinished():
@@ -270,6 +253,10 @@ class _Progress:
         if job.runtime == "coreml":
             head["compute_units"] = job.compute_units
         return {**head, **(vars(job.timing) if job.timing else {})}
+
+    def _done(self) -> int:
+        """A number that grows with all that was done."""
+        return sum(case.finished + len(case.visits) for case in self._results.values())
 
     def _unfinished(self) -> list[Case]:
         return [case for case in self._job.cases if not self._results[case.id].finished]
@@ -326,12 +313,20 @@ class _Progress:
         try:
             event = json.loads(line)
             kind = event["event"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             self._unreadable = line[:200]  # the last of a runner that was killed in the middle of it, unless more comes
             return
+        with understood(self._device.id, "what the runner says"):
+            self._take_event(str(kind), event)
+        if self._on_event is not None:
+            self._on_event(event)
+
+    def _take_event(self, kind: str, event: dict[str, Any]) -> None:
         case = self._results.get(event.get("case", ""))
         if kind == "start":
             build = {key: event[key] for key in ("version", "sha256", "compute_units") if key in event}
+            if event["runtime"] != self._job.runtime:
+                raise ValueError(f"it runs {event['runtime']!r} instead of {self._job.runtime}")
             self._build = RuntimeBuild(name=event["runtime"], **build)
             if self._job.cores and set(event["cores"]) != set(self._job.cores):
                 raise DeviceError(
@@ -345,41 +340,34 @@ class _Progress:
                 self._before = self._before or now
             elif event["when"] == "during":
                 self._during.append(now)
+                if len(self._during) > MOST_WATCHED:
+                    raise ValueError("it tells its conditions without end")
             else:
                 self._after = now
         elif kind == "end":
             self._ended = True
         elif case is not None:
             self._take_case(case, kind, event)
-        if self._on_event is not None:
-            self._on_event(event)
 
     def _take_case(self, case: CaseResult, kind: str, event: dict[str, Any]) -> None:
         if kind == "begin":
             self._current = case.id
             return
         if kind == "samples":
-            visit = Visit(
-                round=event["round"],
-                seconds=tuple(event["seconds"]),
-                preempted=tuple(event["preempted"]),
-                runs_per_sample=event["runs_per_sample"],
-                steal_s=event["steal_s"],
-            )
-            case.visits.append(visit)
-            assert self._job.timing is not None
+            if self._job.timing is None or case.finished:
+                raise ValueError("times that nobody asked for")
+            case.visits.append(read_visit(event))
             case.finished = len(case.visits) == self._job.timing.rounds
         elif kind == "outputs":
-            case.outputs = self._pull_array(event["file"])
-            case.peak_memory_bytes, case.finished = event["peak_bytes"], True
+            case.outputs = self._pull_array(str(event["file"]))
+            case.peak_memory_bytes, case.finished = read_bytes(event["peak_bytes"]), True
         elif kind == "memory":
-            case.peak_memory_bytes, case.finished = event["peak_bytes"], True
+            case.peak_memory_bytes, case.finished = read_bytes(event["peak_bytes"]), True
         elif kind == "profile":
-            times = tuple(tuple(run) for run in event["times_us"])
-            case.kernels = KernelTimes(tuple(event["names"]), times, tuple(event["whole_us"]))
+            case.kernels = read_kernels(event)
             case.finished = True
         elif kind == "error":
-            case.failure, case.finished = event["message"], True
+            case.failure, case.finished = str(event["message"])[:MOST_SAID], True
         if case.finished or kind == "samples":
             self._current = None
 
@@ -388,6 +376,8 @@ class _Progress:
             path = Path(scratch) / "array.npy"
             self._device.pull(remote, path)
             array: Array = np.load(path, allow_pickle=False)
+            if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
+                raise ValueError(f"outputs of {type(array).__name__} {getattr(array, 'dtype', '')}")
             return array
 
     def _blame(self, done: Completed) -> None:

@@ -10,6 +10,8 @@ import json
 from collections import deque
 from collections.abc import Callable
 
+from edgeprune.devices.failures import understood
+
 MARK = "@edgeprune "
 SAID_MOST = 20  # lines of others that are kept
 
@@ -39,7 +41,7 @@ class PhoneConsole:
         number, _, body = rest.partition(" ")
         if before.strip() or not mark:
             self._said.append((before or line).strip())
-        if not mark or not number.isdigit():
+        if not mark or not (number.isascii() and number.isdecimal() and len(number) < 12):
             return
         if int(number) > self._next:  # some were lost
             self.catch_up()
@@ -54,15 +56,17 @@ class PhoneConsole:
 
     def _hand_out(self, line: str) -> None:
         self._next += 1
-        event = json.loads(line)
-        if event["event"] == "exit":
-            self.ended = int(event["code"]), str(event["message"])
-        else:
+        with understood("apple", "what the app says"):
+            event = json.loads(line)
+            ends = event["event"] == "exit"
+            if ends:
+                self.ended = int(event["code"]), str(event["message"])
+        if not ends:
             self._on_line(line)
 
 
 def _is_whole(body: str) -> bool:
     try:
         return "event" in json.loads(body)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return False

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgeprune.devices.failures import understood
 from edgeprune.devices.phone_link import LIST_S, SHORT_S, TOO_OLD, PhoneLink, SeenPhone, too_old, transfer_s
 from edgeprune.errors import DeviceError
 
@@ -36,13 +37,15 @@ class PyMobile(PhoneLink):
             found = {str(entry["Identifier"]): entry for entry in entries}  # twice where it is on Wi-Fi, too
         except (OSError, ValueError, KeyError, TypeError, subprocess.SubprocessError) as error:
             raise DeviceError(f"{TOOL}'s list cannot be read: {error}", where="apple", hint="update it") from error
-        phones = {udid: entry for udid, entry in found.items() if entry.get("DeviceClass") in ("iPhone", "iPad")}
-        return [cls(udid)._seen(entry) for udid, entry in phones.items()]
+        with understood("apple", f"{TOOL}'s list"):
+            phones = {udid: entry for udid, entry in found.items() if entry.get("DeviceClass") in ("iPhone", "iPad")}
+            return [cls(udid)._seen(entry) for udid, entry in phones.items()]
 
     def apps(self) -> dict[str, str]:
         """Bundle identifier -> CFBundleVersion of the apps that users and developers have put on it."""
         found = self._json("apps", "list", "--type", "User", step="asking for its apps")
-        return {str(name): str(about.get("CFBundleVersion", "")) for name, about in found.items()}
+        with understood(self.id, "the list of its apps"):
+            return {str(name): str(about.get("CFBundleVersion", "")) for name, about in found.items()}
 
     def send(self, app: str, files: Mapping[str, Path]) -> None:
         """Copy files as one tree: a folder that is sent makes the folders that are missing; a file does not."""
@@ -67,11 +70,16 @@ class PyMobile(PhoneLink):
 
     def end(self, executable: str) -> None:
         """End what runs of a program."""
-        for process in self._json("developer", "core-device", "list-processes", step="looking what runs"):
-            if executable in json.dumps(process).replace("\\/", "/"):
-                number = str(process["processIdentifier"])
-                argv = self._argv("developer", "core-device", "send-signal-to-process", number, KILL)
-                self.asked(argv, step="ending the app")
+        found = self._json("developer", "core-device", "list-processes", step="looking what runs")
+        with understood(self.id, "the list of what runs"):
+            running = [
+                str(process["processIdentifier"])
+                for process in found
+                if executable in json.dumps(process).replace("\\/", "/")
+            ]
+        for number in running:
+            argv = self._argv("developer", "core-device", "send-signal-to-process", number, KILL)
+            self.asked(argv, step="ending the app")
 
     def install_command(self, app: str) -> str:
         """What the user types to put a built app on the device."""

@@ -108,7 +108,7 @@ def read_facts(
     elif not runtimes:
         reason = (
             f"nothing runs models on {abi or 'this processor'} {system}: no runtime is installed in a Python 3.11 or"
-            " newer there, and the native runner is for aarch64 and x86_64 Linux and Android"
+            " newer there, and the native runner is for aarch64 and x86_64 Linux and Android, which are of 64 bits"
         )
     memory = re.findall(r"\d+", part.get("memory", ""))
     temperatures = [int(t) / 1000 for t in part.get("temperature", "").split() if t.lstrip("-").isdigit()]

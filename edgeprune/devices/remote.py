@@ -20,7 +20,7 @@ import platformdirs
 from edgeprune.devices.base import LITTLE, Completed, Device, DeviceFacts, RunnerKind
 from edgeprune.devices.child import TooLate, TooLong, last_lines
 from edgeprune.devices.conditions import Conditions
-from edgeprune.devices.failures import too_late, too_long
+from edgeprune.devices.failures import too_late, too_long, understood
 from edgeprune.devices.lease import Lease
 from edgeprune.devices.reading import CONDITIONS_SCRIPT, facts_script, read_conditions, read_facts
 from edgeprune.devices.scripts import QUICK, SHA256, add, digests, escaped, instructions, made, touched
@@ -81,7 +81,8 @@ class RemoteDevice(Device):
             answer = self._asked(
                 f"mkdir -p {rooms} && cd {place} && pwd -P && {{ {QUICK}; }}", step="making the work folder"
             )
-            folder, self._quick = answer.text.splitlines()
+            with understood(self.id, "where its work folder lies"):
+                folder, self._quick = answer.text.splitlines()
             if not SAFE.fullmatch(folder):
                 raise DeviceError(
                     f"its work folder {folder!r} has letters that scripts cannot take",
@@ -95,12 +96,15 @@ class RemoteDevice(Device):
         """What the device is; asked once."""
         if self._facts is None:
             text = self._asked(facts_script(self._python), step="reading the facts", check=False, timeout_s=LONG_S).text
-            self._facts = read_facts(text, id=self.id, kind=self._kind, prefer=self._runner, asked=self._python)
+            with understood(self.id, "what it says of itself"):
+                self._facts = read_facts(text, id=self.id, kind=self._kind, prefer=self._runner, asked=self._python)
         return self._facts
 
     def conditions(self) -> Conditions:
         """What the device is like now."""
-        return read_conditions(self._asked(CONDITIONS_SCRIPT, step="reading the conditions", check=False).text)
+        text = self._asked(CONDITIONS_SCRIPT, step="reading the conditions", check=False).text
+        with understood(self.id, "what it says of its conditions"):
+            return read_conditions(text)
 
     def path(self, remote: str) -> str:
         """The absolute path there of a file in the work folder."""
@@ -303,7 +307,8 @@ class RemoteDevice(Device):
         """Sizes in bytes of those that are there."""
         lines = self._listed("xargs ls -ln 2>/dev/null", paths, step="looking what is there")
         rows = (line.split() for line in lines)
-        return {row[-1]: int(row[4]) for row in rows if len(row) >= 8}
+        with understood(self.id, "the sizes of its files"):
+            return {row[-1]: int(row[4]) for row in rows if len(row) >= 8}
 
     def _sums(self, paths: Sequence[str], *, before: str = "true") -> dict[str, str]:
         """sha256 of those that are there, taken after a command."""
@@ -435,4 +440,4 @@ def _cut_digest(file: Path) -> str:
         stream.seek(max(0, size - 80))
         body, _, line = stream.read().rstrip(b"\n").rpartition(b"\n")
         stream.truncate(max(0, size - 80) + len(body))
-    return line.split()[0].decode(errors="replace") if line else ""
+    return line.split()[0].decode(errors="replace") if line.split() else ""

@@ -44,6 +44,8 @@ def runner_for(device: Device, runtime: RuntimeName) -> Runner:
 
 
 def _how_to_get(runtime: RuntimeName, facts: DeviceFacts) -> str:
+    if facts.kind == "adb" and runtime == "litert" and not facts.runtimes:
+        return f"{facts.abi} is not of 64 bits, as the native runner is: take a phone whose system is"
     if facts.kind == "adb":
         return "phones run .tflite files only, so far"
     if "app" in facts.runners.values():

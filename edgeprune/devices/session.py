@@ -134,13 +134,22 @@ class _Frame:
             self._begun = line.endswith(self._mark)
             return
         if line.startswith(f"{self._mark} "):
-            self.code = int(line.removeprefix(f"{self._mark} "))
+            code = exit_code(line.removeprefix(f"{self._mark} "))
+            if code is None:
+                raise SessionEnded(f"its exit code is no number: {line[len(self._mark) :][:50]!r}")
+            self.code = code
             return
         if self._empty:
             self._on_line("")
         self._empty = not line
         if line:
             self._on_line(line)
+
+
+def exit_code(text: str) -> int | None:
+    """An exit code as a shell writes it; None where it is none."""
+    text = text.strip()
+    return int(text) if text.isascii() and text.isdecimal() and int(text[:4]) < 256 and len(text) < 5 else None
 
 
 def _hang_up(process: subprocess.Popen[bytes]) -> None:

@@ -6,9 +6,11 @@ the format of `printf`) or travel on stdin, so that no shell ever interprets the
 
 from __future__ import annotations
 
+import os
 import subprocess
 import tempfile
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,13 +20,17 @@ from typing import IO, Any
 from uuid import uuid4
 
 from edgeprune.devices.base import Completed
-from edgeprune.devices.child import STDERR_TAIL, TooLate, end_group, tail_of
-from edgeprune.devices.session import Session, SessionEnded
+from edgeprune.devices.child import STDERR_TAIL, TooLate, TooLong, end_group, tail_of
+from edgeprune.devices.failures import too_long
+from edgeprune.devices.session import Session, SessionEnded, exit_code
 from edgeprune.errors import DeviceError, DeviceLost
 
 SHORT_S = 20.0  # for what needs no work on the device
 SILENCE_S = 45.0  # after which a device is asked whether it is still there
 PING_S = 10.0  # for the answer
+LOOK_S = 0.5  # between two looks at how much a client has written
+ANSWER_MOST = 64 << 20  # bytes that a script may answer
+PULL_MOST = 16 << 30  # bytes of a file
 BANNER_MOST = 1 << 16  # what a login shell says before a file begins
 
 
@@ -74,7 +80,16 @@ class Shell(ABC):
         if stdin is not None:
             return self._ask_with(stdin, script, step, timeout_s)
         lines: list[str] = []
-        done = self._in_session(script, step=step, timeout_s=timeout_s, on_line=lines.append)
+        left = ANSWER_MOST
+
+        def take(line: str) -> None:
+            nonlocal left
+            left -= len(line) + 1
+            if left < 0:
+                raise TooLong
+            lines.append(line)
+
+        done = self._in_session(script, step=step, timeout_s=timeout_s, on_line=take)
         return Answer(done.exit_code, "".join(f"{line}\n" for line in lines), done.stderr_tail)
 
     def post(self, script: str) -> None:
@@ -126,6 +141,8 @@ class Shell(ABC):
                 return self._run(session, script, step=step, timeout_s=timeout_s, on_line=on_line)
             except TooLate:
                 raise self._no_answer(step, timeout_s) from None
+            except TooLong:
+                raise too_long(self.device_id) from None
 
     def _run(self, session: Session, script: str, *, step: str, **settings: Any) -> Completed:
         try:
@@ -165,32 +182,34 @@ class Shell(ABC):
     def _ask_with(self, stdin: IO[bytes], script: str, step: str, timeout_s: float) -> Answer:
         mark = _mark()
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
-            self._finish(_framed(script, mark), stdin, out, errors, step, timeout_s)
+            self._finish(_framed(script, mark), stdin, out, errors, step, timeout_s, ANSWER_MOST)
             out.seek(0)
-            body, found, code = out.read().rpartition(f"\n{mark} ".encode())
+            body, found, said = out.read().rpartition(f"\n{mark} ".encode())
             _, begun, body = body.partition(f"{mark}\n".encode())  # a login shell may have said something before
-            if not found or not begun:
+            code = exit_code(said.decode(errors="replace"))
+            if not found or not begun or code is None:
                 raise self.lost(step, tail_of(errors))
-            return Answer(int(code), body.decode(errors="replace"), tail_of(errors))
+            return Answer(code, body.decode(errors="replace"), tail_of(errors))
 
     def receive(self, script: str, local: Path, *, step: str, timeout_s: float) -> Answer:
         """Run a script whose output goes into a file; the answer's stdout is empty."""
         mark = _mark()
         with tempfile.TemporaryFile() as errors, tempfile.TemporaryFile() as out, local.open("wb") as target:
-            self._finish(_framed(script, mark), None, out, errors, step, timeout_s)
+            self._finish(_framed(script, mark), None, out, errors, step, timeout_s, PULL_MOST)
             size = out.seek(0, 2)
             out.seek(0)
             head = out.read(BANNER_MOST)
             out.seek(max(0, size - 100))
-            tail, found, code = out.read().rpartition(f"\n{mark} ".encode())
+            tail, found, said = out.read().rpartition(f"\n{mark} ".encode())
             start = head.find(f"{mark}\n".encode()) + len(mark) + 1
-            if not found or start <= len(mark):
+            code = exit_code(said.decode(errors="replace"))
+            if not found or start <= len(mark) or code is None:
                 raise self.lost(step, tail_of(errors))
             out.seek(start)
             end = max(0, size - 100) + len(tail)
             while (left := end - out.tell()) > 0:
                 target.write(out.read(min(left, 1 << 20)))
-            return Answer(int(code), "", tail_of(errors))
+            return Answer(code, "", tail_of(errors))
 
     def _finish(
         self,
@@ -200,6 +219,7 @@ class Shell(ABC):
         errors: IO[bytes],
         step: str,
         timeout_s: float,
+        most_bytes: int,
     ) -> None:
         """Run the client to its end. What it leaves running goes on: the helper of a jump host, say."""
         process = subprocess.Popen(
@@ -209,20 +229,33 @@ class Shell(ABC):
             stderr=errors,
             start_new_session=True,
         )
+        deadline = time.monotonic() + timeout_s
         try:
-            process.wait(timeout=timeout_s)
-        except subprocess.TimeoutExpired:
-            end_group(process)
-            raise self._no_answer(step, timeout_s) from None
+            while not _ends(process, min(LOOK_S, max(0.0, deadline - time.monotonic()))):
+                if os.fstat(out.fileno()).st_size > most_bytes:
+                    raise too_long(self.device_id)
+                if time.monotonic() >= deadline:
+                    raise self._no_answer(step, timeout_s)
         except BaseException:
             end_group(process)
             raise
+        if os.fstat(out.fileno()).st_size > most_bytes:
+            raise too_long(self.device_id)
 
     def _no_answer(self, step: str, timeout_s: float) -> DeviceLost:
         return DeviceLost(f"{step}: no answer within {timeout_s:g} s", where=self.device_id, hint=WHAT_TO_CHECK)
 
 
 WHAT_TO_CHECK = "check the cable, the network and that the device is awake, then try again (a run: with --resume)"
+
+
+def _ends(process: subprocess.Popen[bytes], wait_s: float) -> bool:
+    """Whether a process ends within so many seconds."""
+    try:
+        process.wait(timeout=wait_s)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
 
 
 def _framed(script: str, mark: str) -> str:

@@ -19,7 +19,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from edgeprune.devices.base import Device
-from edgeprune.devices.jobs import LEASE_WAIT_S, Case, Job, JobResult, Timing, Visit
+from edgeprune.devices.events import Visit
+from edgeprune.devices.jobs import LEASE_WAIT_S, Case, Job, JobResult, Timing
 from edgeprune.devices.runtimes import runtime_of
 from edgeprune.errors import DeviceError, UsageError
 from edgeprune.latency.care import timed_job

@@ -13,7 +13,8 @@ import numpy as np
 
 from edgeprune.devices.base import Device
 from edgeprune.devices.conditions import RuntimeBuild
-from edgeprune.devices.jobs import Case, CaseResult, Job, JobBroken, JobResult, Visit, runtime_build
+from edgeprune.devices.events import Visit
+from edgeprune.devices.jobs import Case, CaseResult, Job, JobBroken, JobResult, runtime_build
 from edgeprune.errors import DeviceError
 from edgeprune.latency.care import timed_job
 from edgeprune.latency.cost import stair_kind

@@ -11,7 +11,8 @@ import numpy as np
 
 from edgeprune.devices.base import Device
 from edgeprune.devices.conditions import ComputeUnits, Conditions, RuntimeBuild, RuntimeName
-from edgeprune.devices.jobs import Case, CaseResult, Job, JobResult, Visit, run_job
+from edgeprune.devices.events import Visit
+from edgeprune.devices.jobs import Case, CaseResult, Job, JobResult, run_job
 from edgeprune.errors import DeviceError, UsageError
 from edgeprune.latency.care import timed_job
 from edgeprune.latency.measurement import Measurement, Ratio

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from test_cost import BUILD
 
-from edgeprune.devices.jobs import CaseResult, Job, JobResult, Visit
+from edgeprune.devices.events import Visit
+from edgeprune.devices.jobs import CaseResult, Job, JobResult
 from edgeprune.devices.local import LocalDevice
 from edgeprune.errors import UsageError
 from edgeprune.latency import protocol
