@@ -57,7 +57,8 @@ def run_inference(
 
     cases = tuple(Case(str(start), file, inputs[start : start + INFERENCE_BATCH]) for start in starts)
     result = run_job(device, Job(runtime, cases, threads), timeout_s=timeout_s, on_event=on_event)
-    outputs, peaks = [], []
+    outputs: list[Array] = []
+    peaks: list[int | None] = []
     for case in result.cases.values():
         if case.failure is not None or case.outputs is None:
             raise UsageError(

@@ -88,7 +88,7 @@ def test_answers_of_a_shell(lie: str, tmp_path: Path) -> None:
     asked: list[Callable[[], Any]] = [
         lambda: device.folder,
         lambda: device.push(tmp_path / "x", "models/x"),
-        lambda: device.free_bytes(),
+        device.free_bytes,
     ]
     for ask in asked:
         with pytest.raises(DeviceError) as refused:
