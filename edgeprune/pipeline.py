@@ -27,6 +27,7 @@ from edgeprune.errors import EdgePruneError, RunError
 from edgeprune.progress import Progress, Silent
 from edgeprune.recipe import Recipe
 from edgeprune.runs import STAGES, Run, RunInfo, Stage, create_run, lock, open_run, settings_hash, write_atomic
+from edgeprune.scratch import place_of
 from edgeprune.stages.context import Context
 from edgeprune.stages.export import export_stage
 from edgeprune.stages.load import load_stage
@@ -235,7 +236,7 @@ def do_stage(context: Context, stage: Stage) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         raise EdgePruneError(
             f"the stage `{stage}` could not write or read a file: {error}",
-            where=str(folder),
+            where=place_of(error, context.run.folder),
             hint="if the disk is full, free some space; then go on with --resume (finished stages are kept)",
         ) from error
     except BaseException:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import selectors
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +18,9 @@ from typing import Self
 from pydantic import ValidationError
 
 from edgeprune.artifacts.jobs import REPLY, Converted, ConvertJob, End, Failed, ProbeJob, Probes
+from edgeprune.devices.child import want_of_memory
 from edgeprune.errors import ConversionError
+from edgeprune.scratch import drop_scratch, make_scratch
 
 TIMEOUT_S = 3600.0
 TAIL_LINES = 25
@@ -38,9 +39,11 @@ class Child:
 
     def __enter__(self) -> Self:
         self._log = tempfile.TemporaryFile(prefix="edgeprune-log-")
-        self._scratch = tempfile.mkdtemp(prefix="edgeprune-child-")
+        self._scratch, self._scratch_lock = make_scratch("child")
         environment = os.environ | {
-            "TMPDIR": self._scratch,  # coremltools removes its packages at exit, which a killed child never reaches
+            "TMPDIR": str(
+                self._scratch
+            ),  # coremltools removes its packages at exit, which a killed child never reaches
             "OMP_NUM_THREADS": str(self._threads),
             "TF_CPP_MIN_LOG_LEVEL": "3",
             "PYTHONWARNINGS": "ignore",
@@ -66,7 +69,7 @@ class Child:
                 with suppress(BrokenPipeError):
                     pipe.close()
         self._log.close()
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        drop_scratch(self._scratch, self._scratch_lock)
 
     def stop(self) -> None:
         """End the process and all it started, from any thread; whoever waits for its answer gets ConversionError."""
@@ -129,6 +132,8 @@ class Child:
 
     def _died(self, job: ConvertJob | ProbeJob, step: int) -> ConversionError:
         code = self._process.wait()
+        if why := want_of_memory(self._log_tail()):
+            return self._error(job, step, f"ended with exit code {code}: {why}")
         if code >= 0:
             return self._error(job, step, f"ended with exit code {code} before it was done")
         name = signal.Signals(-code).name

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import traceback
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -29,20 +30,23 @@ from edgeprune.cli import (
     stage,
     table,
 )
+from edgeprune.cli.console import answers_apart, say_answer
+from edgeprune.cli.stopping import signals_as_interrupts, stopped_code
 from edgeprune.errors import EdgePruneError, UsageError
+from edgeprune.scratch import FULL, place_of, sweep_scratch
 
 _WRONG_PATH = (FileExistsError, FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
 
 
 class _Commands(TyperGroup):
-    """The commands, which say something when Ctrl-C ends them (Typer itself exits in silence)."""
+    """The commands, which say something when a signal ends them (Typer itself exits in silence)."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as stopped:
             typer.secho("stopped; finished stages are kept, go on with --resume", err=True)
-            raise typer.Exit(130) from stopped
+            raise typer.Exit(stopped_code(stopped)) from stopped
 
 
 app = typer.Typer(
@@ -80,17 +84,24 @@ def main() -> None:
     # Threads that spin while they wait make training several times slower as soon as anything else runs (seen: 3.6 s
     # a step instead of 0.6 s with one other busy process on two cores; 0.22 s and 0.24 s on an idle machine).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    with signals_as_interrupts(), answers_apart("--json" in sys.argv):
+        sweep_scratch()
+        _main()
+
+
+def _main() -> None:
     try:
         app()
+    except KeyboardInterrupt as stopped:  # before a command began
+        sys.exit(stopped_code(stopped))
     except EdgePruneError as error:
         typer.secho(f"error: {error}", err=True, fg="red")
         _say_json(error)
         sys.exit(error.exit_code)
     except OSError as error:
         kind = UsageError if isinstance(error, _WRONG_PATH) else EdgePruneError
-        refused = kind(
-            error.strerror or str(error), where=error.filename, hint="check the path, its rights and the disk"
-        )
+        place = error.filename if error.errno not in FULL else place_of(error, Path.cwd())
+        refused = kind(error.strerror or str(error), where=place, hint="check the path, its rights and the disk")
         typer.secho(f"error: {refused}", err=True, fg="red")
         _say_json(refused)
         sys.exit(refused.exit_code)
@@ -108,4 +119,4 @@ def main() -> None:
 def _say_json(error: EdgePruneError) -> None:
     if "--json" in sys.argv:
         body = {"what": error.what, "where": error.where, "hint": error.hint, "exit_code": error.exit_code}
-        typer.echo(json.dumps({"error": body}))
+        say_answer(json.dumps({"error": body}))

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from contextlib import contextmanager, redirect_stdout, suppress
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+_ANSWERS: ContextVar[TextIO | None] = ContextVar("answers", default=None)  # None: stdout as it is
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 DeviceOption = Annotated[str | None, typer.Option("--device", help="Device id, see `edgeprune devices`.")]
 InputSizeOption = Annotated[str | None, typer.Option(help="Channels,height,width, e.g. 3,224,224.")]
@@ -72,10 +76,42 @@ class RichProgress:
         self._bars.update(self._task, description=f"{self._stage}: {text}", completed=done, total=total)
 
 
+@contextmanager
+def answers_apart(wanted: bool) -> Iterator[None]:
+    """Keep stdout for `say_answer` alone: what others print there meanwhile (a factory, a library, a process that they
+    start) goes to stderr."""
+    if not wanted:
+        yield
+        return
+    answers, kept = sys.stdout, None
+    with suppress(OSError, ValueError):  # no real stdout, as in a test
+        if sys.stdout.fileno() == 1:
+            sys.stdout.flush()
+            kept = os.dup(1)
+            answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+            os.dup2(2, 1)
+    token = _ANSWERS.set(answers)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _ANSWERS.reset(token)
+        with suppress(OSError):
+            answers.flush()
+        if kept is not None:
+            os.dup2(kept, 1)
+            os.close(kept)
+
+
+def say_answer(text: str) -> None:
+    """Write a command's answer to stdout."""
+    typer.echo(text, file=_ANSWERS.get())
+
+
 def show_result(result: dict[str, Any] | list[Any], shown: RenderableType, *, as_json: bool) -> None:
     """Print a result: JSON on stdout for machines, or what people read."""
     if as_json:
-        typer.echo(json.dumps(result, indent=1))
+        say_answer(json.dumps(result, indent=1))
         return
     if isinstance(shown, str):
         typer.echo(shown)  # a path in it is neither wrapped nor taken for markup

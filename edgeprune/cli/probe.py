@@ -28,7 +28,6 @@ def probe(
     as_json: JsonOption = False,
 ) -> None:
     """Measure a model, and its operations at several widths as far as the latency table lacks them."""
-    import tempfile
     import time
     from pathlib import Path
 
@@ -40,6 +39,7 @@ def probe(
     from edgeprune.pruning.baseline import measure_original, probe_layers
     from edgeprune.pruning.probing import Probing
     from edgeprune.recipe import PruneSection
+    from edgeprune.scratch import scratch_folder
 
     opened, table = open_device(device or "local"), LatencyTable()
     profile = profile_of(opened)
@@ -47,7 +47,7 @@ def probe(
     begin = time.monotonic()
     progress = RichProgress()
     with (
-        tempfile.TemporaryDirectory() as folder,
+        scratch_folder("probe") as folder,
         opened.lease(),
         progress.shown(),
         MeasuringExporter(runtime) as exporter,

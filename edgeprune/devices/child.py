@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import selectors
 import signal
 import subprocess
@@ -17,6 +18,11 @@ from edgeprune.devices.base import Completed
 STDERR_TAIL = 4000
 LINE_MOST = 16 << 20  # a line longer than this is no answer
 BLOCK = 1 << 16
+_MEMORY_WORDS = (  # of the loader, Python, C++ and OpenBLAS
+    *("cannot allocate memory", "can't allocate memory", "failed to map segment", "cannot map", "not enough memory"),
+    *("memoryerror", "bad_alloc", "memory allocation", "out of memory", "can't start new thread"),
+    *("cannot create shared object", "resource temporarily unavailable"),
+)
 LINGER_S = 2.0  # stderr is read so long after stdout has ended
 
 
@@ -167,6 +173,16 @@ def tail_of(errors: IO[bytes]) -> str:
 def last_lines(text: str, count: int = 2) -> str:
     """The last lines of what a program said, on one."""
     return " | ".join(line.strip() for line in text.strip().splitlines()[-count:])
+
+
+def want_of_memory(said: str) -> str:
+    """Whether a program that ended lacked memory, by its last words, in a sentence; empty if they say nothing of it."""
+    if not any(word in said.lower() for word in _MEMORY_WORDS):
+        return ""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return "it found no memory"
+    return f"it found no memory: a process may take {limit >> 20} MB here (`ulimit -v`); raise that limit"
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import re
 import signal
-import tempfile
 import uuid
 import zipfile
 from collections.abc import Callable
@@ -19,13 +18,14 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeprune.devices.base import LITTLE, Completed, Device
-from edgeprune.devices.child import last_lines
+from edgeprune.devices.child import last_lines, want_of_memory
 from edgeprune.devices.conditions import ComputeUnits, Conditions, RuntimeBuild, RuntimeName
 from edgeprune.devices.events import KernelTimes, Visit, read_bytes, read_kernels, read_visit
 from edgeprune.devices.failures import WHAT_TO_TRY, understood
 from edgeprune.devices.runners import runner_for
 from edgeprune.devices.store import file_sha256
 from edgeprune.errors import DeviceError, DeviceLost, UsageError
+from edgeprune.scratch import scratch_folder
 
 Array = npt.NDArray[Any]
 PROFILE_WARM_UP_RUNS = 20
@@ -223,9 +223,9 @@ class _Progress:
         """Push what is missing there, and run what is not finished until the runner ends."""
         runner = runner_for(self._device, self._job.runtime)
         files = dict(runner.files)
-        with tempfile.TemporaryDirectory(prefix="edgeprune-job-") as scratch:
-            job = {**runner.job, **self._head(), "cases": self._cases(files, Path(scratch))}
-            remote, local = f"{self._stem}-job-{number}.json", Path(scratch) / "job.json"
+        with scratch_folder("job") as scratch:
+            job = {**runner.job, **self._head(), "cases": self._cases(files, scratch)}
+            remote, local = f"{self._stem}-job-{number}.json", scratch / "job.json"
             local.write_text(json.dumps(job), encoding="utf-8")
             self._device.push_all({**files, remote: local})
         self._current, self._ended, self._unreadable = None, False, None
@@ -372,8 +372,8 @@ class _Progress:
             self._current = None
 
     def _pull_array(self, remote: str) -> Array:
-        with tempfile.TemporaryDirectory() as scratch:
-            path = Path(scratch) / "array.npy"
+        with scratch_folder("outputs") as scratch:
+            path = scratch / "array.npy"
             self._device.pull(remote, path)
             array: Array = np.load(path, allow_pickle=False)
             if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
@@ -382,7 +382,7 @@ class _Progress:
 
     def _blame(self, done: Completed) -> None:
         """The process ended early: the case it was at is at fault; without one, the runtime itself is."""
-        why = _cause(done)
+        why = want_of_memory(done.stderr_tail) or _cause(done)
         if self._current is None:
             raise DeviceError(
                 f"the runner for {self._job.runtime} ended early: {why}",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from edgeprune.latency.protocol import measurement_of
 from edgeprune.latency.staircase import SWEEP, fit_staircase
 from edgeprune.latency.table import LatencyTable, Setting
 from edgeprune.latency.tflite_writer import Graph, Unsupported, append, input_shape
+from edgeprune.scratch import scratch_folder
 from edgeprune.structure.operations import OpSignature
 from edgeprune.structure.units import Layer, Width
 
@@ -175,8 +175,8 @@ class _Prober:
 
     def measure(self, operations: Sequence[OpSignature]) -> None:
         """Measure and keep operations; those whose rounds disagree once more."""
-        with tempfile.TemporaryDirectory(prefix="edgeprune-probes-") as scratch:
-            files = self._build_files(operations, Path(scratch))
+        with scratch_folder("probes") as scratch:
+            files = self._build_files(operations, scratch)
             visits: dict[OpSignature, list[Visit]] = {}
             todo = [op for op in operations if op in files]
             for _ in range(2):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from edgeprune.artifacts.export import MeasuringExporter
 from edgeprune.devices.jobs import runtime_build
@@ -19,6 +18,7 @@ from edgeprune.models.spec import Model
 from edgeprune.pruning.probing import Probing
 from edgeprune.pruning.variants import missing_variants, run_variants
 from edgeprune.reparam.merge import merge
+from edgeprune.scratch import scratch_folder
 from edgeprune.structure.find import find_structure
 from edgeprune.structure.units import Structure
 
@@ -98,10 +98,10 @@ def _profile_in_litert(model: Model, baseline: Baseline, probing: Probing) -> No
         baseline.structure, probing, Setting(baseline.measurement.device, build.id, probing.threads)
     ):
         return
-    with MeasuringExporter("litert") as exporter, TemporaryDirectory(prefix="edgeprune-litert-") as scratch:
+    with MeasuringExporter("litert") as exporter, scratch_folder("litert") as scratch:
         there = replace(probing, runtime="litert", exporter=exporter)
         try:
-            file = there.exporter.write(_merged(model), Path(scratch) / "original.tflite")
+            file = there.exporter.write(_merged(model), scratch / "original.tflite")
         except ConversionError as error:
             raise NotInPlace(f"LiteRT, which tells its kernels, has no file of this model: {error.what}") from error
         _staircases(baseline.structure, there)

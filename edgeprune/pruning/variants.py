@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from edgeprune.errors import ConversionError, DeviceError, UsageError
 from edgeprune.latency.in_place import NotInPlace, match_layers, model_key, times_in_place
@@ -16,6 +15,7 @@ from edgeprune.models.spec import Model
 from edgeprune.pruning.allocate import Limits, allowed_widths
 from edgeprune.pruning.probing import Probing
 from edgeprune.reparam.merge import merge
+from edgeprune.scratch import scratch_folder
 from edgeprune.structure.surgery import remove_units
 from edgeprune.structure.units import Structure
 
@@ -83,8 +83,8 @@ def run_variants(
     if not todo:
         return
     left_out = 0
-    with TemporaryDirectory(prefix="edgeprune-variants-") as scratch:
-        file = Path(scratch) / f"variant{original.suffix}"
+    with scratch_folder("variants") as scratch:
+        file = scratch / f"variant{original.suffix}"
         for number, kept in enumerate(todo):
             probing.on_progress(number, len(todo), "the whole model at other widths")
             removed = {g.id: tuple(range(kept[g.id], g.size)) for g in structure.groups if kept[g.id] < g.size}

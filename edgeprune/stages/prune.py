@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from edgeprune.pruning.prune import LatencyLoop, Pruned, prune_counted, prune_pr
 from edgeprune.pruning.target import check_counted, counted_cost, latency_share
 from edgeprune.recipe import PruneSection, Target
 from edgeprune.runs import write_atomic
+from edgeprune.scratch import scratch_folder
 from edgeprune.stages.context import Context
 from edgeprune.stages.probe import channel_multiple, measurement_of, probing_of, read_baseline, structure_of
 from edgeprune.stages.prune_record import record_of
@@ -95,7 +95,7 @@ def _to_latency(context: Context, folder: Path) -> _Done:
     recipe, settings, baseline = context.recipe, _settings(context), read_baseline(context)
     # A target slower than the model is told before the work.
     goal = latency_share(Target.parse(settings.target), baseline.measurement.median_s)
-    with MeasuringExporter(recipe.device.runtime) as exporter, tempfile.TemporaryDirectory() as scratch:
+    with MeasuringExporter(recipe.device.runtime) as exporter, scratch_folder("prune") as scratch:
         probing = probing_of(context, exporter)
         with context.lease():
             predictor = probe_layers(context.model("load"), baseline, probing)  # the table may be another by now
@@ -106,7 +106,7 @@ def _to_latency(context: Context, folder: Path) -> _Done:
             baseline,
             predictor,
             probing,
-            Path(scratch),
+            scratch,
             lease=lambda: context.lease(again=True),  # others may have the device while the host chooses
             on_progress=_steps(context),
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from edgeprune.pruning.unstructured import Masks
 from edgeprune.pruning.zeros import Zeros, ZerosAttempt, ZerosLoop, counted_zeros, masks_of
 from edgeprune.recipe import Target
 from edgeprune.runs import settings_hash, write_atomic
+from edgeprune.scratch import scratch_folder
 from edgeprune.stages.context import Context
 from edgeprune.stages.probe import probing_of, read_baseline
 from edgeprune.stages.prune_record import PruneRecord
@@ -73,14 +73,14 @@ def _find(context: Context, text: str) -> Zeros:
     with (
         context.lease(),
         MeasuringExporter(recipe.device.runtime) as exporter,
-        tempfile.TemporaryDirectory() as scratch,
+        scratch_folder("zeros") as scratch,
     ):
         loop = ZerosLoop(
             pruned,
             baseline.file,
             recipe.sparse,
             probing_of(context, exporter),
-            Path(scratch),
+            scratch,
             original_s=baseline.measurement.median_s,
             tolerance=recipe.prune.tolerance,
             corrections=recipe.prune.corrections,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from edgeprune.devices.inference import run_inference
 from edgeprune.devices.local import LocalDevice
 from edgeprune.errors import UsageError
 from edgeprune.latency.tflite_reader import read_model
+from edgeprune.scratch import scratch_folder
 from edgeprune.verify.parity import sqnr_db
 
 FLOAT_DB = 80.0  # kernels that add in another order agree to more than 100 dB, layer upon layer
@@ -79,11 +79,11 @@ def explain(
         inputs = _random_inputs(model)
     looked: dict[int, OperatorDifference] = {}
     host = LocalDevice()
-    with tempfile.TemporaryDirectory(prefix="edgeprune-explain-") as scratch:
+    with scratch_folder("explain") as scratch:
 
         def look(index: int) -> OperatorDifference:
             if index not in looked:
-                cut = Path(scratch) / f"{index}.tflite"
+                cut = scratch / f"{index}.tflite"
                 cut.write_bytes(cut_behind(file, index))
                 answers = [
                     run_inference(place, cut, inputs, runtime="litert", threads=threads).outputs
