@@ -12,7 +12,7 @@ from edgeprune.devices.base import Device
 from edgeprune.devices.conditions import Conditions
 from edgeprune.devices.jobs import Job, JobResult, run_job
 from edgeprune.errors import DeviceError, UsageError
-from edgeprune.latency.tflite_reader import read_content
+from edgeprune.latency.tflite_check import read_whole
 
 MODERATE = 2  # from this thermal status on Android slows processors down
 POLL_S = 2.0
@@ -36,7 +36,7 @@ def timed_job(
     """
     if job.runtime == "litert":
         for file in {case.model for case in job.cases if case.model.is_file()}:
-            read_content(file)
+            read_whole(file)
     profile = profile_of(device)
     wait_until_cool(device, profile, patience_s=patience_s)
     cores = profile.cpu_affinity if job.threads <= len(profile.cpu_affinity) else ()  # one core each, or the system's

@@ -10,6 +10,7 @@ import math
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from edgeprune.errors import UsageError
@@ -130,6 +131,20 @@ class _Tensor:
     shape: tuple[int, ...]
     kind: int
     bytes: int  # of its value in the file; 0: it is computed
+
+
+def read_whole(file: Path) -> bytes:
+    """The bytes of a .tflite file that is whole.
+
+    Raises:
+        UsageError: the file cannot be read, is no .tflite file, or is damaged.
+    """
+    try:
+        content = file.read_bytes()
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot be read: {getattr(error, 'strerror', error)}", where=str(file)) from error
+    check_tflite(content, str(file))
+    return content
 
 
 def check_tflite(content: bytes, where: str) -> None:

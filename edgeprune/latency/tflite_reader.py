@@ -9,8 +9,7 @@ from typing import Any
 
 from ai_edge_litert import schema_py_generated as schema
 
-from edgeprune.errors import UsageError
-from edgeprune.latency.tflite_check import UNREADABLE, check_tflite, damaged
+from edgeprune.latency.tflite_check import UNREADABLE, damaged, read_whole
 from edgeprune.structure.operations import Kind, OpSignature
 
 _KINDS: dict[int, Kind] = {
@@ -65,12 +64,7 @@ def read_content(file: Path) -> bytes:
     Raises:
         UsageError: the file cannot be read, is no .tflite file, or is damaged.
     """
-    try:
-        content = file.read_bytes()
-    except (OSError, ValueError) as error:
-        raise UsageError(f"cannot be read: {getattr(error, 'strerror', error)}", where=str(file)) from error
-    check_tflite(content, str(file))
-    return content
+    return read_whole(file)
 
 
 def read_model(file: Path) -> Any:

@@ -126,8 +126,8 @@ import edgeprune.artifacts.jobs as jobs
 import edgeprune.errors as errors
 resource.setrlimit(resource.RLIMIT_AS, (700 << 20, 700 << 20))
 try:
-    with children.Child("executorch") as child:
-        list(child.run(jobs.ProbeJob(exporter="executorch", signatures=(), folder=Path({str(tmp_path)!r}))))
+    with children.Child("pte") as child:
+        list(child.run(jobs.ProbeJob(exporter="pte", signatures=(), folder=Path({str(tmp_path)!r}))))
 except errors.ConversionError as error:
     print(error.what)
 """
