@@ -18,7 +18,7 @@ from typing import Self
 from pydantic import ValidationError
 
 from edgeprune.artifacts.jobs import REPLY, Converted, ConvertJob, End, Failed, ProbeJob, Probes
-from edgeprune.devices.child import want_of_memory
+from edgeprune.devices.child import memory_limit, want_of_memory
 from edgeprune.errors import ConversionError
 from edgeprune.scratch import drop_scratch, make_scratch
 
@@ -109,7 +109,11 @@ class Child:
                 return
             if isinstance(reply, Failed):
                 self._process.wait()
-                what = f"ran out of memory ({reply.error})" if reply.out_of_memory else f"failed: {reply.error}"
+                what = (
+                    f"ran out of memory ({reply.error}){memory_limit()}"
+                    if reply.out_of_memory
+                    else f"failed: {reply.error}"
+                )
                 raise self._error(job, step, what)
             yield reply
             step += 1

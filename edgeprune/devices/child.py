@@ -179,10 +179,15 @@ def want_of_memory(said: str) -> str:
     """Whether a program that ended lacked memory, by its last words, in a sentence; empty if they say nothing of it."""
     if not any(word in said.lower() for word in _MEMORY_WORDS):
         return ""
+    return f"it found no memory{memory_limit()}"
+
+
+def memory_limit() -> str:
+    """How much a process may take here, as the end of a sentence; empty where that is not limited."""
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit == resource.RLIM_INFINITY:
-        return "it found no memory"
-    return f"it found no memory: a process may take {limit >> 20} MB here (`ulimit -v`); raise that limit"
+        return ""
+    return f": a process may take {limit >> 20} MB here (`ulimit -v`); raise that limit"
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:
