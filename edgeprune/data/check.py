@@ -113,6 +113,8 @@ def check_files(root: Path, paths: Sequence[Path], *, on_progress: OnProgress) -
                     found[path] = result[1]
     if todo:
         on_progress(what, len(todo), len(todo))
+        there = {str(path) for path in paths}
+        kept.entries = {name: entry for name, entry in kept.entries.items() if name in there}
         kept.write()
     if broken:
         raise _refused(broken, len(paths))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +79,7 @@ def find_timm(source: str, as_folder: Callable[[Path], Source]) -> Source:
     opened = {part: _create(name, place, split, source) for part, split in (("train", "train"), ("test", "validation"))}
     if place.is_file():  # an archive, which timm does not divide
         return Source(whole=DatasetPool(opened["train"], source, place))
-    train, test = (_pool(data, f"{source} ({part})", place) for part, data in opened.items())
+    train, test = (_pool(data, f"{source} ({part})") for part, data in opened.items())
     return Source(train=train, test=test)
 
 
@@ -118,7 +119,7 @@ def _create(name: str, root: Path, split: str, source: str) -> Any:
     return data
 
 
-def _pool(data: Any, where: str, root: Path) -> Found:
+def _pool(data: Any, where: str) -> Found:
     """A data set's images; where they are files of their own, as such."""
     if not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
         raise DataError("only data sets with random access are supported", where=where, hint="not wds/, tfds/, hfids/")
@@ -128,6 +129,7 @@ def _pool(data: Any, where: str, root: Path) -> Found:
     if samples and classes and all(isinstance(path, str) for path, _ in samples[:1]):
         names = [one if isinstance(one, str) else ", ".join(one) for one in classes]
         paths = tuple(Path(path) for path, _ in samples)
+        root = Path(os.path.commonpath([path.parent for path in paths]))
         return FolderPool(Listing(root, tuple(names), paths, tuple(label for _, label in samples)), numbered=True)
     return DatasetPool(data, where)
 

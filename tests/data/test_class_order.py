@@ -148,3 +148,25 @@ def test_the_specs_labels_come_from_the_data_where_it_knows_them(tmp_path: Path)
     photos(tmp_path, {"a": 6, "b": 6})
     splits = open_data(DataSection(source=str(tmp_path), calibration_images=2), known, seed=0)
     assert splits.test.classes == ("b", "a")
+
+
+def test_a_data_set_that_numbers_the_files_it_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Listed:
+        classes = (("zebra", "quagga"), ("ant",))
+
+        def __init__(self, split: str) -> None:
+            root = photos(tmp_path / split, {"n2": 8, "n1": 8}, start=100 * (split == "validation"))
+            self.samples = [(str(path), int(path.parent.name == "n1")) for path in sorted(root.rglob("*.png"))]
+
+        def __len__(self) -> int:
+            return len(self.samples)
+
+        def __getitem__(self, number: int) -> tuple[object, int]:
+            raise AssertionError("files are decoded as all others are")
+
+    monkeypatch.setattr(import_timm().data, "create_dataset", lambda *_, split, **__: Listed(split))
+    splits, _ = opened(f"timm:torch/imagenet@{tmp_path}", 2)
+    assert splits.test.classes == ("zebra, quagga", "ant")
+    assert splits.record is not None
+    assert {one.label for name, one in splits.record.images.items() if "/n1/" in name} == {1}
+    assert len(splits.test) == 16
