@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from device_profiles import DeviceProfile
 from edgeprune.data.open import open_data
 from edgeprune.data.record import RECORD, read_record
@@ -44,7 +46,15 @@ class Context:
 
     @cached_property
     def spec(self) -> ModelSpec:
-        return ModelSpec.model_validate_json(self.file("load", "spec.json").read_bytes())
+        path = self.file("load", "spec.json")
+        try:
+            return ModelSpec.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise RunError(
+                "what the model is cannot be read",
+                where=str(path),
+                hint=f"delete {path.parent} and go on with --resume",
+            ) from error
 
     @cached_property
     def splits(self) -> Splits:

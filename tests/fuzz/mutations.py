@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import os
 import random
 import signal
 import struct
@@ -14,7 +15,7 @@ from typing import Any
 
 from edgeprune.errors import EdgePruneError
 
-SEED = 22  # of all tests in this folder
+SEED = int(os.environ.get("EDGEPRUNE_FUZZ_SEED", "22"))  # of all tests in this folder; others: benchmarks/fuzz.py
 
 NUMBERS: list[Any] = [
     *(0, -1, 1, 2, 255, 2**31 - 1, 2**31, -(2**31) - 1, 2**32, 2**53 + 1, 2**63, 2**64, -(2**64), 10**18, 10**40),
