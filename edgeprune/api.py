@@ -47,18 +47,20 @@ from edgeprune.verify.verdict import Verdict
 _MODELS: tuple[Stage, ...] = ("merge", "tune", "prune", "load")
 
 
-def load(source: str | Path, *, stage: Stage | None = None, **options: Any) -> Model:
+def load(source: str | Path, *, stage: Stage | None = None, trust: bool = False, **options: Any) -> Model:
     """Load a model: a timm name, `package.module:factory`, `file.py:factory`, or a run folder.
 
     Args:
         source: what to load; a run folder gives the model of its last finished stage, in eval mode.
         stage: of a run folder, whose model: "load", "prune", "tune" or "merge".
+        trust: of a run folder: run the factory that it names, though you have named it nowhere yourself.
         options: for timm names and factories, those of `edgeprune.models.load.load` (`pretrained`, `checkpoint`,
             `arguments`, `num_classes`, `input_size`, `mean`, `std`, `labels`).
 
     Raises:
         ModelError: there is no such model, or its weights don't fit.
-        RunError: the run folder is corrupt, holds no model yet, or its recipe was changed since the model was made.
+        RunError: the run folder is corrupt, holds no model yet, its recipe was changed since the model was made, or it
+            names code that you have not named.
     """
     if not (Path(source) / "run.json").exists():
         if stage is not None:
@@ -71,7 +73,7 @@ def load(source: str | Path, *, stage: Stage | None = None, **options: Any) -> M
             hint="it remembers how its model was made",
         )
     run = open_run(Path(source))
-    return Context(run, Silent()).model(_stage_to_load(run, stage))
+    return Context(run, Silent(), trust=trust).model(_stage_to_load(run, stage))
 
 
 def _stage_to_load(run: Run, asked: Stage | None) -> Stage:
@@ -143,30 +145,45 @@ def prune(
     return _begin(model, data, Path(out), "prune", progress, target=target, **options)
 
 
-def tune(run: Run | Path | str, *, progress: Progress | None = None, **settings: Any) -> StageRecord:
-    """Re-train the pruned model with distillation; settings as in the recipe's [tune] section."""
-    return _go_on(run, "tune", "tune", settings, progress)
+def tune(
+    run: Run | Path | str, *, progress: Progress | None = None, trust: bool = False, **settings: Any
+) -> StageRecord:
+    """Re-train the pruned model with distillation; settings as in the recipe's [tune] section.
+
+    Args:
+        trust: here and in the next verbs: run the factory that the run folder names, though you have named it nowhere
+            yourself (in a recipe, or to `load` or `prune`).
+    """
+    return _go_on(run, "tune", "tune", settings, progress, trust=trust)
 
 
-def merge(run: Run | Path | str, *, progress: Progress | None = None) -> StageRecord:
+def merge(run: Run | Path | str, *, progress: Progress | None = None, trust: bool = False) -> StageRecord:
     """Fold batch norms, and prove that the answers stay the same."""
-    return _go_on(run, "merge", None, {}, progress)
+    return _go_on(run, "merge", None, {}, progress, trust=trust)
 
 
-def quantize(run: Run | Path | str, *, progress: Progress | None = None) -> StageRecord:
+def quantize(run: Run | Path | str, *, progress: Progress | None = None, trust: bool = False) -> StageRecord:
     """Choose calibration images and int8 schemes."""
-    return _go_on(run, "quantize", "quantize", {"enabled": True}, progress)
+    return _go_on(run, "quantize", "quantize", {"enabled": True}, progress, trust=trust)
 
 
 def export(
-    run: Run | Path | str, *, formats: Sequence[str] | None = None, progress: Progress | None = None
+    run: Run | Path | str,
+    *,
+    formats: Sequence[str] | None = None,
+    progress: Progress | None = None,
+    trust: bool = False,
 ) -> StageRecord:
     """Write the files, each in a child process, each with its manifest."""
-    return _go_on(run, "export", "export", {"formats": tuple(formats)} if formats else {}, progress)
+    return _go_on(run, "export", "export", {"formats": tuple(formats)} if formats else {}, progress, trust=trust)
 
 
-def verify(run: Run | Path | str, *, device: str | None = None, progress: Progress | None = None) -> Verdict:
+def verify(
+    run: Run | Path | str, *, device: str | None = None, progress: Progress | None = None, trust: bool = False
+) -> Verdict:
     """Run every file on the device and hold its figures against the recipe's gates.
+
+    A run that is verified gives its verdict again, its files checked and none of its code run.
 
     Raises:
         DeviceError: there is no such device, or it is unavailable.
@@ -180,7 +197,7 @@ def verify(run: Run | Path | str, *, device: str | None = None, progress: Progre
                 where=str(_folder(run)),
                 hint=f"prune for {device!r} into another run folder",
             )
-    _go_on(run, "verify", None, {}, progress)
+    _go_on(run, "verify", None, {}, progress, trust=trust)
     return Verdict.model_validate_json((_folder(run) / "verify" / "verdict.json").read_bytes())
 
 
@@ -278,7 +295,7 @@ def _begin(model: str, data: str, out: Path, last: Stage, progress: Progress | N
     tree["data"] = {"source": data}
     with lock(out):
         run = prepare_run(_beside_others(tree, out), out, resume=True)
-        context = Context(run, progress or Silent())
+        context = Context(run, progress or Silent(), trust=True)  # the model is given, not read in the folder
         for stage in ("load", "probe", "prune"):
             do_stage(context, stage)
             if stage == last:
@@ -307,8 +324,15 @@ def _beside_others(tree: dict[str, Any], folder: Path) -> Recipe:
 
 
 def _go_on(
-    run: Run | Path | str, stage: Stage, section: str | None, settings: dict[str, Any], progress: Progress | None
+    run: Run | Path | str,
+    stage: Stage,
+    section: str | None,
+    settings: dict[str, Any],
+    progress: Progress | None,
+    *,
+    trust: bool = False,
 ) -> StageRecord:
+    """Do one stage of a run. Without `trust`, code that the folder names has to have been named by its user."""
     folder = _folder(run)
     open_run(folder)  # before the lock, which would make the folder
     with lock(folder):
@@ -318,7 +342,7 @@ def _go_on(
         require_earlier(changed, stage)  # before the recipe is written: a refused command changes nothing
         if recipe != opened.recipe:
             changed = change_recipe(opened, recipe)
-        do_stage(Context(changed, progress or Silent()), stage)
+        do_stage(Context(changed, progress or Silent(), trust=trust), stage)
         record = changed.record(stage)
         assert record is not None  # do_stage has just written it, or raised
         return record

@@ -23,7 +23,7 @@ from edgeprune.data.open import changed_since
 from edgeprune.data.record import RECORD, read_record
 from edgeprune.devices.discovery import refuse_profile
 from edgeprune.devices.store import file_sha256
-from edgeprune.errors import EdgePruneError, RunError
+from edgeprune.errors import EdgePruneError, ModelError, RunError
 from edgeprune.progress import Progress, Silent
 from edgeprune.recipe import Recipe
 from edgeprune.runs import STAGES, Run, RunInfo, Stage, create_run, lock, open_run, settings_hash, write_atomic
@@ -100,10 +100,10 @@ def run(
         opened = prepare_run(recipe, folder, resume=resume)
         if not is_finished(opened, "export"):
             require_toolkits(recipe)
-        context = Context(opened, progress or Silent())
+        context = Context(opened, progress or Silent(), trust=True)  # the recipe is given, not read in the folder
         for stage in STAGES:
             do_stage(context, stage)
-        verdict = Verdict.model_validate_json(context.file("verify", "verdict.json").read_bytes())
+        verdict = context.read("verify", "verdict.json", Verdict)
         return Outcome(folder, verdict, context.file("report", "report.html"))
 
 
@@ -218,6 +218,8 @@ def do_stage(context: Context, stage: Stage) -> None:
     if is_finished(context.run, stage, data):
         return
     require_earlier(context.run, stage, data)
+    if stage not in ("load", "report"):
+        context.require_trust()
     context.progress.stage(stage)
     if data.changed:
         context.progress.say(f"the data changed since this run was loaded: {data.changed}; all is done again with them")
@@ -238,6 +240,13 @@ def do_stage(context: Context, stage: Stage) -> None:
             f"the stage `{stage}` could not write or read a file: {error}",
             where=place_of(error, context.run.folder),
             hint="if the disk is full, free some space; then go on with --resume (finished stages are kept)",
+        ) from error
+    except SystemExit as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise ModelError(
+            f"the model's own code ended the program: sys.exit({error.code!r})",
+            where=context.recipe.model.source,
+            hint="let its forward raise an error instead",
         ) from error
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)  # nothing half-written is left behind

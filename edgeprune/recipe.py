@@ -117,6 +117,11 @@ class ModelSection(Section):
             raise ValueError("`untrained` says that the model knows nothing, and `accuracy` what it knows: give one")
         return self
 
+    @property
+    def source(self) -> str:
+        """Where the model comes from: `timm:NAME`, or the factory."""
+        return self.factory if self.factory is not None else f"timm:{(self.name or '').removeprefix('timm:')}"
+
     @model_validator(mode="after")
     def _one_source(self) -> ModelSection:
         if (self.name is None) == (self.factory is None):
@@ -141,11 +146,16 @@ class DataSection(Section):
     resize: Side | None = None
     crop_pct: float | None = Field(default=None, ge=0.05, le=1)
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """All that images come from."""
+        return tuple(one for one in (self.source, self.train, self.test, self.calibration) if one is not None)
+
 
 class DeviceSection(Section):
     """Where and how latency is measured. `wait_minutes`: for how long another job's measuring is waited for."""
 
-    id: str = Field(default="local", min_length=1)
+    id: str = Field(default="local", pattern=r"\S")
     runtime: Runtime = "litert"
     threads: int = Field(default=1, ge=1, le=1024)
     protocol: Literal["quick", "standard", "mlperf"] = "quick"

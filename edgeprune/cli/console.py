@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 _ANSWERS: ContextVar[TextIO | None] = ContextVar("answers", default=None)  # None: stdout as it is
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 DeviceOption = Annotated[str | None, typer.Option("--device", help="Device id, see `edgeprune devices`.")]
+TrustOption = Annotated[
+    bool, typer.Option("--trust", help="Run the factory that the run folder names, though you have named it nowhere.")
+]
 InputSizeOption = Annotated[str | None, typer.Option(help="Channels,height,width, e.g. 3,224,224.")]
 
 

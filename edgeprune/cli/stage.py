@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgeprune.cli.console import DeviceOption, JsonOption, RichProgress, show_result
+from edgeprune.cli.console import DeviceOption, JsonOption, RichProgress, TrustOption, show_result
 
 RunArgument = Annotated[Path, typer.Argument(help="The run folder.")]
 
@@ -17,31 +17,32 @@ def tune(
     run: RunArgument,
     epochs: Annotated[int | None, typer.Option(help="Epochs of re-training.")] = None,
     lr: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
+    trust: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Re-train the pruned model with distillation from the unpruned one."""
     from edgeprune import api
 
     with RichProgress().shown() as progress:
-        record = api.tune(run, epochs=epochs, lr=lr, progress=progress)
+        record = api.tune(run, epochs=epochs, lr=lr, progress=progress, trust=trust)
     _show(record.result, as_json=as_json)
 
 
-def merge(run: RunArgument, as_json: JsonOption = False) -> None:
+def merge(run: RunArgument, trust: TrustOption = False, as_json: JsonOption = False) -> None:
     """Fold batch norms into convolutions and prove that the answers stay the same."""
     from edgeprune import api
 
     with RichProgress().shown() as progress:
-        record = api.merge(run, progress=progress)
+        record = api.merge(run, progress=progress, trust=trust)
     _show(record.result, as_json=as_json)
 
 
-def quantize(run: RunArgument, as_json: JsonOption = False) -> None:
+def quantize(run: RunArgument, trust: TrustOption = False, as_json: JsonOption = False) -> None:
     """Choose the calibration images and schemes for the int8 files."""
     from edgeprune import api
 
     with RichProgress().shown() as progress:
-        record = api.quantize(run, progress=progress)
+        record = api.quantize(run, progress=progress, trust=trust)
     _show(record.result, as_json=as_json)
 
 
@@ -50,13 +51,14 @@ def export(
     formats: Annotated[
         list[str] | None, typer.Option("--format", help="tflite, pte, coreml or onnx; may be repeated.")
     ] = None,
+    trust: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write the files, each in a child process, each with its manifest."""
     from edgeprune import api
 
     with RichProgress().shown() as progress:
-        record = api.export(run, formats=formats, progress=progress)
+        record = api.export(run, formats=formats, progress=progress, trust=trust)
     _show(record.result, as_json=as_json)
 
 
@@ -66,6 +68,7 @@ def verify(
     explain: Annotated[
         bool, typer.Option("--explain", help="Where a file differs from this machine: from which operator on.")
     ] = False,
+    trust: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run every file on the device and hold its figures against the gates."""
@@ -75,7 +78,7 @@ def verify(
     from edgeprune.verify.verdict import exit_code
 
     with RichProgress().shown() as progress:
-        verdict = api.verify(run, device=device, progress=progress)
+        verdict = api.verify(run, device=device, progress=progress, trust=trust)
         result = json.loads(verdict.model_dump_json())
         if explain:
             parted = [file.file for file in verdict.files if file.format == "tflite" and file.parts_from_host]

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import importlib
-import importlib.util
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,13 +14,13 @@ from torch import nn
 from edgeprune.errors import ModelError
 from edgeprune.labels import check_labels, read_labels
 from edgeprune.models.checkpoint import load_state
+from edgeprune.models.factory import SEED, call_factory, fixed_seed, users_code
+from edgeprune.models.plain import fold_parametrizations, made_plain
 from edgeprune.models.spec import Model, ModelSpec, Preprocessing
 from edgeprune.models.taking import Weights
 from edgeprune.models.timm_import import import_timm
+from edgeprune.models.trust import canonical, is_timm, remember
 from edgeprune.recipe import ModelSection
-
-_TIMM_SCHEMES = ("timm:", "hf-hub:", "hf_hub:", "local-dir:")
-_SEED = 0
 
 
 def load(
@@ -62,9 +58,15 @@ def load(
     """
     if pretrained and checkpoint is not None:
         raise ModelError("both `pretrained` and `checkpoint` are given", where=source, hint="give one of them")
-    build_one = _timm_model if _is_timm(source) else _factory_model
+    build_one = _timm_model if is_timm(source) else _factory_model
     spec, module = build_one(source, dict(arguments or {}), pretrained, num_classes, input_size)
-    loaded = load_state(module, checkpoint, weights=weights) if checkpoint is not None else None
+    remember(spec.source, spec.arguments)
+    module, said = made_plain(module, spec.input_size, spec.source)
+    loaded = None
+    if checkpoint is not None:
+        loaded = load_state(module, checkpoint, weights=weights)
+        said = [*([f"{checkpoint}: {loaded.said}"] if loaded.said else []), *said]
+    said += fold_parametrizations(module, _example(spec), spec.source)
     _check_finite(module, spec.source)
     classes = _count_classes(module, spec)
     if num_classes not in (None, classes):
@@ -77,15 +79,13 @@ def load(
         raise ModelError(f"{len(labels)} labels for {classes} classes", where=spec.source, hint="one label a class")
     preprocessing = _preprocessing(spec.preprocessing, spec.input_size[0], mean, std, spec.source)
     spec = spec.model_copy(update={"num_classes": classes, "labels": labels, "preprocessing": preprocessing})
-    return Model(spec=spec, module=module, checkpoint=checkpoint, loaded=loaded)
+    return Model(spec=spec, module=module, checkpoint=checkpoint, loaded=loaded, said=tuple(said))
 
 
 def load_from(section: ModelSection) -> Model:
     """Load the model of a recipe; see `load`."""
-    source = f"timm:{section.name.removeprefix('timm:')}" if section.name is not None else section.factory
-    assert source is not None  # the section checks that one of them is given
     return load(
-        source,
+        section.source,
         arguments=section.arguments,
         pretrained=section.pretrained,
         checkpoint=section.checkpoint,
@@ -104,20 +104,26 @@ def _labels_of(section: ModelSection) -> tuple[str, ...]:
     return () if section.labels is None else check_labels(section.labels, where="model.labels")
 
 
-def build(spec: ModelSpec) -> nn.Module:
+def build(spec: ModelSpec, *, seed: int = SEED) -> nn.Module:
     """The architecture of a spec, in eval mode, with the random weights that `load` gives without a checkpoint.
+
+    It runs what the spec names: ask `trust.require` first where the spec is a run folder's.
 
     Raises:
         ModelError: timm does not know the name any more, or the factory cannot be imported or fails.
     """
     if spec.source.startswith("timm:"):
         name = spec.source.removeprefix("timm:")
-        return _create_timm(name, pretrained=False, arguments=dict(spec.arguments))
-    return _call_factory(spec.source, spec.arguments)
+        module = _create_timm(name, pretrained=False, arguments=dict(spec.arguments), seed=seed)
+    else:
+        module = call_factory(spec.source, spec.arguments, seed=seed)
+    module, _ = made_plain(module, spec.input_size, spec.source)
+    fold_parametrizations(module, _example(spec), spec.source)
+    return module
 
 
-def _is_timm(source: str) -> bool:
-    return ":" not in source or source.startswith(_TIMM_SCHEMES)
+def _example(spec: ModelSpec) -> torch.Tensor:
+    return torch.randn(1, *spec.input_size, generator=torch.Generator().manual_seed(SEED))
 
 
 def _timm_model(
@@ -165,14 +171,14 @@ def _timm_input_arguments(name: str, input_size: tuple[int, int, int], given: di
     return extra
 
 
-def _create_timm(name: str, *, pretrained: bool, arguments: dict[str, Any]) -> nn.Module:
+def _create_timm(name: str, *, pretrained: bool, arguments: dict[str, Any], seed: int = SEED) -> nn.Module:
     timm = import_timm()
     if ":" not in name and not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
         hint = f"did you mean {', '.join(close)}?" if close else "list the names with timm.list_models()"
         raise ModelError(f"timm has no model `{name}`", hint=hint)
     try:
-        with _fixed_seed():
+        with fixed_seed(seed):
             module: nn.Module = timm.create_model(name, pretrained=pretrained, **arguments)
     except Exception as error:
         if pretrained or ":" in name:
@@ -183,7 +189,7 @@ def _create_timm(name: str, *, pretrained: bool, arguments: dict[str, Any]) -> n
         raise ModelError(
             f"timm could not create `{name}`: {_first_line(error)}", hint="check the model's arguments and input_size"
         ) from error
-    return module.eval()
+    return module
 
 
 def _factory_model(
@@ -203,9 +209,7 @@ def _factory_model(
         raise ModelError(
             "`pretrained` is for timm models", where=source, hint="give the weights as `checkpoint`, or load them there"
         )
-    file, _, name = source.rpartition(":")
-    if file.endswith(".py"):
-        source = f"{Path(file).expanduser().resolve()}:{name}"
+    source = canonical(source)
     channels = input_size[0]
     spec = ModelSpec(
         source=source,
@@ -215,91 +219,22 @@ def _factory_model(
         preprocessing=Preprocessing(mean=(0.0,) * channels, std=(1.0,) * channels, interpolation="bilinear"),
         versions={"torch": torch.__version__},
     )
-    return spec, _call_factory(source, arguments)
-
-
-def _call_factory(source: str, arguments: Mapping[str, Any]) -> nn.Module:
-    place, _, name = source.rpartition(":")
-    folder = Path(place).parent if place.endswith(".py") else Path.cwd()
-    with _importable(folder):
-        factory = _find_factory(source, place, name)
-        try:
-            with _fixed_seed():
-                module = factory(**arguments)
-        except Exception as error:
-            raise ModelError(
-                f"the factory failed: {type(error).__name__}: {error}", where=source, hint="check `arguments`"
-            ) from error
-    if not isinstance(module, nn.Module):
-        raise ModelError(f"the factory made a {type(module).__name__}, not an nn.Module", where=source)
-    return module.eval()
-
-
-def _find_factory(source: str, place: str, name: str) -> Callable[..., Any]:
-    try:
-        module = _import_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
-    except Exception as error:
-        raise ModelError(
-            f"cannot import the factory's module: {type(error).__name__}: {error}",
-            where=source,
-            hint="write it as package.module:function or path/file.py:function",
-        ) from error
-    factory = getattr(module, name, None)
-    if not callable(factory):
-        names = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]
-        close = difflib.get_close_matches(name, names, n=3)
-        raise ModelError(
-            f"there is no function `{name}` in {place}",
-            where=source,
-            hint=f"did you mean {', '.join(close)}?" if close else f"it has {', '.join(names[:8]) or 'none'}",
-        )
-    found: Callable[..., Any] = factory
-    return found
-
-
-def _import_file(path: Path) -> Any:
-    if not path.is_file():
-        raise FileNotFoundError(f"no such file: {path}")
-    name = f"edgeprune_factory_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None  # a .py file always has a loader
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # so that classes of the file can be found by their module's name
-    spec.loader.exec_module(module)
-    return module
-
-
-@contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-    """Let imports find a folder while the user's code is imported and called."""
-    entry = str(folder)
-    sys.path.insert(0, entry)
-    try:
-        yield
-    finally:
-        sys.path.remove(entry)
-
-
-@contextmanager
-def _fixed_seed() -> Iterator[None]:
-    """The same random weights each time, and the caller's generator left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_SEED)
-        yield
+    return spec, call_factory(source, arguments)
 
 
 def _count_classes(module: nn.Module, spec: ModelSpec) -> int:
     """Run the model once; its answer must be one float tensor (1, classes)."""
-    try:
-        with torch.no_grad():
-            answer = module(torch.zeros(1, *spec.input_size))
-    except Exception as error:
+    example = _example(spec)
+    given = example.clone()
+    what = f"the model does not run on an input of {(1, *spec.input_size)}"
+    with fixed_seed(), torch.no_grad(), users_code(what, spec.source, "check input_size (channels, height, width)"):
+        answer = module(given)
+    if not torch.equal(given, example):
         raise ModelError(
-            f"the model does not run on an input of {(1, *spec.input_size)}: {_first_line(error)}",
+            "the model changes its input in place: all that see the same images after it would see others",
             where=spec.source,
-            hint="check input_size (channels, height, width)",
-        ) from error
+            hint="let it make new tensors: x = x * 2 instead of x.mul_(2), no inplace=True on the input",
+        )
     if not isinstance(answer, torch.Tensor) or answer.ndim != 2 or answer.shape[0] != 1:
         got = tuple(answer.shape) if isinstance(answer, torch.Tensor) else type(answer).__name__
         raise ModelError(

@@ -46,6 +46,7 @@ class Model:
     module: nn.Module
     checkpoint: Path | None = None
     loaded: Loaded | None = None  # what was taken from the checkpoint
+    said: tuple[str, ...] = ()  # what loading did that its user did not ask for, in words
 
     def example_input(self, batch: int = 1, *, seed: int = 0, dtype: torch.dtype | None = None) -> torch.Tensor:
         """Standard-normal input of shape (batch, channels, height, width)."""

@@ -28,13 +28,18 @@ def import_timm() -> ModuleType:
     if "timm" in sys.modules:
         return sys.modules["timm"]
     try:
-        _import_torchvision()
+        import_torchvision()
         return importlib.import_module("timm")
     except ImportError as error:
         raise ToolkitMissing(f"timm cannot be imported: {error}", hint="pip install timm torchvision") from error
 
 
-def _import_torchvision() -> None:
+def import_torchvision() -> None:
+    """Import torchvision, with its operators declared where its own library cannot be loaded.
+
+    Raises:
+        ToolkitMissing: it cannot be imported for another reason.
+    """
     try:
         importlib.import_module("torchvision")
     except RuntimeError as error:

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from device_profiles import DeviceProfile
 from edgeprune.data.open import open_data
@@ -22,6 +23,7 @@ from edgeprune.latency.typical import Typical, is_typical, open_typical
 from edgeprune.models.checkpoint import load_state
 from edgeprune.models.load import build
 from edgeprune.models.spec import Model, ModelSpec
+from edgeprune.models.trust import is_of, require, require_data
 from edgeprune.progress import Progress
 from edgeprune.recipe import Recipe
 from edgeprune.reparam.merge import merge
@@ -29,14 +31,17 @@ from edgeprune.runs import STAGES, Run, Stage
 from edgeprune.structure.plan import Plan, read_plan
 from edgeprune.structure.surgery import apply_plan
 
+Record = TypeVar("Record", bound=BaseModel)
 AGAIN_S = 600  # for another job's measurement, where the work of minutes would be for nothing without the device
 
 
 class Context:
     """One process's view of a run. Models are rebuilt from plan + safetensors, once each."""
 
-    def __init__(self, run: Run, progress: Progress, *, table: Path | None = None) -> None:
+    def __init__(self, run: Run, progress: Progress, *, table: Path | None = None, trust: bool = False) -> None:
+        """`trust`: the recipe is its user's own word, or they trust the folder: the code that it names may run."""
         self.run, self.progress = run, progress
+        self._trust = trust
         self._table_path = table
         self._models: dict[Stage, Model] = {}
 
@@ -46,19 +51,32 @@ class Context:
 
     @cached_property
     def spec(self) -> ModelSpec:
-        path = self.file("load", "spec.json")
-        try:
-            return ModelSpec.model_validate_json(path.read_bytes())
-        except ValidationError as error:
+        spec = self.read("load", "spec.json", ModelSpec)
+        if not is_of(spec, self.recipe.model):
             raise RunError(
-                "what the model is cannot be read",
-                where=str(path),
-                hint=f"delete {path.parent} and go on with --resume",
-            ) from error
+                f"the run's model is {spec.source!r} with {spec.arguments}, which is not what its recipe names",
+                where=str(self.run.folder / "load" / "spec.json"),
+                hint="this folder was changed by hand: delete `load` in it and go on with --resume",
+            )
+        return spec
+
+    def require_trust(self) -> None:
+        """Refuse to run code, or to open images by code, that the run folder alone names.
+
+        Raises:
+            RunError: its user has not named it, and does not say that they trust it.
+        """
+        if not self._trust:
+            require(self.spec.source, self.spec.arguments, self.run.folder)
+            for source in self.recipe.data.sources:
+                require_data(source, self.run.folder)
 
     @cached_property
     def splits(self) -> Splits:
         self.progress.update(f"opening data {self.recipe.data.source}", 0, 1)
+        if not self._trust:
+            for source in self.recipe.data.sources:
+                require_data(source, self.run.folder)
         path = self.run.stage_folder("load") / RECORD
         record = read_record(path) if path.exists() else None
         recipe = self.recipe
@@ -109,12 +127,29 @@ class Context:
         Raises:
             RunError: the stage has not made it.
         """
+        record = self.run.record(stage)
         path = self.run.stage_folder(stage) / name
-        if not path.exists():
+        if record is None or all(file.path != name for file in record.files):
             raise RunError(
                 f"the stage `{stage}` has not made {name}", where=str(self.run.folder), hint=f"run `{stage}` first"
             )
         return path
+
+    def read(self, stage: Stage, name: str, kind: type[Record]) -> Record:
+        """A record that a finished stage wrote.
+
+        Raises:
+            RunError: the stage has not made it, or it is no such record.
+        """
+        path = self.file(stage, name)
+        try:
+            return kind.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise RunError(
+                f"the record cannot be read: {error.errors()[0]['msg']}",
+                where=str(path),
+                hint=f"it is damaged, or of another version of EdgePrune: delete {path.parent} and resume",
+            ) from error
 
     def model(self, stage: Stage) -> Model:
         """The model as a stage (load, prune, tune or merge) left it, in eval mode."""
@@ -135,6 +170,7 @@ class Context:
             vars(self).pop("splits", None)
 
     def _rebuild(self, stage: Stage) -> Model:
+        self.require_trust()
         model = Model(self.spec, build(self.spec))
         if stage != "load":
             model = model.with_module(apply_plan(model.module, self.plan, model.example_input()))

@@ -12,6 +12,7 @@ from edgeprune.errors import UsageError
 from edgeprune.models.checkpoint import save_state
 from edgeprune.models.load import load_from
 from edgeprune.models.spec import Model
+from edgeprune.models.trust import remember_data
 from edgeprune.pruning.scales import batch_norm_scales, telling_scales
 from edgeprune.pruning.zeros import masks_of
 from edgeprune.recipe import Target
@@ -24,9 +25,12 @@ from edgeprune.verify.alarm import check_knowledge, claimed_accuracy, refuse_ran
 def load_stage(context: Context, folder: Path) -> dict[str, Any]:
     model = load_from(context.recipe.model)
     refuse_random(context.recipe.model)
+    context.spec = model.spec
+    for source in context.recipe.data.sources:
+        remember_data(source)
     loaded = model.loaded
-    if loaded is not None and loaded.said:
-        context.progress.say(f"{context.recipe.model.checkpoint}: {loaded.said}")
+    for words in model.said:
+        context.progress.say(words)
     write_atomic(folder / "spec.json", model.spec.model_dump_json(indent=1).encode())
     save_state(folder / "model.safetensors", model.module)
     splits = context.splits  # data that do not fit are found now, not after an hour of probing

@@ -76,7 +76,7 @@ def _result(measurement: Measurement, structure: Structure) -> dict[str, Any]:
 
 def measurement_of(context: Context) -> Measurement:
     """The unpruned model's latency, as a finished probe stage left it."""
-    return Measurement.model_validate_json(context.file("probe", "measurement.json").read_bytes())
+    return context.read("probe", "measurement.json", Measurement)
 
 
 def structure_of(context: Context) -> Structure:

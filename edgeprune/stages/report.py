@@ -32,8 +32,8 @@ def report_stage(context: Context, folder: Path) -> dict[str, Any]:
 def gather(context: Context) -> ReportData:
     """Everything the report shows, from the files of a run whose verify stage is finished."""
     run, recipe = context.run, context.recipe
-    pruned = PruneRecord.model_validate_json(context.file("prune", "prune.json").read_bytes())
-    verdict = Verdict.model_validate_json(context.file("verify", "verdict.json").read_bytes())
+    pruned = context.read("prune", "prune.json", PruneRecord)
+    verdict = context.read("verify", "verdict.json", Verdict)
     measurement = measurement_of(context)
     zeros = read_zeros(context)
     spec = published_spec(context.spec)  # a page is passed on: it need not tell where files lay
@@ -50,7 +50,7 @@ def gather(context: Context) -> ReportData:
         tolerance=recipe.prune.tolerance,
         binding=pruned.binding,
         tuning=_epochs(context),
-        merge=MergeFacts.model_validate_json(context.file("merge", "merge.json").read_bytes()),
+        merge=context.read("merge", "merge.json", MergeFacts),
         verdict=verdict,
         manifests=tuple(read_manifests(run.stage_folder("export"))),
         versions=run.info.versions,
@@ -140,7 +140,7 @@ def _epochs(context: Context) -> tuple[Epoch, ...]:
 def _notes(context: Context, pruned: PruneRecord, verdict: Verdict) -> tuple[str, ...]:
     notes = [f"{f.file}: {f.executed_on}" for f in verdict.files if "no device" in f.executed_on]
     if context.recipe.prune.method == "auto":
-        trials = Trials.model_validate_json(context.file("prune", TRIALS).read_bytes())
+        trials = context.read("prune", TRIALS, Trials)
         notes.append(trials.words(f"{pruned.method} ({pruned.allocator})"))
     if pruned.reconstruction is not None:
         notes.append(f"Before re-training: {pruned.reconstruction.words}.")

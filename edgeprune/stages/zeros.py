@@ -42,7 +42,7 @@ def read_zeros(context: Context) -> Zeros | None:
     """What a target of zeros took, as a finished tune stage left it; None where there is no such target."""
     if context.recipe.sparse.target is None:
         return None
-    return Zeros.model_validate_json(context.file("tune", FILE).read_bytes())
+    return context.read("tune", FILE, Zeros)
 
 
 def words_of_zeros(told: Mapping[str, Any]) -> str:
@@ -65,7 +65,7 @@ def _search_folder(context: Context) -> Path:
 
 def _find(context: Context, text: str) -> Zeros:
     recipe, pruned, target = context.recipe, context.model("prune"), Target.parse(text)
-    record = PruneRecord.model_validate_json(context.file("prune", "prune.json").read_bytes())
+    record = context.read("prune", "prune.json", PruneRecord)
     if not target.is_latency:
         return counted_zeros(pruned, recipe.sparse, record.macs_after)
     baseline = read_baseline(context)

@@ -17,7 +17,8 @@ from toy_training import make_net, make_split
 
 from edgeprune.data.split import Split
 from edgeprune.errors import DataError, EdgePruneError
-from edgeprune.models.checkpoint import read_state, save_state
+from edgeprune.models.checkpoint import save_state
+from edgeprune.models.weights_file import read_tree
 from edgeprune.recipe import TuneSection
 from edgeprune.training.accuracy import predict, recalibrate_batchnorm, top1
 from edgeprune.training.loop import TuneProgress, peak_rate, rising_steps, tune
@@ -291,9 +292,9 @@ def test_another_runs_snapshot_is_passed_over(
 
 def test_a_snapshots_weights_are_plain_tensors(tmp_path: Path, train: Split, validation: Split) -> None:
     module = _snapshots_of(tmp_path, train, validation)
-    state = read_state(tmp_path / "epoch-0004.safetensors")
+    state = read_tree(tmp_path / "epoch-0004.safetensors")
     save_state(tmp_path / "module.safetensors", module)
-    written = read_state(tmp_path / "module.safetensors")
+    written = read_tree(tmp_path / "module.safetensors")
     assert {f"module.{name}" for name in written} <= set(state)
     for name, tensor in module.named_parameters():
         assert torch.equal(state[f"module.{name}"], written[name])
