@@ -16,6 +16,7 @@ from torch import nn
 from edgeprune.data.open import open_data
 from edgeprune.data.split import Split
 from edgeprune.errors import DataError, UsageError
+from edgeprune.models.copies import check_copies
 from edgeprune.models.load import load_from
 from edgeprune.models.spec import Model
 from edgeprune.progress import Progress, Silent
@@ -95,6 +96,7 @@ def sensitivity(
     progress = progress or Silent()
     model = load_from(recipe.model)
     refuse_random(recipe.model)
+    check_copies(model, trains=False)
     splits = open_data(recipe.data, model.spec, seed=recipe.seed, progress=progress)
     check_knowledge(model, splits.test, recipe.model, on_images=progress.update)
     if len(splits.validation) == 0:

@@ -32,7 +32,7 @@ from edgeprune.cli import (
 )
 from edgeprune.cli.console import answers_apart, say_answer
 from edgeprune.cli.stopping import signals_as_interrupts, stopped_code
-from edgeprune.errors import EdgePruneError, UsageError
+from edgeprune.errors import EdgePruneError, ModelError, UsageError
 from edgeprune.scratch import FULL, place_of, sweep_scratch
 
 _WRONG_PATH = (FileExistsError, FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
@@ -47,6 +47,11 @@ class _Commands(TyperGroup):
         except KeyboardInterrupt as stopped:
             typer.secho("stopped; finished stages are kept, go on with --resume", err=True)
             raise typer.Exit(stopped_code(stopped)) from stopped
+        except SystemExit as ended:  # no command of ours does so: they raise typer.Exit
+            raise ModelError(
+                f"code that is not EdgePrune's ended the program: sys.exit({ended.code!r})",
+                hint="let the model's factory and forward raise an error instead",
+            ) from ended
 
 
 app = typer.Typer(

@@ -32,7 +32,7 @@ def bench(
 
     runtimes = {file: runtime_of(file) for file in files}
     units = compute_units_of(compute_units)
-    opened = open_device(device or "local")
+    opened = open_device("local" if device is None else device)
     measured: dict[Path, Measurement] = {}
     with opened.lease():
         for runtime in dict.fromkeys(runtimes.values()):

@@ -32,7 +32,7 @@ def compare(
     from edgeprune.devices.discovery import open_device
     from edgeprune.latency import compare as latency
 
-    opened = open_device(device or "local")
+    opened = open_device("local" if device is None else device)
     found = latency.compare(
         opened,
         a,

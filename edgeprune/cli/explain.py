@@ -23,7 +23,7 @@ def explain(
 
     from edgeprune import api
 
-    found = api.explain(file, device=device or "local", threads=threads, limit_db=limit_db)
+    found = api.explain(file, device="local" if device is None else device, threads=threads, limit_db=limit_db)
     verdict = (
         f"none of {found.operators} operators differs"
         if found.first is None

@@ -27,7 +27,7 @@ def predict(
 
     edits = read_plan(plan) if plan else None
     found = api.load(model, input_size=read_input_size(input_size)) if input_size else api.load(model)
-    pruned = api.predict(found, edits, device=device or "local", runtime=runtime, threads=threads)
+    pruned = api.predict(found, edits, device="local" if device is None else device, runtime=runtime, threads=threads)
     share = pruned.seconds / pruned.unpruned_s
     lines = [
         f"{plan or model}: {pruned.words}, predicted, not measured",

@@ -41,7 +41,7 @@ def probe(
     from edgeprune.recipe import PruneSection
     from edgeprune.scratch import scratch_folder
 
-    opened, table = open_device(device or "local"), LatencyTable()
+    opened, table = open_device("local" if device is None else device), LatencyTable()
     profile = profile_of(opened)
     found = load(model, input_size=read_input_size(input_size)) if input_size else load(model)
     begin = time.monotonic()

@@ -23,7 +23,7 @@ def profile(
     from edgeprune.devices.discovery import open_device
     from edgeprune.latency import profile as latency
 
-    found = latency.profile(open_device(device or "local"), file, threads=threads, runs=runs)
+    found = latency.profile(open_device("local" if device is None else device), file, threads=threads, runs=runs)
     number, *figures = (Column(name, justify="right") for name in ("", "us", "95 %", "share"))
     whole = milliseconds(found.whole_s, found.whole_low_s, found.whole_high_s, found.quality)
     table = Table(

@@ -46,6 +46,10 @@ def open_device(id: str) -> Device:
         UsageError: it is a device profile, on which nothing runs.
         ToolkitMissing: what is needed to reach it is not installed.
     """
+    if not id.strip():
+        raise UsageError(
+            "the device's id is empty", hint="leave it out for this machine, or name one of `edgeprune devices`"
+        )
     refuse_profile(id)
     kind, _, name = id.partition(":")
     if id == "local":

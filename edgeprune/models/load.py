@@ -13,9 +13,9 @@ from torch import nn
 
 from edgeprune.errors import ModelError
 from edgeprune.labels import check_labels, read_labels
-from edgeprune.models.checkpoint import load_state
+from edgeprune.models.checkpoint import Loaded, load_state
 from edgeprune.models.factory import SEED, call_factory, fixed_seed, users_code
-from edgeprune.models.plain import fold_parametrizations, made_plain
+from edgeprune.models.plain import fold_parametrizations, is_parametrized, made_plain
 from edgeprune.models.spec import Model, ModelSpec, Preprocessing
 from edgeprune.models.taking import Weights
 from edgeprune.models.timm_import import import_timm
@@ -64,7 +64,7 @@ def load(
     module, said = made_plain(module, spec.input_size, spec.source)
     loaded = None
     if checkpoint is not None:
-        loaded = load_state(module, checkpoint, weights=weights)
+        loaded = _load_weights(module, spec, checkpoint, weights)
         said = [*([f"{checkpoint}: {loaded.said}"] if loaded.said else []), *said]
     said += fold_parametrizations(module, _example(spec), spec.source)
     _check_finite(module, spec.source)
@@ -102,6 +102,17 @@ def _labels_of(section: ModelSection) -> tuple[str, ...]:
     if isinstance(section.labels, Path):
         return read_labels(section.labels.expanduser())
     return () if section.labels is None else check_labels(section.labels, where="model.labels")
+
+
+def _load_weights(module: nn.Module, spec: ModelSpec, checkpoint: Path, weights: Weights | None) -> Loaded:
+    """Load a checkpoint of the model as its factory makes it, or else of its plain form without parametrizations."""
+    try:
+        return load_state(module, checkpoint, weights=weights)
+    except ModelError:
+        if not is_parametrized(module):
+            raise
+    fold_parametrizations(module, _example(spec), spec.source)
+    return load_state(module, checkpoint, weights=weights)
 
 
 def build(spec: ModelSpec, *, seed: int = SEED) -> nn.Module:

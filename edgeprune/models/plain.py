@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize, prune
-from torch.nn.utils.spectral_norm import SpectralNorm, remove_spectral_norm
+from torch.nn.utils.spectral_norm import SpectralNorm, SpectralNormLoadStateDictPreHook, remove_spectral_norm
 from torch.nn.utils.weight_norm import WeightNorm, remove_weight_norm
 
 from edgeprune.errors import ModelError
@@ -59,6 +59,11 @@ def made_plain(module: nn.Module, input_size: tuple[int, int, int], where: str) 
     return module.cpu().eval(), said
 
 
+def is_parametrized(module: nn.Module) -> bool:
+    """Whether some of its weights are made from others at each call."""
+    return next(_folds(module), None) is not None
+
+
 def fold_parametrizations(module: nn.Module, example: torch.Tensor, where: str) -> list[str]:
     """Compute the weights that are made from others (weight_norm, spectral_norm, torch.nn.utils.parametrize and prune)
     once, in place; returns what was folded, in words.
@@ -73,8 +78,9 @@ def fold_parametrizations(module: nn.Module, example: torch.Tensor, where: str) 
     with fixed_seed(), torch.no_grad():
         with users_code("the model does not run", where, "check input_size"):
             before = module(example.clone())
-        with users_code(f"the parametrization of {_listed(names)} cannot be folded", where, "remove it in the factory"):
-            for _, fold in folds:
+        what = f"the parametrization of {_listed(names)} cannot be folded"
+        with torch.enable_grad(), users_code(what, where, "remove it in the factory"):
+            for _, fold in folds:  # with gradients: what is computed from weights that train, trains
                 fold()
         with users_code("the model does not run without its parametrizations", where, "remove them in the factory"):
             after = module(example.clone())
@@ -99,10 +105,17 @@ def _folds(module: nn.Module) -> Iterator[tuple[str, Callable[[], object]]]:
             if isinstance(hook, WeightNorm):
                 yield f"{path}.{hook.name}", lambda p=part, n=hook.name: remove_weight_norm(p, n)  # type: ignore[misc]
             elif isinstance(hook, SpectralNorm):
-                yield f"{path}.{hook.name}", lambda p=part, n=hook.name: remove_spectral_norm(p, n)  # type: ignore[misc]
+                yield f"{path}.{hook.name}", lambda p=part, n=hook.name: _remove_spectral_norm(p, n)  # type: ignore[misc]
             elif isinstance(hook, prune.BasePruningMethod):
                 tensor = hook._tensor_name
                 yield f"{path}.{tensor}", lambda p=part, n=tensor: prune.remove(p, n)  # type: ignore[misc]
+
+
+def _remove_spectral_norm(part: nn.Module, name: str) -> None:
+    remove_spectral_norm(part, name)
+    for key, hook in list(part._load_state_dict_pre_hooks.items()):  # torch wraps it, and does not find it again
+        if isinstance(getattr(hook, "hook", hook), SpectralNormLoadStateDictPreHook):
+            del part._load_state_dict_pre_hooks[key]
 
 
 def _unwrapped(module: nn.Module) -> tuple[nn.Module, set[str]]:

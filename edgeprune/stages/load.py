@@ -10,6 +10,7 @@ from edgeprune.data.record import RECORD
 from edgeprune.devices.store import file_sha256
 from edgeprune.errors import UsageError
 from edgeprune.models.checkpoint import save_state
+from edgeprune.models.copies import check_copies
 from edgeprune.models.load import load_from
 from edgeprune.models.spec import Model
 from edgeprune.models.trust import remember_data
@@ -29,7 +30,8 @@ def load_stage(context: Context, folder: Path) -> dict[str, Any]:
     for source in context.recipe.data.sources:
         remember_data(source)
     loaded = model.loaded
-    for words in model.said:
+    trains = context.recipe.tune.epochs + context.recipe.prune.epochs > 0
+    for words in (*model.said, *check_copies(model, trains=trains)):
         context.progress.say(words)
     write_atomic(folder / "spec.json", model.spec.model_dump_json(indent=1).encode())
     save_state(folder / "model.safetensors", model.module)
