@@ -28,6 +28,7 @@ from edgeprune.latency.table import LatencyTable, Setting
 from edgeprune.latency.typical import is_typical, open_typical
 from edgeprune.models.load import load as load_source
 from edgeprune.models.spec import Model
+from edgeprune.models.trust import require_data
 from edgeprune.pipeline import Outcome, change_recipe, do_stage, is_made, prepare_run, require_earlier
 from edgeprune.pipeline import run as run_pipeline
 from edgeprune.progress import Progress, Silent
@@ -337,6 +338,8 @@ def _go_on(
     open_run(folder)  # before the lock, which would make the folder
     with lock(folder):
         opened = open_run(folder)
+        for source in opened.recipe.data.sources if not trust else ():
+            require_data(source, folder)  # before they are looked at, to see whether they changed
         recipe = _changed(opened.recipe, stage, section, settings)
         changed = Run(folder, opened.info.model_copy(update={"recipe": recipe}))
         require_earlier(changed, stage)  # before the recipe is written: a refused command changes nothing

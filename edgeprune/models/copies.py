@@ -170,7 +170,7 @@ def _trained_alike(module: nn.Module, x: Tensor, expected: Tensor, where: str, *
             parameter.requires_grad_(True)
     called: set[str] = set()
     for name, part in twin.named_modules():
-        part.register_forward_pre_hook(lambda *_, n=name: called.add(n))  # type: ignore[misc]
+        part.register_forward_pre_hook(lambda *_, n=name: called.add(n))
     before = {name: parameter.detach().clone() for name, parameter in twin.named_parameters()}
     given = x.clone()
     with fixed_seed(), torch.enable_grad(), users_code("it does not run in training mode", where, "see its forward"):

@@ -81,14 +81,14 @@ def rename(run: Path, source: str, *, in_recipe: bool) -> None:
 
 
 def seal(run: Path) -> None:
-    from edgeprune.pipeline import _settings
+    from edgeprune.pipeline import _settings, data_now
     from edgeprune.runs import open_run
 
     record = json.loads((run / "load" / "stage.json").read_text())
     for file in record["files"]:
         path = run / "load" / file["path"]
         file |= {"size": path.stat().st_size, "sha256": file_sha256(path)}
-    record["settings"] = _settings(open_run(run), "load")
+    record["settings"] = _settings(open_run(run), "load", data_now(open_run(run)).sha256)
     (run / "load" / "stage.json").write_text(json.dumps(record))
 
 
