@@ -262,7 +262,7 @@ def test_files_that_cannot_be_shown_or_measured(tmp_path: Path, copied: Path) ->
     inside("bench", tmp_path / "notes.txt").refused("no runtime for .txt", ".tflite, .pte, .onnx")
     inside("bench", tmp_path / "none.tflite").refused("no such file", "none.tflite")
     (tmp_path / "broken.tflite").write_bytes(b"not a flatbuffer")
-    inside("bench", tmp_path / "broken.tflite").refused("cannot be run by litert", "broken.tflite")
+    inside("bench", tmp_path / "broken.tflite").refused("no .tflite file", "broken.tflite")
     file = copied / "export" / "model_fp32.onnx"
     file.write_bytes(file.read_bytes() + b"\0")
     inside("show", file).refused("sha256 differs", "model_fp32.onnx")
