@@ -29,11 +29,11 @@ def score_magnitude(module: nn.Module, structure: Structure) -> dict[str, NDArra
 def _row_norms(module: nn.Module, group: UnitGroup) -> list[NDArray[np.float64]]:
     """One array of shape (units,) per producing layer."""
     norms = []
-    for member in group.produced:
+    matrices = [member for member in group.produced if tensor_named(module, member.name).ndim > 1]
+    rows = [member for member in matrices if member.dim == 0]
+    for member in rows or matrices:  # a transposed convolution, an embedding and `x @ W` have filters in columns
         weight = tensor_named(module, member.name).detach().double().cpu().numpy()
-        if weight.ndim < 2 or member.dim != 0:
-            continue
-        squares = np.square(weight).sum(axis=tuple(range(1, weight.ndim)))
+        squares = np.square(weight).sum(axis=tuple(dim for dim in range(weight.ndim) if dim != member.dim))
         norm = np.sqrt(squares[member.indices].sum(axis=1))
         if not np.isfinite(norm).all():
             raise ModelError("weights are not finite", where=member.name, hint="look at the checkpoint")

@@ -148,8 +148,14 @@ def _update_attributes(module: nn.Module, before: nn.Module) -> None:
     """Set the widths a module tells about itself (in_channels, num_features, ...) to those of its tensors."""
     weight, old = (getattr(m, "weight", None) for m in (module, before))
     if isinstance(weight, Tensor) and isinstance(old, Tensor):
-        if weight.ndim > 2 and hasattr(module, "groups"):
+        if weight.ndim > 2 and getattr(module, "transposed", False):
+            _update_transposed(module, weight, old)
+        elif weight.ndim > 2 and hasattr(module, "groups"):
             _update_convolution(module, weight, old)
+        elif isinstance(module, nn.Bilinear):
+            module.out_features, module.in1_features, module.in2_features = weight.shape
+        elif isinstance(module, nn.Embedding):
+            module.embedding_dim = weight.shape[1]
         elif weight.ndim == 2:
             _set_width(module, "out_features", old.shape[0], weight.shape[0])
             _set_width(module, "in_features", old.shape[1], weight.shape[1])
@@ -176,6 +182,15 @@ def _update_convolution(module: nn.Module, weight: Tensor, old: Tensor) -> None:
     else:
         _set_width(module, "in_channels", old.shape[1] * groups, weight.shape[1] * groups)
     _set_width(module, "out_channels", old.shape[0], weight.shape[0])
+
+
+def _update_transposed(module: nn.Module, weight: Tensor, old: Tensor) -> None:
+    """weight (I, O/groups, ...); where each channel has a group of its own, one stays so."""
+    before = int(module.groups)  # type: ignore[arg-type]
+    groups = weight.shape[0] if before == old.shape[0] else before
+    module.groups = groups  # type: ignore[assignment]
+    _set_width(module, "in_channels", old.shape[0], weight.shape[0])
+    _set_width(module, "out_channels", old.shape[1] * before, weight.shape[1] * groups)
 
 
 def _set_width(module: nn.Module, attribute: str, old: int, new: int) -> None:

@@ -25,10 +25,12 @@ from edgeprune.structure.zeros import stays_zero
 
 Rule = Callable[["Flow", fx.Node], Value]
 _RULES: dict[str, Rule] = {}
+_TURNED = ("t", "transpose", "permute", "numpy_T", "mT", "swapaxes", "swapdims", "movedim")
 
 
 def rule(*names: str) -> Callable[[Rule], Rule]:
-    """Register a rule for ATen operators by bare name ("add" also stands for "add_" and all overloads)."""
+    """Register a rule for ATen operators by bare name ("add" also stands for "add_" and all overloads), for those of
+    others with their namespace ("torchvision::deform_conv2d")."""
 
     def register(function: Rule) -> Rule:
         for name in names:
@@ -44,8 +46,9 @@ def rule_for(node: fx.Node) -> Rule | None:
     """The rule of a node's operator, if there is one."""
     if node.target is operator.getitem:
         return _getitem
-    if isinstance(node.target, torch._ops.OpOverload) and node.target.namespace == "aten":
-        return _RULES.get(operator_name(node))
+    if isinstance(node.target, torch._ops.OpOverload):
+        own = node.target.namespace == "aten"
+        return _RULES.get(operator_name(node) if own else node.target._schema.name)
     return None
 
 
@@ -106,9 +109,16 @@ class Flow:
                 (left[1], right[1]), f"a channel that is gone would still count in the sum of {describe(node)}"
             )
 
+    def produces(self, node: fx.Node, label: Label) -> None:
+        """Note that a product's channels come from a parameter, as a layer's come from its weight."""
+        name = self._weight(node)
+        for slots in self.slots.values():
+            if slots.name == name and label is not None and np.array_equal(slots.atoms, label):
+                slots.producer = True
+
     def _weight(self, node: fx.Node) -> str | None:
         """The parameter that a value is, as it is or turned."""
-        while node not in self.parameters and operator_name(node) in ("t", "transpose", "permute"):
+        while node not in self.parameters and operator_name(node) in _TURNED:
             node = node.all_input_nodes[0]
         return self.parameters.get(node)
 
@@ -169,8 +179,10 @@ def propagate(trace: Trace, module: nn.Module) -> Flow:
         rules_attention,
         rules_compute,
         rules_elementwise,
+        rules_picking,
         rules_recurrent,
         rules_shape,
+        rules_transposed,
     )
 
     flow = Flow(trace, module)

@@ -34,7 +34,22 @@ from edgeprune.structure.units import Indices, Structure
 # Sizes stand in these operators' arguments; what they amount to shows in the shape of the result.
 _SIZED = (
     *("view", "reshape", "_unsafe_view", "expand", "unflatten", "slice", "narrow", "split", "split_with_sizes"),
-    *("chunk", "conv2d", "zeros", "ones", "full", "empty", "arange", "layer_norm", "rms_norm"),
+    *(
+        "chunk",
+        "conv1d",
+        "conv2d",
+        "conv3d",
+        "conv_transpose1d",
+        "conv_transpose2d",
+        "conv_transpose3d",
+        "zeros",
+        "ones",
+        "full",
+        "empty",
+        "arange",
+        "layer_norm",
+        "rms_norm",
+    ),
 )
 
 

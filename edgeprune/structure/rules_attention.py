@@ -11,20 +11,36 @@ from edgeprune.structure.labels import Label, Labels, Value
 from edgeprune.structure.propagation import Flow, arguments, rule
 
 
-@rule("matmul", "bmm")
+@rule("matmul", "bmm", "mm")
 def matmul(flow: Flow, node: fx.Node) -> Value:
     """(..., n, k) @ (..., k, m): what is summed over goes together, as do the dimensions in front; n and m pass."""
     left, right = node.all_input_nodes if len(node.all_input_nodes) == 2 else (node.all_input_nodes[0],) * 2
     if min(len(shape_of(left)), len(shape_of(right))) < 2:
         return flow.opaque(node, "no rule for this form of the operator")
+    return _product(flow, node, left, right)
+
+
+def _product(flow: Flow, node: fx.Node, left: fx.Node, right: fx.Node) -> Labels:
     a, b = flow.labels(left), flow.labels(right)
     flow.sum_over((left, a[-1]), (right, b[-2]), node)
     flow.atoms.name(a[-1], "qk")
     flow.atoms.name(b[-1], "v")
+    flow.produces(left, a[-2])
+    flow.produces(right, b[-1])
     front = _broadcast(flow, node, [(shape_of(left)[:-2], a[:-2]), (shape_of(right)[:-2], b[:-2])])
     for label in front:
         flow.atoms.name(label, "heads")
     return (*front, a[-2], b[-1])
+
+
+@rule("addmm", "baddbmm")
+def added_product(flow: Flow, node: fx.Node) -> Value:
+    """beta * self + alpha * (left @ right): a product, and an addition with broadcasting."""
+    args = arguments(node)
+    left, right = (args[name] for name in (("mat1", "mat2") if "mat1" in args else ("batch1", "batch2")))
+    product = _product(flow, node, left, right)
+    added = args["self"]
+    return _broadcast(flow, node, [(shape_of(node), product), (shape_of(added), flow.labels(added))])
 
 
 @rule("scaled_dot_product_attention")
@@ -76,6 +92,7 @@ def einsum(flow: Flow, node: fx.Node) -> Value:
                 flow.sum_over(seen[letter], (operand, label), node)
                 flow.atoms.name(label, "qk")
                 summed.add(letter)
+    _produced(flow, operands, inputs, sides[1])
     for letter, (operand, label) in seen.items():
         if letter in sides[1] or letter in summed or label is None:
             continue
@@ -87,6 +104,13 @@ def einsum(flow: Flow, node: fx.Node) -> Value:
             everywhere = letter in inputs[0] and letter in inputs[1]
             flow.atoms.name(seen[letter][1], "heads" if everywhere else "v" if letter in inputs[1] else "qk")
     return tuple(seen[letter][1] for letter in sides[1])
+
+
+def _produced(flow: Flow, operands: Sequence[fx.Node], inputs: Sequence[str], output: str) -> None:
+    for operand, letters in zip(operands, inputs, strict=True):
+        for letter, label in zip(letters, flow.labels(operand), strict=True):
+            if letter in output:
+                flow.produces(operand, label)
 
 
 def _meet(flow: Flow, node: fx.Node, left: Label, right: Label) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from edgeprune.structure.graph import describe, module_path, operator_name, shape_of
 from edgeprune.structure.labels import Label, Labels, Value
 from edgeprune.structure.propagation import Flow, arguments, rule
+from edgeprune.structure.rules_elementwise import elementwise
 
 
 @rule("conv1d", "conv2d", "conv3d")
@@ -114,10 +115,15 @@ def linear(flow: Flow, node: fx.Node) -> Value:
     """weight (O, I): in features meet dimension 1, out features are dimension 0."""
     args = arguments(node)
     weight = args["weight"]
-    if weight not in flow.parameters:
-        return flow.opaque(node, "the weight is computed, not a parameter")
     labels = flow.labels(args["input"])
+    if len(flow.labels(weight)) != 2:
+        return flow.opaque(node, "no rule for this form of the operator")
     out, inner = flow.labels(weight)
+    if weight not in flow.parameters:  # a product of two values, as a head's that compares directions
+        flow.sum_over((args["input"], labels[-1]), (weight, inner), node)
+        if args["bias"] is not None:
+            flow.couple(out, flow.labels(args["bias"])[0], node)
+        return (*labels[:-1], out)
     flow.couple(labels[-1], inner, node)
     _consumes(flow, weight, 1)
     _produces(flow, weight, args["bias"], node)
@@ -210,22 +216,41 @@ def _freeze_affine(flow: Flow, args: dict[str, Any], reason: str) -> None:
 
 
 @rule(
-    *("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d"),
-    *("upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d", "_upsample_nearest_exact2d"),
+    *(f"{name}{n}d" for n in (1, 2, 3) for name in ("max_pool", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool")),
+    *(f"max_pool{n}d_with_indices" for n in (1, 2, 3)),
+    *(f"{name}{n}d" for n in (1, 2, 3) for name in ("upsample_nearest", "_upsample_nearest_exact")),
+    *("upsample_linear1d", "upsample_bilinear2d", "upsample_bicubic2d", "upsample_trilinear3d"),
     *("_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa"),
 )
-def spatial(flow: Flow, node: fx.Node) -> Labels:
-    """Channels (dimension 1) pass; height and width change."""
+def spatial(flow: Flow, node: fx.Node) -> Value:
+    """Channels (dimension 1) pass; height and width (length, depth) change."""
     labels = flow.labels(node.all_input_nodes[0])
+    (count,) = (n for n in (1, 2, 3) if f"{n}d" in operator_name(node))
     reason = f"channels lie in the spatial dimensions of {describe(node)}"
-    flow.atoms.freeze_all(labels[-2:], reason)
-    return (*labels[:-2], None, None)
+    flow.atoms.freeze_all(labels[-count:], reason)
+    passed = (*labels[:-count], *(None,) * count)
+    result = node.meta["val"]
+    return passed if isinstance(result, Tensor) else [passed for _ in result]
 
 
 _ZEROS_DONT_COUNT = ("sum", "linalg_vector_norm")
+_NOT_NEGATIVE = ("relu", "relu6", "abs", "square")
+
+
+@rule("max", "min", "median", "nanmedian", "mode", "kthvalue", "aminmax", "var_mean", "std_mean")
+def reductions(flow: Flow, node: fx.Node) -> Value:
+    """As `reduction`, with several results (values and where they were); max and min of two values go index by
+    index."""
+    if "other" in arguments(node):
+        return elementwise(flow, node)
+    result = reduction(flow, node)
+    if isinstance(node.meta["val"], Tensor) or isinstance(result, list):
+        return result
+    return [result for _ in node.meta["val"]]
 
 
 @rule("mean", "sum", "amax", "amin", "var", "std", "linalg_vector_norm", "norm", "prod")
+@rule("logsumexp", "argmax", "argmin", "all", "any", "nansum", "nanmean", "count_nonzero")
 def reduction(flow: Flow, node: fx.Node) -> Value:
     """Reduced dimensions must carry no channels, unless zeros don't count in the result; the others pass."""
     args = arguments(node)
@@ -240,13 +265,24 @@ def reduction(flow: Flow, node: fx.Node) -> Value:
         label = labels[dim]
         assert label is not None
         flow.normalize(label, dim if dim < len(labels) - 1 else -1, node)
-    elif operator_name(node) in _ZEROS_DONT_COUNT and flow.zero.get(args["self"]):
+    elif flow.zero.get(args["self"]) and (operator_name(node) in _ZEROS_DONT_COUNT or _of_no_negative(node)):
         flow.mixed += [(label, "summed") for dim in reduced if (label := labels[dim]) is not None]
     else:
         flow.atoms.freeze_all((labels[dim] for dim in reduced), f"all channels are reduced to one by {describe(node)}")
     if args.get("keepdim"):
         return tuple(None if dim in reduced else label for dim, label in enumerate(labels))
     return tuple(label for dim, label in enumerate(labels) if dim not in reduced)
+
+
+def _of_no_negative(node: fx.Node) -> bool:
+    """Whether a largest value is taken of values that are never below zero, and nobody asks where it was."""
+    source = arguments(node)["self"]
+    places = [user for user in node.users if operator_name(node) == "max" and user.args[1:] != (0,)]
+    return (
+        operator_name(node) in ("amax", "max")
+        and operator_name(source) in _NOT_NEGATIVE
+        and not any(n.users for n in places)
+    )
 
 
 def _is_norm(flow: Flow, node: fx.Node, reduced: list[Label]) -> bool:

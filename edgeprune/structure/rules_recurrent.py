@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import numpy as np
-from torch import fx
+from torch import Tensor, fx
 
-from edgeprune.structure.graph import describe
+from edgeprune.structure.graph import describe, operator_name
 from edgeprune.structure.labels import Value
 from edgeprune.structure.propagation import Flow, arguments, rule
 from edgeprune.structure.units import Indices
 
+GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}  # rows of a weight for one hidden unit
 
-@rule("lstm")
-def lstm(flow: Flow, node: fx.Node) -> Value:
-    """Per layer and direction: weight_ih (4H, I), weight_hh (4H, H) and two biases (4H), rows by gate.
 
-    A hidden unit takes its row of every gate along, and its column of weight_hh. `nn.LSTM` knows one hidden size, so
-    unit j of every layer and direction goes together. A masked unit is zero at every step: its candidate is tanh(0).
+@rule(*GATES)
+def recurrent(flow: Flow, node: fx.Node) -> Value:
+    """Per layer and direction: weight_ih (gates * H, I), weight_hh (gates * H, H) and two biases, rows by gate.
+
+    A hidden unit takes its row of every gate along, and its column of weight_hh. These modules know one hidden size,
+    so unit j of every layer and direction goes together. A masked unit that starts at zero is zero at every step: its
+    candidate is tanh(0) or relu(0).
     """
-    args = arguments(node)
+    args, gates = arguments(node), GATES[operator_name(node)]
     parameters = args.get("params")
     directions = 2 if args.get("bidirectional") else 1
     each = 4 if args.get("has_biases") else 2
@@ -26,8 +29,6 @@ def lstm(flow: Flow, node: fx.Node) -> Value:
         not isinstance(parameters, list | tuple)
         or len(parameters) != each * directions * args["num_layers"]
         or any(parameter not in flow.parameters for parameter in parameters)
-        or any(label is not None for state in args["hx"] for label in flow.labels(state))
-        or any(user.users for user in node.users if user.args[1] != 0)
     ):
         return flow.opaque(node, "no rule for this form of the operator")
     labels = flow.labels(args["input"])
@@ -39,17 +40,33 @@ def lstm(flow: Flow, node: fx.Node) -> Value:
             rows, columns = flow.labels(weight_ih)
             assert rows is not None
             flow.couple(inner, columns, node)
-            hidden = rows.reshape(4, -1)[0]
+            hidden = rows.reshape(gates, -1)[0]
             first = hidden if first is None else first
             for matrix in (weight_ih, weight_hh, *biases):
-                gates = flow.labels(matrix)[0]
-                assert gates is not None
-                flow.atoms.couple(np.tile(first, 4), gates)
+                stacked = flow.labels(matrix)[0]
+                assert stacked is not None
+                flow.atoms.couple(np.tile(first, gates), stacked)
             flow.couple(hidden, flow.labels(weight_hh)[1], node)
             flow.slots[flow.parameters[weight_ih], 0].producer = True
             for matrix in (weight_ih, weight_hh):
-                flow.slots[flow.parameters[matrix], 1].consumed = True
+                if (slots := flow.slots.get((flow.parameters[matrix], 1))) is not None:
+                    slots.consumed = True
             outs.append(hidden)
         inner = np.concatenate(outs)
     flow.atoms.freeze_all(labels[:-1], f"channels lie in the steps of {describe(node)}")
-    return [(None, None, inner), (None, None, None), (None, None, None)]
+    assert first is not None
+    _start(flow, node, first)
+    states = [(*(None,) * (part.ndim - 1), first) for part in node.meta["val"][1:]]
+    return [(*(None,) * (len(labels) - 1), inner), *states]
+
+
+def _start(flow: Flow, node: fx.Node, hidden: Indices) -> None:
+    """The states that it starts from, (layers * directions, batch, H): their units go with its own."""
+    given = arguments(node)["hx"]
+    for state in given if isinstance(given, list | tuple) else [given]:
+        if not isinstance(state.meta.get("val"), Tensor):
+            continue
+        *others, own = flow.labels(state)
+        flow.atoms.freeze_all(others, f"channels lie in the steps of {describe(node)}")
+        if own is not None:
+            flow.atoms.couple(hidden, own)

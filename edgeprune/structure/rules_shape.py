@@ -20,16 +20,28 @@ def permute(flow: Flow, node: fx.Node) -> Labels:
     return tuple(labels[int(dim)] for dim in args["dims"])
 
 
-@rule("transpose")
+@rule("transpose", "swapaxes", "swapdims", "mT", "mH", "adjoint")
 def transpose(flow: Flow, node: fx.Node) -> Labels:
     args = arguments(node)
     labels = list(flow.labels(args["self"]))
-    first, second = int(args["dim0"]), int(args["dim1"])
+    first, second = int(args.get("dim0", args.get("axis0", -2))), int(args.get("dim1", args.get("axis1", -1)))
     labels[first], labels[second] = labels[second], labels[first]
     return tuple(labels)
 
 
-@rule("t")
+@rule("movedim", "moveaxis")
+def movedim(flow: Flow, node: fx.Node) -> Labels:
+    args = arguments(node)
+    labels = flow.labels(args["self"])
+    sides = [[value] if isinstance(value, int) else list(value) for value in (args["source"], args["destination"])]
+    came, goes = ([int(dim) % len(labels) for dim in side] for side in sides)
+    left = [label for dim, label in enumerate(labels) if dim not in came]
+    for place, dim in sorted(zip(goes, came, strict=True)):
+        left.insert(place, labels[dim])
+    return tuple(left)
+
+
+@rule("t", "numpy_T", "matrix_H")
 def matrix_transpose(flow: Flow, node: fx.Node) -> Labels:
     return flow.labels(node.all_input_nodes[0])[::-1]
 
@@ -102,7 +114,7 @@ def unsqueeze(flow: Flow, node: fx.Node) -> Labels:
     return tuple(labels)
 
 
-@rule("squeeze", "view", "reshape", "_unsafe_view", "flatten", "unflatten", "view_as", "reshape_as")
+@rule("squeeze", "view", "reshape", "_unsafe_view", "flatten", "ravel", "unflatten", "view_as", "reshape_as")
 def reshape(flow: Flow, node: fx.Node) -> Value:
     """Dimensions that stay whole keep their labels; those that are split or flattened are laid out over axes.
 
@@ -287,12 +299,13 @@ def moved(flow: Flow, node: fx.Node) -> Value:
     return labels
 
 
-@rule("repeat")
+@rule("repeat", "tile")
 def repeat(flow: Flow, node: fx.Node) -> Value:
     """Copies end to end are of the same channels."""
     args = arguments(node)
-    times = [int(count) for count in args["repeats"]]
+    times = [int(count) for count in args.get("repeats", args.get("dims", ()))]
     labels = flow.labels(args["self"])
+    times = [1] * (len(labels) - len(times)) + times
     labels = (*(None,) * (len(times) - len(labels)), *labels)
     return tuple(None if label is None else np.tile(label, n) for label, n in zip(labels, times, strict=True))
 

@@ -17,25 +17,20 @@ from edgeprune.structure.graph import operator_name, shape_of
 if TYPE_CHECKING:
     from edgeprune.structure.propagation import Flow
 
-_MAKERS = ("conv1d", "conv2d", "conv3d", "conv_transpose2d", "linear")
+_MAKERS = ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "linear")
 _KEEPING = (
     *("relu", "relu6", "hardtanh", "clamp_max", "gelu", "silu", "hardswish", "tanh", "elu", "selu", "celu"),
     *("leaky_relu", "mish", "abs", "neg", "sqrt", "square", "sin", "erf", "floor", "ceil", "round", "sign", "expm1"),
     *("log1p", "prelu", "dropout", "feature_dropout", "alpha_dropout", "alias", "contiguous", "clone", "detach", "to"),
     *("_to_copy", "type_as", "permute", "transpose", "t", "cat", "concat", "stack", "unsqueeze", "squeeze", "view"),
     *("reshape", "_unsafe_view", "flatten", "unflatten", "expand", "expand_as", "slice", "narrow", "chunk", "split"),
-    *("split_with_sizes", "select", "unbind", "roll", "flip", "getitem", "max_pool2d", "avg_pool2d", "index"),
-    *(
-        "adaptive_avg_pool2d",
-        "upsample_nearest2d",
-        "upsample_bilinear2d",
-        "upsample_bicubic2d",
-        "mean",
-        "sum",
-        "repeat",
-    ),
+    *("split_with_sizes", "select", "unbind", "roll", "flip", "getitem", "index"),
+    *(f"{name}{n}d" for n in (1, 2, 3) for name in ("max_pool", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool")),
+    *("max", "amax", "min", "amin", "numpy_T", "mT", "swapaxes", "swapdims", "movedim", "embedding", "grid_sampler"),
+    *("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "upsample_linear1d", "upsample_bilinear2d"),
+    *("upsample_bicubic2d", "upsample_trilinear3d", "mean", "sum", "repeat", "tile"),
     *("im2col", "col2im", "index_select", "linalg_vector_norm", "norm", "lift_fresh_copy", "view_as", "reshape_as"),
-    *("pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "matmul", "bmm", "repeat_interleave"),
+    *("pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "matmul", "bmm", "repeat_interleave", "mm"),
 )
 
 
