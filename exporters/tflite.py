@@ -13,7 +13,7 @@ from torch.export import ExportedProgram
 from edgeprune.artifacts.jobs import Converted, Output
 from edgeprune.artifacts.manifest import Delegation, TensorSpec
 from edgeprune.recipe import Precision
-from exporters.pools import pad_max_pools
+from exporters.pools import average_plainly, pad_max_pools
 
 
 class TFLiteExporter:
@@ -57,6 +57,7 @@ def _lower(program: ExportedProgram) -> Any:
     import litert_torch
 
     pad_max_pools(program)
+    average_plainly(program)
     module = litert_torch.to_channel_last_io(program.module(), args=[0])
     module.training = False  # an exported module refuses .eval(); it was traced in eval mode
     (example,) = program.example_inputs[0]
