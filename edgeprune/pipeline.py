@@ -23,7 +23,7 @@ from edgeprune.data.open import changed_since
 from edgeprune.data.record import RECORD, read_record
 from edgeprune.devices.discovery import refuse_profile
 from edgeprune.devices.store import file_sha256
-from edgeprune.errors import EdgePruneError, ModelError, RunError
+from edgeprune.errors import EdgePruneError, ModelError, RunError, UsageError
 from edgeprune.progress import Progress, Silent
 from edgeprune.recipe import Recipe
 from edgeprune.runs import STAGES, Run, RunInfo, Stage, create_run, lock, open_run, settings_hash, write_atomic
@@ -130,11 +130,16 @@ def require_toolkits(recipe: Recipe) -> None:
 
     Raises:
         ToolkitMissing: names the packages and what installs them.
-        UsageError: no exporter writes a format.
+        UsageError: no exporter writes a format, or `quantize.formats` names one that has no int8 file.
     """
     require_toolkit(exporter_for(recipe.device.runtime))
     for name in recipe.export.formats:
         require_toolkit(find_exporter(name))
+    for name in recipe.quantize.formats or ():
+        if "int8" not in find_exporter(name).precisions:
+            raise UsageError(
+                f"the format {name} has no int8 file", where="quantize.formats", hint=f"leave {name} out there"
+            )
 
 
 def change_recipe(opened: Run, recipe: Recipe) -> Run:

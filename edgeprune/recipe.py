@@ -292,9 +292,11 @@ class TuneSection(Section):
 
 
 class QuantizeSection(Section):
-    """Post-training quantization to int8."""
+    """Post-training quantization to int8. `formats`: those of `export.formats` that get an int8 file; all that can
+    have one, unless said."""
 
     enabled: bool = True
+    formats: tuple[Format, ...] | None = None
 
 
 class ExportSection(Section):
@@ -339,6 +341,16 @@ class Recipe(Section):
     quantize: QuantizeSection = QuantizeSection()
     export: ExportSection = ExportSection()
     verify: VerifySection = VerifySection()
+
+    @model_validator(mode="after")
+    def _int8_of_what_is_exported(self) -> Recipe:
+        strange = [name for name in self.quantize.formats or () if name not in self.export.formats]
+        if strange:
+            raise ValueError(
+                f"`quantize.formats` names {', '.join(strange)}, which `export.formats` does not: add it there, or "
+                "leave it out here"
+            )
+        return self
 
     @model_validator(mode="after")
     def _something_goes(self) -> Recipe:

@@ -244,6 +244,7 @@ _ADDED: dict[tuple[str, str], object] = {
     ("sparse", "layers"): "1x1",
     ("model", "weights"): None,
     ("model", "labels"): None,
+    ("quantize", "formats"): None,
 }
 
 

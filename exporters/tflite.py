@@ -36,21 +36,23 @@ class TFLiteExporter:
         model = None
         for output in outputs:
             model = model or _lower(program)
+            left: dict[str, int] = {}
             if output.precision == "fp32":
                 model.export(str(output.file))
             else:
-                self._write_int8(model, output.file, calibration)
-            yield _describe(output)
+                left = self._write_int8(model, output.file, calibration)
+            yield _describe(output).model_copy(update={"left_in_float": left})
 
-    def _write_int8(self, model: Any, file: Path, calibration: torch.Tensor | None) -> None:
+    def _write_int8(self, model: Any, file: Path, calibration: torch.Tensor | None) -> dict[str, int]:
         from edgeprune.quantization.tflite import quantize_tflite
 
         if calibration is None:
             raise ValueError("int8 needs calibration images")
         source = file.with_name(f"float_{file.name}")
         model.export(str(source))
-        quantize_tflite(source, file, calibration)
+        left = quantize_tflite(source, file, calibration)
         source.unlink()
+        return left
 
 
 def _lower(program: ExportedProgram) -> Any:

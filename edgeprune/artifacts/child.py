@@ -24,6 +24,8 @@ from edgeprune.scratch import drop_scratch, make_scratch
 
 TIMEOUT_S = 3600.0
 TAIL_LINES = 25
+_OTHERS = "leave this file out (export.formats, and quantize.formats for int8); the others do not need it"
+_MEMORY = "free memory and go on; nothing half-written is left"
 
 
 class Child:
@@ -109,12 +111,10 @@ class Child:
                 return
             if isinstance(reply, Failed):
                 self._process.wait()
-                what = (
-                    f"ran out of memory ({reply.error}){memory_limit()}"
-                    if reply.out_of_memory
-                    else f"failed: {reply.error}"
-                )
-                raise self._error(job, step, what)
+                if reply.out_of_memory:
+                    what = f"ran out of memory ({reply.error}){memory_limit()}"
+                    raise self._error(job, step, what, hint=_MEMORY)
+                raise self._error(job, step, f"failed: {reply.error}")
             yield reply
             step += 1
 
@@ -141,17 +141,19 @@ class Child:
         if code >= 0:
             return self._error(job, step, f"ended with exit code {code} before it was done")
         name = signal.Signals(-code).name
-        why = ", which the system does when memory runs out" if -code == signal.SIGKILL else ""
-        return self._error(job, step, f"crashed (signal {name}{why})")
+        if -code == signal.SIGKILL:
+            why = f"crashed (signal {name}, which the system does when memory runs out)"
+            return self._error(job, step, why, hint=_MEMORY)
+        return self._error(job, step, f"crashed (signal {name})")
 
-    def _error(self, job: ConvertJob | ProbeJob, step: int, what: str) -> ConversionError:
+    def _error(self, job: ConvertJob | ProbeJob, step: int, what: str, hint: str = _OTHERS) -> ConversionError:
         making = _making(job, step)
         tail = self._log_tail()
         said = f"; it last said:\n{tail}" if tail else ""
         return ConversionError(
             f"the {self.exporter} toolkit {what}{said}",
             where=making,
-            hint="nothing half-written is left; export the other formats without it, or free memory and go on",
+            hint=hint,
         )
 
     def _log_tail(self) -> str:

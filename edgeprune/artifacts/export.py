@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,16 +21,39 @@ from edgeprune.artifacts.manifest import Manifest, file_hash, file_size, manifes
 from edgeprune.artifacts.measuring import MeasuringExporter, export_for_measuring
 from edgeprune.artifacts.plugins import Exporter, find_exporter, require_toolkit, toolkit_versions
 from edgeprune.artifacts.program import on_cpu, save_program
-from edgeprune.errors import ConversionError, DataError, EdgePruneError, UsageError
+from edgeprune.errors import ConversionError, DataError, UsageError
 from edgeprune.models.spec import Model
 from edgeprune.recipe import Format, Precision
 from edgeprune.runs import write_atomic
 
-__all__ = ["MeasuringExporter", "export", "export_for_measuring"]
+__all__ = ["Exported", "MeasuringExporter", "NotWritten", "export", "export_each", "export_for_measuring"]
 
 REFERENCE = "reference.safetensors"
 AT_ONCE = 2
 SLOWEST_FIRST = ("pte", "tflite", "coreml", "onnx")
+
+
+@dataclass(frozen=True)
+class NotWritten:
+    """A file that was asked for and could not be written, and why, with the operator where the toolkit tells it."""
+
+    format: str
+    precision: Precision
+    file: str
+    error: ConversionError
+
+    @property
+    def why(self) -> str:
+        """In one line."""
+        return self.error.what.splitlines()[0].removesuffix("; it last said:")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written, in the order of the formats, float before int8, and what was not."""
+
+    manifests: tuple[Manifest, ...]
+    not_written: tuple[NotWritten, ...]
 
 
 @dataclass(frozen=True)
@@ -54,22 +77,61 @@ def export(
     reference_input: Tensor,
     on_progress: Callable[[str], None] | None = None,
 ) -> list[Manifest]:
-    """Write the model in each format, in float and (where the format has it) int8, each in a child process.
-
-    `model.module` is the float model, batch norm merged. `calibration` and `reference_input` are preprocessed images
-    (N, C, H, W) float32; calibration is needed for int8 of formats that quantize activations. `folder` gets the
-    files, a manifest beside each, and `reference.safetensors`: "input" and the float module's "output".
-    A file that was there before is replaced; nothing half-written is left.
+    """Write the model in each format, in float and (where the format has it) int8; see `export_each`.
 
     Returns the manifests in the order of `formats`, float before int8.
 
     Raises:
+        ConversionError: toolkits failed; raised after the others have finished, naming all that failed.
+        EdgePruneError: as `export_each`.
+    """
+    done = export_each(
+        model,
+        folder,
+        formats=formats,
+        int8=formats if int8 else (),
+        calibration=calibration,
+        reference_input=reference_input,
+        on_progress=on_progress,
+    )
+    if len(done.not_written) == 1:
+        raise done.not_written[0].error
+    if done.not_written:
+        files = [manifest.file for manifest in done.manifests]
+        written = f"; written: {', '.join(files)}" if files else ""
+        raise ConversionError(
+            f"{len(done.not_written)} files failed: {', '.join(one.file for one in done.not_written)}{written}\n"
+            + "\n".join(str(one.error) for one in done.not_written),
+            where=str(folder),
+        )
+    return list(done.manifests)
+
+
+def export_each(
+    model: Model,
+    folder: Path,
+    *,
+    formats: Sequence[Format],
+    int8: Collection[Format],
+    floats: bool = True,
+    calibration: Tensor | None,
+    reference_input: Tensor,
+    on_progress: Callable[[str], None] | None = None,
+) -> Exported:
+    """Write the model in each format; a file that fails takes no other along.
+
+    `model.module` is the float model, batch norm merged. `int8`: the formats whose int8 file is wanted, where they have
+    one; `floats`: whether their float files are. `calibration` and `reference_input` are preprocessed images
+    (N, C, H, W) float32; calibration is needed for int8 of formats that quantize activations. `folder` gets the
+    files, a manifest beside each, and `reference.safetensors`: "input" and the float module's "output".
+    A file that was there before is replaced; nothing half-written is left. Toolkits run in child processes.
+
+    Raises:
         ToolkitMissing: a format's toolkit is not installed (checked before anything is done).
         UsageError, DataError, ModelError: wrong format, images or model.
-        ConversionError: toolkits failed; raised after the others have finished, naming all that failed.
     """
     say = on_progress or (lambda _: None)
-    parcels = [_parcel(name, int8) for name in dict.fromkeys(formats)]
+    parcels = [_parcel(name, name in int8, floats) for name in dict.fromkeys(formats)]
     _check_images(model, reference_input, "the reference input")
     if int8 and calibration is None:
         raise DataError("int8 needs calibration images", hint="give some, or turn quantization off")
@@ -83,80 +145,103 @@ def export(
             save_file({"images": calibration.detach().cpu().contiguous()}, work / "calibration.safetensors")
         _save_reference(model, reference_input, folder)
         made = _convert_all(model, parcels, work, folder, say)
-    return [manifest for parcel in parcels for manifest in made[parcel.exporter.name]]
+    ends = [end for parcel in parcels for end in made[parcel.exporter.name]]
+    return Exported(
+        tuple(end for end in ends if isinstance(end, Manifest)),
+        tuple(end for end in ends if isinstance(end, NotWritten)),
+    )
 
 
-def _parcel(name: Format, int8: bool) -> _Parcel:
+def _parcel(name: Format, int8: bool, floats: bool) -> _Parcel:
     exporter = find_exporter(name)
     require_toolkit(exporter)
-    return _Parcel(exporter, tuple(p for p in exporter.precisions if int8 or p != "int8"))
+    return _Parcel(exporter, tuple(p for p in exporter.precisions if (int8 if p == "int8" else floats)))
 
 
 def _convert_all(
     model: Model, parcels: Sequence[_Parcel], work: Path, folder: Path, say: Callable[[str], None]
-) -> dict[str, list[Manifest]]:
-    """Convert with a few toolkits at a time; a failure is kept until all have ended."""
+) -> dict[str, list[Manifest | NotWritten]]:
+    """Convert with a few toolkits at a time."""
     threads = max(1, (os.cpu_count() or 1) // min(AT_ONCE, max(1, len(parcels))))
     ordered = sorted(
         parcels, key=lambda p: SLOWEST_FIRST.index(p.exporter.name) if p.exporter.name in SLOWEST_FIRST else 0
     )
-    children = {parcel.exporter.name: Child(parcel.exporter.name, threads=threads) for parcel in parcels}
+    running = _Running(threads)
     with ThreadPoolExecutor(AT_ONCE) as pool:
         futures = {
-            parcel.exporter.name: pool.submit(
-                _convert, model, parcel, children[parcel.exporter.name], work, folder, say
-            )
-            for parcel in ordered
+            parcel.exporter.name: pool.submit(_convert, model, parcel, running, work, folder, say) for parcel in ordered
         }
         try:
             wait(futures.values())
         except BaseException:  # Ctrl-C: the toolkits must not go on without us
             pool.shutdown(wait=False, cancel_futures=True)
-            for child in children.values():
-                child.stop()
+            running.stop()
             raise
-    made, failed = {}, {}
-    for name, future in futures.items():
-        error = future.exception()
-        if error is None:
-            made[name] = future.result()
-        elif isinstance(error, EdgePruneError):
-            failed[name] = error
-        else:
-            raise error
-    if len(failed) == 1:
-        raise next(iter(failed.values()))
-    if failed:
-        written = f"; written: {', '.join(sorted(made))}" if made else ""
-        raise ConversionError(
-            f"{len(failed)} formats failed: {', '.join(sorted(failed))}{written}\n"
-            + "\n".join(str(failed[name]) for name in sorted(failed)),
-            where=str(folder),
-        )
-    return made
+    return {name: future.result() for name, future in futures.items()}
+
+
+class _Running:
+    """The children that are at work, so that all can be stopped from another thread."""
+
+    def __init__(self, threads: int) -> None:
+        self._threads, self._children, self._stopped = threads, list[Child](), False
+
+    def child(self, exporter: str) -> Child:
+        """A new child; once all were stopped there are no more.
+
+        Raises:
+            ConversionError: all were stopped.
+        """
+        if self._stopped:
+            raise ConversionError("the conversion was stopped", where=exporter)
+        child = Child(exporter, threads=self._threads)
+        self._children.append(child)
+        return child
+
+    def stop(self) -> None:
+        self._stopped = True
+        for child in self._children:
+            child.stop()
 
 
 def _convert(
-    model: Model, parcel: _Parcel, child: Child, work: Path, folder: Path, say: Callable[[str], None]
-) -> list[Manifest]:
-    """One child, all files of a format: each is moved into place, then its manifest, as soon as it is whole."""
+    model: Model, parcel: _Parcel, running: _Running, work: Path, folder: Path, say: Callable[[str], None]
+) -> list[Manifest | NotWritten]:
+    """All files of a format: each is moved into place, then its manifest, as soon as it is whole.
+
+    A child that fails ends; what comes after the file it failed at is tried by a new one.
+    """
     exporter, scratch = parcel.exporter, work / parcel.exporter.name
     scratch.mkdir()
-    outputs = tuple(Output(precision=p, file=scratch / parcel.file_name(p)) for p in parcel.precisions)
     calibration = work / "calibration.safetensors"
-    job = ConvertJob(
-        exporter=exporter.name,
-        program=work / "program.pt2",
-        calibration=calibration if calibration.exists() else None,
-        outputs=outputs,
-    )
-    manifests = []
-    with child:
-        for output, converted in zip(outputs, child.run(job), strict=True):
-            assert isinstance(converted, Converted)
-            manifests.append(_put_in_place(model, exporter, output, converted, folder))
-            say(f"{exporter.name} {output.precision}: {output.file.name} in {converted.seconds:.1f} s")
-    return manifests
+    ends: list[Manifest | NotWritten] = []
+    while len(ends) < len(parcel.precisions):
+        left = parcel.precisions[len(ends) :]
+        outputs = tuple(Output(precision=p, file=scratch / parcel.file_name(p)) for p in left)
+        job = ConvertJob(
+            exporter=exporter.name,
+            program=work / "program.pt2",
+            calibration=calibration if calibration.exists() else None,
+            outputs=outputs,
+        )
+        try:
+            with running.child(exporter.name) as child:
+                for output, converted in zip(outputs, child.run(job), strict=True):
+                    assert isinstance(converted, Converted)
+                    ends.append(_put_in_place(model, exporter, output, converted, folder))
+                    say(f"{exporter.name} {output.precision}: {_told(output, converted)}")
+        except ConversionError as error:
+            precision = parcel.precisions[len(ends)]
+            failed = NotWritten(exporter.name, precision, parcel.file_name(precision), error)
+            ends.append(failed)
+            say(f"{exporter.name} {precision}: {failed.file} is not written: {failed.why}")
+    return ends
+
+
+def _told(output: Output, converted: Converted) -> str:
+    left = ", ".join(f"{count} {kind}" for kind, count in converted.left_in_float.items())
+    stays = f"; {left} in float, which its quantizer cannot do" if left else ""
+    return f"{output.file.name} in {converted.seconds:.1f} s{stays}"
 
 
 def _put_in_place(model: Model, exporter: Exporter, output: Output, converted: Converted, folder: Path) -> Manifest:
@@ -175,6 +260,7 @@ def _put_in_place(model: Model, exporter: Exporter, output: Output, converted: C
         labels=model.spec.labels,
         reference=REFERENCE,
         delegation=converted.delegation,
+        left_in_float=converted.left_in_float,
         toolkit=toolkit_versions(exporter),
         seconds=converted.seconds,
     )

@@ -58,6 +58,7 @@ class Converted(Line):
     input: TensorSpec
     output: TensorSpec
     delegation: Delegation | None = None
+    left_in_float: dict[str, int] = {}  # operators of an int8 file that the quantizer cannot do: kind -> how many
     seconds: float = 0.0
 
 

@@ -61,6 +61,7 @@ class Manifest(BaseModel):
     labels: tuple[str, ...]
     reference: str  # safetensors beside it: "input" (N, C, H, W) float32 and "output" (N, classes) of the float model
     delegation: Delegation | None
+    left_in_float: dict[str, int] = {}  # operators of an int8 file that the quantizer cannot do: kind -> how many
     toolkit: dict[str, str]  # package -> version
     seconds: float
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from edgeprune.cli.console import DeviceOption, JsonOption, RichProgress, TrustOption, show_result
+from edgeprune.errors import GateFailed
 
 RunArgument = Annotated[Path, typer.Argument(help="The run folder.")]
 
@@ -60,6 +61,8 @@ def export(
     with RichProgress().shown() as progress:
         record = api.export(run, formats=formats, progress=progress, trust=trust)
     _show(record.result, as_json=as_json)
+    if record.result.get("not_written"):
+        raise typer.Exit(GateFailed.exit_code)
 
 
 def verify(

@@ -5,37 +5,54 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edgeprune.artifacts.export import export
+from edgeprune.artifacts.export import export_each
 from edgeprune.artifacts.manifest import Manifest, file_hash, file_size, manifest_path
+from edgeprune.errors import ConversionError
 from edgeprune.runs import write_atomic
 from edgeprune.sparsity.arbiter import SparseVerdict, choose_encoding
 from edgeprune.stages.context import Context
-from edgeprune.stages.quantize import read_calibration
+from edgeprune.stages.quantize import int8_formats, read_calibration
 from edgeprune.verify.execute import runtime_on
+from edgeprune.verify.verdict import Missing
 
 REFERENCE_IMAGES = 16
 
 
 def export_stage(context: Context, folder: Path) -> dict[str, Any]:
     reference, _ = next(iter(context.splits.test.take(REFERENCE_IMAGES).batches(REFERENCE_IMAGES)))
-    manifests = export(
+    done = export_each(
         context.model("merge"),
         folder,
         formats=context.recipe.export.formats,
-        int8=context.recipe.quantize.enabled,
+        int8=int8_formats(context.recipe),
         calibration=read_calibration(context),
         reference_input=reference,
         on_progress=context.progress.say,
     )
-    dense = next((m for m in manifests if (m.format, m.precision) == ("tflite", "fp32")), None)
-    if dense is None or not context.recipe.sparse.asked:
-        return {"files": {m.file: m.size_bytes for m in manifests}}
-    if why := _nowhere_to_compare(context, dense):
-        context.progress.say(f"{dense.file} stays dense: {why}")
-        return {"files": {m.file: m.size_bytes for m in manifests}}
-    verdict = _sparse_or_dense(context, folder, dense)
-    files = {m.file: m.size_bytes for m in read_manifests(folder)}
-    return {"files": files, "sparse": verdict.model_dump(mode="json", exclude={"ratio"})}
+    if not done.manifests:
+        raise ConversionError(
+            "no file could be written:\n" + "\n".join(str(one.error) for one in done.not_written), where=str(folder)
+        )
+    told: dict[str, Any] = {}
+    if done.not_written:
+        told["not_written"] = [
+            {"file": one.file, "format": one.format, "precision": one.precision, "why": one.why}
+            for one in done.not_written
+        ]
+    dense = next((m for m in done.manifests if (m.format, m.precision) == ("tflite", "fp32")), None)
+    if dense is not None and context.recipe.sparse.asked:
+        if why := _nowhere_to_compare(context, dense):
+            context.progress.say(f"{dense.file} stays dense: {why}")
+        else:
+            verdict = _sparse_or_dense(context, folder, dense)
+            told["sparse"] = verdict.model_dump(mode="json", exclude={"ratio"})
+    return {"files": {m.file: m.size_bytes for m in read_manifests(folder)}, **told}
+
+
+def not_written(context: Context) -> tuple[Missing, ...]:
+    """The files that the finished export stage was asked for and could not write."""
+    record = context.run.record("export")
+    return tuple(Missing.model_validate(one) for one in (record.result.get("not_written", ()) if record else ()))
 
 
 def _nowhere_to_compare(context: Context, manifest: Manifest) -> str:

@@ -20,12 +20,15 @@ from edgeprune.recipe import Target
 from edgeprune.runs import write_atomic
 from edgeprune.sparsity.arbiter import check_zeros_can_save
 from edgeprune.stages.context import Context
+from edgeprune.stages.try_int8 import try_int8
 from edgeprune.structure.find import find_structure
 from edgeprune.structure.units import Structure
 
 
 def probe_stage(context: Context, folder: Path) -> dict[str, Any]:
     recipe, model = context.recipe, context.model("load")
+    if context.typical is None:
+        try_int8(context)
     target = Target.parse(recipe.prune.target)
     timed = target.is_latency and not target.takes_nothing
     if not timed:

@@ -12,6 +12,8 @@ from typing import Any
 import safetensors.torch
 import torch
 
+from edgeprune.artifacts.plugins import find_exporter
+from edgeprune.recipe import Format, Recipe
 from edgeprune.runs import write_atomic
 from edgeprune.stages.context import Context
 
@@ -22,14 +24,22 @@ SCHEMES = {
 }
 
 
+def int8_formats(recipe: Recipe) -> tuple[Format, ...]:
+    """The formats that get an int8 file: those asked for, of those that can have one."""
+    if not recipe.quantize.enabled:
+        return ()
+    asked = recipe.export.formats if recipe.quantize.formats is None else recipe.quantize.formats
+    return tuple(f for f in recipe.export.formats if f in asked and "int8" in find_exporter(f).precisions)
+
+
 def quantize_stage(context: Context, folder: Path) -> dict[str, Any]:
     if not context.recipe.quantize.enabled:
         return {"enabled": False}
     split = context.splits.calibration
     images = torch.cat([images for images, _ in split.batches(64)])
     write_atomic(folder / "calibration.safetensors", safetensors.torch.save({"input": images.contiguous()}))
-    formats = [f for f in context.recipe.export.formats if f in SCHEMES]
-    return {"enabled": True, "images": len(images), "schemes": {f: SCHEMES[f] for f in formats}}
+    schemes = {f: SCHEMES[f] for f in int8_formats(context.recipe) if f in SCHEMES}
+    return {"enabled": True, "images": len(images), "schemes": schemes}
 
 
 def read_calibration(context: Context) -> torch.Tensor | None:

@@ -11,7 +11,7 @@ import torch
 from edgeprune.errors import UsageError
 from edgeprune.runs import Stage, write_atomic
 from edgeprune.stages.context import Context
-from edgeprune.stages.export import read_manifests
+from edgeprune.stages.export import not_written, read_manifests
 from edgeprune.stages.probe import read_baseline
 from edgeprune.training.accuracy import predict
 from edgeprune.verify.check import verify
@@ -36,12 +36,13 @@ def verify_stage(context: Context, folder: Path) -> dict[str, Any]:
     target = recipe.latency_target
     baseline = read_baseline(context)
     export_folder = context.run.stage_folder("export")
-    manifests = read_manifests(export_folder)
+    manifests, missing = read_manifests(export_folder), not_written(context)
     if target is not None and not any(is_judged(m, recipe.device.runtime) for m in manifests):
         raise UsageError(
             f"no exported file can show that {target} is met: that is said of the fp32 file of {recipe.device.runtime}",
             where=str(export_folder),
-            hint="export that format too; a verdict without its latency would say nothing",
+            hint="; ".join(f"{one.file}: {one.why}" for one in missing)
+            or "export that format too; a verdict without its latency would say nothing",
         )
     with context.lease():
         verdict = verify(
@@ -61,6 +62,7 @@ def verify_stage(context: Context, folder: Path) -> dict[str, Any]:
             on_progress=context.progress.say,
             on_images=context.progress.update,
         )
+    verdict = verdict.model_copy(update={"files": (*verdict.files, *(one.verdict for one in missing))})
     write_atomic(folder / "verdict.json", verdict.model_dump_json(indent=1).encode())
     told: dict[str, list[str]] = {"fail": [], "undecided": []}
     for file in verdict.files:

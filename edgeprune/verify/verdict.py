@@ -64,6 +64,28 @@ class FileVerdict(BaseModel):
         return any(c.name == HOST_AGREEMENT and c.outcome == "fail" for c in self.checks)
 
 
+class Missing(BaseModel):
+    """A file that was asked for and could not be written."""
+
+    model_config = ConfigDict(frozen=True)
+    file: str
+    format: Format
+    precision: Precision
+    why: str
+
+    @property
+    def verdict(self) -> FileVerdict:
+        """It fails: whoever asked for the file does not have it."""
+        check = Check(name="written", value=0, unit="files", limit=1, outcome="fail", why=f"not written: {self.why}")
+        return FileVerdict(
+            file=self.file,
+            format=self.format,
+            precision=self.precision,
+            executed_on="not written",
+            checks=(check,),
+        )
+
+
 class Verdict(BaseModel):
     """The verdict of a run."""
 

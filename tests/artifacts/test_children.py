@@ -64,10 +64,15 @@ def test_a_failing_toolkit_is_one_clear_error_and_leaves_no_file(
 def test_all_that_failed_are_named(tmp_path: Path) -> None:
     folder = tmp_path / "out"
     error = try_export(folder, "aborting", "raising")
-    assert "2 formats failed: aborting, raising" in str(error)
+    assert "2 files failed: model_fp32.bin, model_fp32.bin" in str(error)
     assert "SIGABRT" in str(error)
     assert "flux capacitor" in str(error)
     assert left_in(folder) == {"reference.safetensors"}
+
+
+@pytest.mark.parametrize(("name", "memory"), [("hungry", True), ("killed", True), ("raising", False)])
+def test_memory_is_named_where_it_was_memory(tmp_path: Path, name: str, memory: bool) -> None:
+    assert ("free memory" in (try_export(tmp_path / "out", name).hint or "")) == memory
 
 
 def test_a_missing_toolkit_names_the_extra_before_anything_is_done(tmp_path: Path) -> None:

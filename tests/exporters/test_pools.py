@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from edgeprune.artifacts.export import export
 from edgeprune.models.spec import Model, ModelSpec, Preprocessing
-from exporters.pools import pad_max_pools
+from exporters.pools import average_plainly, pad_max_pools
 
 
 class Stem(nn.Module):
@@ -40,6 +42,47 @@ def test_rewritten_program_computes_the_same(relu: bool, kernel: int, stride: in
     pools = [n for n in program.graph.nodes if n.target is torch.ops.aten.max_pool2d.default]
     assert [len(n.args) for n in pools] == [3]  # no padding left in the pool
     assert torch.equal(program.module()(x), module(x))
+
+
+class Pool(nn.Module):
+    def __init__(self, name: str, **settings: object) -> None:
+        super().__init__()
+        self.name, self.settings = name, settings
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        pooled: torch.Tensor = getattr(F, self.name)(x, **self.settings)
+        return pooled
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    average=st.booleans(),
+    kernel=st.tuples(st.integers(2, 4), st.integers(2, 4)),
+    stride=st.integers(1, 3),
+    padding=st.integers(0, 1),
+    ceil=st.booleans(),
+    counted=st.booleans(),
+    size=st.tuples(st.integers(5, 9), st.integers(5, 9)),
+)
+def test_every_pool_computes_the_same_without_padding_and_ceil_mode(
+    average: bool,
+    kernel: tuple[int, int],
+    stride: int,
+    padding: int,
+    ceil: bool,
+    counted: bool,
+    size: tuple[int, int],
+) -> None:
+    asked: dict[str, object] = {"kernel_size": kernel, "stride": stride, "padding": padding, "ceil_mode": ceil}
+    module = Pool("avg_pool2d", **asked, count_include_pad=counted) if average else Pool("max_pool2d", **asked)
+    x = torch.randn(2, 3, *size, dtype=torch.float64)
+    program = torch.export.export(module, (x,), strict=False)
+    pad_max_pools(program)
+    average_plainly(program)
+    for name, factor in list(program.graph_module.named_buffers()):
+        setattr(program.graph_module, name, factor.double())
+    (answer,) = program.graph_module(x)
+    torch.testing.assert_close(answer, module(x), rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("relu", [True, False])

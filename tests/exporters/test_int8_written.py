@@ -1,0 +1,80 @@
+"""int8 .tflite of what its quantizer stumbles over: written, right, and said what stays in float."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from edgeprune.artifacts.export import export_each
+from edgeprune.devices.local import LocalDevice
+from edgeprune.models.spec import Model, ModelSpec, Preprocessing
+from edgeprune.verify.accuracy import read_reference
+from edgeprune.verify.execute import run_file
+from edgeprune.verify.parity import sqnr_db
+
+SIDE = 16
+
+
+class Cosine(nn.Module):
+    """Pools that do not divide plainly, before a head of cosines."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 16, 3, padding=1), nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.max_pool2d(self.conv(x), 3, 2, 1, ceil_mode=True)
+        x = F.avg_pool2d(x, 3, 2, 1, ceil_mode=True, count_include_pad=False)
+        return 8 * F.linear(F.normalize(x.mean((2, 3))), F.normalize(self.head.weight))
+
+
+class Tokens(nn.Module):
+    """A class token put before the patches, as in DeiT."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.token = nn.Conv2d(3, 16, 4, 4), nn.Parameter(torch.randn(1, 1, 16))
+        self.places = nn.Parameter(torch.randn(1, 17, 16))
+        self.block = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True, norm_first=True, activation="gelu")
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = self.block(torch.cat((self.token.expand(x.shape[0], -1, -1), x), 1) + self.places)
+        answer: torch.Tensor = self.head(x[:, 0])
+        return answer
+
+
+@pytest.mark.parametrize(("net", "left", "least_db"), [(Cosine, {"MAXIMUM"}, 25), (Tokens, {"CONCATENATION"}, 10)])
+def test_it_is_written_and_computes_what_the_model_does(
+    tmp_path: Path, net: type[nn.Module], left: set[str], least_db: float
+) -> None:
+    torch.manual_seed(0)
+    spec = ModelSpec(
+        source="tests:net",
+        input_size=(3, SIDE, SIDE),
+        num_classes=4,
+        preprocessing=Preprocessing(mean=(0,) * 3, std=(1,) * 3),
+    )
+    images = torch.randn(32, 3, SIDE, SIDE)
+    done = export_each(
+        Model(spec, net().eval()),
+        tmp_path,
+        formats=["tflite"],
+        int8=["tflite"],
+        calibration=images,
+        reference_input=images[:16],
+    )
+    assert not done.not_written
+    inputs, expected = read_reference(tmp_path / "reference.safetensors")
+    noise = {
+        m.precision: sqnr_db(expected, run_file(LocalDevice(), tmp_path / m.file, m, inputs).outputs)
+        for m in done.manifests
+    }
+    assert noise["fp32"] > 100
+    assert noise["int8"] > least_db
+    assert set(done.manifests[1].left_in_float) <= left
