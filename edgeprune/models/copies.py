@@ -73,6 +73,13 @@ def _asked_alike(module: nn.Module, x: Tensor, where: str) -> Tensor:
             where=where,
             hint="let it change its buffers in training mode only (if self.training)",
         )
+    broken = [answer for answer in answers if not answer.isfinite().all()]
+    if broken:
+        raise ModelError(
+            "the model answers NaN or infinity to random images",
+            where=where,
+            hint="check its weights, model.mean and model.std",
+        )
     if not _close(answers[0], answers[1]):
         raise ModelError(
             f"asked twice, it answers differently in eval mode (by {_apart(*answers):.3g})",
