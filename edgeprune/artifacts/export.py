@@ -20,6 +20,7 @@ from edgeprune.artifacts.jobs import Converted, ConvertJob, Output
 from edgeprune.artifacts.manifest import Manifest, file_hash, file_size, manifest_path
 from edgeprune.artifacts.measuring import MeasuringExporter, export_for_measuring
 from edgeprune.artifacts.plugins import Exporter, find_exporter, require_toolkit, toolkit_versions
+from edgeprune.artifacts.preparation import Preparation
 from edgeprune.artifacts.program import on_cpu, save_program
 from edgeprune.errors import ConversionError, DataError, UsageError
 from edgeprune.models.spec import Model
@@ -256,7 +257,7 @@ def _put_in_place(model: Model, exporter: Exporter, output: Output, converted: C
         size_bytes=file_size(output.file),
         input=converted.input,
         output=converted.output,
-        preprocessing=model.spec.preprocessing,
+        preprocessing=Preparation.of(model.spec),
         labels=model.spec.labels,
         reference=REFERENCE,
         delegation=converted.delegation,

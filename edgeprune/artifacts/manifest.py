@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
+from edgeprune.artifacts.preparation import Preparation
 from edgeprune.errors import UsageError
 from edgeprune.models.spec import Preprocessing
 from edgeprune.recipe import Format, Precision
 from edgeprune.runs import file_sha256
+
+
+def _bare(name: str) -> str:
+    if name in ("", ".", "..") or any(sign in name for sign in "/\\\0"):
+        raise ValueError("must be the bare name of a file beside the manifest")
+    return name
+
+
+BareName = Annotated[str, AfterValidator(_bare)]
 
 
 class TensorSpec(BaseModel):
@@ -45,25 +55,38 @@ class Delegation(BaseModel):
 
 
 class Manifest(BaseModel):
-    """Everything that is known of an exported file."""
+    """Everything that is known of an exported file.
+
+    Version 1 says of the preprocessing the model's own filter, crop, mean and std alone; see `untold`.
+    """
 
     model_config = ConfigDict(frozen=True)
-    version: Literal[1] = 1
+    version: Literal[1, 2] = 2
     format: Format
     precision: Precision
     weights_precision: Precision  # Core ML "int8" holds int8 weights and computes in fp16
-    file: str  # beside the manifest; a folder for .mlpackage
+    file: BareName  # beside the manifest; a folder for .mlpackage
     sha256: str  # of the file; of the sorted (path, sha256) list for a folder
     size_bytes: int
     input: TensorSpec
     output: TensorSpec
-    preprocessing: Preprocessing
+    preprocessing: Preparation | Preprocessing
     labels: tuple[str, ...]
-    reference: str  # safetensors beside it: "input" (N, C, H, W) float32 and "output" (N, classes) of the float model
+    reference: BareName  # safetensors beside it: "input" (N, C, H, W) float32, the float model's "output" (N, classes)
     delegation: Delegation | None
     left_in_float: dict[str, int] = {}  # operators of an int8 file that the quantizer cannot do: kind -> how many
     toolkit: dict[str, str]  # package -> version
     seconds: float
+
+    @property
+    def untold(self) -> str:
+        """What this manifest does not say of how images are prepared; empty where it says all."""
+        if isinstance(self.preprocessing, Preparation):
+            return ""
+        return (
+            "a manifest of version 1: sizes, rounding and colours of the preprocessing are not said, nor the recipe's "
+            "resize and crop_pct; export the model again"
+        )
 
 
 def manifest_path(file: Path) -> Path:
@@ -80,16 +103,7 @@ def read_manifest(path: Path) -> Manifest:
         UsageError: the manifest is missing or cannot be read, or the file or the reference is missing or was changed.
     """
     path = path if path.suffix == ".json" and path.is_file() else manifest_path(path)
-    try:
-        manifest = Manifest.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise UsageError(
-            f"cannot read the manifest: {error.strerror}", where=str(path), hint="export the model again"
-        ) from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"not a valid manifest: {place}: {first['msg']}", where=str(path)) from error
+    manifest = parse_manifest(path)
     file = path.parent / manifest.file
     if not file.exists():
         raise UsageError("the exported file is missing", where=str(file), hint="export the model again")
@@ -102,6 +116,40 @@ def read_manifest(path: Path) -> Manifest:
     if not (path.parent / manifest.reference).is_file():
         raise UsageError("the reference is missing", where=str(path.parent / manifest.reference))
     return manifest
+
+
+def parse_manifest(path: Path) -> Manifest:
+    """Read a manifest, and check that what it names lies beside it.
+
+    Raises:
+        UsageError: it is missing, cannot be read, or names something elsewhere.
+    """
+    try:
+        manifest = Manifest.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise UsageError(
+            f"cannot read the manifest: {error.strerror}", where=str(path), hint="export the model again"
+        ) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise UsageError(
+            f"not a valid manifest: {place}: {first['msg']}", where=str(path), hint="export the model again"
+        ) from error
+    for name in (manifest.file, manifest.reference):
+        _check_inside(path.parent, path.parent / name)
+    return manifest
+
+
+def _check_inside(folder: Path, file: Path) -> None:
+    inner = file.rglob("*") if file.is_dir() else ()
+    for part in (file, *inner):
+        if part.is_symlink() and not part.resolve().is_relative_to(folder.resolve()):
+            raise UsageError(
+                "a link that leads out of the manifest's folder is not followed",
+                where=str(part),
+                hint="put the file itself there",
+            )
 
 
 def file_hash(path: Path) -> str:

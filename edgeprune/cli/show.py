@@ -140,5 +140,6 @@ def _file(path: Path) -> tuple[dict[str, Any], RenderableType]:
 
     from edgeprune.artifacts.manifest import read_manifest
 
-    result = read_manifest(path).model_dump(mode="json")
+    manifest = read_manifest(path)
+    result = manifest.model_dump(mode="json") | ({"untold": manifest.untold} if manifest.untold else {})
     return result, Pretty({**result, "labels": f"{len(result['labels'])} labels"})

@@ -147,12 +147,20 @@ def _own_parts(section: DataSection, named: frozenset[str], labels: tuple[str, .
 
 
 def _geometry(section: DataSection, spec: ModelSpec) -> Geometry:
+    own = with_preprocessing(spec, section).preprocessing
     return Geometry.of(
         spec.input_size,
-        interpolation=spec.preprocessing.interpolation,
-        crop_pct=section.crop_pct or spec.preprocessing.crop_pct,
-        resize=section.resize,
+        interpolation=own.interpolation,
+        crop_pct=own.crop_pct,
+        resize=own.resize,
     )
+
+
+def with_preprocessing(spec: ModelSpec, section: DataSection) -> ModelSpec:
+    """The spec with the preprocessing that its images get: the recipe's `crop_pct` and `resize` before the model's."""
+    own = spec.preprocessing
+    update = {"crop_pct": section.crop_pct or own.crop_pct, "resize": section.resize or own.resize}
+    return spec.model_copy(update={"preprocessing": own.model_copy(update=update)})
 
 
 def _with_known(opening: Opening, record: DataRecord | None, part: str) -> Opening:

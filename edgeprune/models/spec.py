@@ -16,13 +16,17 @@ if TYPE_CHECKING:
 
 
 class Preprocessing(BaseModel):
-    """How an image becomes the model's input: resize, centre crop, scale to 0..1, subtract mean, divide by std."""
+    """How an image becomes the model's input: resize, centre crop, scale to 0..1, subtract mean, divide by std.
+
+    `resize` sets the shorter side after resizing, before `crop_pct`.
+    """
 
     model_config = ConfigDict(frozen=True)
     mean: tuple[float, ...]
     std: tuple[float, ...]
     interpolation: str = "bicubic"
     crop_pct: float = 1.0
+    resize: int | None = None
 
 
 class ModelSpec(BaseModel):

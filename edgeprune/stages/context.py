@@ -11,7 +11,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from device_profiles import DeviceProfile
-from edgeprune.data.open import open_data
+from edgeprune.data.open import open_data, with_preprocessing
 from edgeprune.data.record import RECORD, read_record
 from edgeprune.data.split import Splits
 from edgeprune.devices.base import Device
@@ -51,6 +51,7 @@ class Context:
 
     @cached_property
     def spec(self) -> ModelSpec:
+        """The model's, with the preprocessing that the recipe gives its images."""
         spec = self.read("load", "spec.json", ModelSpec)
         if not is_of(spec, self.recipe.model):
             raise RunError(
@@ -58,7 +59,7 @@ class Context:
                 where=str(self.run.folder / "load" / "spec.json"),
                 hint="this folder was changed by hand: delete `load` in it and go on with --resume",
             )
-        return spec
+        return with_preprocessing(spec, self.recipe.data)
 
     def require_trust(self) -> None:
         """Refuse to run code, or to open images by code, that the run folder alone names.

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.artifacts.export import export_each
-from edgeprune.artifacts.manifest import Manifest, file_hash, file_size, manifest_path
+from edgeprune.artifacts.manifest import Manifest, file_hash, file_size, manifest_path, parse_manifest
 from edgeprune.errors import ConversionError
 from edgeprune.runs import write_atomic
 from edgeprune.sparsity.arbiter import SparseVerdict, choose_encoding
@@ -82,6 +82,10 @@ def _sparse_or_dense(context: Context, folder: Path, manifest: Manifest) -> Spar
 
 
 def read_manifests(folder: Path) -> list[Manifest]:
-    """The manifests of an export folder, by file name."""
+    """The manifests of an export folder, by file name.
+
+    Raises:
+        UsageError: one cannot be read, or names a file elsewhere.
+    """
     found = (p for p in folder.glob("*.json") if p.name != "stage.json")
-    return sorted((Manifest.model_validate_json(p.read_bytes()) for p in found), key=lambda m: m.file)
+    return sorted((parse_manifest(p) for p in found), key=lambda m: m.file)

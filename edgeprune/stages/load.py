@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from edgeprune.data.open import with_preprocessing
 from edgeprune.data.record import RECORD
 from edgeprune.devices.store import file_sha256
 from edgeprune.errors import UsageError
@@ -25,6 +26,7 @@ from edgeprune.verify.alarm import check_knowledge, claimed_accuracy, refuse_ran
 
 def load_stage(context: Context, folder: Path) -> dict[str, Any]:
     model = load_from(context.recipe.model)
+    model = replace(model, spec=with_preprocessing(model.spec, context.recipe.data))
     refuse_random(context.recipe.model)
     context.spec = model.spec
     for source in context.recipe.data.sources:

@@ -22,6 +22,7 @@ from edgeprune.artifacts.manifest import (
 )
 from edgeprune.errors import UsageError
 from edgeprune.models.spec import Preprocessing
+from edgeprune.stages.export import read_manifests
 
 
 def manifest(file: Path, **changes: Any) -> Manifest:
@@ -144,3 +145,46 @@ def test_sizes_and_hashes_of_folders_do_not_depend_on_the_order_of_writing(tmp_p
     two = tree(tmp_path / "two", dict(reversed(files.items())))
     assert file_size(one) == 3
     assert file_hash(one) == file_hash(two)
+
+
+@pytest.mark.parametrize("name", ["../model", "/etc/passwd", "a/b", "..", ".", "", "a\\b", "a\0b"])
+@pytest.mark.parametrize("field", ["file", "reference"])
+def test_a_manifest_names_nothing_but_files_beside_it(tmp_path: Path, field: str, name: str) -> None:
+    file = tmp_path / "model_int8.tflite"
+    file.write_bytes(b"weights")
+    put(file)
+    tree = json.loads(manifest_path(file).read_text()) | {field: name}
+    manifest_path(file).write_text(json.dumps(tree))
+    with pytest.raises(UsageError, match=field):
+        read_manifest(file)
+    with pytest.raises(UsageError, match=field):
+        read_manifests(tmp_path)
+
+
+@pytest.mark.parametrize("linked", ["file", "reference", "within a package"])
+def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path, linked: str) -> None:
+    outside, folder = tmp_path / "outside", tmp_path / "export"
+    outside.write_bytes(b"secret")
+    folder.mkdir()
+    file = folder / "model_fp16.mlpackage"
+    if linked == "file":
+        file.symlink_to(outside)
+    else:
+        tree(file, {"Manifest.json": b"{}"})
+    if linked == "within a package":
+        (file / "weights.bin").symlink_to(outside)
+    put(file, format="coreml", precision="fp16")
+    if linked == "reference":
+        (folder / "reference.safetensors").unlink()
+        (folder / "reference.safetensors").symlink_to(outside)
+    with pytest.raises(UsageError, match="link"):
+        read_manifest(file)
+
+
+def test_a_manifest_of_version_1_is_read_and_what_it_lacks_is_said(tmp_path: Path) -> None:
+    file = tmp_path / "model_int8.tflite"
+    file.write_bytes(b"weights")
+    put(file, version=1)
+    read = read_manifest(file)
+    assert read.preprocessing == Preprocessing(mean=(0.5,), std=(0.25,))
+    assert "resize" in read.untold

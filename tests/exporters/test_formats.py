@@ -12,6 +12,7 @@ from real_runtimes import run, sqnr_db
 from safetensors.torch import load_file
 
 from edgeprune.artifacts.manifest import manifest_path, read_manifest
+from edgeprune.artifacts.preparation import Preparation
 
 FILES = (
     "model_fp32.onnx",
@@ -47,7 +48,8 @@ def test_every_manifest_reads_back_and_describes_its_file(exported: Any, file: s
     manifest = read_manifest(manifest_path(exported.folder / file))
     assert manifest == exported.of(file)
     assert manifest.labels == ("a", "b", "c", "d", "e")
-    assert manifest.preprocessing == exported.model.spec.preprocessing
+    assert manifest.preprocessing == Preparation.of(exported.model.spec)
+    assert (manifest.version, manifest.untold) == (2, "")
     assert manifest.input.shape == ((1, 16, 16, 3) if file.endswith(".tflite") else (1, 3, 16, 16))
     assert manifest.output.shape == (1, 5)
     assert manifest.seconds > 0
