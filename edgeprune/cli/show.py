@@ -73,7 +73,9 @@ def _units(model: str, input_size: str | None, keep: list[str]) -> tuple[dict[st
     frozen = Table(Column("stays", overflow="fold"), Column("units", justify="right"), Column("why", overflow="fold"))
     for entry in listing.frozen:
         frozen.add_row(entry["name"], str(entry["units"]), entry["reason"])
-    return asdict(listing), Group(units, frozen) if listing.frozen else units
+    shown: list[RenderableType] = [units, *([frozen] if listing.frozen else [])]
+    shown += [f"not counted: {operator}" for operator in listing.uncounted]
+    return asdict(listing), Group(*shown)
 
 
 def _sparse(file: Path) -> tuple[dict[str, Any], RenderableType]:

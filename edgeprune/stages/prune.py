@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.artifacts.export import MeasuringExporter
+from edgeprune.errors import TargetError
 from edgeprune.latency.cost import CostModel, MacsCost, total
 from edgeprune.latency.predictor import Prediction, Predictor
 from edgeprune.latency.typical import Typical
@@ -15,6 +16,7 @@ from edgeprune.pruning.allocate import OnStep
 from edgeprune.pruning.baseline import probe_layers
 from edgeprune.pruning.methods import Candidate
 from edgeprune.pruning.prune import LatencyLoop, Pruned, prune_counted, prune_predicted
+from edgeprune.pruning.real import real_cost
 from edgeprune.pruning.target import check_counted, counted_cost, latency_share
 from edgeprune.recipe import PruneSection, Target
 from edgeprune.runs import write_atomic
@@ -25,8 +27,11 @@ from edgeprune.stages.prune_record import record_of
 from edgeprune.stages.settle import settle
 from edgeprune.stages.trials import TRIALS, pick_method
 from edgeprune.stages.turns import Budget, candidate_of, trained_in_turns
+from edgeprune.structure.counting import counted
 from edgeprune.structure.units import Structure
 from edgeprune.training.gradual import NONE_GONE
+
+CORRECTIONS = 4  # times that a count is chosen again because the real module has more
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,7 @@ class _Done:
     pruned: Pruned
     candidate: Candidate
     predictor: Predictor | None = None
+    counted: tuple[float, float] | None = None  # before and after, in the unit of a counted target
 
 
 def prune_stage(context: Context, folder: Path) -> dict[str, Any]:
@@ -52,7 +58,9 @@ def prune_stage(context: Context, folder: Path) -> dict[str, Any]:
     if reconstruction is not None:
         context.progress.say(reconstruction.words)
     original_s = measurement_of(context).median_s
-    record = record_of(pruned, done.predictor, done.candidate.settings, reconstruction, original_s=original_s)
+    record = record_of(
+        pruned, done.predictor, done.candidate.settings, reconstruction, done.counted, original_s=original_s
+    )
     if record.predicted is not None:
         context.progress.say(_said(record.predicted))
     write_atomic(folder / "plan.json", pruned.plan.model_dump_json(indent=1).encode())
@@ -131,23 +139,56 @@ def _to_count(context: Context, folder: Path) -> _Done:
     structure = structure_of(context) if context.typical else read_baseline(context).structure
     settings, multiple = _settings(context), channel_multiple(context)
     target = Target.parse(settings.target)
+    for operator in structure.uncounted:
+        context.progress.say(f"not counted: {operator}")
+    paper = counted(structure, parameters=not target.takes_nothing and "MACs" not in target.unit)
     if target.takes_nothing:
         settings = settings.model_copy(update={"allocator": "judged"})  # which answers with the model as it is
         costs: CostModel = MacsCost()
-        whole = wanted = total(structure.layers, structure.sizes, costs)
+        whole = wanted = total(paper.layers, structure.sizes, costs)
     else:
         costs, wanted = counted_cost(target)
-        whole = total(structure.layers, structure.sizes, costs)
+        whole = total(paper.layers, structure.sizes, costs)
         check_counted(settings.target, wanted, whole)
     goal = wanted / whole
-    budget = Budget(structure, costs, lambda share: share * whole, lambda cost: cost / whole, goal, multiple)
+    budget = Budget(paper, costs, lambda share: share * whole, lambda cost: cost / whole, goal, multiple)
     candidate = _candidate(context, settings, budget, folder)
     pruned = prune_counted(candidate, costs, wanted, on_progress=_steps(context))
-    reached = pruned.choice.cost / whole
+    cost, before = pruned.choice.cost, whole
+    if not target.takes_nothing:
+        before = max(whole, real_cost(candidate.model.module, candidate.model.example_input(), target))
+        pruned, cost = _checked(context, candidate, pruned, costs, wanted)
+    reached = cost / before
     if reached < goal * (1 - settings.tolerance):
         finer = f"; widths are multiples of {multiple} channels, a lower prune.granularity comes nearer"
         context.progress.say(f"{reached:.3g}x are left, {goal:.3g}x were allowed{finer if multiple > 1 else ''}")
-    return _Done(pruned, candidate)
+    in_its_unit = None if target.takes_nothing else target.value / wanted
+    figures = None if in_its_unit is None else (before * in_its_unit, cost * in_its_unit)
+    return _Done(replace(pruned, structure=structure), candidate, counted=figures)
+
+
+def _checked(
+    context: Context, candidate: Candidate, pruned: Pruned, costs: CostModel, wanted: float
+) -> tuple[Pruned, float]:
+    """What was chosen on paper, counted on the module that came out; where that is more, chosen again with less.
+
+    Raises:
+        TargetError: the real module does not come below the target.
+    """
+    target, budget = Target.parse(candidate.settings.target), wanted
+    for _ in range(CORRECTIONS):
+        cost = real_cost(pruned.model.module, pruned.model.example_input(), target)
+        if cost <= wanted * (1 + 1e-9):
+            return pruned, max(cost, pruned.choice.cost)
+        context.progress.say(f"the pruned model has {cost / wanted:.4g} times what {target} allows: choosing again")
+        budget = min(budget, pruned.choice.cost) - (cost - wanted)
+        if budget <= 0:
+            break
+        pruned = prune_counted(candidate, costs, budget, on_progress=_steps(context))
+    raise TargetError(
+        f"the pruned model has {cost / wanted:.4g} times what {target} allows, counted on the model itself",
+        hint="choose a higher target: what takes the rest is not among the units that can go (edgeprune show units)",
+    )
 
 
 def _latency_budget(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 from pydantic import BaseModel, ConfigDict
 
 from edgeprune.latency.cost import MacsCost, total
@@ -11,12 +9,11 @@ from edgeprune.latency.measurement import Ratio
 from edgeprune.latency.predictor import Prediction, Predictor
 from edgeprune.pruning.binding import Binding
 from edgeprune.pruning.prune import Attempt, Pruned
-from edgeprune.pruning.target import counted_cost, latency_share
+from edgeprune.pruning.target import latency_share
 from edgeprune.recipe import PruneSection, Target
 from edgeprune.report.data import Attempt as AttemptRow
 from edgeprune.report.data import LayerRow, layer_rows
 from edgeprune.stages.settle import Reconstruction
-from edgeprune.structure.units import Layer
 
 
 class PruneRecord(BaseModel):
@@ -47,15 +44,18 @@ def record_of(
     predictor: Predictor | None,
     settings: PruneSection,
     reconstruction: Reconstruction | None,
+    counted: tuple[float, float] | None,
     *,
     original_s: float,
 ) -> PruneRecord:
-    """The record of a choice; `original_s` is the unpruned model's latency as measured."""
+    """The record of a choice; `original_s` is the unpruned model's latency as measured, `counted` what the unpruned
+    and the pruned module have of a counted target, in its unit."""
     structure, kept = pruned.structure, pruned.choice.kept
     target, best = Target.parse(settings.target), pruned.best
-    counts, unmeasured = not target.is_latency, True if target.takes_nothing else None
-    gone = {name for b in structure.branches if b.id in pruned.choice.branches for name in b.layers}
-    stays = [layer for layer in structure.layers if layer.name not in gone]
+    unmeasured = True if target.takes_nothing else None
+    branches = [b for b in structure.branches if b.id in pruned.choice.branches]
+    gone = {name for b in branches for name in (*b.layers, *b.counted)}
+    products = (*structure.layers, *structure.products)
     return PruneRecord(
         target=str(target),
         method=settings.method,
@@ -64,29 +64,23 @@ def record_of(
             _row(number, attempt, original_s, target) for number, attempt in enumerate(pruned.attempts, start=1)
         ),
         ratio=best.measured if best else None,
-        within_tolerance=_met(target, stays, kept) if counts else best.within_tolerance if best else unmeasured,
+        within_tolerance=counted[1] <= target.value * (1 + 1e-9)
+        if counted
+        else best.within_tolerance
+        if best
+        else unmeasured,
         nothing_nearer=best is not None and best.nothing_nearer,
         predicted=None if best or predictor is None else predictor.predict(kept, gone),
-        counted_before=_counted(target, structure.layers, structure.sizes) if counts else None,
-        counted_after=_counted(target, stays, kept) if counts else None,
+        counted_before=counted[0] if counted else None,
+        counted_after=counted[1] if counted else None,
         layers=layer_rows(structure, kept, predictor.seconds_of if predictor else None, gone=gone),
-        macs_before=total(structure.layers, structure.sizes, MacsCost()),
+        macs_before=total(products, structure.sizes, MacsCost()),
         branches=pruned.choice.branches,
-        macs_after=total(stays, kept, MacsCost()),
+        macs_after=total([layer for layer in products if layer.name not in gone], kept, MacsCost()),
         binding=pruned.binding,
         loss=pruned.choice.loss,
         reconstruction=reconstruction,
     )
-
-
-def _counted(target: Target, layers: Sequence[Layer], kept: Mapping[str, int]) -> float:
-    """The figure of a counted target (MACs, parameters, bytes), in the target's own unit."""
-    costs, budget = counted_cost(target)
-    return total(layers, kept, costs) * target.value / budget
-
-
-def _met(target: Target, layers: Sequence[Layer], kept: Mapping[str, int]) -> bool:
-    return _counted(target, layers, kept) <= target.value
 
 
 def _row(number: int, attempt: Attempt, original_s: float, target: Target) -> AttemptRow:

@@ -55,6 +55,7 @@ def find_branches(
     x: Tensor,
     layers: Sequence[LabelledLayer],
     groups: Sequence[UnitGroup],
+    counted: Sequence[str] = (),
     *,
     keep: Sequence[str] = (),
 ) -> tuple[Branch, ...]:
@@ -64,6 +65,7 @@ def find_branches(
         flow: the model, traced.
         trial: the model with weights that all count (`lively`); as before afterwards.
         x: what the branches are tried with (`trial_input`).
+        counted: names of what is counted beside the layers.
         keep: patterns of module names; a branch that holds such a module is not offered.
     """
     regions = [
@@ -83,6 +85,7 @@ def find_branches(
             layers=tuple(layer.name for layer in layers if region.holds(layer.name)),
             groups=tuple(group.id for group in groups if _lives_inside(group, roots)),
             gate=gate,
+            counted=tuple(name for name in counted if region.holds(name.partition(":")[0])),
         )
         if branch.layers and (not gate or _width(trial, branch) == region.channels):
             candidates.append(branch)

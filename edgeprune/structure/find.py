@@ -13,6 +13,7 @@ from edgeprune.errors import ModelError
 from edgeprune.structure.apart import apart, find_recasts
 from edgeprune.structure.attributes import couple_attributes, find_attributes
 from edgeprune.structure.branches import find_branches
+from edgeprune.structure.counting import find_products, find_uncounted, find_weights
 from edgeprune.structure.fused import find_switches, unfused
 from edgeprune.structure.graph import STACK
 from edgeprune.structure.groups import Grouping, group_units
@@ -68,8 +69,14 @@ def find_structure(module: nn.Module, example: Tensor, *, keep: Sequence[str] = 
             sizes = steady if len(steady) < len(sizes) else ()
             continue
         if not misfits:
-            found = grouping.structure
-            return replace(found, branches=find_branches(flow, trial, x, layers, found.groups, keep=keep))
+            found = replace(
+                grouping.structure,
+                products=find_products(flow, grouping, layers),
+                weights=find_weights(flow, module, grouping),
+                uncounted=find_uncounted(flow),
+            )
+            names = [layer.name for layer in (*found.products, *found.weights)]
+            return replace(found, branches=find_branches(flow, trial, x, layers, found.groups, names, keep=keep))
         _freeze_misfits(flow, grouping, misfits)
 
 

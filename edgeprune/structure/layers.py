@@ -118,11 +118,16 @@ def _convolution(flow: Flow, node: fx.Node) -> LabelledLayer:
 def _linear(flow: Flow, node: fx.Node) -> LabelledLayer:
     args = arguments(node)
     shape, out = shape_of(args["input"]), shape_of(node)[-1]
-    rows = math.prod(shape[1:-1]) if len(shape) > 1 else 1
+    rows = max(1, math.prod(shape[:-1]) // images_of(flow))  # tokens may lie in front of the batch, or in it
     operation = OpSignature(kind="linear", in_channels=shape[-1], out_channels=out, height=rows)
     return LabelledLayer(
         _parameter_owner(flow, node, "weight"), operation, flow.labels(args["input"])[-1], flow.labels(node)[-1]
     )
+
+
+def images_of(flow: Flow) -> int:
+    """How many images the model was recorded with."""
+    return next((shape_of(node)[0] for node in flow.trace.inputs), 1)
 
 
 def _elementwise(

@@ -39,16 +39,18 @@ class Listing:
     frozen: tuple[dict[str, Any], ...]  # name, units, reason
     parameters: int
     macs: int
+    uncounted: tuple[str, ...]  # operators that may multiply, and count nothing
 
 
 def list_units(module: nn.Module, structure: Structure) -> Listing:
     """List what `find_structure` found in a module."""
     sizes = structure.sizes
-    costs = {layer.name: layer.operation.macs for layer in structure.layers}
+    layers = (*structure.layers, *structure.products)
+    costs = {layer.name: layer.operation.macs for layer in layers}
 
     def macs_of(group: UnitGroup) -> int:
         less = {**sizes, group.id: group.size - 1}
-        touched = (x for x in structure.layers if group.id in (*x.in_width.groups, *x.out_width.groups))
+        touched = (x for x in layers if group.id in (*x.in_width.groups, *x.out_width.groups))
         return round(sum(costs[layer.name] - layer.signature(less).macs for layer in touched))
 
     branches = tuple(
@@ -57,7 +59,7 @@ def list_units(module: nn.Module, structure: Structure) -> Listing:
             sum(
                 p.numel() for name in (*branch.modules, branch.output) for p in module.get_submodule(name).parameters()
             ),
-            round(sum(costs[name] for name in branch.layers)),
+            round(sum(costs.get(name, 0) for name in (*branch.layers, *branch.counted))),
         )
         for branch in structure.branches
     )
@@ -69,6 +71,7 @@ def list_units(module: nn.Module, structure: Structure) -> Listing:
         frozen=tuple(asdict(entry) for entry in structure.frozen),
         parameters=sum(p.numel() for p in module.parameters()),
         macs=round(sum(costs.values())),
+        uncounted=structure.uncounted,
     )
 
 

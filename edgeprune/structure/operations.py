@@ -7,7 +7,19 @@ from typing import Literal
 
 IN_PLACE = "in place"  # of a place: timed inside of a model, nothing but its own kernel
 COUNTED_BEFORE = "counted with the layer before it"  # of a place: its time is in that layer's
-Kind = Literal["conv2d", "depthwise_conv2d", "linear", "add", "mul", "avg_pool2d", "max_pool2d", "mean", "activation"]
+Kind = Literal[
+    "conv2d",
+    "depthwise_conv2d",
+    "linear",
+    "add",
+    "mul",
+    "avg_pool2d",
+    "max_pool2d",
+    "mean",
+    "activation",
+    "product",
+    "weights",
+]
 
 
 @dataclass(frozen=True)
@@ -18,6 +30,8 @@ class OpSignature:
     `height` and `width` are of the input. For a linear layer height is the number of rows (tokens).
     For `add` and `mul` with a broadcast (squeeze-excitation) second operand, `broadcast` is set.
     `activation` operations carry their name in `function`; fused ones too (`relu`, `relu6` or empty).
+    `product` and `weights` are counted and never timed (see `edgeprune.structure.counting`): so many
+    multiply-accumulates or parameters as `in_channels` says.
     `place` is empty for an operation by itself; one that was timed inside a model says "in place" and which kernels
     ran after it, its time included (see `edgeprune.latency.in_place`).
     """
@@ -45,7 +59,7 @@ class OpSignature:
     @property
     def is_square(self) -> bool:
         """Whether input and output channels are the same axis."""
-        return self.kind not in ("conv2d", "linear")
+        return self.kind not in ("conv2d", "linear", "product", "weights")
 
     @property
     def out_hw(self) -> tuple[int, int]:
@@ -63,6 +77,8 @@ class OpSignature:
         """Multiply-accumulates; element-wise operations and pooling count none (as the field counts)."""
         if self.kind == "linear":
             return self.height * self.in_channels * self.out_channels
+        if self.kind == "product":
+            return self.in_channels
         if self.kind in ("conv2d", "depthwise_conv2d"):
             h, w = self.out_hw
             return h * w * self.out_channels * (self.in_channels // self.groups) * self.kernel[0] * self.kernel[1]
@@ -71,6 +87,8 @@ class OpSignature:
     @property
     def parameters(self) -> int:
         """Weights and one bias per output channel (batch norm folded)."""
+        if self.kind == "weights":
+            return self.in_channels
         if self.kind not in ("conv2d", "depthwise_conv2d", "linear"):
             return 0
         return (

@@ -149,6 +149,7 @@ class Branch:
     layers: tuple[str, ...]
     groups: tuple[str, ...]
     gate: bool = False
+    counted: tuple[str, ...] = ()  # products and weights that go with it
 
 
 @dataclass(frozen=True)
@@ -163,6 +164,9 @@ class Structure:
     switches: tuple[Switch, ...] = ()
     mends: tuple[Mend, ...] = ()
     recasts: tuple[Recast, ...] = ()
+    products: tuple[Layer, ...] = ()  # matrix products that are counted and not timed
+    weights: tuple[Layer, ...] = ()  # every parameter, batch norms folded
+    uncounted: tuple[str, ...] = ()  # operators that may multiply, and are not counted
     standardized: tuple[str, ...] = ()  # convolutions whose weight is computed from it, over a filter's inputs
 
     @property
