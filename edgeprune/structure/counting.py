@@ -141,6 +141,7 @@ def _dimensions(flow: Flow, node: fx.Node) -> list[list[Dim]]:
         found = [[*_mine(flow, args["input"]), *_dims(flow, args["weight"])[1:]]]
     elif name in _PRODUCTS:
         left = args["self"] if name in ("matmul", "bmm", "mm") else args.get("mat1", args.get("batch1"))
+        assert isinstance(left, fx.Node)
         found = [[*_mine(flow, node), _dims(flow, left)[-1]]]
     elif name == "scaled_dot_product_attention":
         q, k, v = (_dims(flow, args[part]) for part in ("query", "key", "value"))
