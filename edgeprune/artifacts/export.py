@@ -210,7 +210,8 @@ def _convert(
 ) -> list[Manifest | NotWritten]:
     """All files of a format: each is moved into place, then its manifest, as soon as it is whole.
 
-    A child that fails ends; what comes after the file it failed at is tried by a new one.
+    A child that fails ends; what comes after the file it failed at is tried by a new one. Nothing that an exporter does
+    after its last file is whole can undo that file.
     """
     exporter, scratch = parcel.exporter, work / parcel.exporter.name
     scratch.mkdir()
@@ -227,8 +228,11 @@ def _convert(
         )
         try:
             with running.child(exporter.name) as child:
-                for output, converted in zip(outputs, child.run(job), strict=True):
-                    assert isinstance(converted, Converted)
+                replies = child.run(job)
+                for output in outputs:
+                    converted = next(replies, None)
+                    if not isinstance(converted, Converted):
+                        raise ConversionError("the exporter ended and gave no such file", where=output.file.name)
                     ends.append(_put_in_place(model, exporter, output, converted, folder))
                     say(f"{exporter.name} {output.precision}: {_told(output, converted)}")
         except ConversionError as error:

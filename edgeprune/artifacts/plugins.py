@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator, Sequence
-from importlib.metadata import EntryPoint, entry_points, version
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
@@ -137,7 +137,14 @@ def require_toolkit(exporter: Exporter) -> None:
 
 def toolkit_versions(exporter: Exporter) -> dict[str, str]:
     """Versions of torch and of the packages that conversion uses."""
-    return {package: version(package) for package in ("torch", *exporter.packages)}
+    return {package: _version(package) for package in ("torch", *exporter.packages)}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # a package may be imported by another name than it is installed by
+        return "unknown"
 
 
 def _by_name() -> dict[str, list[EntryPoint]]:
