@@ -161,13 +161,25 @@ def _is_timm_norm_act(norm: nn.Module) -> bool:
     return kind.__module__.startswith("timm.") and kind.__name__ in ("BatchNormAct2d", "SyncBatchNormAct")
 
 
+class FoldedNorm(nn.Identity):
+    """What stands where a batch norm was: it keeps what a model's forward may ask of its norm's settings.
+
+    `num_features`, `eps`, `momentum`, `affine` and `track_running_stats` are those of the norm; weights it has none.
+    """
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        for name in ("num_features", "eps", "momentum", "affine", "track_running_stats"):
+            setattr(self, name, getattr(norm, name))
+
+
 def _what_is_left(norm: nn.Module) -> nn.Module:
     """What a module does after its batch norm: timm's BatchNormAct2d drops out and activates."""
     if not _is_timm_norm_act(norm):
-        return nn.Identity()
+        return FoldedNorm(norm)
     parts = [part for part in (norm.get_submodule("drop"), norm.get_submodule("act")) if type(part) is not nn.Identity]
     if not parts:
-        return nn.Identity()
+        return FoldedNorm(norm)
     return parts[0] if len(parts) == 1 else nn.Sequential(*parts)
 
 

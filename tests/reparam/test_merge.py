@@ -65,7 +65,7 @@ def test_the_algebra_is_exact(kind, groups, out, stride, padding, bias, affine, 
     example = torch.randn(shape, dtype=torch.double)
     merged = merge(net, example)
     assert norms(merged) == []
-    assert type(merged[1]) is nn.Identity
+    assert isinstance(merged[1], nn.Identity)
     report = verify_merge(net, merged, example)
     assert report.folded == ("1",)
     assert report.kept == ()
@@ -239,7 +239,7 @@ def test_an_activation_inside_a_norm_stays() -> None:
     assert type(merged[1]) is nn.Hardswish
     assert verify_merge(net, merged, example).max_error < 1e-12
     without = shaken(nn.Sequential(nn.Conv2d(3, 4, 3), timm.layers.BatchNormAct2d(4, apply_act=False))).double()
-    assert type(merge(without, example)[1]) is nn.Identity
+    assert isinstance(merge(without, example)[1], nn.Identity)
 
 
 def test_a_difference_is_measured() -> None:
@@ -270,3 +270,24 @@ def test_what_cannot_be_traced_or_compared_is_an_error() -> None:
         merge(Moody(), torch.randn(1, 3))
     with pytest.raises(ModelError, match="answers"):
         verify_merge(nn.Linear(3, 4), nn.Linear(3, 5), torch.randn(1, 3))
+
+
+class ReadsItsNorm(nn.Module):
+    """Its forward asks the batch norm for its settings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn, self.head = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.bn(self.conv(x)).mean((2, 3))
+        answer: torch.Tensor = self.head(x.view(-1, self.bn.num_features))
+        return answer
+
+
+def test_a_model_that_reads_its_norms_settings_still_runs_when_they_are_folded() -> None:
+    torch.manual_seed(0)
+    module, x = ReadsItsNorm().eval(), torch.randn(2, 3, 8, 8)
+    merged = merge(module, x[:1])
+    assert not any(isinstance(part, nn.BatchNorm2d) for part in merged.modules())
+    torch.testing.assert_close(merged(x), module(x), rtol=1e-4, atol=1e-5)
