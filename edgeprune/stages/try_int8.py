@@ -41,6 +41,7 @@ def try_int8(context: Context) -> None:
     if not formats:
         return
     model = context.model("load")
+    trace(model.module, model.example_input())  # its error names the line of the user's code, merging's does not
     merged = model.with_module(merge(model.module.eval(), model.example_input()))
     known = _place(merged, formats)
     left = _remembered(known)

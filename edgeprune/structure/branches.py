@@ -360,9 +360,13 @@ def _works(trial: nn.Module, branches: Sequence[Branch], x: Tensor) -> bool:
 
 
 def _width(module: nn.Module, gate: Branch) -> int:
-    """Channels that a gate answers: those of its last layer with weights; 0 where it has none."""
+    """Channels that a gate answers: those of its last layer with weights; 0 where it has none.
+
+    Its layers are named as modules, or as parameters where these are what is counted (`counting.counted`).
+    """
     named = dict(module.named_parameters())
-    return next((len(named[f"{name}.weight"]) for name in gate.layers[::-1] if f"{name}.weight" in named), 0)
+    names = (key for name in gate.layers[::-1] for key in (f"{name}.weight", name) if key in named)
+    return next((len(named[key]) for key in names), 0)
 
 
 def _empty(module: nn.Module, branch: Branch) -> None:
