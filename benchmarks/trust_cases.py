@@ -15,6 +15,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -41,7 +42,7 @@ def main() -> None:
     finished = finished_run(base, cache)
     cases = [*data_cases(base), *model_cases(base), *other_cases(base, finished)]
     chosen = [case for case in cases if not arguments.only or case.point in arguments.only]
-    with ThreadPoolExecutor(arguments.jobs) as pool:
+    with ThreadPoolExecutor(arguments.jobs, thread_name_prefix="user") as pool:
         rows = list(pool.map(lambda case: row_of(case, cache), chosen))
     wrong = [row for row in rows if row["wrong"]]
     write_result(
@@ -65,7 +66,7 @@ def finished_run(base: Base, cache: Path) -> Path:
     if not (folder / "run" / "report" / "stage.json").exists():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        done = edgeprune(ordinary(base, folder), folder)
+        done = edgeprune(ordinary(base, folder), folder, cache)
         assert done.returncode == PASS, done.stderr
     return folder / "run"
 
@@ -81,7 +82,7 @@ def row_of(case: Case, cache: Path) -> dict[str, Any]:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     started = time.monotonic()
-    done = edgeprune(case.make(folder), folder)
+    done = edgeprune(case.make(folder), folder, cache)
     row = {
         "point": case.point,
         "name": case.name,
@@ -112,8 +113,11 @@ def judged(case: Case, done: subprocess.CompletedProcess[str], folder: Path) -> 
     return case.wrong(folder) if case.wrong else ""
 
 
-def edgeprune(arguments: Any, folder: Path) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+def edgeprune(arguments: Any, folder: Path, cache: Path) -> subprocess.CompletedProcess[str]:
+    """The command, as a user of its own for each worker: two jobs of one user wait for each other's device."""
+    home = str(cache / "users" / threading.current_thread().name)
+    users = {"XDG_CACHE_HOME": home, "XDG_STATE_HOME": home}
+    environment = os.environ | users | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
     try:
         return subprocess.run(
             [COMMAND, *map(str, arguments)],

@@ -24,6 +24,7 @@ from edgeprune.data.record import RECORD, read_record
 from edgeprune.devices.discovery import refuse_profile
 from edgeprune.devices.store import file_sha256
 from edgeprune.errors import EdgePruneError, ModelError, RunError, UsageError
+from edgeprune.models.trust import remember_recipe
 from edgeprune.progress import Progress, Silent
 from edgeprune.recipe import Recipe
 from edgeprune.runs import STAGES, Run, RunInfo, Stage, create_run, lock, open_run, settings_hash, write_atomic
@@ -110,11 +111,13 @@ def run(
 def prepare_run(recipe: Recipe, folder: Path, *, resume: bool) -> Run:
     """Create the run folder, or open the one there with this recipe when resuming.
 
-    A run that has not finished a single stage holds nothing: it is begun again without `resume` too.
+    A run that has not finished a single stage holds nothing: it is begun again without `resume` too. What the recipe
+    names is named by the user: later commands on this folder run it without being told to trust it.
 
     Raises:
         RunError: the folder holds something else, or a run that is not to be resumed.
     """
+    remember_recipe(recipe)
     if not (folder / "run.json").exists():
         return create_run(folder, recipe, versions(), _command())
     opened = open_run(folder)

@@ -20,7 +20,7 @@ from platformdirs import user_state_path
 
 from edgeprune.errors import RunError
 from edgeprune.models.spec import ModelSpec
-from edgeprune.recipe import ModelSection
+from edgeprune.recipe import ModelSection, Recipe
 from edgeprune.runs import file_sha256
 
 TIMM_SCHEMES = ("timm:", "hf-hub:", "hf_hub:", "local-dir:")
@@ -83,10 +83,14 @@ def require(source: str, arguments: Mapping[str, Any], folder: Path) -> None:
     )
 
 
-def remember_data(source: str) -> None:
-    """Keep that this user has named this source of images; only timm's can fetch or run anything."""
-    if source.startswith("timm:"):
-        remember(f"data {source}", {})
+def remember_recipe(recipe: Recipe) -> None:
+    """Keep that this user has named what their recipe names: its model, and timm's data sets, which can fetch or run
+    anything.
+    """
+    remember(canonical(recipe.model.source), recipe.model.arguments)
+    for source in recipe.data.sources:
+        if source.startswith("timm:"):
+            remember(f"data {source}", {})
 
 
 def require_data(source: str, folder: Path) -> None:

@@ -7,6 +7,8 @@ import json
 import pathlib
 import pickle
 import shlex
+import shutil
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -162,4 +164,5 @@ def _is_pickle(path: Path) -> bool:
 
 def _command(code: str, path: Path) -> str:
     new = path.with_name(f"{path.stem}.weights.pt")
-    return f"python -c {shlex.quote(code.format(old=json.dumps(str(path)), new=json.dumps(str(new))))}"
+    python = "python" if shutil.which("python") == sys.executable else shlex.quote(sys.executable)
+    return f"{python} -c {shlex.quote(code.format(old=json.dumps(str(path)), new=json.dumps(str(new))))}"

@@ -14,7 +14,6 @@ from edgeprune.models.checkpoint import save_state
 from edgeprune.models.copies import check_copies
 from edgeprune.models.load import load_from
 from edgeprune.models.spec import Model
-from edgeprune.models.trust import remember_data
 from edgeprune.pruning.scales import batch_norm_scales, telling_scales
 from edgeprune.pruning.zeros import masks_of
 from edgeprune.recipe import Target
@@ -29,8 +28,6 @@ def load_stage(context: Context, folder: Path) -> dict[str, Any]:
     model = replace(model, spec=with_preprocessing(model.spec, context.recipe.data))
     refuse_random(context.recipe.model)
     context.spec = model.spec
-    for source in context.recipe.data.sources:
-        remember_data(source)
     loaded = model.loaded
     trains = context.recipe.tune.epochs + context.recipe.prune.epochs > 0
     for words in (*model.said, *check_copies(model, trains=trains)):

@@ -155,7 +155,7 @@ def test_an_interrupt_ends_what_runs_there(device: RemoteDevice) -> None:
 
 
 def test_output_without_end_is_ended(device: RemoteDevice) -> None:
-    with pytest.raises(DeviceError, match="line without end"):
+    with pytest.raises(DeviceError, match="wrote without end"):
         device.run(["sh", "-c", "tr '\\0' x </dev/zero"], timeout_s=120, on_line=print)
     assert not running(device, "tr \\0 x")
 

@@ -196,8 +196,9 @@ def test_the_command_of_the_hint_converts_a_pickle(tmp_path: Path, monkeypatch: 
     with pytest.raises(ModelError) as caught:
         load_state(net(0), tmp_path / "old net.pt")
     assert caught.value.hint is not None
-    command = "python -c " + caught.value.hint.partition("python -c ")[2]
-    subprocess.run(shlex.split(command), cwd=tmp_path, check=True, timeout=120)
+    python, _, program = caught.value.hint.partition(" -c ")
+    command = [python.split()[-1], "-c", *shlex.split(program)]
+    subprocess.run(command, cwd=tmp_path, check=True, timeout=120)
     module = net(99)
     load_state(module, tmp_path / "old net.weights.pt")
     assert seed_of(module) == 1
