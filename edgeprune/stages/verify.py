@@ -59,6 +59,7 @@ def verify_stage(context: Context, folder: Path) -> dict[str, Any]:
             protocol=recipe.device.protocol,
             images=recipe.verify.images,
             named=named,
+            untrained=recipe.model.untrained,
             on_progress=context.progress.say,
             on_images=context.progress.update,
         )

@@ -11,6 +11,7 @@ import numpy as np
 from edgeprune.artifacts.manifest import Manifest
 from edgeprune.errors import RunError
 from edgeprune.recipe import Gates
+from edgeprune.verify.chance import tells
 from edgeprune.verify.execute import Execution, Floats
 from edgeprune.verify.limits import Gate, at_least, at_most, info
 from edgeprune.verify.outputs import Answers, Labels
@@ -43,12 +44,18 @@ def parity_check(manifest: Manifest, folder: Path, run: Runner, gates: Gates) ->
 
 
 def accuracy_checks(
-    manifest: Manifest, outputs: Answers, gates: Gates, original: Labels | None = None
+    manifest: Manifest,
+    outputs: Answers,
+    gates: Gates,
+    original: Labels | None = None,
+    *,
+    untrained: bool = False,
 ) -> tuple[Check, ...]:
     """Top-1 agreement with the float model, top-1 accuracy, its drop against the float and the original model.
 
     `original` has the class that the unpruned model names for each image, (N,). A file that answers NaN or infinity to
-    a test image fails whatever the gates are.
+    a test image fails whatever the gates are. Where the images are too few to tell a perfect model from a guessing one,
+    its accuracy is undecided, unless the model is `untrained` and nothing is said of it.
     """
     logits, labels = outputs.logits[manifest.file], outputs.labels
     if broken := _broken(logits):
@@ -65,7 +72,7 @@ def accuracy_checks(
             gates.int8_agreement if is_int8 else None,
             why=f"file and float model name the same class on {same.sum()} of {len(labels)} test images",
         ),
-        share_check("top-1 accuracy", right, None, why=f"right on {right.sum()} of {len(labels)} test images"),
+        _accuracy(right, labels, untrained=untrained),
         _drop(
             "accuracy drop against the float model",
             floats == labels,
@@ -77,6 +84,14 @@ def accuracy_checks(
     if original is not None:
         checks.append(_drop("accuracy drop against the original", original == labels, right, gates.accuracy_drop))
     return tuple(checks)
+
+
+def _accuracy(right: Rights, labels: Labels, *, untrained: bool) -> Check:
+    check = share_check("top-1 accuracy", right, None, why=f"right on {right.sum()} of {len(labels)} test images")
+    if untrained or tells(labels):
+        return check
+    why = f"{check.why}; chance could do as well on so few, of so few classes: name more test images"
+    return check.model_copy(update={"outcome": "undecided", "why": why})
 
 
 def _host_checks(manifest: Manifest, outputs: Answers, gates: Gates) -> list[Check]:

@@ -15,6 +15,7 @@ from edgeprune.models.spec import Model
 from edgeprune.recipe import ModelSection
 from edgeprune.training.accuracy import predict
 from edgeprune.verify.alternatives import Numbers, Order, found_order, orders_of, pixels_of, views_of
+from edgeprune.verify.chance import LEVEL, near_chance, tells
 from edgeprune.verify.intervals import Interval, share_interval
 
 Rights = npt.NDArray[np.bool_]
@@ -25,11 +26,8 @@ IMAGES_UNTRAINED = 100  # where nothing depends on the answer
 SCREENED, COMPARED = 100, 300  # images on which other preprocessings are tried: all of them, then the promising ones
 BATCH = 64
 
-LEVEL = 0.01  # what chance explains more often than this is no evidence
-KNOWLEDGE = 0.1  # so far from guessing (0) to perfect (1) a model has to be, each class counted alike
 FAR = 0.05  # below what the recipe or the checkpoint says
 BETTER = {"order": 0.02, "view": 0.1}  # by so much another order of classes, or preprocessing, has to do better
-SHUFFLES = 2000
 
 _GUESSING = "no better than guessing"
 
@@ -136,8 +134,9 @@ def check_knowledge(
     if expected is not None and _far_below(known, expected):
         whose = "the recipe (model.accuracy)" if section.accuracy is not None else "the checkpoint"
         trouble = f"far below the {100 * expected:.1f} % that {whose} says"
-    elif not _tells(chosen.labels):
-        say(f"{len(chosen)} test images of these classes are too few to tell whether it knows them")
+    elif not tells(chosen.labels):
+        few = f"{len(chosen)} test images of these classes are too few to tell whether it knows them"
+        say(f"{few}: the verdict will not be a PASS")
         return known
     elif near_chance(named, chosen.labels):
         trouble = _GUESSING
@@ -164,33 +163,6 @@ def claimed_accuracy(facts: Mapping[str, object]) -> float | None:
         if name != "metric":
             return float(value)
     return None
-
-
-def near_chance(named: Numbers, labels: Numbers) -> bool:
-    """Whether answers (N,) say nothing of the labels (N,).
-
-    They do where as many are right by chance (the labels shuffled) in more than a hundredth of all cases, or where the
-    mean of the classes' shares of right answers is not a tenth of the way from guessing to perfect: one class that is
-    named rightly because everything is named so is no knowledge.
-    """
-    present = np.unique(labels)
-    recall = np.mean([(named[labels == one] == one).mean() for one in present])
-    guessing = 1 / len(present)
-    if (recall - guessing) / (1 - guessing) < KNOWLEDGE:
-        return True
-    return _by_chance(named, labels) > LEVEL
-
-
-def _by_chance(named: Numbers, labels: Numbers) -> float:
-    """How often labels in a random order fit at least as well."""
-    random, right = np.random.default_rng(0), int((named == labels).sum())
-    as_good = sum(int((named == random.permutation(labels)).sum()) >= right for _ in range(SHUFFLES))
-    return (1 + as_good) / (1 + SHUFFLES)
-
-
-def _tells(labels: Numbers) -> bool:
-    """Whether so few images could tell a perfect model from chance."""
-    return len(np.unique(labels)) > 1 and _by_chance(labels, labels) <= LEVEL
 
 
 def _far_below(known: Knowledge, expected: float) -> bool:

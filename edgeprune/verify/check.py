@@ -44,6 +44,7 @@ def verify(
     protocol: Protocol,
     images: int | None,
     named: Mapping[str, Labels],
+    untrained: bool = False,
     on_progress: Callable[[str], None] | None = None,
     on_images: Callable[[str, int, int], None] | None = None,
 ) -> Verdict:
@@ -52,8 +53,8 @@ def verify(
     `float_outputs` maps images (N, C, H, W) float32 to the float model's logits (N, classes). `original_file` is the
     unpruned model's fp32 file in `runtime`. `images` limits how many test images are used. `named` has the
     class (N,) that the model of each stage names for each test image; with the key "original" the drop against it is
-    checked too. `on_images` gets (what runs, images done, in
-    all).
+    checked too. Of an `untrained` model nothing is asked that chance could not answer. `on_images` gets (what runs,
+    images done, in all).
 
     Raises:
         RunError: there is nothing to check, or a file is missing or was changed since its manifest was written.
@@ -89,7 +90,8 @@ def verify(
         protocol=protocol,
     )
     named = {stage: classes[: len(outputs.labels)] for stage, classes in named.items()}
-    judge = _Judge(folder, device, gates, target, runtime, threads, named.get("original"), outputs, speed, say)
+    original = named.get("original")
+    judge = _Judge(folder, device, gates, target, runtime, threads, original, untrained, outputs, speed, say)
     files = []
     for manifest in manifests:
         say(f"{manifest.file}: parity, memory and kernels")
@@ -146,12 +148,13 @@ class _Judge:
         runtime: Runtime,
         threads: int,
         original: Labels | None,
+        untrained: bool,
         outputs: Answers,
         speed: Speed,
         say: Callable[[str], None],
     ) -> None:
         self.folder, self.device, self.gates, self.target = folder, device, gates, target
-        self.runtime, self.threads, self.original = runtime, threads, original
+        self.runtime, self.threads, self.original, self.untrained = runtime, threads, original, untrained
         self.outputs, self.speed, self.say = outputs, speed, say
 
     def file(self, manifest: Manifest) -> FileVerdict:
@@ -162,7 +165,7 @@ class _Judge:
 
         checks = (
             parity_check(manifest, self.folder, run, self.gates),
-            *accuracy_checks(manifest, self.outputs, self.gates, self.original),
+            *accuracy_checks(manifest, self.outputs, self.gates, self.original, untrained=self.untrained),
             latency_check(manifest, self.speed, target=self.target, gates=self.gates, runtime=self.runtime),
             size_check(manifest, self.folder, self.gates),
             memory_check(self.device, manifest, self.folder, self.gates),

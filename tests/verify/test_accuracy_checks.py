@@ -56,6 +56,16 @@ def test_float_files_are_told_but_not_held_against_int8_gates() -> None:
     assert {c.outcome for c in found.values()} == {"info"}
 
 
+@pytest.mark.parametrize(("labels", "outcome"), [([0, 1], "undecided"), ([3] * 500, "undecided"), ([0, 1] * 5, "info")])
+def test_images_on_which_chance_could_be_right_pass_nothing(labels: list[int], outcome: str) -> None:
+    right = np.eye(10, dtype=np.float32)[labels]
+    file = manifest()
+    outputs = Answers(np.array(labels), right, {file.file: right}, {})
+    found = {untrained: accuracy_checks(file, outputs, Gates(), untrained=untrained) for untrained in (False, True)}
+    assert [c.outcome for c in found[False] if c.name == "top-1 accuracy"] == [outcome]
+    assert {c.outcome for c in found[True]} == {"info"}
+
+
 def test_every_share_of_images_has_its_interval() -> None:
     found = checks(manifest(), wrong(RIGHT, 300), original=RIGHT)
     assert all(c.interval is not None and c.interval[0] <= c.value <= c.interval[1] for c in found.values())
