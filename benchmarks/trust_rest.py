@@ -60,8 +60,8 @@ def other_cases(base: Base, finished: Path) -> list[Case]:
         of_run(21, "a spec that names os:system", foreign_factory, ("merge", "run"), (REFUSED,), wrong=no_trace),
         of_run(21, "the same, loaded for export", foreign_factory, ("export", "run"), (REFUSED,), wrong=no_trace),
         of_run(21, "a run folder from elsewhere is shown", as_it_is, show, (PASS,)),
-        of_run(23, "a manifest that leads out of its folder", leads_out("../../../etc/passwd"), BENCH, (REFUSED,)),
-        of_run(23, "a manifest with an absolute path", leads_out("/etc/passwd"), BENCH, (REFUSED,)),
+        of_run(23, "a manifest that leads out of its folder", leads_out("../../../etc/passwd"), SHOW_FILE, (REFUSED,)),
+        of_run(23, "a manifest with an absolute path", leads_out("/etc/passwd"), SHOW_FILE, (REFUSED,)),
         of_run(18, "a run.json that is a list", lambda run: (run / "run.json").write_text("[]"), show, (REFUSED,)),
         of_run(18, "a stage record of zeros", zeros("load/stage.json"), show, (REFUSED,)),
         of_run(18, "a .tflite of zeros", zeros("export/model_fp32.tflite"), BENCH, (REFUSED,)),
@@ -69,6 +69,7 @@ def other_cases(base: Base, finished: Path) -> list[Case]:
     ]
 
 
+SHOW_FILE = ("show", "run/export/model_fp32.tflite.json")
 BENCH = ("explain", "run/export/model_fp32.tflite", "--device", "local")
 
 
