@@ -11,7 +11,7 @@ import numpy as np
 from edgeprune.artifacts.manifest import Manifest
 from edgeprune.errors import RunError
 from edgeprune.recipe import Gates
-from edgeprune.verify.chance import tells
+from edgeprune.verify.chance import guesses, tells
 from edgeprune.verify.execute import Execution, Floats
 from edgeprune.verify.limits import Gate, at_least, at_most, info
 from edgeprune.verify.outputs import Answers, Labels
@@ -54,8 +54,9 @@ def accuracy_checks(
     """Top-1 agreement with the float model, top-1 accuracy, its drop against the float and the original model.
 
     `original` has the class that the unpruned model names for each image, (N,). A file that answers NaN or infinity to
-    a test image fails whatever the gates are. Where the images are too few to tell a perfect model from a guessing one,
-    its accuracy is undecided, unless the model is `untrained` and nothing is said of it.
+    a test image fails whatever the gates are, and so does one that only guesses. Where the images are too few to tell a
+    perfect model from a guessing one, its accuracy is undecided. Nothing of that is asked of a model that is
+    `untrained`.
     """
     logits, labels = outputs.logits[manifest.file], outputs.labels
     if broken := _broken(logits):
@@ -72,7 +73,7 @@ def accuracy_checks(
             gates.int8_agreement if is_int8 else None,
             why=f"file and float model name the same class on {same.sum()} of {len(labels)} test images",
         ),
-        _accuracy(right, labels, untrained=untrained),
+        _accuracy(named, labels, untrained=untrained),
         _drop(
             "accuracy drop against the float model",
             floats == labels,
@@ -86,12 +87,19 @@ def accuracy_checks(
     return tuple(checks)
 
 
-def _accuracy(right: Rights, labels: Labels, *, untrained: bool) -> Check:
+def _accuracy(named: Labels, labels: Labels, *, untrained: bool) -> Check:
+    """Told without a gate; but a file that guesses fails, and nothing passes of images that could not tell."""
+    right = named == labels
     check = share_check("top-1 accuracy", right, None, why=f"right on {right.sum()} of {len(labels)} test images")
-    if untrained or tells(labels):
+    if untrained:
         return check
-    why = f"{check.why}; chance could do as well on so few, of so few classes: name more test images"
-    return check.model_copy(update={"outcome": "undecided", "why": why})
+    if not tells(labels):
+        said, outcome = "chance could do as well on so few, of so few classes: name more test images", "undecided"
+    elif guesses(named, labels):
+        said, outcome = "no better than guessing: prune less, or train longer", "fail"
+    else:
+        return check
+    return check.model_copy(update={"outcome": outcome, "why": f"{check.why}; {said}"})
 
 
 def _host_checks(manifest: Manifest, outputs: Answers, gates: Gates) -> list[Check]:

@@ -14,7 +14,7 @@ from edgeprune.errors import RunError
 from edgeprune.recipe import Gates
 from edgeprune.verify.accuracy import accuracy_checks, parity_check
 from edgeprune.verify.execute import Execution, Floats
-from edgeprune.verify.outputs import Answers
+from edgeprune.verify.outputs import Answers, Labels
 from edgeprune.verify.verdict import Check
 
 LABELS = np.arange(1000) % 10
@@ -63,6 +63,17 @@ def test_images_on_which_chance_could_be_right_pass_nothing(labels: list[int], o
     outputs = Answers(np.array(labels), right, {file.file: right}, {})
     found = {untrained: accuracy_checks(file, outputs, Gates(), untrained=untrained) for untrained in (False, True)}
     assert [c.outcome for c in found[False] if c.name == "top-1 accuracy"] == [outcome]
+    assert {c.outcome for c in found[True]} == {"info"}
+
+
+@pytest.mark.parametrize(
+    "answers", [np.zeros(1000, int), np.roll(LABELS, 1), np.random.default_rng(0).permutation(LABELS)]
+)
+def test_a_file_that_guesses_fails_without_a_gate(answers: Labels) -> None:
+    file, guessed = manifest(), np.eye(10, dtype=np.float32)[answers]
+    outputs = Answers(LABELS, guessed, {file.file: guessed}, {})
+    found = {untrained: accuracy_checks(file, outputs, Gates(), untrained=untrained) for untrained in (False, True)}
+    assert [c.outcome for c in found[False] if c.name == "top-1 accuracy"] == ["fail"]
     assert {c.outcome for c in found[True]} == {"info"}
 
 
