@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
-from small_jobs import Listener, recipe
+from small_jobs import Hearer, Listener, recipe
 
+import edgeprune
 from edgeprune.devices.discovery import open_device
-from edgeprune.errors import DeviceError
+from edgeprune.errors import DeviceError, TargetError
 from edgeprune.pipeline import do_stage, prepare_run
-from edgeprune.recipe import Recipe
+from edgeprune.pruning.real import real_cost
+from edgeprune.recipe import Recipe, Target
 from edgeprune.stages.context import Context
 
 CHOOSING = "choosing what goes"
@@ -102,3 +104,22 @@ def test_the_device_is_free_while_the_host_chooses(tmp_path: Path) -> None:
     pruned(recipe(prune={"target": "0.8x", "tolerance": 0.2}), tmp_path / "run", watcher)
     assert watcher.free
     assert all(watcher.free)
+
+
+def test_a_model_that_has_more_than_was_asked_is_chosen_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if a tenth of each real figure had not been counted on paper."""
+    monkeypatch.setattr("edgeprune.stages.prune.real_cost", lambda *what: 1.1 * real_cost(*what))
+    said: list[str] = []
+    pruned(recipe(), tmp_path / "run", Hearer(said))
+    model = edgeprune.load(tmp_path / "run", stage="prune", trust=True)
+    assert any("choosing again" in words for words in said)
+    assert 1.1 * real_cost(model.module, model.example_input(), Target.parse("3kparams")) <= 3000
+
+
+def test_a_model_that_never_comes_below_what_was_asked_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgeprune.stages.prune.real_cost", lambda *what: 4000 + real_cost(*what))
+    with pytest.raises(TargetError, match="counted on the model itself"):
+        pruned(recipe(), tmp_path / "run", Listener())
+    assert not (tmp_path / "run" / "prune" / "stage.json").exists()
