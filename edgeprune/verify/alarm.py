@@ -27,7 +27,8 @@ SCREENED, COMPARED = 100, 300  # images on which other preprocessings are tried:
 BATCH = 64
 
 FAR = 0.05  # below what the recipe or the checkpoint says
-BETTER = {"order": 0.02, "view": 0.1}  # by so much another order of classes, or preprocessing, has to do better
+BETTER = {"order": 0.02, "view": 0.05}  # by so much another order of classes, or preprocessing, has to do better
+SURE = {"order": LEVEL, "view": LEVEL / 10}  # chance does so at most this often; views are many, and some fit by luck
 
 _GUESSING = "no better than guessing"
 
@@ -204,10 +205,10 @@ def _better_orders(
     orders: list[Order] = list(orders_of(chosen.classes, model.spec))
     if (order := found_order(named, chosen.labels, chosen.classes, model.spec)) is not None:
         orders.append(order)
-    least = BETTER["view"] if view else BETTER["order"]
+    kind = "view" if view else "order"
     for order in orders:
         after = named == order.places[chosen.labels]
-        if _surely_better(before, after, least):
+        if _surely_better(before, after, kind):
             words = f"{view}, and {order.name}" if view else order.name
             yield _better(words, f"{advice}; {order.advice}" if view else order.advice, before, after)
 
@@ -227,7 +228,7 @@ def _better_views(model: Model, chosen: Split, named: Numbers, on_images: Counte
             again = answers.argmax(axis=1).astype(np.int64)
             after = again == part.labels
             better = list(_better_orders(again, part, model, before, view.name, view.advice))
-            if _surely_better(before, after, BETTER["view"]):
+            if _surely_better(before, after, "view"):
                 better.append(_better(view.name, view.advice, before, after))
             found += better
             if better or after.mean() - before.mean() >= BETTER["view"] / 2:
@@ -242,14 +243,14 @@ def _better(words: str, advice: str, before: Rights, after: Rights) -> _Better:
     return _Better(words, advice, int(after.sum()), len(after), float(after.mean() - before.mean()))
 
 
-def _surely_better(before: Rights, after: Rights, least: float) -> bool:
+def _surely_better(before: Rights, after: Rights, kind: str) -> bool:
     """Whether more is right, by so much, and not by chance: the exact sign test on the images that differ."""
     gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
-    if gained <= lost or (gained - lost) / len(before) < least:
+    if gained <= lost or (gained - lost) / len(before) < BETTER[kind]:
         return False
     changed = gained + lost
     chance = sum(math.comb(changed, k) for k in range(gained, changed + 1)) / 2**changed
-    return chance < LEVEL
+    return chance < SURE[kind]
 
 
 def _refusal(model: Model, section: ModelSection, known: Knowledge, trouble: str, better: _Better | None) -> ModelError:
