@@ -81,12 +81,6 @@ def test_its_copies_are_the_model_and_its_state_fits_again(name: str, tmp_path: 
         assert torch.equal(from_checkpoint(x), model.module(x))
 
 
-def test_a_run_from_before_keeps_torchs_module(tmp_path: Path) -> None:
-    model = loaded("Encoder")
-    before = build(model.spec.model_copy(update={"written_plainly": ()}))
-    assert before.state_dict().keys() == attention_nets.Encoder().state_dict().keys()
-
-
 def test_a_record_that_names_other_modules_is_refused() -> None:
     spec = loaded("Encoder").spec
     for name in ("head", "", "nowhere", "encoder.layers.7.self_attn"):
