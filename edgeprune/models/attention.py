@@ -205,14 +205,17 @@ def write_plainly(module: nn.Module, names: Iterable[str], where: str) -> None:
         for key, child in list(owner._modules.items()):
             if child in written:
                 owner._modules[key] = written[child]
-        if isinstance(owner, nn.TransformerEncoder) and any(
-            isinstance(part, PlainAttention) for part in owner.modules()
-        ):
-            owner.use_nested_tensor = False  # which only torch's own attention computes with
+    for owner in module.modules():
+        if isinstance(owner, nn.TransformerEncoder) and any(type(part) is PlainAttention for part in owner.modules()):
+            owner.use_nested_tensor = False  # torch's own attention alone computes with such
 
 
 def _candidates(module: nn.Module) -> list[str]:
-    holders = Counter(id(parameter) for part in module.modules() for parameter in part.parameters(recurse=False))
+    holders = Counter(
+        tensor.untyped_storage().data_ptr()
+        for part in module.modules()
+        for tensor in (*part.parameters(recurse=False), *part.buffers(recurse=False))
+    )
     return [name for name, part in module.named_modules() if name and _can_be_written(part, holders)]
 
 
@@ -224,7 +227,7 @@ def _can_be_written(part: nn.Module, holders: Counter[int]) -> bool:
     if not plain or type(out) not in (NonDynamicallyQuantizableLinear, nn.Linear) or out._buffers:
         return False
     touched = any(getattr(one, hooks) for one in (part, out) for hooks in _HOOKS) or "forward" in vars(part)
-    return not touched and all(holders[id(parameter)] == 1 for parameter in part.parameters())
+    return not touched and all(holders[parameter.untyped_storage().data_ptr()] == 1 for parameter in part.parameters())
 
 
 def _answer_alike(module: nn.Module, names: Sequence[str], example: Tensor, where: str) -> bool:

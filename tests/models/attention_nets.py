@@ -94,6 +94,27 @@ class Encoder(Tokens):
         return self.encoder(x)
 
 
+class Padded(Tokens):
+    """The last token is padding, which torch's encoder answers with zeros in eval mode alone; nobody reads it."""
+
+    def build(self) -> None:
+        self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(DIM, HEADS, 20, batch_first=True), 2)
+        self.register_buffer("padding", torch.tensor([[False, False, False, True]]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = self.encoder(x, src_key_padding_mask=self.padding.expand(x.shape[0], -1))
+        return self.head(x[:, :3]).mean(1)
+
+
+class PaddingRead(Padded):
+    """It is read: eval mode answers something else than training mode."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        return self.head(self.encoder(x, src_key_padding_mask=self.padding.expand(x.shape[0], -1))).mean(1)
+
+
 class Decoder(Tokens):
     """nn.TransformerDecoder with learned queries."""
 
@@ -170,6 +191,14 @@ class Tied(Tokens):
 
     def mix(self, x: Tensor) -> Tensor:
         return self.other(self.attend(x, x, x)[0], x, x)[0]
+
+
+class OneMemory(Tied):
+    """Two parameters in the same memory."""
+
+    def build(self) -> None:
+        super().build()
+        self.other.in_proj_weight = nn.Parameter(self.attend.in_proj_weight.data)
 
 
 class Mixed(Tokens):
