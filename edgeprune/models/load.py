@@ -13,6 +13,7 @@ from torch import nn
 
 from edgeprune.errors import ModelError
 from edgeprune.labels import check_labels, read_labels
+from edgeprune.models.attention import has_attention, write_attention, write_plainly, written_plainly
 from edgeprune.models.checkpoint import Loaded, load_state
 from edgeprune.models.factory import SEED, call_factory, fixed_seed, users_code
 from edgeprune.models.plain import fold_parametrizations, is_parametrized, made_plain
@@ -67,6 +68,10 @@ def load(
         loaded = _load_weights(module, spec, checkpoint, weights)
         said = [*([f"{checkpoint}: {loaded.said}"] if loaded.said else []), *said]
     said += fold_parametrizations(module, _example(spec), spec.source)
+    write_attention(module, _example(spec), spec.source)
+    written = written_plainly(module)
+    if written:
+        said.append(f"{len(written)} nn.MultiheadAttention written as plain layers")
     _check_finite(module, spec.source)
     classes = _count_classes(module, spec)
     if num_classes not in (None, classes):
@@ -78,7 +83,8 @@ def load(
     if labels and len(check_labels(labels, where="labels")) != classes:
         raise ModelError(f"{len(labels)} labels for {classes} classes", where=spec.source, hint="one label a class")
     preprocessing = _preprocessing(spec.preprocessing, spec.input_size[0], mean, std, spec.source)
-    spec = spec.model_copy(update={"num_classes": classes, "labels": labels, "preprocessing": preprocessing})
+    told = {"num_classes": classes, "labels": labels, "preprocessing": preprocessing, "written_plainly": written}
+    spec = spec.model_copy(update=told)
     return Model(spec=spec, module=module, checkpoint=checkpoint, loaded=loaded, said=tuple(said))
 
 
@@ -105,14 +111,25 @@ def _labels_of(section: ModelSection) -> tuple[str, ...]:
 
 
 def _load_weights(module: nn.Module, spec: ModelSpec, checkpoint: Path, weights: Weights | None) -> Loaded:
-    """Load a checkpoint of the model as its factory makes it, or else of its plain form without parametrizations."""
+    """Load a checkpoint of the model as its factory makes it, or else of a plain form of it: without parametrizations,
+    then with attention as plain layers."""
+    try:
+        return load_state(module, checkpoint, weights=weights)
+    except ModelError as error:
+        if not (is_parametrized(module) or has_attention(module)):
+            raise
+        as_made = error
+    if is_parametrized(module):
+        fold_parametrizations(module, _example(spec), spec.source)
+        try:
+            return load_state(module, checkpoint, weights=weights)
+        except ModelError as error:
+            as_made = error
+    write_attention(module, _example(spec), spec.source)
     try:
         return load_state(module, checkpoint, weights=weights)
     except ModelError:
-        if not is_parametrized(module):
-            raise
-    fold_parametrizations(module, _example(spec), spec.source)
-    return load_state(module, checkpoint, weights=weights)
+        raise as_made from None  # its user knows the names that the factory gives
 
 
 def build(spec: ModelSpec, *, seed: int = SEED) -> nn.Module:
@@ -130,6 +147,7 @@ def build(spec: ModelSpec, *, seed: int = SEED) -> nn.Module:
         module = call_factory(spec.source, spec.arguments, seed=seed)
     module, _ = made_plain(module, spec.input_size, spec.source)
     fold_parametrizations(module, _example(spec), spec.source)
+    write_plainly(module, spec.written_plainly, spec.source)
     return module
 
 

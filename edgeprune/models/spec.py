@@ -39,6 +39,7 @@ class ModelSpec(BaseModel):
     num_classes: int
     preprocessing: Preprocessing
     labels: tuple[str, ...] = ()
+    written_plainly: tuple[str, ...] = ()  # its nn.MultiheadAttention that became plain layers at load
     versions: dict[str, str] = {}  # timm and torch, as they were when the spec was made
 
 

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -23,6 +24,7 @@ from torch.export import ExportedProgram
 from torch.utils.hooks import RemovableHandle
 
 from edgeprune.errors import ModelError
+from edgeprune.models.attention import EmptyAttention, PlainAttention
 from edgeprune.structure import gates
 from edgeprune.structure.gates import UNSETTLED, ConstantGate
 from edgeprune.structure.graph import TRACE_ERRORS, module_path, operator_name, shape_of
@@ -195,8 +197,13 @@ def silence_branches(module: nn.Module, structure: Structure, silent: Iterable[s
     for name in silent:
         value = UNSETTLED if branches[name].gate else 0.0
         part = module.get_submodule(branches[name].output)
-        handles.append(part.register_forward_hook(lambda _, __, out, value=value: torch.full_like(out, value)))
+        fill: Any = _first_filled if isinstance(part, PlainAttention) else torch.full_like
+        handles.append(part.register_forward_hook(lambda _, __, out, fill=fill, value=value: fill(out, value)))
     return handles
+
+
+def _first_filled(answer: tuple[Tensor, Tensor | None], value: float) -> tuple[Tensor, Tensor | None]:
+    return torch.full_like(answer[0], value), answer[1]
 
 
 @contextmanager
@@ -282,7 +289,8 @@ def _region(flow: Flow, skip: fx.Node, end: fx.Node, addition: fx.Node) -> set[f
         elif node not in region:
             region.add(node)
             stack.extend(node.all_input_nodes)
-    leaks = any(user not in region and user is not addition for node in region for user in node.users)
+    outside = {user for node in region for user in node.users} - region - {addition}
+    leaks = not flow.read.isdisjoint(outside)
     return region if entered and not leaks else set()
 
 
@@ -306,7 +314,7 @@ def _owners(flow: Flow) -> dict[str, set[fx.Node]]:
     """The nodes that each module (those inside it included) computes."""
     owners: dict[str, set[fx.Node]] = {}
     for node in flow.trace.graph.nodes:
-        if node.op != "call_function":
+        if node.op != "call_function" or node not in flow.read:
             continue
         path = module_path(node)
         while path:
@@ -374,5 +382,10 @@ def _empty(module: nn.Module, branch: Branch) -> None:
     if branch.gate:
         instead = ConstantGate(_width(module, branch), like=next(module.parameters()))
     for name in branch.modules:
-        module.set_submodule(name, Through())
-    module.set_submodule(branch.output, instead)
+        _replace(module, name, Through())
+    _replace(module, branch.output, instead)
+
+
+def _replace(module: nn.Module, name: str, instead: nn.Module) -> None:
+    part = module.get_submodule(name)
+    module.set_submodule(name, EmptyAttention(part, instead) if isinstance(part, PlainAttention) else instead)

@@ -155,5 +155,15 @@ def shape_of(node: fx.Node) -> tuple[int, ...]:
     return tuple(int(size) for size in node.meta["val"].shape)
 
 
+def read_nodes(graph: fx.Graph) -> frozenset[fx.Node]:
+    """The nodes that a recorded graph's output may depend on: attention's maps, for one, are often thrown away."""
+    read: set[fx.Node] = set()
+    for node in reversed(graph.nodes):
+        writes = isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+        if node.op == "output" or writes or node in read:
+            read.update((node, *node.all_input_nodes))
+    return frozenset(read)
+
+
 def _shorten(file: str) -> str:
     return file.rpartition("site-packages/")[2]

@@ -78,7 +78,7 @@ def _layer(flow: Flow, node: fx.Node, name: str) -> LabelledLayer | None:
         return _elementwise(flow, node, _BINARY[name], broadcast=_broadcasts(node))
     if name in ("avg_pool2d", "max_pool2d", "adaptive_avg_pool2d"):
         return _pooling(flow, node, name)
-    if name == "mean":
+    if name == "mean" and node in flow.read:
         return _mean(flow, node)
     return None
 

@@ -11,13 +11,14 @@ import operator
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from edgeprune.structure.graph import describe, module_path, operator_name
+from edgeprune.structure.graph import describe, module_path, operator_name, read_nodes
 from edgeprune.structure.labels import AtomTable, Label, Labels, Value
 from edgeprune.structure.record import Trace
 from edgeprune.structure.units import Indices, Mixed
@@ -78,6 +79,11 @@ class Flow:
     standardized: list[str] = field(default_factory=list)  # convolutions that compute their weight from it
     mixed: list[tuple[Indices, Mixed]] = field(default_factory=list)  # labels summed over without weights
     zero: dict[fx.Node, bool] = field(default_factory=dict)  # whether masked channels are zero in a value
+
+    @cached_property
+    def read(self) -> frozenset[fx.Node]:
+        """The nodes that the model's answer may depend on."""
+        return read_nodes(self.trace.graph)
 
     def labels(self, node: fx.Node) -> Labels:
         """The labels of a tensor value."""

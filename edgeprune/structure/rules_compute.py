@@ -252,7 +252,8 @@ def reductions(flow: Flow, node: fx.Node) -> Value:
 @rule("mean", "sum", "amax", "amin", "var", "std", "linalg_vector_norm", "norm", "prod")
 @rule("logsumexp", "argmax", "argmin", "all", "any", "nansum", "nanmean", "count_nonzero")
 def reduction(flow: Flow, node: fx.Node) -> Value:
-    """Reduced dimensions must carry no channels, unless zeros don't count in the result; the others pass."""
+    """Reduced dimensions must carry no channels, unless zeros don't count in the result, or nobody reads it; the others
+    pass."""
     args = arguments(node)
     if not isinstance(args.get("dim"), int | list | tuple | None) or "val" not in node.meta:
         return flow.opaque(node, "no rule for this form of the operator")
@@ -267,7 +268,7 @@ def reduction(flow: Flow, node: fx.Node) -> Value:
         flow.normalize(label, dim if dim < len(labels) - 1 else -1, node)
     elif flow.zero.get(args["self"]) and (operator_name(node) in _ZEROS_DONT_COUNT or _of_no_negative(node)):
         flow.mixed += [(label, "summed") for dim in reduced if (label := labels[dim]) is not None]
-    else:
+    elif node in flow.read:
         flow.atoms.freeze_all((labels[dim] for dim in reduced), f"all channels are reduced to one by {describe(node)}")
     if args.get("keepdim"):
         return tuple(None if dim in reduced else label for dim, label in enumerate(labels))

@@ -271,7 +271,7 @@ class Encoder(Net):
 
     def build(self) -> None:
         self.embed = nn.Conv2d(8, 12, 2, 2)
-        layers = (nn.TransformerEncoderLayer(12, 2, 24, batch_first=True, norm_first=first) for first in (True, False))
+        layers = (nn.TransformerEncoderLayer(12, 4, 24, batch_first=True, norm_first=first) for first in (True, False))
         self.layers, self.out = nn.ModuleList(layers), nn.Linear(12, 6)
 
     def middle(self, x: Tensor) -> Tensor:
