@@ -62,7 +62,7 @@ def test_unknown_key_with_its_line_and_the_nearest(tmp_path: Path) -> None:
 
 def test_wrong_type(tmp_path: Path) -> None:
     line = line_of(recipe_text(tune={"epochs": "two"}), "epochs")
-    run(tmp_path, tune={"epochs": "two"}).refused(f"recipe.toml:{line}", "`tune.epochs`", "valid integer", "'two'")
+    run(tmp_path, tune={"epochs": "two"}).refused(f"recipe.toml:{line}", "`tune.epochs`: it takes a number", "'two'")
 
 
 def test_recipe_that_is_missing_or_no_toml(tmp_path: Path) -> None:
