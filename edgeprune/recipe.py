@@ -38,7 +38,8 @@ SparseLayers = Literal["1x1", "all"]
 TargetUnit = Literal["x", "ms", "us", "MMACs", "GMACs", "kparams", "Mparams", "KB", "MB"]
 MOST_BYTES = 1 << 20  # of a recipe file
 # What is beyond these was not meant: it would take all memory, or years.
-Side = Annotated[int, Field(ge=1, le=8192)]
+MOST_SIDE = 8192
+Side = Annotated[int, Field(ge=1, le=MOST_SIDE)]
 
 
 def _only_false(value: Any) -> Any:
