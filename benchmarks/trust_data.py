@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -96,8 +97,28 @@ def data_cases(base: Base) -> list[Case]:
             16, "height 0", npz(train_images=np.zeros((4, 0, 32, 3), np.uint8), train_labels=np.arange(4)), (REFUSED,)
         ),
         Case(16, "labels in a column", npz(train_images=blank(4), train_labels=np.arange(4)[:, None]), EITHER),
+        Case(16, "channels before height", npz(train_images=blank(24).transpose(0, 3, 1, 2), **numbers()), (REFUSED,)),
+        Case(
+            16, "one-hot labels", npz(train_images=blank(24), train_labels=np.eye(12)[np.arange(24) % 12]), (REFUSED,)
+        ),
+        Case(16, "labels from 1", npz(train_images=blank(24), **numbers(first=1)), (REFUSED,)),
+        Case(16, "labels that are times", npz(train_images=blank(24), **numbers("m8[s]")), (REFUSED,)),
+        case(1, "labels in a JSON object", labelled_by('{"1": 0, "2": 1}'), (REFUSED,), model={"labels": "labels.txt"}),
+        case(1, "labels in UTF-16", labelled_by("1\n2\n", "utf-16"), (REFUSED,), model={"labels": "labels.txt"}),
+        case(1, "accents in two forms", accents, (REFUSED,), model={"labels": [f"\u00e9{n}" for n in NUMBERED]}),
+        case(3, "train/images and test/images", split_as("train/images", "test/images"), (PASS,), 0.95),
+        case(4, "hard links from test to train", hard_linked, (REFUSED,)),
+        case(5, "12 bits in 16", twelve_bits, (REFUSED,)),
+        case(7, "mean and std of 0 to 255", ordinary, (REFUSED,), model={"mean": [124, 116, 104], "std": [58, 57, 57]}),
+        case(16, "PostScript named .png", postscript, (REFUSED,)),
+        case(16, "Git LFS pointers", with_file("a.png", b"version https://git-lfs.github.com/spec/v1\n"), (REFUSED,)),
+        case(16, "links that lead in a circle", circles, (PASS,), 0.95),
         Case(16, "no images at all", npz(train_images=blank(0), train_labels=np.zeros(0, np.int64)), (REFUSED,)),
     ]
+
+
+def numbers(dtype: str = "int64", *, first: int = 0) -> dict[str, Any]:
+    return {"train_labels": (np.arange(24) % CLASSES + first).astype(dtype)}
 
 
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
@@ -113,6 +134,48 @@ def ordinary(root: Path) -> None:
 
 def numbered(root: Path) -> None:
     draw_folder(root, NUMBERED, 40, seed=2)
+
+
+def labelled_by(text: str, encoding: str = "utf-8") -> Images:
+    def make(root: Path) -> None:
+        numbered(root)
+        root.with_name("labels.txt").write_text(text, encoding=encoding)
+
+    return make
+
+
+def accents(root: Path) -> None:
+    draw_folder(root, [f"e\u0301{name}" for name in NUMBERED], 20, seed=2)
+
+
+def hard_linked(root: Path) -> None:
+    draw_folder(root / "train", NAMES, 20, seed=5)
+    shutil.copytree(root / "train", root / "test", copy_function=os.link)
+
+
+def twelve_bits(root: Path) -> None:
+    _saved(root, lambda image, path: Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 16).save(path))
+
+
+def with_file(name: str, content: bytes) -> Images:
+    def make(root: Path) -> None:
+        ordinary(root)
+        (root / NAMES[0] / name).write_bytes(content)
+
+    return make
+
+
+def postscript(root: Path) -> None:
+    ordinary(root)
+    Image.new("RGB", (32, 32)).save(root / NAMES[0] / "photo.eps")
+    (root / NAMES[0] / "photo.eps").rename(root / NAMES[0] / "photo.png")
+
+
+def circles(root: Path) -> None:
+    ordinary(root)
+    (root / NAMES[0] / "me.png").symlink_to("me.png")
+    (root / NAMES[0] / "up").symlink_to("..")
+    (root / "all").symlink_to(".")
 
 
 def without_one(root: Path) -> None:

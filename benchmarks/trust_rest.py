@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from trust_net import NAMES, PASS, REFUSED, Base, Case, draw_folder
+from trust_net import FAIL, NAMES, PASS, REFUSED, UNDECIDED, Base, Case, draw_folder
 
 HEAVY = 10**15
 
@@ -57,6 +57,19 @@ def other_cases(base: Base, finished: Path) -> list[Case]:
         recipe(
             "a thousand million million images a batch", tune={"batch_size": HEAVY, "epochs": 1}, ends=(PASS, REFUSED)
         ),
+        recipe("epochs = true", tune={"epochs": True}),
+        recipe("images = true", verify={"images": True}),
+        recipe("untrained = 'no'", model={"untrained": "no"}),
+        recipe("an agreement of 97", verify_gates={"int8_agreement": 97}),
+        recipe("a drop of 50 points or so", verify_gates={"accuracy_drop": 50}),
+        recipe("a drop of 0 is a gate", verify_gates={"accuracy_drop": 0}, ends=(FAIL, UNDECIDED)),
+        recipe("no format", export={"formats": []}),
+        recipe("no data", data={"source": ""}),
+        of_run(18, "a limit of NaN", as_it_is, (*BENCH, "--limit-db", "nan"), (REFUSED,)),
+        of_run(
+            17, "an input size below 0", as_it_is, ("show", "units", "resnet18", "--input-size", "3,-1,-1"), (REFUSED,)
+        ),
+        of_run(17, "a name of 300 letters", as_it_is, ("show", "x" * 300), (REFUSED,)),
         of_run(21, "a spec that names os:system", foreign_factory, ("merge", "run"), (REFUSED,), wrong=no_trace),
         of_run(21, "the same, loaded for export", foreign_factory, ("export", "run"), (REFUSED,), wrong=no_trace),
         of_run(21, "a run folder from elsewhere is shown", as_it_is, show, (PASS,)),

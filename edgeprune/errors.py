@@ -7,6 +7,8 @@ regression.
 
 from __future__ import annotations
 
+import errno
+
 
 class EdgePruneError(Exception):
     """Base of every error that EdgePrune raises on purpose.
@@ -82,3 +84,12 @@ class DeviceError(EdgePruneError):
 
 class DeviceLost(DeviceError):
     """The connection to a device broke off; the device may come back."""
+
+
+_WRONG_PATH = (FileExistsError, FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
+_NO_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.EROFS)
+
+
+def is_of_a_path(error: OSError) -> bool:
+    """Whether a path that the user gave cannot be read or written: that is usage, and no fault of ours."""
+    return isinstance(error, _WRONG_PATH) or error.errno in _NO_PATH

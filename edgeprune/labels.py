@@ -9,6 +9,7 @@ from pathlib import Path
 from edgeprune.errors import RecipeError
 
 _MOST_BYTES = 64 << 20
+_ONE_EACH = "one name for each class, as text, in the order of the model's outputs; no empty lines"
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
@@ -23,10 +24,13 @@ def read_labels(path: Path) -> tuple[str, ...]:
         if len(data) > _MOST_BYTES:
             raise ValueError("it is too large")
         text = data.decode("utf-8-sig")
+        if text.lstrip().startswith("{"):
+            raise ValueError("a JSON object has no order of its own")
         names = json.loads(text) if text.lstrip().startswith("[") else [line.strip() for line in text.splitlines()]
     except (OSError, ValueError, RecursionError) as error:
+        why = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise RecipeError(
-            f"the labels cannot be read: {error}",
+            f"the labels cannot be read: {'no text in UTF-8' if isinstance(error, UnicodeDecodeError) else why}",
             where=str(path),
             hint="write a text file with one class name a line, or a JSON list of names",
         ) from error
@@ -46,9 +50,9 @@ def check_labels(names: Sequence[object], *, where: str) -> tuple[str, ...]:
     seen: dict[str, int] = {}
     for number, name in enumerate(names, start=1):
         if not isinstance(name, str) or not name.strip() or not _is_utf8(name):
-            raise RecipeError(f"label {number} is no name: {name!r}", where=where, hint="one name for each class")
+            raise RecipeError(f"label {number} is no name: {name!r}", where=where, hint=_ONE_EACH)
         if name in seen:
-            raise RecipeError(f"labels {seen[name]} and {number} are the same: {name}", where=where)
+            raise RecipeError(f"labels {seen[name]} and {number} are the same: {name}", where=where, hint=_ONE_EACH)
         seen[name] = number
     return tuple(seen)
 

@@ -23,7 +23,7 @@ from edgeprune.data.open import changed_since
 from edgeprune.data.record import RECORD, read_record
 from edgeprune.devices.discovery import refuse_profile
 from edgeprune.devices.store import file_sha256
-from edgeprune.errors import EdgePruneError, ModelError, RunError, UsageError
+from edgeprune.errors import EdgePruneError, ModelError, RunError, UsageError, is_of_a_path
 from edgeprune.models.trust import remember_recipe
 from edgeprune.progress import Progress, Silent
 from edgeprune.recipe import Recipe
@@ -244,10 +244,12 @@ def do_stage(context: Context, stage: Stage) -> None:
             shutil.rmtree(context.run.folder / SNAPSHOTS[stage], ignore_errors=True)
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
-        raise EdgePruneError(
+        denied = is_of_a_path(error) and not isinstance(error, FileNotFoundError | FileExistsError)
+        raise (RunError if denied else EdgePruneError)(
             f"the stage `{stage}` could not write or read a file: {error}",
             where=place_of(error, context.run.folder),
-            hint="if the disk is full, free some space; then go on with --resume (finished stages are kept)",
+            hint="check its rights, and the disk (if it is full, free some space); then go on with --resume (finished "
+            "stages are kept)",
         ) from error
     except SystemExit as error:
         shutil.rmtree(folder, ignore_errors=True)

@@ -6,14 +6,24 @@ import difflib
 import math
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from edgeprune.errors import RecipeError
+from edgeprune.kinds import why_another_kind
 from edgeprune.labels import read_labels
 from edgeprune.plain import first_unfit, read_text, shown
 
@@ -28,14 +38,35 @@ SparseLayers = Literal["1x1", "all"]
 TargetUnit = Literal["x", "ms", "us", "MMACs", "GMACs", "kparams", "Mparams", "KB", "MB"]
 MOST_BYTES = 1 << 20  # of a recipe file
 # What is beyond these was not meant: it would take all memory, or years.
-Side = Annotated[int, Field(ge=1, le=8192)]
+MOST_SIDE = 8192
+Side = Annotated[int, Field(ge=1, le=MOST_SIDE)]
+
+
+def _only_false(value: Any) -> Any:
+    if value is not False:  # pydantic takes 0 for it, and a drop of 0 is a gate
+        raise ValueError("or false")
+    return value
+
+
+_Off = Annotated[Literal[False], BeforeValidator(_only_false)]
+_Share = Annotated[float, Field(ge=0, le=1)]
+_Drop = Annotated[float, Field(gt=-1, lt=1)]  # below 0: better than before
 MOST_EPOCHS, MOST_IMAGES, MOST_WIDTH, MOST_MINUTES = 100_000, 10**9, 1 << 16, 10**6
 
 
 class Section(BaseModel):
-    """A table of the recipe: frozen, and strict about its keys."""
+    """A table of the recipe: frozen, and strict about its keys and about what is a number, a text or a switch."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_other_kind(cls, value: Any, info: ValidationInfo) -> Any:
+        """Pydantic would take true for 1, "5" for 5 and "no" for false."""
+        why = why_another_kind(value, cls.model_fields[info.field_name or ""].annotation)
+        if why:
+            raise ValueError(why)
+        return value
 
 
 class Target(Section):
@@ -302,22 +333,23 @@ class QuantizeSection(Section):
 class ExportSection(Section):
     """Which files to write."""
 
-    formats: tuple[Format, ...] = ("tflite", "pte", "coreml", "onnx")
+    formats: tuple[Format, ...] = Field(default=("tflite", "pte", "coreml", "onnx"), min_length=1)
 
 
 class Gates(Section):
-    """The limits of the verdict; a gate set to `false` is reported but cannot fail."""
+    """The limits of the verdict; a gate set to `false` is reported but cannot fail. Agreements and drops are shares:
+    0.01 is one point."""
 
-    sqnr_fp32_db: float | Literal[False] = 100.0
-    sqnr_fp16_db: float | Literal[False] = 45.0
-    int8_agreement: float | Literal[False] = 0.97
-    int8_accuracy_drop: float | Literal[False] = 0.005
-    accuracy_drop: float | Literal[False] = False
-    host_agreement: float | Literal[False] = 0.995  # of an attached device with this machine
-    host_accuracy_drop: float | Literal[False] = 0.003  # either way
-    latency_tolerance: float | Literal[False] = 0.03
-    size_bytes: float | Literal[False] = False
-    peak_memory_bytes: float | Literal[False] = False
+    sqnr_fp32_db: float | _Off = 100.0
+    sqnr_fp16_db: float | _Off = 45.0
+    int8_agreement: _Share | _Off = 0.97
+    int8_accuracy_drop: _Drop | _Off = 0.005
+    accuracy_drop: _Drop | _Off = False
+    host_agreement: _Share | _Off = 0.995  # of an attached device with this machine
+    host_accuracy_drop: Annotated[float, Field(ge=0, lt=1)] | _Off = 0.003  # either way
+    latency_tolerance: Annotated[float, Field(ge=0)] | _Off = 0.03
+    size_bytes: Annotated[float, Field(gt=0)] | _Off = False
+    peak_memory_bytes: Annotated[float, Field(gt=0)] | _Off = False
 
 
 class VerifySection(Section):
@@ -400,6 +432,8 @@ def read_recipe(path: Path) -> Recipe:
     """
     try:
         text = read_text(path, most_bytes=MOST_BYTES)
+    except UnicodeDecodeError as error:
+        raise RecipeError("the recipe is no text in UTF-8", where=shown_path(path), hint="save it as UTF-8") from error
     except (OSError, ValueError) as error:
         raise RecipeError(f"cannot read the recipe: {_said(error)}", where=shown_path(path)) from error
     try:
@@ -432,7 +466,7 @@ def parse_recipe(tree: Mapping[str, Any], *, text: str = "", where: str = "recip
         return Recipe.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
-        location = [str(part) for part in first["loc"]]
+        location = _keys_of(first["loc"])
         spot = _spot(where, _line_of(text, location))
         key = ".".join(location)
         if first["type"] == "extra_forbidden":
@@ -446,6 +480,17 @@ def parse_recipe(tree: Mapping[str, Any], *, text: str = "", where: str = "recip
             where=spot,
             hint="add it" if first["type"] == "missing" else got,
         ) from error
+
+
+def _keys_of(location: Sequence[str | int]) -> list[str]:
+    """Where an error is, without the form of a value that pydantic tried, as `tuple[str, ...]` or `float`."""
+    keys = [str(part) for part in location]
+    for length in range(1, len(keys)):
+        section = _section(keys[: length - 1])
+        field = section.model_fields.get(keys[length - 1]) if section else None
+        if field is not None and _section(keys[:length]) is None and field.annotation is not dict[str, Any]:
+            return [*keys[:length], *(part for part in keys[length:] if part.isdigit())]
+    return keys
 
 
 def resolve_paths(recipe: Recipe, folder: Path, *, text: str = "", where: str = "recipe") -> Recipe:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgeprune.errors import RecipeError
-from edgeprune.recipe import Target, read_recipe
+from edgeprune.recipe import Recipe, Target, read_recipe
 
 GOOD = """
 version = 1
@@ -109,3 +109,89 @@ def test_targets(text: str, value: float, unit: str) -> None:
 def test_unreadable_targets(text: str) -> None:
     with pytest.raises(RecipeError, match="cannot read the target"):
         Target.parse(text)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        "[tune]\nepochs = true\n",
+        "[tune]\nepochs = '5'\n",
+        "[tune]\nlr = true\n",
+        "[tune]\ncuda_graphs = 1\n",
+        "[tune]\ncuda_graphs = 'no'\n",
+        "[verify]\nimages = true\n",
+        "[verify.gates]\naccuracy_drop = true\n",
+        "[verify.gates]\nint8_agreement = '0.9'\n",
+        "[sparse]\nzeros = 0.5\nblock = true\n",
+        "regrow = false\n",
+    ],
+)
+def test_a_switch_is_no_number_and_a_text_is_neither(tmp_path: Path, extra: str) -> None:
+    *_, line = extra.splitlines()
+    with pytest.raises(RecipeError, match=rf":\d+: `[a-z0-9_.]*\.{line.split()[0]}`: "):
+        read_recipe(write(tmp_path, GOOD + extra))
+
+
+@pytest.mark.parametrize(
+    "model",
+    ["mean = [true, 0, 0]", "std = ['1', 1, 1]", "input_size = [3, true, 32]", "untrained = 'false'", "labels = [1]"],
+)
+def test_nor_is_one_in_a_list(tmp_path: Path, model: str) -> None:
+    key = model.split(maxsplit=1)[0]
+    with pytest.raises(RecipeError, match=rf":4: `model.{key}(\.0)?`: "):
+        read_recipe(write(tmp_path, GOOD.replace("[model]\n", f"[model]\n{model}\n")))
+
+
+def test_nor_at_the_top(tmp_path: Path) -> None:
+    for line in ("seed = true", "version = true"):
+        with pytest.raises(RecipeError, match=rf":1: `{line.split()[0]}`: "):
+            read_recipe(write(tmp_path, GOOD.replace("\nversion = 1", line)))
+
+
+def test_a_gate_may_be_switched_off_and_numbers_may_be_whole(tmp_path: Path) -> None:
+    gates = read_recipe(write(tmp_path, GOOD + "[verify.gates]\nint8_agreement = false\nsize_bytes = 9\n")).verify.gates
+    assert gates.int8_agreement is False
+    assert gates.size_bytes == 9
+
+
+@pytest.mark.parametrize(
+    "gate",
+    [
+        "int8_agreement = 97",
+        "host_agreement = 1.5",
+        "int8_agreement = -0.1",
+        "accuracy_drop = 1",
+        "int8_accuracy_drop = 50",
+        "host_accuracy_drop = -0.1",
+        "size_bytes = 0",
+        "peak_memory_bytes = -5",
+        "latency_tolerance = -0.5",
+    ],
+)
+def test_gates_that_nothing_or_everything_passes_are_refused(tmp_path: Path, gate: str) -> None:
+    """A drop of 50, meant as percent, would pass whatever is left of a model."""
+    with pytest.raises(RecipeError, match=rf":10: `verify.gates.{gate.split(maxsplit=1)[0]}`: "):
+        read_recipe(write(tmp_path, GOOD + f"[verify.gates]\n{gate}\n"))
+
+
+def test_nothing_to_export_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r":10: `export.formats`: .*at least 1"):
+        read_recipe(write(tmp_path, GOOD + "[export]\nformats = []\n"))
+
+
+def test_a_recipe_of_another_encoding_is_told_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(GOOD, encoding="utf-16")
+    with pytest.raises(RecipeError, match="no text in UTF-8") as caught:
+        read_recipe(path)
+    assert caught.value.hint == "save it as UTF-8"
+
+
+@pytest.mark.parametrize("zero", ["0", "0.0", "-0.0"])
+def test_a_drop_of_nothing_is_a_gate_and_stays_one(tmp_path: Path, zero: str) -> None:
+    """0 equals False, and pydantic took the one for the other: the gate was off, and whatever was left passed."""
+    recipe = read_recipe(write(tmp_path, GOOD + f"[verify.gates]\naccuracy_drop = {zero}\n"))
+    again = Recipe.model_validate_json(recipe.model_dump_json())
+    for one in (recipe, again):
+        assert one.verify.gates.accuracy_drop is not False
+        assert one.verify.gates.accuracy_drop == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -32,14 +33,20 @@ from edgeprune.cli import (
 )
 from edgeprune.cli.console import answers_apart, say_answer
 from edgeprune.cli.stopping import signals_as_interrupts, stopped_code
-from edgeprune.errors import EdgePruneError, ModelError, UsageError
+from edgeprune.cli.streams import READER_GONE, is_reader_gone, make_usable
+from edgeprune.errors import EdgePruneError, ModelError, UsageError, is_of_a_path
 from edgeprune.scratch import FULL, place_of, sweep_scratch
-
-_WRONG_PATH = (FileExistsError, FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
 
 
 class _Commands(TyperGroup):
-    """The commands, which say something when a signal ends them (Typer itself exits in silence)."""
+    """The commands, which say something when a signal ends them (Typer itself exits in silence), and do not end as
+    after a failed gate when nobody reads what they say."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().make_context(*args, **kwargs)
+        except OSError as error:  # of --help
+            raise _ended_by(error) from error
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -52,6 +59,16 @@ class _Commands(TyperGroup):
                 f"code that is not EdgePrune's ended the program: sys.exit({ended.code!r})",
                 hint="let the model's factory and forward raise an error instead",
             ) from ended
+        except OSError as error:  # Typer would take any broken pipe for the reader's, and exit with 1
+            raise _ended_by(error) from error
+
+
+def _ended_by(error: OSError) -> Exception:
+    if error.errno != errno.EPIPE:
+        return error
+    if is_reader_gone(error):
+        return typer.Exit(READER_GONE)
+    return EdgePruneError("a program that was started ended before it had read all", hint="try again; --resume goes on")
 
 
 app = typer.Typer(
@@ -89,6 +106,7 @@ def main() -> None:
     # Threads that spin while they wait make training several times slower as soon as anything else runs (seen: 3.6 s
     # a step instead of 0.6 s with one other busy process on two cores; 0.22 s and 0.24 s on an idle machine).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    make_usable()
     with signals_as_interrupts(), answers_apart("--json" in sys.argv):
         sweep_scratch()
         _main()
@@ -100,15 +118,13 @@ def _main() -> None:
     except KeyboardInterrupt as stopped:  # before a command began
         sys.exit(stopped_code(stopped))
     except EdgePruneError as error:
-        typer.secho(f"error: {error}", err=True, fg="red")
-        _say_json(error)
+        _say(error)
         sys.exit(error.exit_code)
     except OSError as error:
-        kind = UsageError if isinstance(error, _WRONG_PATH) else EdgePruneError
+        kind = UsageError if is_of_a_path(error) else EdgePruneError
         place = error.filename if error.errno not in FULL else place_of(error, Path.cwd())
         refused = kind(error.strerror or str(error), where=place, hint="check the path, its rights and the disk")
-        typer.secho(f"error: {refused}", err=True, fg="red")
-        _say_json(refused)
+        _say(refused)
         sys.exit(refused.exit_code)
     except Exception as error:
         broken = EdgePruneError(
@@ -116,12 +132,21 @@ def _main() -> None:
             hint="the traceback above says where; finished stages are kept, so --resume goes on after them",
         )
         traceback.print_exc()
-        typer.secho(f"error: {broken}", err=True, fg="red")
-        _say_json(broken)
+        _say(broken)
         raise SystemExit(broken.exit_code) from error  # not Python's 1, which means that a gate failed
 
 
-def _say_json(error: EdgePruneError) -> None:
+def _say(error: EdgePruneError) -> None:
+    """Tell an error on stderr, and with --json on stdout. Where one of them cannot be written, its exit code stays."""
+    try:
+        typer.secho(f"error: {error}", err=True, fg="red")
+    except OSError as broken:
+        is_reader_gone(broken)
     if "--json" in sys.argv:
         body = {"what": error.what, "where": error.where, "hint": error.hint, "exit_code": error.exit_code}
-        say_answer(json.dumps({"error": body}))
+        try:
+            say_answer(json.dumps({"error": body}))
+        except EdgePruneError:
+            return
+        except OSError as broken:
+            is_reader_gone(broken)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgeprune.cli.console import DeviceOption, JsonOption, milliseconds, show_result
+from edgeprune.cli.console import DeviceOption, JsonOption, ThreadsOption, milliseconds, show_result
 
 if TYPE_CHECKING:
     from edgeprune.latency.measurement import Measurement
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def bench(
     files: Annotated[list[Path], typer.Argument(help="Files to measure: .tflite, .pte, .onnx, .mlpackage.")],
     device: DeviceOption = None,
-    threads: Annotated[int, typer.Option(help="Threads of the runtime.")] = 1,
+    threads: ThreadsOption = 1,
     protocol: Annotated[str, typer.Option(help="quick, standard or mlperf.")] = "quick",
     compute_units: Annotated[
         str, typer.Option(help="Where Core ML may run: ALL, CPU_AND_GPU, CPU_AND_NE or CPU_ONLY.")

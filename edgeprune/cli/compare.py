@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgeprune.cli.console import DeviceOption, JsonOption, milliseconds, show_result
+from edgeprune.cli.console import DeviceOption, JsonOption, ThreadsOption, milliseconds, show_result
 
 if TYPE_CHECKING:
     from edgeprune.latency.compare import Comparison, Look
@@ -21,7 +21,7 @@ def compare(
     device: DeviceOption = None,
     margin: Annotated[float, typer.Option(help="Percent; smaller differences do not count.")] = 1.0,
     budget: Annotated[float, typer.Option(help="Seconds of measuring at most.")] = 120.0,
-    threads: Annotated[int, typer.Option(help="Threads of the runtime.")] = 1,
+    threads: ThreadsOption = 1,
     seed: Annotated[int, typer.Option(help="Of the random order of the visits.")] = 0,
     as_json: JsonOption = False,
 ) -> None:

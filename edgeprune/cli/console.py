@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
 
 _ANSWERS: ContextVar[TextIO | None] = ContextVar("answers", default=None)  # None: stdout as it is
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
@@ -21,6 +22,7 @@ DeviceOption = Annotated[str | None, typer.Option("--device", help="Device id, s
 TrustOption = Annotated[
     bool, typer.Option("--trust", help="Run the factory that the run folder names, though you have named it nowhere.")
 ]
+ThreadsOption = Annotated[int, typer.Option(min=1, max=1024, help="Threads of the runtime.")]
 InputSizeOption = Annotated[str | None, typer.Option(help="Channels,height,width, e.g. 3,224,224.")]
 
 
@@ -31,21 +33,27 @@ def read_input_size(text: str | None) -> tuple[int, ...] | None:
         UsageError: it is not written like 3,224,224.
     """
     from edgeprune.errors import UsageError
+    from edgeprune.recipe import MOST_SIDE
 
     try:
-        return tuple(int(n) for n in text.split(",")) if text else None
+        sides = tuple(int(n) for n in text.split(",")) if text else None
+        if sides is not None and (len(sides) != 3 or not all(1 <= side <= MOST_SIDE for side in sides)):
+            raise ValueError(f"three numbers from 1 to {MOST_SIDE}")
     except ValueError as error:
-        raise UsageError(f"cannot read --input-size {text}", hint="write it like 3,224,224") from error
+        raise UsageError(
+            f"cannot read --input-size {text}",
+            hint=f"write it like 3,224,224: channels, height and width, 1 to {MOST_SIDE}",
+        ) from error
+    return sides
 
 
 class RichProgress:
     """Draws stages on stderr: one line for what is done, a bar with the time left for what is being done."""
 
     def __init__(self) -> None:
-        from rich.console import Console
         from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-        self._console = Console(stderr=True)
+        self._console = open_console(stderr=True)
         self._bars = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -108,7 +116,8 @@ def answers_apart(wanted: bool) -> Iterator[None]:
 
 def say_answer(text: str) -> None:
     """Write a command's answer to stdout."""
-    typer.echo(text, file=_ANSWERS.get())
+    with _writing():
+        typer.echo(text, file=_ANSWERS.get())
 
 
 def show_result(result: dict[str, Any] | list[Any], shown: RenderableType, *, as_json: bool) -> None:
@@ -117,11 +126,35 @@ def show_result(result: dict[str, Any] | list[Any], shown: RenderableType, *, as
         say_answer(json.dumps(result, indent=1))
         return
     if isinstance(shown, str):
-        typer.echo(shown)  # a path in it is neither wrapped nor taken for markup
+        say_answer(shown)  # a path in it is neither wrapped nor taken for markup
         return
+    with _writing():
+        open_console(markup=False).print(shown)  # edgeprune[coreml] is a package, not markup
+
+
+def open_console(**options: Any) -> Console:
+    """A console of rich's that raises a broken pipe as what it is: rich's own would exit with 1, as a failed gate."""
     from rich.console import Console
 
-    Console(markup=False).print(shown)  # edgeprune[coreml] is a package, not markup
+    class Piped(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    return Piped(**options)
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.EPIPE:
+            raise
+        from edgeprune.errors import EdgePruneError
+
+        raise EdgePruneError(
+            f"the answer cannot be written: {error.strerror}", where="stdout", hint="check where it goes, and the disk"
+        ) from error
 
 
 def milliseconds(median_s: float, low_s: float, high_s: float, quality: str) -> str:

@@ -8,13 +8,13 @@ from typing import Annotated
 
 import typer
 
-from edgeprune.cli.console import DeviceOption, JsonOption, show_result
+from edgeprune.cli.console import DeviceOption, JsonOption, ThreadsOption, show_result
 
 
 def explain(
     file: Annotated[Path, typer.Argument(help="The file: .tflite.")],
     device: DeviceOption = None,
-    threads: Annotated[int, typer.Option(help="Threads of the runtime.")] = 1,
+    threads: ThreadsOption = 1,
     limit_db: Annotated[float | None, typer.Option(help="SQNR below which outputs differ (80; integers 25).")] = None,
     as_json: JsonOption = False,
 ) -> None:

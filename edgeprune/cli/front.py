@@ -32,7 +32,7 @@ def front(
     from edgeprune.fronts import front as run_front
     from edgeprune.report import text
     from edgeprune.report.data import read_report
-    from edgeprune.verify.verdict import exit_code
+    from edgeprune.verify.verdict import exit_code, worst_code
 
     folder = out or Path("runs") / f"{recipe.stem}-front"
     with RichProgress().shown() as progress:
@@ -69,4 +69,4 @@ def front(
     if not as_json:
         typer.echo(f"page: {folder / PAGE}")
     codes = [exit_code(point.outcome.verdict) if point.outcome else TargetError.exit_code for point in points]
-    raise typer.Exit(max(codes))
+    raise typer.Exit(worst_code(codes))

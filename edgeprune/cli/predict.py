@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from edgeprune.cli.console import DeviceOption, InputSizeOption, JsonOption, read_input_size, show_result
+from edgeprune.cli.console import DeviceOption, InputSizeOption, JsonOption, ThreadsOption, read_input_size, show_result
 
 
 def predict(
@@ -15,7 +15,7 @@ def predict(
     plan: Annotated[Path | None, typer.Option(help="A plan.json; without it the model as it is.")] = None,
     device: DeviceOption = None,
     runtime: Annotated[Literal["litert", "executorch"], typer.Option(help="The runtime it was probed in.")] = "litert",
-    threads: Annotated[int, typer.Option(help="Threads of the runtime.")] = 1,
+    threads: ThreadsOption = 1,
     input_size: InputSizeOption = None,
     as_json: JsonOption = False,
 ) -> None:

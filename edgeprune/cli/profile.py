@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from edgeprune.cli.console import DeviceOption, JsonOption, milliseconds, show_result
+from edgeprune.cli.console import DeviceOption, JsonOption, ThreadsOption, milliseconds, show_result
 
 
 def profile(
     file: Annotated[Path, typer.Argument(help="The file: .tflite (other runtimes tell no kernels).")],
     device: DeviceOption = None,
-    threads: Annotated[int, typer.Option(help="Threads of the runtime.")] = 1,
+    threads: ThreadsOption = 1,
     runs: Annotated[int, typer.Option(help="Profiled runs.")] = 400,
     as_json: JsonOption = False,
 ) -> None:

@@ -23,7 +23,7 @@ from edgeprune.errors import DataError, EdgePruneError
 from edgeprune.runs import file_sha256, write_atomic
 
 OnProgress = Callable[[str, float, float], None]
-_RULES = 1  # raised when `decode` gives other pixels
+_RULES = 2  # raised when `decode` gives other pixels
 _SETTLED_NS = 2_000_000_000  # a file that changed so shortly before it was read may have changed again since
 _WORKERS = max(2, os.cpu_count() or 1)
 _AT_ONCE = 256

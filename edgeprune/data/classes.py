@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
 _SYNSET = re.compile(r"n\d{8}")
 _LABELS = "name all classes in the order of the model's outputs: model.labels (a list, or a file of one name a line)"
 _IMAGENET_1K = 1000
+_SAME: Mapping[str, Callable[[str], str]] = {
+    "their Unicode form (NFC and NFD)": lambda name: unicodedata.normalize("NFC", name),
+    "spaces": lambda name: "".join(name.split()),
+    "capital letters": str.casefold,
+}
 
 
 def text_order(names: Iterable[str]) -> tuple[str, ...]:
@@ -53,7 +59,7 @@ def class_order(
             f"the labels do not fit the classifier: the data has {len(widest.classes)} classes, "
             f"the model answers {spec.num_classes}",
             where=where,
-            hint="set num_classes in [model], or choose other data",
+            hint=_why_more(widest),
         )
     if spec.labels:
         for part, pool in pools.items():
@@ -68,7 +74,7 @@ def class_order(
             raise DataError(
                 f"the {part} images have classes that the others have not: {_some(strange)}",
                 where=pool.where,
-                hint=f"use the same class names in all folders; or {_LABELS}",
+                hint=f"{_look_alike(strange, widest.classes)}use the same class names in all folders; or {_LABELS}",
             )
     if widest.numbered:
         if len(widest.classes) < spec.num_classes:
@@ -87,6 +93,21 @@ def class_order(
         )
     _warn_of_natural_order(order, say)
     return order
+
+
+def _why_more(pool: Labelled) -> str:
+    if pool.numbered and len(pool.labels) and int(pool.labels.min()) > 0:
+        return f"no label is below {int(pool.labels.min())}: number the classes from 0, in the order of the outputs"
+    return "set num_classes in [model], or choose other data"
+
+
+def _look_alike(strange: Sequence[str], known: Iterable[str]) -> str:
+    """In what names differ that look the same, in words."""
+    unlike = set(known)
+    for words, same in _SAME.items():
+        if {same(name) for name in strange} & {same(name) for name in unlike}:
+            return f"names differ in {words} alone ({', '.join(map(ascii, strange[:3]))}): rename the folders. Or "
+    return ""
 
 
 def imagenet_names(spec: ModelSpec) -> tuple[str, ...]:
@@ -123,7 +144,7 @@ def _check_labelled(part: str, pool: Labelled, labels: Sequence[str]) -> None:
     raise DataError(
         f"the {part} images have classes that the model's {len(labels)} labels do not hold: {_some(strange)}",
         where=pool.where,
-        hint="write them in model.labels as the data name them",
+        hint=f"{_look_alike(strange, labels)}write them in model.labels as the data name them",
     )
 
 

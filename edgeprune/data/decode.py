@@ -15,22 +15,35 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from edgeprune.errors import DataError
 
-Note = Literal["turned", "orientation", "16 bit", "transparent", "cmyk", "frames"]
+Note = Literal["turned", "orientation", "16 bit", "dark 16 bit", "transparent", "cmyk", "frames"]
 _ORIENTATION = 0x0112
 _SIXTEEN_BIT = {"I;16", "I;16L", "I;16B", "I;16N"}
+# What is read, whatever a file's name says: others start programs (EPS), or hold no photos.
+_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "PPM", "TIFF", "WEBP", "AVIF", "JPEG2000")
+_DARKEST_16 = 1 << 12  # below it: values of 12 bits or less, stored in 16
+_OTHERWISE = (
+    (b"<", "it is a web page, or another text in tags"),
+    (b"version https://git-lfs", "it is a Git LFS pointer, not the image that it stands for: git lfs pull"),
+    (b"%!PS", "it is a PostScript file"),
+    (b"%PDF", "it is a PDF file"),
+    (b"PK", "it is an archive"),
+)
 _JPEG_SCAN, _JPEG_END = b"\xff\xda", b"\xff\xd9"
 
 _TOLD: dict[Note, str] = {
     "turned": "turned as their EXIF orientation says (the model has to be trained on upright images, too)",
     "orientation": "with EXIF data that cannot be read: taken as they lie",
     "16 bit": "of 16 bits a channel: scaled to 8",
+    "dark 16 bit": "of 16 bits a channel, none of whose values reaches 4096 (WARNING: if they have 10 or 12 bits, "
+    "they are nearly black as they are read: scale them to 16 bits)",
     "transparent": "with transparent pixels: taken in the colours stored there, on no background, as timm and "
     "torchvision read them",
     "cmyk": "in CMYK: converted without a colour profile",
@@ -72,7 +85,7 @@ def decode(data: bytes) -> Decoded:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # large images up to Pillow's limit are decoded; odd metadata is no matter
-            with Image.open(io.BytesIO(data)) as image:
+            with Image.open(io.BytesIO(data), formats=_formats()) as image:
                 if image.format in ("JPEG", "MPO"):
                     _check_jpeg_ends(data)
                 elif image.format == "PNG":
@@ -80,8 +93,26 @@ def decode(data: bytes) -> Decoded:
                 return _upright(image)
     except DataError:
         raise
+    except UnidentifiedImageError as error:
+        raise DataError(f"the image cannot be read: {_what_else(data)}") from error
     except Exception as error:  # a decoder raises anything on a damaged file
         raise DataError(f"the image cannot be read: {str(error) or type(error).__name__}") from error
+
+
+@lru_cache(maxsize=1)
+def _formats() -> tuple[str, ...]:
+    """The formats that this machine's Pillow reads; it takes a name that it does not know for an error."""
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+def _what_else(data: bytes) -> str:
+    begin = data[:64].lstrip(b"\xef\xbb\xbf \t\r\n")
+    if not data:
+        return "the file is empty"
+    if not data.strip(b"\0"):
+        return "the file holds nothing but zeros"
+    return next((words for start, words in _OTHERWISE if begin.startswith(start)), "it is in no format that is read")
 
 
 def upright(image: Image.Image) -> Decoded:
@@ -135,8 +166,9 @@ def _eight_bit(image: Image.Image, notes: list[Note]) -> Image.Image:
             notes.append("transparent")
         return image
     if image.mode in _SIXTEEN_BIT or (image.mode == "I" and image.format in ("PNG", "PPM")):
-        notes.append("16 bit")
-        return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8))
+        wide = np.asarray(image).astype(np.uint32)
+        notes.append("dark 16 bit" if 0 < wide.max() < _DARKEST_16 else "16 bit")
+        return Image.fromarray((wide >> 8).clip(0, 255).astype(np.uint8))
     if image.mode in ("I", "F"):
         kind = "32-bit numbers" if image.mode == "I" else "floats"
         raise DataError(f"its pixels are {kind}, and nothing says which of them is white")

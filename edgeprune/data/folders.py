@@ -94,9 +94,14 @@ def layout_of(root: Path, *, named: Iterable[str] = (), labels: Sequence[str] = 
     splits = {folder: role for folder in folders if (role := role_of(folder.name)) is not None and deep[folder]}
     if splits:
         return _divided(root, splits, deep)
-    if len(folders) == 1 and any(role_of(name) for name in deep[folders[0]]):
-        return layout_of(folders[0], labels=labels)  # photos/images/train
+    if len(folders) == 1 and _is_wrapper(folders[0].name, deep[folders[0]]):
+        return layout_of(folders[0], labels=labels)  # photos/images/train, or photos/train/images/cat
     return Layout(classes=tuple(folders), told=_checked_classes(root, deep))
+
+
+def _is_wrapper(name: str, inner: set[str]) -> bool:
+    """Whether the only folder somewhere is no class, and stands for what it holds."""
+    return any(role_of(one) for one in inner) or (name.lower() in _AFFIXES and len(inner) > 1)
 
 
 def visible_folders(root: Path) -> list[Path]:
@@ -105,14 +110,24 @@ def visible_folders(root: Path) -> list[Path]:
     Raises:
         NoData: there is no such folder.
     """
+    if root.is_file():
+        hint = f"write npz:{root.name}" if root.suffix == ".npz" else "unpack it, and give the folder"
+        raise DataError("a file, and no folder of images", where=str(root), hint=hint)
     try:
-        return sorted(p for p in root.iterdir() if p.is_dir() and not _is_left_over(p.name))
+        return sorted(p for p in root.iterdir() if p.is_dir() and not (_is_left_over(p.name) or _leads_back(p, root)))
+    except PermissionError as error:
+        raise DataError("the folder may not be read", where=str(root), hint="check its rights") from error
     except OSError as error:
         raise NoData(
             "no such data folder or source",
             where=str(root),
             hint="give a folder with one folder for each class, digits, npz:FILE or timm:NAME",
         ) from error
+
+
+def _leads_back(path: Path, root: Path) -> bool:
+    """Whether this is a link to the folder that it lies in, or to one above that: its images would be there twice."""
+    return path.is_symlink() and root.resolve().is_relative_to(path.resolve())
 
 
 def list_classes(root: Path, *, folders: Sequence[Path] = (), labels: Sequence[str] = ()) -> Listing:
@@ -255,7 +270,7 @@ def _walk(folder: Path, found: list[Path], skipped: Counter[str]) -> None:
     """The files below a folder that can be read as images, and how many others of each kind there are."""
     suffixes, todo = readable(), [folder]
     while todo:
-        for entry in os.scandir(todo.pop()):
+        for entry in _entries(todo.pop()):
             path, is_folder = Path(entry.path), entry.is_dir(follow_symlinks=False)
             if _is_left_over(entry.name):
                 count = sum(len(files) for _, _, files in os.walk(path)) if is_folder else 1
@@ -264,12 +279,22 @@ def _walk(folder: Path, found: list[Path], skipped: Counter[str]) -> None:
                 todo.append(path)
             elif entry.is_symlink() and path.is_dir():
                 skipped["links to folders"] += 1
-            elif not entry.is_file():
+            elif not path.is_file():  # DirEntry's own fails on links that lead in a circle
                 skipped["broken links or no files"] += 1
             elif path.suffix.lower() in suffixes:
                 found.append(path)
             else:
                 skipped[path.suffix.lower() or "without a suffix"] += 1
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        raise DataError(
+            f"the folder cannot be read: {error.strerror}", where=str(folder), hint="check its rights, or remove it"
+        ) from error
 
 
 def readable() -> frozenset[str]:

@@ -131,7 +131,11 @@ def find_parts(section: DataSection, labels: tuple[str, ...] = ()) -> tuple[dict
             told += other.told
             pools[part] = other.for_testing() if part == "test" else other.for_training()
             if pools[part] is None:
-                raise DataError(f"`{part}` names a source without such images", where=name)
+                raise DataError(
+                    f"`{part}` names a source without such images",
+                    where=name,
+                    hint="an .npz file has them as test_images and test_labels, a folder in one of class folders",
+                )
     if pools["train"] is None or pools["test"] is None:
         own = _own_parts(section, frozenset(part for name in inside.values() for part in Path(name).parts[:1]), labels)
         told += own.told

@@ -150,12 +150,17 @@ class ArrayPool:
             raise DataError(
                 f"`{self.part}_images` is {images.dtype} of shape {images.shape}",
                 where=where,
-                hint="it must be uint8 (N, height, width, 1 or 3), none of them 0",
+                hint=f"it must be uint8 (N, height, width, 1 or 3), none of them 0{_how_to_get_there(images)}",
             )
         flat = labels.reshape(-1) if labels is not None and labels.shape == (len(images), 1) else labels
-        if flat is None or flat.shape != (len(images),) or not np.issubdtype(flat.dtype, np.integer):
-            got = f", it is {labels.dtype} of shape {labels.shape}" if labels is not None else ""
-            raise DataError(f"`{self.part}_labels` must be {len(images)} whole numbers{got}", where=where)
+        if flat is None or flat.shape != (len(images),) or flat.dtype.kind not in "iu":
+            got = f"it is {labels.dtype} of shape {labels.shape}" if labels is not None else "it is missing"
+            raise DataError(
+                f"`{self.part}_labels` must be {len(images)} whole numbers, {got}",
+                where=where,
+                hint="give each image the number of its class, from 0: labels.astype('int64'), of one-hot ones "
+                "labels.argmax(1)",
+            )
         _check_shape(opening.geometry, images.shape[2], images.shape[1], where)
         return _numbered_pool(
             self.where,
@@ -163,6 +168,14 @@ class ArrayPool:
             _checked_labels(flat, f"{self.part}_labels", where),
             tuple(pixels_digest(image) for image in images),
         )
+
+
+def _how_to_get_there(images: npt.NDArray[Any]) -> str:
+    if images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[-1] not in (1, 3):
+        return ": channels are last, images.transpose(0, 2, 3, 1)"
+    if images.dtype.kind == "f":
+        return ": of values from 0 to 1, (images * 255).round().astype('uint8')"
+    return ": of 16 bits, (images >> 8).astype('uint8')" if images.dtype == np.uint16 else ""
 
 
 @dataclass(frozen=True)
@@ -195,6 +208,12 @@ def find_source(source: str, *, named: frozenset[str] = frozenset(), labels: tup
     Raises:
         DataError: it is missing, empty, of one class, or not understood.
     """
+    if not source.removeprefix("npz:").removeprefix("timm:").strip(" @"):
+        raise DataError(
+            "no data are named",
+            where=f"source = {source!r}",
+            hint="give a folder with one folder for each class, digits, npz:FILE or timm:NAME",
+        )
     if source == "digits":
         return Source(whole=Digits())
     if source.startswith("npz:"):

@@ -21,7 +21,7 @@ from edgeprune.models.spec import Model, ModelSpec, Preprocessing
 from edgeprune.models.taking import Weights
 from edgeprune.models.timm_import import import_timm
 from edgeprune.models.trust import canonical, is_timm, remember
-from edgeprune.recipe import ModelSection
+from edgeprune.recipe import MOST_SIDE, ModelSection
 
 
 def load(
@@ -59,6 +59,7 @@ def load(
     """
     if pretrained and checkpoint is not None:
         raise ModelError("both `pretrained` and `checkpoint` are given", where=source, hint="give one of them")
+    _check_input_size(input_size, source)
     build_one = _timm_model if is_timm(source) else _factory_model
     spec, module = build_one(source, dict(arguments or {}), pretrained, num_classes, input_size)
     remember(spec.source, spec.arguments)
@@ -86,6 +87,15 @@ def load(
     told = {"num_classes": classes, "labels": labels, "preprocessing": preprocessing, "written_plainly": written}
     spec = spec.model_copy(update=told)
     return Model(spec=spec, module=module, checkpoint=checkpoint, loaded=loaded, said=tuple(said))
+
+
+def _check_input_size(size: tuple[int, ...] | None, where: str) -> None:
+    """Of a caller's: a recipe's is checked there."""
+    if size is None or (len(size) == 3 and all(isinstance(n, int) and 1 <= n <= MOST_SIDE for n in size)):
+        return
+    raise ModelError(
+        f"the input size {tuple(size)} is none", where=where, hint=f"give channels, height and width, 1 to {MOST_SIDE}"
+    )
 
 
 def load_from(section: ModelSection) -> Model:

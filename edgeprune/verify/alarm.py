@@ -76,6 +76,7 @@ class _Better:
     right: int
     images: int
     gain: float
+    changes: int  # how many things were wrong at once, if this is right
 
     def __str__(self) -> str:
         return f"{self.words} it is right on {100 * self.right / self.images:.1f} % of {self.images} images"
@@ -192,14 +193,14 @@ def _named(model: Model, split: Split, on_images: Counted) -> Numbers:
 def _best(model: Model, chosen: Split, named: Numbers, on_images: Counted) -> _Better | None:
     """The reading of the images that fits best, where that is far better than the recipe's."""
     right = named == chosen.labels
-    found = list(_better_orders(named, chosen, model, right, "", ""))
+    found = list(_better_orders(named, chosen, model, right, "", "", 0))
     if right.mean() <= 1 - BETTER["view"]:
         found += _better_views(model, chosen, named, on_images)
-    return max(found, key=lambda one: one.gain, default=None)
+    return max(found, key=lambda one: (one.gain, -one.changes), default=None)
 
 
 def _better_orders(
-    named: Numbers, chosen: Split, model: Model, before: Rights, view: str, advice: str
+    named: Numbers, chosen: Split, model: Model, before: Rights, view: str, advice: str, changes: int
 ) -> Iterator[_Better]:
     """Readings by other orders of the classes, of the answers to one view of the images."""
     orders: list[Order] = list(orders_of(chosen.classes, model.spec))
@@ -210,7 +211,8 @@ def _better_orders(
         after = named == order.places[chosen.labels]
         if _surely_better(before, after, kind):
             words = f"{view}, and {order.name}" if view else order.name
-            yield _better(words, f"{advice}; {order.advice}" if view else order.advice, before, after)
+            advised = f"{advice}; {order.advice}" if view else order.advice
+            yield _better(words, advised, before, after, changes=changes + 1)
 
 
 def _better_views(model: Model, chosen: Split, named: Numbers, on_images: Counted) -> list[_Better]:
@@ -227,9 +229,9 @@ def _better_views(model: Model, chosen: Split, named: Numbers, on_images: Counte
             )
             again = answers.argmax(axis=1).astype(np.int64)
             after = again == part.labels
-            better = list(_better_orders(again, part, model, before, view.name, view.advice))
+            better = list(_better_orders(again, part, model, before, view.name, view.advice, view.changes))
             if _surely_better(before, after, "view"):
-                better.append(_better(view.name, view.advice, before, after))
+                better.append(_better(view.name, view.advice, before, after, changes=view.changes))
             found += better
             if better or after.mean() - before.mean() >= BETTER["view"] / 2:
                 promising.append(view)
@@ -239,8 +241,8 @@ def _better_views(model: Model, chosen: Split, named: Numbers, on_images: Counte
     return found
 
 
-def _better(words: str, advice: str, before: Rights, after: Rights) -> _Better:
-    return _Better(words, advice, int(after.sum()), len(after), float(after.mean() - before.mean()))
+def _better(words: str, advice: str, before: Rights, after: Rights, *, changes: int) -> _Better:
+    return _Better(words, advice, int(after.sum()), len(after), float(after.mean() - before.mean()), changes)
 
 
 def _surely_better(before: Rights, after: Rights, kind: str) -> bool:

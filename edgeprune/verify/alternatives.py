@@ -45,6 +45,7 @@ class View:
     name: str
     make: Callable[[Pixels], Pixels]
     advice: str
+    changes: int = 1  # how many things are otherwise than in the recipe
 
 
 def orders_of(classes: Sequence[str], spec: ModelSpec) -> Iterator[Order]:
@@ -105,6 +106,7 @@ def views_of(preprocessing: Preprocessing, channels: int) -> Iterator[View]:
             "with the colours as BGR, from 0 to 255, less their mean",
             lambda pixels: _swapped(caffe(pixels)),
             f"{swap}; {_normal_line(_CAFFE, (1 / 255,) * 3)}",
+            changes=2,
         )
     named = {**_NORMALIZATIONS, **({_MNIST[0]: _MNIST[1]} if channels == 1 else {})}
     for name, (mean, std) in named.items():

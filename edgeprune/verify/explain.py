@@ -70,9 +70,11 @@ def explain(
         limit_db: SQNR below which outputs differ; without: 80 dB, 25 dB for integers.
 
     Raises:
-        UsageError: the file is no .tflite with one input and one part.
+        UsageError: the file is no .tflite with one input and one part, or the limit is no finite number.
         DeviceError: the device was lost.
     """
+    if limit_db is not None and not math.isfinite(limit_db):
+        raise UsageError(f"the limit is {limit_db} dB, which no output reaches or misses", hint="give decibels, as 80")
     model = read_cuttable(file)
     operators = model.subgraphs[0].operators
     if inputs is None:

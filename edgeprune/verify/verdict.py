@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from edgeprune.errors import DeviceError, GateFailed
+from edgeprune.errors import DeviceError, GateFailed, UsageError
 from edgeprune.latency.measurement import Measurement, Ratio
 from edgeprune.latency.profile import Profile
 from edgeprune.recipe import Format, Precision
@@ -110,6 +110,11 @@ def exit_code(verdict: Verdict) -> int:
         return GateFailed.exit_code
     untold = any(check.outcome in ("fail", "undecided") for check in checks)
     return DeviceError.exit_code if untold else 0
+
+
+def worst_code(codes: Iterable[int]) -> int:
+    """The exit code of several jobs: a failed gate is not hidden by what was refused, nor that by what is undecided."""
+    return min(codes, key=(GateFailed.exit_code, UsageError.exit_code, DeviceError.exit_code, 0).index)
 
 
 def _worst(outcomes: Iterable[Outcome]) -> Outcome:

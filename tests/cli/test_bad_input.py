@@ -17,6 +17,9 @@ from safetensors.torch import save_file
 from tiny_job import FACTORY, Done, Finished, inside, leftovers, recipe_text, stamps, write_job
 from torch import nn
 
+import edgeprune
+from edgeprune.errors import ModelError
+
 
 class Evil:
     """Unpickling it makes a file."""
@@ -62,7 +65,7 @@ def test_unknown_key_with_its_line_and_the_nearest(tmp_path: Path) -> None:
 
 def test_wrong_type(tmp_path: Path) -> None:
     line = line_of(recipe_text(tune={"epochs": "two"}), "epochs")
-    run(tmp_path, tune={"epochs": "two"}).refused(f"recipe.toml:{line}", "`tune.epochs`", "valid integer", "'two'")
+    run(tmp_path, tune={"epochs": "two"}).refused(f"recipe.toml:{line}", "`tune.epochs`: it takes a number", "'two'")
 
 
 def test_recipe_that_is_missing_or_no_toml(tmp_path: Path) -> None:
@@ -285,3 +288,27 @@ def test_unknown_compute_units(tmp_path: Path) -> None:
     (tmp_path / "x.mlpackage").mkdir()
     done = inside("bench", tmp_path / "x.mlpackage", "--compute-units", "NPU")
     done.refused("there are no compute units 'NPU'", "CPU_AND_NE")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "y" * 5000])
+def test_names_that_cannot_be_are_usage(tmp_path: Path, name: str) -> None:
+    inside("show", tmp_path / name).refused("File name too long")
+    inside("merge", tmp_path / name).refused("File name too long")
+
+
+@pytest.mark.parametrize("size", ["3,224", "1,3,224,224", "3,0,0", "3,-1,-1", "3,99999999999,5", "3,,224", "a"])
+@pytest.mark.parametrize("command", [("show", "units"), ("probe",)])
+def test_input_sizes_that_are_none(command: tuple[str, ...], size: str) -> None:
+    inside(*command, "resnet18", "--input-size", size).refused("cannot read --input-size", "3,224,224")
+
+
+def test_nor_in_python() -> None:
+    for size in ((3, 224), (3, -1, -1), (3, 0, 224), (3, 10**10, 5)):
+        with pytest.raises(ModelError, match="the input size"):
+            edgeprune.load("resnet18", input_size=size)
+
+
+@pytest.mark.parametrize("limit", ["nan", "inf"])
+def test_a_limit_that_is_no_number_agrees_with_nothing(tmp_path: Path, limit: str) -> None:
+    """Nothing is below NaN: every file agreed."""
+    inside("explain", tmp_path / "x.tflite", "--limit-db", limit).refused(f"the limit is {limit} dB")

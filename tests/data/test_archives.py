@@ -104,6 +104,8 @@ def test_labels_in_a_column_are_labels(tmp_path: Path) -> None:
         LABELS - 1,
         LABELS.astype(float),
         LABELS > 0,
+        LABELS.astype("m8[s]"),
+        LABELS.astype("M8[s]"),
         np.stack([LABELS, LABELS], 1),
         np.eye(3)[LABELS],
         LABELS[:-1],
@@ -134,3 +136,18 @@ def test_images_that_do_not_fit_into_memory_resized_are_resized_when_used(tmp_pa
     assert splits.test.images.streams
     one, two = (split.test.images.pixels(split.test.indices) for split in (splits, kept))
     assert np.array_equal(one, two)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"train_labels": LABELS + 1}, "number the classes from 0"),
+        ({"train_labels": np.eye(3)[LABELS]}, "labels.argmax(1)"),
+        ({"test_images": IMAGES[:6]}, "`test_labels` must be 6 whole numbers, it is missing"),
+        ({"train_images": IMAGES.transpose(0, 3, 1, 2)}, "images.transpose(0, 2, 3, 1)"),
+        ({"train_images": (IMAGES / 255).astype(np.float32)}, "(images * 255)"),
+        ({"train_images": IMAGES.astype(np.uint16) * 257}, "(images >> 8)"),
+    ],
+)
+def test_what_does_not_fit_is_told_how_it_would(tmp_path: Path, arrays: dict[str, np.ndarray], words: str) -> None:
+    refused(save(tmp_path / "d.npz", **arrays), words)

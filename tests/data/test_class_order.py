@@ -9,7 +9,8 @@ import pytest
 from photos import opened, photos, spec
 
 from edgeprune.data.open import open_data
-from edgeprune.errors import DataError
+from edgeprune.errors import DataError, RecipeError
+from edgeprune.labels import read_labels
 from edgeprune.models.spec import ModelSpec
 from edgeprune.models.timm_import import import_timm
 from edgeprune.recipe import DataSection
@@ -170,3 +171,40 @@ def test_a_data_set_that_numbers_the_files_it_lists(tmp_path: Path, monkeypatch:
     assert splits.record is not None
     assert {one.label for name, one in splits.record.images.items() if "/n1/" in name} == {1}
     assert len(splits.test) == 16
+
+
+@pytest.mark.parametrize(
+    ("folders", "labels", "words"),
+    [
+        (("caf\u0065\u0301", "tea"), ("caf\u00e9", "tea"), "their Unicode form"),
+        (("cat ", "dog "), ("cat", "dog"), "spaces"),
+        (("Cat", "Dog"), ("cat", "dog"), "capital letters"),
+    ],
+)
+def test_names_that_only_look_the_same_are_told_apart(
+    tmp_path: Path, folders: tuple[str, ...], labels: tuple[str, ...], words: str
+) -> None:
+    photos(tmp_path / "train", dict.fromkeys(folders, 6))
+    with pytest.raises(DataError) as caught:
+        opened(tmp_path / "train", 2, labels=labels)
+    assert f"names differ in {words}" in str(caught.value.hint)
+    photos(tmp_path / "test", dict.fromkeys(labels, 3), start=50)
+    with pytest.raises(DataError) as caught:
+        opened(tmp_path, 2)
+    assert f"names differ in {words}" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b'{"0": "cat", "1": "dog"}', "a JSON object has no order"),
+        ("cat\ndog\n".encode("utf-16"), "no text in UTF-8"),
+        (b"cat\n\ndog\n", "no empty lines"),
+        (b"[0, 1]", "as text"),
+        (b"cat\ncat\n", "labels 1 and 2 are the same"),
+    ],
+)
+def test_files_of_labels_that_are_none(tmp_path: Path, content: bytes, words: str) -> None:
+    (tmp_path / "labels").write_bytes(content)
+    with pytest.raises(RecipeError, match=words):
+        read_labels(tmp_path / "labels")

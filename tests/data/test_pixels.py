@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -263,3 +264,42 @@ def test_what_was_checked_is_not_checked_again_until_it_changes(tmp_path: Path) 
     os.utime(changed, ns=(1, 1))
     with pytest.raises(DataError, match=r"cat/0\.png"):
         opened(tmp_path, 2)
+
+
+def test_links_in_a_circle_are_skipped(tmp_path: Path) -> None:
+    photos(tmp_path, {"cat": 6, "dog": 6})
+    (tmp_path / "cat" / "me.png").symlink_to("me.png")
+    (tmp_path / "dog" / "up").symlink_to("..")
+    text = opened(tmp_path, 2)[1].text
+    assert "1 broken links" in text
+    assert "1 links to folders" in text
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "the file is empty"),
+        (bytes(500), "nothing but zeros"),
+        (b"\n<!DOCTYPE html><html>", "a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        (b"hello", "in no format that is read"),
+    ],
+)
+def test_what_is_no_image_is_called_what_it_is(content: bytes, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        decode(content)
+
+
+def test_no_program_is_started_for_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow gives PostScript to Ghostscript, whatever the file is called."""
+    picture(0).save(tmp_path / "a.eps")
+    monkeypatch.setattr(subprocess, "Popen", None)
+    with pytest.raises(DataError, match="PostScript"):
+        decode((tmp_path / "a.eps").read_bytes())
+
+
+@pytest.mark.parametrize(("factor", "dark"), [(1, True), (16, True), (256, False)])
+def test_12_bits_in_16_are_told(tmp_path: Path, factor: int, dark: bool) -> None:
+    photos(tmp_path, {"cat": 6, "dog": 6})
+    Image.fromarray(GREY.astype(np.uint16) * factor).save(tmp_path / "cat" / "wide.png")
+    assert ("WARNING: if they have 10 or 12 bits" in opened(tmp_path, 2)[1].text) == dark

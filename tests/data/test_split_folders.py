@@ -132,3 +132,45 @@ def test_timms_folders_are_split_alike(tmp_path: Path) -> None:
         splits, _ = opened(f"timm:{name}{tmp_path}", 2)
         assert len(splits.test) == 7
         assert share_nothing(splits)
+
+
+@pytest.mark.parametrize("inner", ["images", "Imgs", "data"])
+def test_class_folders_in_a_folder_of_images_in_each_split(tmp_path: Path, inner: str) -> None:
+    photos(tmp_path / "train" / inner, CLASSES)
+    photos(tmp_path / "test" / inner, {"cat": 3, "dog": 4}, start=100)
+    splits, _ = opened(tmp_path, 2)
+    assert splits.test.classes == ("cat", "dog")
+    assert len(splits.test) == 7
+    assert share_nothing(splits)
+
+
+def test_one_class_of_any_other_name_is_one_class(tmp_path: Path) -> None:
+    photos(tmp_path / "animals", CLASSES)
+    with pytest.raises(DataError, match="only one class is here: animals"):
+        opened(tmp_path, 2)
+
+
+def test_a_link_back_is_no_class(tmp_path: Path) -> None:
+    photos(tmp_path / "data", CLASSES)
+    (tmp_path / "data" / "all").symlink_to(tmp_path / "data")
+    (tmp_path / "data" / "up").symlink_to(tmp_path)
+    splits, _ = opened(tmp_path / "data", 2)
+    assert splits.test.classes == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [("", "no data"), ("  ", "no data"), ("npz:", "no data"), ("timm:", "no data"), ("timm:@", "no data")],
+)
+def test_no_source_is_not_this_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, words: str) -> None:
+    monkeypatch.chdir(photos(tmp_path, CLASSES))
+    with pytest.raises(DataError, match=words):
+        opened(source, 2)
+
+
+@pytest.mark.parametrize(("name", "words"), [("a.npz", "write npz:a.npz"), ("a.zip", "unpack it")])
+def test_a_file_is_no_folder(tmp_path: Path, name: str, words: str) -> None:
+    (tmp_path / name).write_bytes(b"PK")
+    with pytest.raises(DataError, match="a file, and no folder") as caught:
+        opened(tmp_path / name, 2)
+    assert words in str(caught.value.hint)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from edgeprune.artifacts.manifest import Delegation
 from edgeprune.verify.limits import at_least, at_most
 from edgeprune.verify.speed import delegation_check
-from edgeprune.verify.verdict import Check, FileVerdict, Verdict, exit_code
+from edgeprune.verify.verdict import Check, FileVerdict, Verdict, exit_code, worst_code
 
 FIGURES = st.floats(-1e6, 1e6)
 
@@ -94,3 +94,11 @@ def test_what_runs_outside_the_delegate_is_named() -> None:
     assert whole is not None
     assert (whole.value, whole.why) == (0.0, "XNNPACK runs all 8 operators")
     assert delegation_check(None) is None
+
+
+@pytest.mark.parametrize(
+    ("codes", "worst"), [((0, 0), 0), ((0, 4), 4), ((4, 1, 0), 1), ((2, 4), 2), ((2, 1, 4), 1), ((0, 2), 2)]
+)
+def test_of_several_jobs_a_failed_gate_is_never_hidden(codes: tuple[int, ...], worst: int) -> None:
+    assert worst_code(codes) == worst
+    assert worst_code(reversed(codes)) == worst
