@@ -141,7 +141,9 @@ def _kept(module: nn.Module) -> Iterator[tuple[str, Any]]:
                 yield f"{at}{name}", tensor
         for name, value in vars(part).items():
             if name not in ("_parameters", "_buffers", "_modules"):
-                yield from _arrays(f"{at}{name}", value, 0)
+                for place, kept in _arrays(f"{at}{name}", value, 0):
+                    if id(kept) not in saved:  # a recurrent layer lists its own parameters
+                        yield place, kept
 
 
 def _arrays(name: str, value: Any, depth: int) -> Iterator[tuple[str, Any]]:

@@ -284,6 +284,40 @@ def mixed() -> nn.Module:
     return net
 
 
+class Remembering(Net):
+    """A recurrent layer lists its parameters once more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn, self.last = nn.GRU(8, 8, batch_first=True, bidirectional=True), nn.Linear(16, 4)
+        self.same = [self.last.weight]
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv1(x).flatten(2).transpose(1, 2)
+        return self.last(self.rnn(x)[0].mean(1))
+
+
+class Adjacent(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("edges", torch.eye(4).to_sparse())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sparse.mm(self.edges, super().forward(x).T).T
+
+
+def quantized() -> nn.Module:
+    return torch.ao.quantization.quantize_dynamic(Net(), {nn.Linear})
+
+
+class Extra(Net):
+    def get_extra_state(self) -> Any:
+        return {"version": 2}
+
+    def set_extra_state(self, state: Any) -> None:
+        del state
+
+
 class Lazy(Net):
     def __init__(self) -> None:
         super().__init__()

@@ -26,7 +26,7 @@ def loaded(name: str, **options: object) -> Model:
     return load(f"{FILE}:{name}", input_size=SIZE, **options)
 
 
-@pytest.mark.parametrize("name", ["plain", "seeded_order", "buffer_order", "KeepingDetached"])
+@pytest.mark.parametrize("name", ["plain", "seeded_order", "buffer_order", "KeepingDetached", "Remembering"])
 def test_what_is_itself_passes(name: str) -> None:
     assert check_copies(loaded(name)) == []
 
@@ -76,6 +76,12 @@ def test_copies_that_are_another_model_are_refused(name: str, place: str) -> Non
 def test_what_cannot_be_loaded_is_refused(name: str) -> None:
     with pytest.raises(ModelError):
         edgeprune.load(f"{FILE}:{name}", input_size=SIZE)
+
+
+@pytest.mark.parametrize(("name", "place"), [("quantized", "fc"), ("Adjacent", "edges"), ("Extra", "_extra_state")])
+def test_weights_that_are_no_plain_tensors_are_refused(name: str, place: str) -> None:
+    with pytest.raises(ModelError, match=place):
+        loaded(name)
 
 
 def test_what_is_not_trained_need_not_be_trainable() -> None:
