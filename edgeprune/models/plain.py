@@ -62,6 +62,13 @@ def made_plain(module: nn.Module, input_size: tuple[int, int, int], where: str) 
 
 def _refuse_unusual_tensors(module: nn.Module, where: str) -> None:
     """Weights that are not plain arrays of numbers cannot be cut, trained or written down."""
+    inferred = [name for name, tensor in (*module.named_parameters(), *module.named_buffers()) if tensor.is_inference()]
+    if inferred:
+        raise ModelError(
+            f"{_listed(inferred)} was made under torch.inference_mode, and can never be trained",
+            where=where,
+            hint="let the factory make the model outside of it",
+        )
     packed = [name for name, part in module.named_modules() if ".quantized" in type(part).__module__]
     tensors = (*module.named_parameters(), *module.named_buffers())
     quantized = [*packed, *(name for name, tensor in tensors if tensor.is_quantized)]

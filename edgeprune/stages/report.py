@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,9 @@ from edgeprune.stages.context import Context
 from edgeprune.stages.export import read_manifests
 from edgeprune.stages.probe import measurement_of
 from edgeprune.stages.prune_record import PruneRecord
-from edgeprune.stages.snapshots import HISTORY
+from edgeprune.stages.snapshots import HISTORY, read_history
 from edgeprune.stages.trials import TRIALS, Trials
 from edgeprune.stages.zeros import read_zeros, words_of_zeros
-from edgeprune.training.snapshot import EpochRecord
 from edgeprune.verify.verdict import Verdict
 
 
@@ -130,8 +128,7 @@ def _points(run: Run, pruned: PruneRecord, verdict: Verdict, original: Measureme
 def _epochs(context: Context) -> tuple[Epoch, ...]:
     """Of the whole training: that while the model was pruned, where there was one, and re-training."""
     files = [context.run.stage_folder("prune") / HISTORY, context.file("tune", HISTORY)]
-    rows = [row for file in files if file.exists() for row in json.loads(file.read_bytes())]
-    records = (EpochRecord.model_validate(row) for row in rows)
+    records = (record for file in files if file.exists() for record in read_history(file))
     return tuple(
         Epoch(epoch=r.epoch, loss=r.loss, validation_accuracy=r.validation, lr=r.lr, seconds=r.seconds) for r in records
     )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
+import os
 import random
 import sys
 import time
+import warnings
 from typing import Any
 
 import numpy as np
@@ -316,6 +319,32 @@ class Extra(Net):
 
     def set_extra_state(self, state: Any) -> None:
         del state
+
+
+def renaming_its_state() -> nn.Module:
+    net = Net()
+    net._register_state_dict_hook(lambda _, state, *__: {f"net.{name}": value for name, value in state.items()})
+    return net
+
+
+def setting_everything() -> nn.Module:
+    """It sets what holds for the whole process, and leaves it so. It is a script, too."""
+    net = Net()
+    argparse.ArgumentParser().parse_args()
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    torch.set_grad_enabled(False)
+    torch.use_deterministic_algorithms(True)
+    torch.set_num_threads(torch.get_num_threads() + 1)
+    warnings.simplefilter("error")
+    os.chdir("/")
+    sys.path[:] = ["/nowhere"]
+    return net
+
+
+def under_inference_mode() -> nn.Module:
+    with torch.inference_mode():
+        return Net()
 
 
 class Lazy(Net):
