@@ -12,6 +12,7 @@ import os
 import random
 import sys
 import sysconfig
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from edgeprune.errors import ModelError
 from edgeprune.models.timm_import import import_torchvision
 
 SEED = 0
+_started: set[threading.Thread] = set()  # by factories
 
 
 def call_factory(source: str, arguments: Mapping[str, Any], *, seed: int = SEED) -> nn.Module:
@@ -64,6 +66,11 @@ def users_code(what: str, where: str, hint: str | None = None) -> Iterator[None]
         raise ModelError(f"{what}: {said}", where=where, hint=hint) from error
 
 
+def threads_left() -> list[str]:
+    """The names of threads that factories started, that have not ended, and that Python waits for at its end."""
+    return [thread.name for thread in _started if thread.is_alive() and not thread.daemon]
+
+
 @contextmanager
 def _settings_kept() -> Iterator[None]:
     """What a factory sets for the whole process (torch's default type and device, gradients, threads, warnings, the
@@ -73,6 +80,7 @@ def _settings_kept() -> Iterator[None]:
     threads = torch.get_num_threads()
     strict = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     place, imports, arguments = Path.cwd(), list(sys.path), list(sys.argv)
+    threads_before = set(threading.enumerate())
     sys.argv[1:] = []  # a script's parse_args() is not to read our command line
     try:
         with warnings.catch_warnings():
@@ -84,6 +92,7 @@ def _settings_kept() -> Iterator[None]:
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(strict[0], warn_only=strict[1])
+        _started.update(set(threading.enumerate()) - threads_before)
         sys.argv[:] = arguments
         os.chdir(place)
         sys.path += [entry for entry in imports if entry not in sys.path]  # what it added, its forward may need
