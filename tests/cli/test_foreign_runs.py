@@ -141,7 +141,7 @@ def test_verdict_changed_with_its_digest_is_refused_in_python(copied: Path) -> N
 
 
 @pytest.mark.usefixtures("elsewhere")
-@pytest.mark.parametrize(("stage", "command"), [("report", "report"), ("verify", "verify"), ("export", "export")])
+@pytest.mark.parametrize(("stage", "command"), [("report", "report"), ("verify", "verify")])
 def test_device_that_the_folder_names_is_not_connected_to(
     copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, command: str
 ) -> None:

@@ -427,7 +427,18 @@ class OneByOne(Net):
         return self.out(torch.stack([self.conv(image) for image in x]).mean((2, 3)))
 
 
-ODD: dict[str, type[nn.Module]] = {cls.__name__: cls for cls in (Stepping, Dotted, Tokens, OneByOne)}
+class Gram(Net):
+    """Bilinear pooling: products of all channels with all, beside the channels."""
+
+    def build(self) -> None:
+        self.out = nn.Linear(8 * 8 + 8, 6)
+
+    def middle(self, x: Tensor) -> Tensor:
+        x = x.flatten(2)
+        return self.out(torch.cat([torch.bmm(x, x.transpose(1, 2)).flatten(1) / 64, x.mean(2)], 1))
+
+
+ODD: dict[str, type[nn.Module]] = {cls.__name__: cls for cls in (Stepping, Dotted, Tokens, OneByOne, Gram)}
 
 
 class Placed(Net):
