@@ -321,6 +321,34 @@ class Extra(Net):
         del state
 
 
+class OfOnePixel(Net):
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x)[:, :, None, None]
+
+
+class Squeezing(Net):
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x).squeeze()
+
+
+class AnsweringATuple(Net):
+    def forward(self, x: Tensor) -> Any:
+        return (super().forward(x),)
+
+
+class OfTwoInputs(Net):
+    def forward(self, x: Tensor, y: Tensor) -> Any:
+        return super().forward(x + y)
+
+
+def returning_nothing() -> None:
+    Net()
+
+
+def returning_a_tuple() -> tuple[nn.Module, int]:
+    return Net(), 4
+
+
 def renaming_its_state() -> nn.Module:
     net = Net()
     net._register_state_dict_hook(lambda _, state, *__: {f"net.{name}": value for name, value in state.items()})

@@ -94,6 +94,22 @@ def test_weights_that_are_no_plain_tensors_are_refused(name: str, place: str) ->
         loaded(name)
 
 
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("OfOnePixel", r"\.flatten\(1\)"),
+        ("Squeezing", "squeeze"),
+        ("AnsweringATuple", "logits alone"),
+        ("OfTwoInputs", "nothing else"),
+        ("returning_nothing", "`return`"),
+        ("returning_a_tuple", "the model itself"),
+    ],
+)
+def test_what_is_no_classifier_is_told_what_to_do(name: str, advice: str) -> None:
+    with pytest.raises(ModelError, match=advice):
+        loaded(name)
+
+
 def test_what_a_factory_sets_for_the_whole_process_goes_back() -> None:
     def settings() -> list[object]:
         return [
