@@ -75,6 +75,7 @@ def _find(context: Context, text: str) -> Zeros:
         MeasuringExporter(recipe.device.runtime) as exporter,
         scratch_folder("zeros") as scratch,
     ):
+        known: tuple[ZerosAttempt, ...] = read_as(attempts, _ATTEMPTS) if attempts.exists() else ()
         loop = ZerosLoop(
             pruned,
             baseline.file,
@@ -84,7 +85,7 @@ def _find(context: Context, text: str) -> Zeros:
             original_s=baseline.measurement.median_s,
             tolerance=recipe.prune.tolerance,
             corrections=recipe.prune.corrections,
-            known=read_as(attempts, _ATTEMPTS) if attempts.exists() else (),
+            known=known,
             keep=lambda tried: write_atomic(attempts, _ATTEMPTS.dump_json(tuple(tried), indent=1)),
         )
         if not Target.parse(recipe.prune.target).takes_nothing:
