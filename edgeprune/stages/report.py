@@ -9,7 +9,7 @@ from typing import Any
 from edgeprune.latency.measurement import Measurement, Ratio
 from edgeprune.pruning.zeros import LAYERS, Zeros
 from edgeprune.report.data import Epoch, MergeFacts, ReportData, StagePoint, TargetOutcome
-from edgeprune.report.names import published_device, published_recipe, published_spec
+from edgeprune.report.names import published_device, published_recipe, published_spec, without_address
 from edgeprune.report.write import write_report
 from edgeprune.runs import STAGES, Run, Stage
 from edgeprune.stages.context import Context
@@ -35,7 +35,7 @@ def gather(context: Context) -> ReportData:
     measurement = measurement_of(context)
     zeros = read_zeros(context)
     spec = published_spec(context.spec)  # a page is passed on: it need not tell where files lay
-    return ReportData(
+    data = ReportData(
         title=f"{spec.source} to {zeros.target if zeros else recipe.prune.target} on {recipe.device.id}",
         spec=spec,
         device=published_device(context.device.facts()),
@@ -57,6 +57,7 @@ def gather(context: Context) -> ReportData:
         timings={s: record.seconds for s in STAGES if s != "report" and (record := run.record(s))},
         notes=_notes(context, pruned, verdict),
     )
+    return without_address(data, recipe.device.id)
 
 
 def _target(pruned: PruneRecord) -> TargetOutcome:
