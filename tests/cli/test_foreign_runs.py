@@ -58,7 +58,9 @@ def test_it_is_shown_and_verified_without_its_code(copied: Path, finished: Finis
     Path(finished.recipe.with_name("tiny.py")).rename(finished.recipe.with_name("away.py"))
     try:
         assert inside("show", copied).code == 0
-        assert inside("verify", copied).code == finished.done.code
+        again = inside("verify", copied)
+        assert again.code == finished.done.code
+        assert "nothing was run again" in again.err
     finally:
         finished.recipe.with_name("away.py").rename(finished.recipe.with_name("tiny.py"))
 
