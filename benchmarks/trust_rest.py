@@ -11,6 +11,9 @@ from typing import Any
 
 from trust_net import NAMES, PASS, REFUSED, Base, Case, draw_folder
 
+from edgeprune.pipeline import _recorded_data, _settings
+from edgeprune.runs import open_run
+
 HEAVY = 10**15
 
 
@@ -61,8 +64,8 @@ def other_cases(base: Base, finished: Path) -> list[Case]:
         of_run(21, "a spec that names os:system", foreign_factory, ("merge", "run"), (REFUSED,), wrong=no_trace),
         of_run(21, "the same, loaded for export", foreign_factory, ("export", "run"), (REFUSED,), wrong=no_trace),
         of_run(21, "a run folder from elsewhere is shown", as_it_is, show, (PASS,)),
-        of_run(23, "a manifest that leads out of its folder", leads_out("../../../etc/passwd"), BENCH, (REFUSED,)),
-        of_run(23, "a manifest with an absolute path", leads_out("/etc/passwd"), BENCH, (REFUSED,)),
+        of_run(23, "a manifest that leads out of its folder", leads_out("../../../etc/passwd"), FILE, (REFUSED,)),
+        of_run(23, "a manifest with an absolute path", leads_out("/etc/passwd"), FILE, (REFUSED,)),
         of_run(21, "a plan of 65 MB", changed("prune", "plan.json", b" " * (65 << 20)), PLAN, (REFUSED,)),
         of_run(21, "a plan that nests", changed("prune", "plan.json", b"[" * 100_000), PLAN, (REFUSED,)),
         of_run(21, "a history that is none", changed("tune", "history.json", b'{"epoch": 1}'), REPORT, (REFUSED,)),
@@ -70,7 +73,7 @@ def other_cases(base: Base, finished: Path) -> list[Case]:
         of_run(21, "a spec of builtins:eval", spec_of("builtins:eval"), ("merge", "run"), (REFUSED,), wrong=no_trace),
         of_run(21, "a spec of subprocess:run", spec_of("subprocess:run"), ("merge", "run"), (REFUSED,), wrong=no_trace),
         of_run(21, "a spec of a model hub", spec_of("timm:hf-hub:a/b"), ("merge", "run"), (REFUSED,)),
-        of_run(23, "the reference is a link out", linked("export/reference.safetensors"), BENCH, (REFUSED,)),
+        of_run(23, "the reference is a link out", linked("export/reference.safetensors"), FILE, (REFUSED,)),
         of_run(18, "a run.json that is a list", lambda run: (run / "run.json").write_text("[]"), show, (REFUSED,)),
         of_run(18, "a stage record of zeros", zeros("load/stage.json"), show, (REFUSED,)),
         of_run(18, "a .tflite of zeros", zeros("export/model_fp32.tflite"), BENCH, (REFUSED,)),
@@ -86,6 +89,7 @@ def as_it_is(run: Path) -> None:
     assert run.is_dir()
 
 
+FILE = ("show", "run/export/model_fp32.tflite")
 PLAN = ("show", "run/prune/plan.json")
 REPORT = ("report", "run")
 
@@ -116,6 +120,10 @@ def spec_of(source: str) -> Callable[[Path], object]:
         name = {"factory": None, "name": source} if source.startswith("timm:") else {"factory": source}
         head["recipe"]["model"] |= {**name, "arguments": {}}
         (run / "run.json").write_text(json.dumps(head))
+        opened = open_run(run)
+        for record in run.glob("*/stage.json"):
+            settings = _settings(opened, record.parent.name, _recorded_data(opened))
+            record.write_text(json.dumps(json.loads(record.read_text()) | {"settings": settings}))
         (run / "merge" / "stage.json").unlink()
 
     return change
