@@ -95,6 +95,23 @@ def model_cases(base: Base) -> list[Case]:
         Case(12, "torchvision.models:resnet18", lambda folder: torchvision(base, folder), (PASS, REFUSED)),
         factory(13, "CBAM", CBAM, EITHER, prune=params(18), **NEW),
         factory(13, "multi-head attention", ATTENTION, EITHER, prune=params(18), **NEW),
+        factory(9, "sets torch's default type", f"def make():\n    {DOUBLE}\n    return Net()\n", (PASS,), 0.95),
+        factory(9, "switches gradients off", f"def make():\n    {NO_GRADIENTS}\n    return Net()\n", (PASS,), 0.95),
+        factory(9, "parses its arguments, and moves", SCRIPT, (PASS,), 0.95),
+        factory(9, "a list of layers that are not registered", LISTED, (REFUSED,), **NEW),
+        factory(10, "bidirectional GRU", GRU, (PASS,), wrong=at_most(18_000), prune=params(18), **NEW),
+        factory(10, "cells of an LSTM", CELLS, EITHER, wrong=at_most(18_000), prune=params(18), **NEW),
+        factory(12, "casts its input to float32", CASTING, (PASS,), 0.95),
+        factory(12, "reads a convolution's weight again", WEIGHT_AGAIN, (PASS,), 0.9),
+        factory(12, "counts its calls in a buffer", COUNTER, EITHER, 0.95),
+        factory(12, "quantized", QUANTIZED, (REFUSED,), **NEW),
+        factory(
+            12, "answers (N, C, 1, 1)", forward_of("return super().forward(x)[:, :, None, None]"), (REFUSED,), **NEW
+        ),
+        factory(12, "one logit", "def make():\n    return Net(1)\n", (REFUSED,), **NEW),
+        factory(12, "batch norms without statistics", BATCH_NORMED, (REFUSED,), **NEW),
+        factory(13, "a spatial transformer", SPATIAL, ANY_FILE, prune=params(18), **NEW),
+        factory(13, "a Fourier transform", FOURIER, ANY_FILE, prune=params(18), **NEW),
         factory(14, "int8 of a cosine head", COSINE, ANY_FILE, 0.9, quantize=INT8),
         factory(14, "int8 of ceil-mode pools", CEIL, ANY_FILE, quantize=INT8, **NEW),
         factory(14, "int8 of a transformer encoder", ENCODER, ANY_FILE, quantize=INT8, **NEW),
@@ -104,6 +121,8 @@ def model_cases(base: Base) -> list[Case]:
         checkpoint("compiled in DataParallel", prefixed, (PASS,), 0.95),
         checkpoint("nested twice", nested, (PASS,), 0.95),
         checkpoint("safetensors named .pth", lambda file, weights: shutil.copy(weights, file), (PASS,), 0.95),
+        checkpoint("wrappers within its names", wrapped_within, (PASS,), 0.95),
+        checkpoint("8-bit integers", in_integers, (REFUSED,)),
         checkpoint("a whole pickled model", whole, (REFUSED,)),
         checkpoint("an HTML page", holding("<!DOCTYPE html><html>"), (REFUSED,)),
         checkpoint("empty", holding(""), (REFUSED,)),
@@ -173,6 +192,17 @@ def prefixed(file: Path, weights: Path) -> None:
 
 def nested(file: Path, weights: Path) -> None:
     torch.save({"checkpoint": {"model": {"state_dict": load_file(weights)}}, "best_acc1": 99.0}, file)
+
+
+def wrapped_within(file: Path, weights: Path) -> None:
+    """nn.DataParallel around a part, as torchvision's VGG was trained; arrays beside it."""
+    state = {name.replace("body.", "body.module."): tensor for name, tensor in load_file(weights).items()}
+    torch.save({"state_dict": state, "losses": torch.arange(3).numpy()}, file)
+
+
+def in_integers(file: Path, weights: Path) -> None:
+    """Quantized, and without the scales."""
+    torch.save({name: (100 * tensor).to(torch.int8) for name, tensor in load_file(weights).items()}, file)
 
 
 class _Anything:
@@ -286,3 +316,45 @@ ENCODER = forward_of(
     "return self.last(self.mix(self.body(x).flatten(2).transpose(1, 2)).mean(1))",
     "self.mix = nn.TransformerEncoderLayer(48, 4, 96, batch_first=True)\nself.last = nn.Linear(48, 12)\ndel self.head",
 )
+DOUBLE = "torch.set_default_dtype(torch.float64)"
+NO_GRADIENTS = "torch.set_grad_enabled(False)"
+SCRIPT = """\
+def make():
+    import argparse
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--width", type=int, default=24)
+    width = parser.parse_args().width
+    os.chdir("/")
+    return Net(width=width)
+"""
+LISTED = forward_of(
+    "return super().forward(self.more[0](x))",
+    "self.more = [nn.Conv2d(3, 3, 1)]",
+)
+GRU = forward_of(
+    "y, _ = self.gru(self.body(x).flatten(2).transpose(1, 2))\nreturn self.last(y.mean(1))",
+    "self.gru = nn.GRU(48, 24, batch_first=True, bidirectional=True)\nself.last = nn.Linear(48, 12)\ndel self.head",
+)
+CELLS = forward_of(
+    "x = self.body(x).flatten(2).permute(2, 0, 1)\nh = c = x.new_zeros(x.shape[1], 32)\n"
+    "for step in x[:4]:\n    h, c = self.cell(step, (h, c))\nreturn self.last(h)",
+    "self.cell = nn.LSTMCell(48, 32)\nself.last = nn.Linear(32, 12)\ndel self.head",
+)
+CASTING = forward_of("return super().forward(x.float())")
+WEIGHT_AGAIN = forward_of("return super().forward(x) + 0.01 * self.body[0][0].weight.mean()")
+COUNTER = forward_of(
+    "self.calls += 1\nreturn super().forward(x)",
+    "self.register_buffer('calls', torch.zeros((), dtype=torch.long), persistent=False)",
+)
+QUANTIZED = "def make():\n    return torch.ao.quantization.quantize_dynamic(Net(), {nn.Linear})\n"
+BATCH_NORMED = forward_of(
+    "return self.head(F.adaptive_avg_pool2d(self.norm(self.body(x)), 4).flatten(1))",
+    "self.norm = nn.BatchNorm2d(48, track_running_stats=False)",
+)
+SPATIAL = forward_of(
+    "theta = self.where(F.adaptive_avg_pool2d(x, 4).flatten(1)).view(-1, 2, 3)\n"
+    "grid = F.affine_grid(theta, list(x.shape), align_corners=False)\n"
+    "return super().forward(F.grid_sample(x, grid, align_corners=False))",
+    "self.where = nn.Linear(48, 6)",
+)
+FOURIER = forward_of("return self.head(F.adaptive_avg_pool2d(torch.fft.fft2(self.body(x)).real, 4).flatten(1))")

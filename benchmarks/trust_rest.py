@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -9,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from trust_net import FAIL, NAMES, PASS, REFUSED, UNDECIDED, Base, Case, draw_folder
+
+from edgeprune.pipeline import _recorded_data, _settings
+from edgeprune.runs import open_run
 
 HEAVY = 10**15
 
@@ -73,8 +77,16 @@ def other_cases(base: Base, finished: Path) -> list[Case]:
         of_run(21, "a spec that names os:system", foreign_factory, ("merge", "run"), (REFUSED,), wrong=no_trace),
         of_run(21, "the same, loaded for export", foreign_factory, ("export", "run"), (REFUSED,), wrong=no_trace),
         of_run(21, "a run folder from elsewhere is shown", as_it_is, show, (PASS,)),
-        of_run(23, "a manifest that leads out of its folder", leads_out("../../../etc/passwd"), SHOW_FILE, (REFUSED,)),
-        of_run(23, "a manifest with an absolute path", leads_out("/etc/passwd"), SHOW_FILE, (REFUSED,)),
+        of_run(23, "a manifest that leads out of its folder", leads_out("../../../etc/passwd"), FILE, (REFUSED,)),
+        of_run(23, "a manifest with an absolute path", leads_out("/etc/passwd"), FILE, (REFUSED,)),
+        of_run(21, "a plan of 65 MB", changed("prune", "plan.json", b" " * (65 << 20)), PLAN, (REFUSED,)),
+        of_run(21, "a plan that nests", changed("prune", "plan.json", b"[" * 100_000), PLAN, (REFUSED,)),
+        of_run(21, "a history that is none", changed("tune", "history.json", b'{"epoch": 1}'), REPORT, (REFUSED,)),
+        of_run(21, "a verdict that is none", changed("verify", "verdict.json", b"[]"), ("verify", "run"), (REFUSED,)),
+        of_run(21, "a spec of builtins:eval", spec_of("builtins:eval"), ("merge", "run"), (REFUSED,), wrong=no_trace),
+        of_run(21, "a spec of subprocess:run", spec_of("subprocess:run"), ("merge", "run"), (REFUSED,), wrong=no_trace),
+        of_run(21, "a spec of a model hub", spec_of("timm:hf-hub:a/b"), ("merge", "run"), (REFUSED,)),
+        of_run(23, "the reference is a link out", linked("export/reference.safetensors"), FILE, (REFUSED,)),
         of_run(18, "a run.json that is a list", lambda run: (run / "run.json").write_text("[]"), show, (REFUSED,)),
         of_run(18, "a stage record of zeros", zeros("load/stage.json"), show, (REFUSED,)),
         of_run(18, "a .tflite of zeros", zeros("export/model_fp32.tflite"), BENCH, (REFUSED,)),
@@ -82,13 +94,60 @@ def other_cases(base: Base, finished: Path) -> list[Case]:
     ]
 
 
-SHOW_FILE = ("show", "run/export/model_fp32.tflite.json")
 BENCH = ("explain", "run/export/model_fp32.tflite", "--device", "local")
 
 
 def as_it_is(run: Path) -> None:
     """A run folder that was made under another path."""
     assert run.is_dir()
+
+
+FILE = ("show", "run/export/model_fp32.tflite")
+PLAN = ("show", "run/prune/plan.json")
+REPORT = ("report", "run")
+
+
+def changed(stage: str, name: str, content: bytes) -> Callable[[Path], object]:
+    """A file of another content, with the stage's record changed to match; the report has to be written again."""
+
+    def change(run: Path) -> None:
+        (run / stage / name).write_bytes(content)
+        record = run / stage / "stage.json"
+        tree = json.loads(record.read_text())
+        for row in tree["files"]:
+            if row["path"] == name:
+                row |= {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        record.write_text(json.dumps(tree))
+        (run / "report" / "stage.json").unlink()
+
+    return change
+
+
+def spec_of(source: str) -> Callable[[Path], object]:
+    """The model is this, by the spec and by the recipe; merging has to be done again."""
+
+    def change(run: Path) -> None:
+        spec = json.loads((run / "load" / "spec.json").read_text()) | {"source": source, "arguments": {}}
+        changed("load", "spec.json", json.dumps(spec).encode())(run)
+        head = json.loads((run / "run.json").read_text())
+        name = {"factory": None, "name": source} if source.startswith("timm:") else {"factory": source}
+        head["recipe"]["model"] |= {**name, "arguments": {}}
+        (run / "run.json").write_text(json.dumps(head))
+        opened = open_run(run)
+        for record in run.glob("*/stage.json"):
+            settings = _settings(opened, record.parent.name, _recorded_data(opened))
+            record.write_text(json.dumps(json.loads(record.read_text()) | {"settings": settings}))
+        (run / "merge" / "stage.json").unlink()
+
+    return change
+
+
+def linked(name: str) -> Callable[[Path], object]:
+    def change(run: Path) -> None:
+        (run / name).rename(run.parent / "outside")
+        (run / name).symlink_to(run.parent / "outside")
+
+    return change
 
 
 def foreign_factory(run: Path) -> None:

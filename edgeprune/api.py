@@ -28,12 +28,12 @@ from edgeprune.latency.table import LatencyTable, Setting
 from edgeprune.latency.typical import is_typical, open_typical
 from edgeprune.models.load import load as load_source
 from edgeprune.models.spec import Model
-from edgeprune.models.trust import require_data
+from edgeprune.models.trust import remember_device, require_data
 from edgeprune.pipeline import Outcome, change_recipe, do_stage, is_made, prepare_run, require_earlier
 from edgeprune.pipeline import run as run_pipeline
 from edgeprune.progress import Progress, Silent
 from edgeprune.recipe import PruneSection, Recipe, Runtime, parse_recipe, read_recipe, resolve_paths
-from edgeprune.runs import Run, Stage, StageRecord, lock, open_run, settings_hash
+from edgeprune.runs import Run, Stage, StageRecord, lock, open_run, read_as, settings_hash
 from edgeprune.sensitivities import ZEROS, Sensitivity
 from edgeprune.sensitivities import sensitivity as ask_sensitivity
 from edgeprune.stages.context import Context
@@ -198,8 +198,13 @@ def verify(
                 where=str(_folder(run)),
                 hint=f"prune for {device!r} into another run folder",
             )
+        remember_device(own)
+    record = _folder(run) / "verify" / "stage.json"
+    before = record.stat().st_mtime_ns if record.exists() else None
     _go_on(run, "verify", None, {}, progress, trust=trust)
-    return Verdict.model_validate_json((_folder(run) / "verify" / "verdict.json").read_bytes())
+    if progress is not None and record.stat().st_mtime_ns == before:
+        progress.say("verified before: the files are those of its records, and nothing was run again")
+    return read_as(_folder(run) / "verify" / "verdict.json", Verdict)
 
 
 def compare(
@@ -274,9 +279,9 @@ def explain(file: Path | str, *, device: str, threads: int = 1, limit_db: float 
     return explain_file(open_device(device), Path(file), threads=threads, limit_db=limit_db)
 
 
-def write_report(run: Run | Path | str, *, progress: Progress | None = None) -> Path:
+def write_report(run: Run | Path | str, *, progress: Progress | None = None, trust: bool = False) -> Path:
     """Write the report of a run whose verify stage is finished, unless it is there; returns the page."""
-    _go_on(run, "report", None, {}, progress)
+    _go_on(run, "report", None, {}, progress, trust=trust)
     return _folder(run) / "report" / "report.html"
 
 

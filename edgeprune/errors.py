@@ -71,6 +71,8 @@ class RunError(UsageError):
 class ConversionError(EdgePruneError):
     """A toolkit failed to convert a model (it runs in a child process; this carries what it said)."""
 
+    exit_code = 2  # it is the model that it cannot convert
+
 
 class TrainingDiverged(UsageError):
     """The loss is no number any more: the learning rate, or another setting, does not go with the model."""

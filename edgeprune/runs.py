@@ -17,13 +17,15 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, field_validator
 
 from edgeprune.errors import EdgePruneError, RunError
 from edgeprune.recipe import Recipe
 
+MOST_BYTES = 64 << 20  # of a record: the plan of the largest model has a few
+Kind = TypeVar("Kind")
 Stage = Literal["load", "probe", "prune", "tune", "merge", "quantize", "export", "verify", "report"]
 STAGES: tuple[Stage, ...] = (
     "load",
@@ -99,7 +101,7 @@ class Run:
         if not path.exists():
             return None
         try:
-            record = StageRecord.model_validate_json(path.read_bytes())
+            record = StageRecord.model_validate_json(read_bounded(path))
         except (ValidationError, OSError) as error:
             raise RunError(
                 "the stage record cannot be read", where=str(path), hint=f"delete {path.parent} and resume"
@@ -173,7 +175,7 @@ def open_run(folder: Path) -> Run:
             hint="name the folder that `edgeprune run --out` wrote",
         )
     try:
-        return Run(folder, RunInfo.model_validate_json(path.read_bytes()))
+        return Run(folder, RunInfo.model_validate_json(read_bounded(path)))
     except ValidationError as error:
         raise RunError(
             "run.json cannot be read",
@@ -200,6 +202,42 @@ def lock(folder: Path) -> Iterator[None]:
                 hint="wait for it, or choose another --out",
             ) from error
         yield
+
+
+def read_bounded(path: Path) -> bytes:
+    """The bytes of a record. One that is longer than any that EdgePrune writes is not taken into memory.
+
+    Raises:
+        OSError: it cannot be read.
+        RunError: it is longer.
+    """
+    with path.open("rb") as stream:
+        content = stream.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise RunError(
+            f"longer than {MOST_BYTES >> 20} MB, which no record is",
+            where=str(path),
+            hint="it was made or changed by hand: take the one that EdgePrune wrote",
+        )
+    return content
+
+
+def read_as(path: Path, kind: type[Kind] | TypeAdapter[Kind]) -> Kind:
+    """A record in JSON, of the shape that was written.
+
+    Raises:
+        RunError: it cannot be read, is too long, or of another shape.
+    """
+    adapter = kind if isinstance(kind, TypeAdapter) else TypeAdapter(kind)
+    try:
+        return adapter.validate_json(read_bounded(path))
+    except (ValidationError, OSError) as error:
+        why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror or str(error)
+        raise RunError(
+            f"the record cannot be read: {why}",
+            where=str(path),
+            hint=f"it is damaged, or of another version of EdgePrune: delete {path.parent} and resume",
+        ) from error
 
 
 def write_atomic(path: Path, data: bytes) -> None:

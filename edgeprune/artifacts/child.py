@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import selectors
 import signal
 import subprocess
@@ -24,7 +25,13 @@ from edgeprune.scratch import drop_scratch, make_scratch
 
 TIMEOUT_S = 3600.0
 TAIL_LINES = 25
-_OTHERS = "leave this file out (export.formats, and quantize.formats for int8); the others do not need it"
+_OTHERS = (
+    "leave this file out (export.formats, and quantize.formats for int8); the others do not need it. If it is the file "
+    "of device.runtime, by which latency is measured, choose another runtime"
+)
+_FRAME = re.compile(r'\s*(Traceback \(most recent call last\)|File "[^"]*", line \d+)')
+_UNDERLINE = re.compile(r"\s*[\^~]+\s*$")
+_PLACE = re.compile(r"(?<![\w.:/])/(?:[^\s:/\"']+/)+")  # folders before a name
 _MEMORY = "free memory and go on; nothing half-written is left"
 
 
@@ -160,8 +167,22 @@ class Child:
 
     def _log_tail(self) -> str:
         self._log.seek(0)
-        lines = [line for line in self._log.read().decode(errors="replace").splitlines() if line.strip()]
+        lines = _without_frames(self._log.read().decode(errors="replace").splitlines())
         return "\n".join(f"    {line[:300]}" for line in lines[-TAIL_LINES:])
+
+
+def _without_frames(lines: list[str]) -> list[str]:
+    """What a toolkit said, without the places in its code: they are long, of no use to its user, and hold the folders
+    of this machine."""
+    said: list[str] = []
+    frame = False
+    for line in lines:
+        if _FRAME.match(line):
+            frame = True
+        elif line.strip() and not (frame and line.startswith("    ")) and not _UNDERLINE.match(line):
+            frame = False
+            said.append(_PLACE.sub("", line))
+    return said
 
 
 def _making(job: ConvertJob | ProbeJob, step: int) -> str:

@@ -12,7 +12,7 @@ from edgeprune.artifacts.preparation import Preparation
 from edgeprune.errors import UsageError
 from edgeprune.models.spec import Preprocessing
 from edgeprune.recipe import Format, Precision
-from edgeprune.runs import file_sha256
+from edgeprune.runs import file_sha256, read_bounded
 
 
 def _bare(name: str) -> str:
@@ -125,7 +125,7 @@ def parse_manifest(path: Path) -> Manifest:
         UsageError: it is missing, cannot be read, or names something elsewhere.
     """
     try:
-        manifest = Manifest.model_validate_json(path.read_bytes())
+        manifest = Manifest.model_validate_json(read_bounded(path))
     except OSError as error:
         raise UsageError(
             f"cannot read the manifest: {error.strerror}", where=str(path), hint="export the model again"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import json
 import os
@@ -107,9 +108,26 @@ def main() -> None:
     # a step instead of 0.6 s with one other busy process on two cores; 0.22 s and 0.24 s on an idle machine).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     make_usable()
-    with signals_as_interrupts(), answers_apart("--json" in sys.argv):
-        sweep_scratch()
-        _main()
+    try:
+        with signals_as_interrupts(), answers_apart("--json" in sys.argv):
+            sweep_scratch()
+            _main()
+    except SystemExit as ended:
+        _leave_threads(ended)
+        raise
+
+
+def _leave_threads(ended: SystemExit) -> None:
+    """End now where a thread that the user's factory started would keep Python waiting for ever."""
+    factory = sys.modules.get("edgeprune.models.factory")  # not loaded: no factory was called
+    left = factory.threads_left() if factory is not None else []
+    if not left or not isinstance(ended.code, int | None):
+        return
+    typer.secho(f"threads that the model's factory started still run, and are left: {', '.join(left)}", err=True)
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(ended.code or 0)
 
 
 def _main() -> None:

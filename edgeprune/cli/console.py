@@ -20,7 +20,11 @@ _ANSWERS: ContextVar[TextIO | None] = ContextVar("answers", default=None)  # Non
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 DeviceOption = Annotated[str | None, typer.Option("--device", help="Device id, see `edgeprune devices`.")]
 TrustOption = Annotated[
-    bool, typer.Option("--trust", help="Run the factory that the run folder names, though you have named it nowhere.")
+    bool,
+    typer.Option(
+        "--trust",
+        help="Use the factory and device that the run folder names, though you have named them nowhere.",
+    ),
 ]
 ThreadsOption = Annotated[int, typer.Option(min=1, max=1024, help="Threads of the runtime.")]
 InputSizeOption = Annotated[str | None, typer.Option(help="Channels,height,width, e.g. 3,224,224.")]

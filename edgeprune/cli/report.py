@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
-from edgeprune.cli.console import JsonOption, RichProgress, show_result
+from edgeprune.cli.console import JsonOption, RichProgress, TrustOption, show_result
 
 
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
+    trust: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write one self-contained page for RUNS; a verified run that has no report of its own yet gets it."""
@@ -26,7 +27,7 @@ def report(
             from edgeprune.api import write_report
 
             with RichProgress().shown() as progress:
-                write_report(run, progress=progress)
+                write_report(run, progress=progress, trust=trust)
         found.append(read_report(run / "report" / "report.json"))
     write_atomic(out, render(found).encode())
     show_result({"page": str(out)}, f"report: {out}", as_json=as_json)

@@ -73,9 +73,11 @@ def _units(model: str, input_size: str | None, keep: list[str]) -> tuple[dict[st
     frozen = Table(Column("stays", overflow="fold"), Column("units", justify="right"), Column("why", overflow="fold"))
     for entry in listing.frozen:
         frozen.add_row(entry["name"], str(entry["units"]), entry["reason"])
-    shown: list[RenderableType] = [units, *([frozen] if listing.frozen else [])]
+    shown: list[RenderableType] = [*found.said, units, *([frozen] if listing.frozen else [])]
+    if not listing.groups and not listing.branches:
+        shown.append("nothing can go from this model: what stays, and why, is above")
     shown += [f"not counted: {operator}" for operator in listing.uncounted]
-    return asdict(listing), Group(*shown)
+    return {**asdict(listing), "said": found.said}, Group(*shown)
 
 
 def _sparse(file: Path) -> tuple[dict[str, Any], RenderableType]:

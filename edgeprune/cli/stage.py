@@ -78,12 +78,15 @@ def verify(
     from dataclasses import asdict
 
     from edgeprune import api
+    from edgeprune.models.trust import require_device
     from edgeprune.verify.verdict import exit_code
 
     with RichProgress().shown() as progress:
         verdict = api.verify(run, device=device, progress=progress, trust=trust)
         result = json.loads(verdict.model_dump_json())
         if explain:
+            if not trust:
+                require_device(verdict.device, run)
             parted = [file.file for file in verdict.files if file.format == "tflite" and file.parts_from_host]
             progress.say(f"files that differ from this machine: {', '.join(parted) or 'none'}")
             found = {name: api.explain(run / "export" / name, device=verdict.device) for name in parted}

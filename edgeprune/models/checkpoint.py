@@ -44,7 +44,8 @@ def load_state(module: nn.Module, path: Path, *, weights: Weights | None = None)
     """
     tree = read_tree(path)
     taken, said = take(tree, module.state_dict(), where=str(path), weights=weights)
-    broken = [n for n, tensor in taken.tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    _refuse_other_kinds(taken.tensors, module.state_dict(), str(path))
+    broken = [n for n, t in taken.tensors.items() if t.is_floating_point() and not t.float().isfinite().all()]
     if broken:
         more = f" and {len(broken) - _LISTED} more" * (len(broken) > _LISTED)
         raise ModelError(
@@ -57,6 +58,29 @@ def load_state(module: nn.Module, path: Path, *, weights: Weights | None = None)
     except RuntimeError as error:
         raise ModelError(f"the weights cannot be copied: {str(error).splitlines()[-1]}", where=str(path)) from error
     return Loaded(said, facts_of(tree))
+
+
+def _refuse_other_kinds(tensors: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], where: str) -> None:
+    """Tensors of the right shape that are not what their numbers seem to be."""
+    empty = [name for name, tensor in tensors.items() if tensor.is_meta]
+    if empty:
+        raise ModelError(f"it holds shapes without values (meta tensors), in {empty[0]}", where=where)
+    other = [
+        name
+        for name, tensor in tensors.items()
+        if tensor.layout != torch.strided
+        or tensor.is_quantized
+        or (own[name].is_floating_point() and not tensor.is_floating_point())
+    ]
+    if other:
+        kind = str(tensors[other[0]].dtype).removeprefix("torch.")
+        if tensors[other[0]].layout != torch.strided:
+            kind = f"sparse {kind}"
+        raise ModelError(
+            f"quantized or sparse weights: {other[0]} is {kind}, the model's is float",
+            where=where,
+            hint="use the checkpoint in float, from before it was quantized",
+        )
 
 
 def save_state(path: Path, module: nn.Module) -> None:

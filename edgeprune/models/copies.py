@@ -24,6 +24,7 @@ from edgeprune.models.spec import Model
 _CLOSE = 1e-4  # of the largest answer: more than kernels for other batch sizes differ by, less than another model does
 _LISTED = 3
 _OTHER = 271828  # a seed that `build` does not take
+_OWN_STATE = "state_dict() and load_state_dict() have to go together: see its state_dict hooks"
 _GRADIENTLESS = 0.1  # of the weights of convolutions and linear layers
 
 
@@ -47,7 +48,8 @@ def check_copies(model: Model, *, trains: bool = True) -> list[str]:
     builds = [build(model.spec, seed=seed) for seed in (SEED, _OTHER)]
     _built_alike(module, builds, where)
     for again in builds:
-        again.load_state_dict(module.state_dict())
+        with users_code("its own state does not fit a new build of it", where, _OWN_STATE):
+            again.load_state_dict(module.state_dict())
         answer, what = _answer(again, x, where), "built again with the same weights, it is another model"
         _compare(answer, expected, what, module, again, where)
     again.load_state_dict(twin.state_dict())
@@ -141,7 +143,9 @@ def _kept(module: nn.Module) -> Iterator[tuple[str, Any]]:
                 yield f"{at}{name}", tensor
         for name, value in vars(part).items():
             if name not in ("_parameters", "_buffers", "_modules"):
-                yield from _arrays(f"{at}{name}", value, 0)
+                for place, kept in _arrays(f"{at}{name}", value, 0):
+                    if id(kept) not in saved:  # a recurrent layer lists its own parameters
+                        yield place, kept
 
 
 def _arrays(name: str, value: Any, depth: int) -> Iterator[tuple[str, Any]]:

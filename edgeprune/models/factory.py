@@ -8,9 +8,12 @@ import functools
 import importlib
 import importlib.util
 import inspect
+import os
 import random
 import sys
 import sysconfig
+import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +27,7 @@ from edgeprune.errors import ModelError
 from edgeprune.models.timm_import import import_torchvision
 
 SEED = 0
+_started: set[threading.Thread] = set()  # by factories
 
 
 def call_factory(source: str, arguments: Mapping[str, Any], *, seed: int = SEED) -> nn.Module:
@@ -38,13 +42,14 @@ def call_factory(source: str, arguments: Mapping[str, Any], *, seed: int = SEED)
     """
     place, _, name = source.rpartition(":")
     folder = Path(place).parent if place.endswith(".py") else Path.cwd()
-    with _importable(folder):
+    with _settings_kept(), _importable(folder):
         with fixed_seed(seed):  # of its own: a second import in one process draws nothing
             factory = _find_factory(source, place, name)
         with fixed_seed(seed), users_code("the factory failed", source, "check `arguments`"):
             module = factory(**copy.deepcopy(dict(arguments)))
     if not isinstance(module, nn.Module):
-        raise ModelError(f"the factory made a {type(module).__name__}, not an nn.Module", where=source)
+        hint = "has it a `return`?" if module is None else "let it return the model itself, and nothing else"
+        raise ModelError(f"the factory made a {type(module).__name__}, not an nn.Module", where=source, hint=hint)
     return module
 
 
@@ -59,6 +64,38 @@ def users_code(what: str, where: str, hint: str | None = None) -> Iterator[None]
         lines = str(error).strip().splitlines()
         said = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
         raise ModelError(f"{what}: {said}", where=where, hint=hint) from error
+
+
+def threads_left() -> list[str]:
+    """The names of threads that factories started, that have not ended, and that Python waits for at its end."""
+    return [thread.name for thread in _started if thread.is_alive() and not thread.daemon]
+
+
+@contextmanager
+def _settings_kept() -> Iterator[None]:
+    """What a factory sets for the whole process (torch's default type and device, gradients, threads, warnings, the
+    working directory, where imports are found) goes back to what it was: all that comes after counts on it.
+    """
+    dtype, device, gradients = torch.get_default_dtype(), torch.get_default_device(), torch.is_grad_enabled()
+    threads = torch.get_num_threads()
+    strict = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    place, imports, arguments = Path.cwd(), list(sys.path), list(sys.argv)
+    threads_before = set(threading.enumerate())
+    sys.argv[1:] = []  # a script's parse_args() is not to read our command line
+    try:
+        with warnings.catch_warnings():
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
+        torch.set_default_device(None if device == torch.device("cpu") else device)
+        torch.set_grad_enabled(gradients)
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(strict[0], warn_only=strict[1])
+        _started.update(set(threading.enumerate()) - threads_before)
+        sys.argv[:] = arguments
+        os.chdir(place)
+        sys.path += [entry for entry in imports if entry not in sys.path]  # what it added, its forward may need
 
 
 @contextmanager

@@ -266,7 +266,8 @@ def _count_classes(module: nn.Module, spec: ModelSpec) -> int:
     example = _example(spec)
     given = example.clone()
     what = f"the model does not run on an input of {(1, *spec.input_size)}"
-    with fixed_seed(), torch.no_grad(), users_code(what, spec.source, "check input_size (channels, height, width)"):
+    hint = "check input_size (channels, height, width); forward is given a batch of images, and nothing else"
+    with fixed_seed(), torch.no_grad(), users_code(what, spec.source, hint):
         answer = module(given)
     if not torch.equal(given, example):
         raise ModelError(
@@ -276,10 +277,19 @@ def _count_classes(module: nn.Module, spec: ModelSpec) -> int:
         )
     if not isinstance(answer, torch.Tensor) or answer.ndim != 2 or answer.shape[0] != 1:
         got = tuple(answer.shape) if isinstance(answer, torch.Tensor) else type(answer).__name__
-        raise ModelError(
-            f"the model answers {got}, not (1, classes)", where=spec.source, hint="only image classifiers are supported"
-        )
+        raise ModelError(f"the model answers {got}, not (1, classes)", where=spec.source, hint=_to_answer(answer))
     return int(answer.shape[1])
+
+
+def _to_answer(answer: Any) -> str:
+    """What the forward of a classifier has to end with, of one that answers something else."""
+    if not isinstance(answer, torch.Tensor):
+        return "let its forward return the classes' logits alone: one tensor, (batch, classes)"
+    if answer.ndim > 2 and answer[0].numel() == answer.shape[1]:
+        return "end its forward with .flatten(1)"
+    if answer.ndim < 2:
+        return "let its forward keep the batch and the classes apart (no .squeeze(), no .view(-1))"
+    return "only image classifiers are supported: (batch, classes)"
 
 
 def _preprocessing(

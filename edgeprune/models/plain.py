@@ -25,8 +25,8 @@ def made_plain(module: nn.Module, input_size: tuple[int, int, int], where: str) 
     The parametrizations stay until the weights are in: see `fold_parametrizations`.
 
     Raises:
-        ModelError: it is a torch.jit module or has one, its weights are on the meta device, or its lazy layers cannot
-            be made by an input of this size.
+        ModelError: it is a torch.jit module or has one, its weights are on the meta device, quantized, sparse or no
+            tensors, or its lazy layers cannot be made by an input of this size.
     """
     said = []
     module, wrappers = _unwrapped(module)
@@ -52,11 +52,43 @@ def made_plain(module: nn.Module, input_size: tuple[int, int, int], where: str) 
         said.append("its lazy layers were made")
     if any(tensor.is_meta for tensor in _tensors(module)):
         raise ModelError("its weights are on the meta device: there are none", where=where, hint="make them on the CPU")
+    _refuse_unusual_tensors(module, where)
     kinds = {t.dtype for t in _tensors(module) if t.is_floating_point()} - {torch.float32}
     if kinds:
         module.float()
         said.append(f"its {' and '.join(sorted(str(k).removeprefix('torch.') for k in kinds))} weights became float32")
     return module.cpu().eval(), said
+
+
+def _refuse_unusual_tensors(module: nn.Module, where: str) -> None:
+    """Weights that are not plain arrays of numbers cannot be cut, trained or written down."""
+    inferred = [name for name, tensor in (*module.named_parameters(), *module.named_buffers()) if tensor.is_inference()]
+    if inferred:
+        raise ModelError(
+            f"{_listed(inferred)} was made under torch.inference_mode, and can never be trained",
+            where=where,
+            hint="let the factory make the model outside of it",
+        )
+    packed = [name for name, part in module.named_modules() if ".quantized" in type(part).__module__]
+    tensors = (*module.named_parameters(), *module.named_buffers())
+    quantized = [*packed, *(name for name, tensor in tensors if tensor.is_quantized)]
+    if quantized:
+        raise ModelError(
+            f"{_listed(quantized)} is quantized: what is pruned is the model before it is quantized",
+            where=where,
+            hint="give the factory that makes it in float, and its checkpoint; EdgePrune quantizes at export",
+        )
+    other = [name for name, tensor in tensors if tensor.layout != torch.strided or tensor.is_nested]
+    if other:
+        hint = "keep it dense: tensor.to_dense()"
+        raise ModelError(f"{_listed(other)} is a sparse or nested tensor", where=where, hint=hint)
+    extra = [name for name, value in module.state_dict().items() if not isinstance(value, torch.Tensor)]
+    if extra:
+        raise ModelError(
+            f"its state holds what is no tensor: {_listed(extra)}",
+            where=where,
+            hint="keep it out of the state (get_extra_state), or keep it as a buffer",
+        )
 
 
 def is_parametrized(module: nn.Module) -> bool:

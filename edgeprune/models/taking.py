@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +14,7 @@ from edgeprune.errors import ModelError
 
 Weights = Literal["ema", "raw"]
 _DEPTH, _LISTED, _FACTS, _PREFIXES = 6, 5, 64, 4
+_WRAPPERS = ("_orig_mod", "module", "_checkpoint_wrapped_module", "_fsdp_wrapped_module")
 _COUNTER = "num_batches_tracked"  # older checkpoints have none, and inference ignores it
 _BESIDE = re.compile(r"n_averaged|_extra_state|loss|criterion|metric|acc(uracy)?(\b|_)", re.IGNORECASE)
 
@@ -67,6 +68,13 @@ def take(
             f"the checkpoint holds a {held}, not a state dict", where=where, hint="save model.state_dict()"
         )
     fitting = [taken for place, state in states for taken in _fits(place, state, own)]
+    if not fitting:
+        unwrapped = [(place, off, state) for place, named in states for off, state in _unwrapped(named, own)]
+        fitting = [
+            replace(taken, prefixes=(*taken.prefixes, *off))
+            for place, off, state in unwrapped
+            for taken in _fits(place, state, own)
+        ]
     if not fitting:
         raise _nearest(states, own, where)
     chosen, note = _choose(fitting, weights, where)
@@ -124,6 +132,18 @@ def _fits(
         left = tuple(name for name in state if name not in set(key_of.values()))
         if len(off) <= _PREFIXES and all(_BESIDE.search(name) for name in left):
             yield Taken({name: state[key] for name, key in key_of.items()}, place, tuple(off), left)
+
+
+def _unwrapped(
+    state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]
+) -> Iterator[tuple[tuple[str, ...], dict[str, torch.Tensor]]]:
+    """A mapping whose names are without what wrappers of a part put into them (`features.module.0.weight`)."""
+    for wrapper in _WRAPPERS:
+        if any(wrapper in name.split(".") for name in own):
+            continue
+        named = {".".join(part for part in name.split(".") if part != wrapper): name for name in state}
+        if len(named) == len(state) and any(new != name for new, name in named.items()):
+            yield (f"{wrapper}.",), {new: state[name] for new, name in named.items()}
 
 
 def _prefixes(state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> list[str]:

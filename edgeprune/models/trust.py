@@ -18,6 +18,8 @@ from typing import Any
 
 from platformdirs import user_state_path
 
+from edgeprune.devices.discovery import PROFILE
+from edgeprune.devices.registry import added_devices
 from edgeprune.errors import RunError
 from edgeprune.models.spec import ModelSpec
 from edgeprune.recipe import ModelSection, Recipe
@@ -84,13 +86,40 @@ def require(source: str, arguments: Mapping[str, Any], folder: Path) -> None:
 
 
 def remember_recipe(recipe: Recipe) -> None:
-    """Keep that this user has named what their recipe names: its model, and timm's data sets, which can fetch or run
-    anything.
+    """Keep that this user has named what their recipe names: its model, its device, and timm's data sets, which can
+    fetch or run anything.
     """
     remember(canonical(recipe.model.source), recipe.model.arguments)
+    remember_device(recipe.device.id)
     for source in recipe.data.sources:
         if source.startswith("timm:"):
             remember(f"data {source}", {})
+
+
+def remember_device(id: str) -> None:
+    """Keep that this user has named a device that is reached over a connection."""
+    if not _is_here(id):
+        remember(f"device {id}", {})
+
+
+def require_device(id: str, folder: Path) -> None:
+    """Refuse to connect to a device because a run folder alone names it.
+
+    Raises:
+        RunError: this user has neither named it nor added it to their devices.
+    """
+    if _is_here(id) or _mark(f"device {id}", {}).is_file() or any(one.id == id for one in added_devices()):
+        return
+    raise RunError(
+        f"the run folder names the device {id!r}, to which you have not asked for a connection",
+        where=str(folder),
+        hint="if you know this device, add --trust (in Python: trust=True), or name it in a recipe of your own",
+    )
+
+
+def _is_here(id: str) -> bool:
+    """This machine, or the typical tables of a kind of device: nothing is connected to."""
+    return id == "local" or id.startswith(PROFILE)
 
 
 def require_data(source: str, folder: Path) -> None:
@@ -110,7 +139,7 @@ def require_data(source: str, folder: Path) -> None:
 
 def _mark(source: str, arguments: Mapping[str, Any]) -> Path:
     parts = [source, json.dumps(arguments, sort_keys=True, default=str)]
-    if not source.startswith("data ") and not is_timm(source) and (file := _file_of(source)) is not None:
+    if not source.startswith(("data ", "device ")) and not is_timm(source) and (file := _file_of(source)) is not None:
         parts += [str(file), file_sha256(file)]
     return user_state_path("edgeprune") / "named" / hashlib.sha256("\0".join(parts).encode()).hexdigest()
 

@@ -20,6 +20,7 @@ import torch
 from safetensors import SafetensorError
 
 from edgeprune.errors import ModelError
+from edgeprune.runs import read_bounded
 
 _HEAD = 512
 # What training scripts keep beside the weights, and what building it cannot do more than hold: timm's `args`,
@@ -32,6 +33,9 @@ _HARMLESS: tuple[Callable[..., Any] | tuple[Callable[..., Any], str], ...] = (
     *(type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "u1", "?")),
     (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),  # type: ignore[attr-defined]  # as numpy 1 wrote it
     np._core.multiarray.scalar,  # type: ignore[attr-defined]
+    np.ndarray,
+    (np._core.multiarray._reconstruct, "numpy.core.multiarray._reconstruct"),  # type: ignore[attr-defined]
+    np._core.multiarray._reconstruct,  # type: ignore[attr-defined]
 )
 _COMMAND = (
     'import torch; w = torch.load({old}, map_location="cpu", weights_only=False); t = torch.is_tensor; '
@@ -57,12 +61,31 @@ def read_tree(path: Path) -> Any:
         raise ModelError("a folder, not a checkpoint", where=str(path), hint="name the file with the weights in it")
     if not path.is_file():
         raise ModelError("no such checkpoint", where=str(path), hint="check the path of `checkpoint`")
+    if path.name.endswith(".index.json"):
+        return _read_shards(path)
     with path.open("rb") as file:
         head = file.read(_HEAD)
     if _is_safetensors(head, path.stat().st_size):
         return _read_safetensors(path)
     _refuse_what_it_is_not(path, head)
     return _read_torch(path)
+
+
+def _read_shards(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a model that is stored in several files, by the index that lies beside them."""
+    hint = "an index names the file of each tensor (weight_map), and lies beside these files"
+    try:
+        files = set(json.loads(read_bounded(path))["weight_map"].values())
+        bare = all(isinstance(name, str) and name == Path(name).name and "\0" not in name for name in files)
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise ModelError("not an index of a checkpoint's files", where=str(path), hint=hint) from error
+    if not bare or any(name.endswith(".index.json") for name in files):
+        raise ModelError("the index names files elsewhere", where=str(path), hint=hint)
+    found: dict[str, torch.Tensor] = {}
+    for name in sorted(files):
+        part = read_tree(path.with_name(name))
+        found |= part if isinstance(part, dict) else {}
+    return found
 
 
 def _is_safetensors(head: bytes, size: int) -> bool:

@@ -35,7 +35,7 @@ def real_cost(module: nn.Module, example: Tensor, target: Target) -> float:
 
 def real_macs(module: nn.Module, example: Tensor) -> int:
     """Multiply-accumulates of one image, of every convolution and matrix product that torch's counter knows."""
-    plain = copy.deepcopy(module)
+    plain = copy.deepcopy(module).requires_grad_(False)  # the counter stumbles over views of what trains
     fast, counter = torch.backends.mha.get_fastpath_enabled(), FlopCounterMode(display=False)
     written_out = (sdpa_kernel(SDPBackend.MATH), torch.backends.mkldnn.flags(enabled=False))
     try:

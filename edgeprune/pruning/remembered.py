@@ -9,6 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
+from edgeprune.errors import RunError
 from edgeprune.pruning.allocate import Judge, Removed
 from edgeprune.runs import write_atomic
 
@@ -54,4 +55,8 @@ def _read(file: Path) -> dict[str, _Judged]:
     whole = text[: text.rfind("\n") + 1]
     if whole != text:
         write_atomic(file, whole.encode())
-    return {key: _Judged(loss, seconds) for key, loss, seconds in map(json.loads, whole.splitlines())}
+    try:
+        return {key: _Judged(float(loss), float(seconds)) for key, loss, seconds in map(json.loads, whole.splitlines())}
+    except (ValueError, TypeError, RecursionError) as error:
+        hint = "it was changed by hand: delete it, and what it remembers is judged again"
+        raise RunError(f"the record cannot be read: {error}", where=str(file), hint=hint) from error

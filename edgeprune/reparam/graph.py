@@ -72,7 +72,7 @@ class Graph:
         bias = node.args[2] if len(node.args) > 2 else node.kwargs.get("bias")
         if (bias is None) != (layer.bias is None) or (bias is not None and self.path(node, 2, "bias") != path):
             raise NotAlone(f"`{path}`, whose bias is computed")
-        uses = sum(n.args[1] is node.args[1] for n in self.nodes if len(n.args) > 1)
+        uses = max(len(n.users) for n in (node.args[1], bias) if isinstance(n, fx.Node))  # whatever reads them
         held = max(self.owners[id(t)] for t in (layer.weight, layer.bias) if t is not None)
         if uses > 1 or held > 1:
             raise NotAlone(f"`{path}`, whose weight is shared")

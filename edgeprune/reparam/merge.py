@@ -19,6 +19,9 @@ from edgeprune.reparam.gates import fold_gates
 from edgeprune.reparam.graph import LINEAR, Graph, NotAlone, aten, operator
 from edgeprune.reparam.scaling import over_outputs
 
+LIMIT = 1e-9  # largest difference in float64; the algebra itself is exact
+# What a model may round that casts to these types on its way, of its largest answer.
+_ROUNDING = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 _PLAIN_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
@@ -33,6 +36,16 @@ class MergeReport:
     kept: tuple[tuple[str, str], ...]
     max_error: float
     sqnr_db: float
+    largest: float  # answer
+
+
+@dataclass(frozen=True)
+class Proof:
+    """A report, the type it was computed in, and the error that the algebra and that type's rounding allow."""
+
+    report: MergeReport
+    kind: str
+    limit: float
 
 
 @dataclass(frozen=True)
@@ -68,8 +81,33 @@ def merge(module: nn.Module, example: torch.Tensor) -> nn.Module:
     return result.eval()
 
 
-def verify_merge(before: nn.Module, after: nn.Module, example: torch.Tensor) -> MergeReport:
-    """Compare a model and its merge on a batch of inputs, both in float64.
+def prove_merge(module: nn.Module, example: torch.Tensor) -> Proof:
+    """Merge a model in float64, free of float32's rounding, and compare; in float32 if its forward casts to less.
+
+    Raises:
+        ModelError: it cannot be traced.
+    """
+    exact = copy.deepcopy(module).double().eval()
+    try:
+        report = verify_merge(exact, merge(exact, example.double()), example.double())
+        floats, kind = _floats(exact, example.double()), torch.float64
+    except (RuntimeError, ModelError):  # x.float() in it, say: no float64 gets through
+        report = verify_merge(module, merge(module, example), example, dtype=torch.float32)
+        floats, kind = _floats(module, example), torch.float32
+    rounding = max((_ROUNDING.get(one, 0.0) for one in floats), default=0.0)
+    return Proof(report, str(kind).removeprefix("torch."), max(LIMIT, rounding * max(1.0, report.largest)))
+
+
+def _floats(module: nn.Module, example: torch.Tensor) -> set[torch.dtype]:
+    """The types of the numbers that a model computes with."""
+    values = (node.meta.get("val") for node in Graph(copy.deepcopy(module).eval(), example).nodes)
+    return {value.dtype for value in values if isinstance(value, torch.Tensor) and value.is_floating_point()}
+
+
+def verify_merge(
+    before: nn.Module, after: nn.Module, example: torch.Tensor, *, dtype: torch.dtype = torch.float64
+) -> MergeReport:
+    """Compare a model and its merge on a batch of inputs, both in float64 (or another type).
 
     Weights that are float64 themselves agree to about 1e-12; float32 ones carry the rounding of the merged weights.
 
@@ -81,7 +119,7 @@ def verify_merge(before: nn.Module, after: nn.Module, example: torch.Tensor) -> 
     left = {name for name, m in after.named_modules() if isinstance(m, _BatchNorm)}
     reasons = dict(kept)
     with torch.no_grad():
-        one, other = (copy.deepcopy(m).double().eval()(example.double()) for m in (before, after))
+        one, other = (copy.deepcopy(m).to(dtype).eval()(example.to(dtype)).double() for m in (before, after))
     if one.shape != other.shape:
         raise ModelError(f"the merged model answers {tuple(other.shape)}, the model {tuple(one.shape)}")
     noise = (one - other).square().sum().item()
@@ -90,6 +128,7 @@ def verify_merge(before: nn.Module, after: nn.Module, example: torch.Tensor) -> 
         kept=tuple((name, reasons.get(name, "it was left alone")) for name in sorted(left)),
         max_error=(one - other).abs().max().item(),
         sqnr_db=10 * math.log10(one.square().sum().item() / noise) if noise > 0 else math.inf,
+        largest=one.abs().max().item(),
     )
 
 

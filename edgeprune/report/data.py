@@ -20,6 +20,7 @@ from edgeprune.latency.measurement import Measurement, Ratio
 from edgeprune.latency.profile import Kernel
 from edgeprune.models.spec import ModelSpec
 from edgeprune.pruning.binding import Binding
+from edgeprune.runs import read_bounded
 from edgeprune.structure.operations import OpSignature
 from edgeprune.structure.units import Structure
 from edgeprune.verify.intervals import share_interval
@@ -231,7 +232,7 @@ def read_report(path: Path) -> ReportData:
     """
     file = path / "report.json" if path.is_dir() else path
     try:
-        content = file.read_bytes()
+        content = read_bounded(file)
     except OSError as error:
         raise RunError(
             f"cannot read the report: {error.strerror or error}",

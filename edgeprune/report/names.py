@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from edgeprune.devices.base import DeviceFacts
 from edgeprune.models.spec import ModelSpec
 from edgeprune.recipe import Recipe
+from edgeprune.report.data import ReportData
 
 UNTOLD = "(not published)"
 
@@ -34,6 +35,15 @@ def published_spec(spec: ModelSpec) -> ModelSpec:
 def published_device(facts: DeviceFacts) -> DeviceFacts:
     """The facts without where things lie on the device, and without what is to be done about it."""
     return facts.model_copy(update={"python": published(facts.python), "reason": "", "fix": ""})
+
+
+def without_address(data: ReportData, device: str) -> ReportData:
+    """A report without the address of its device (`ssh:user@host.example`, `adb:10.0.0.7:5555`), wherever it stands;
+    what the user has called a device (`ssh:shelf-3`), and a serial, stay."""
+    address = device.partition(":")[2]
+    if not re.search(r"[@.:/]", address):
+        return data
+    return ReportData.model_validate_json(data.model_dump_json().replace(json.dumps(address)[1:-1], UNTOLD))
 
 
 def published(value: Any) -> Any:

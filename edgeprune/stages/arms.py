@@ -15,7 +15,7 @@ from edgeprune.pruning.allocate import EXCHANGES, Allocator, Choice
 from edgeprune.pruning.binding import Chooser
 from edgeprune.pruning.remembered import RememberedLosses
 from edgeprune.recipe import DROPPING, AllocatorName, Method, PruneSection
-from edgeprune.runs import write_atomic
+from edgeprune.runs import read_as, write_atomic
 from edgeprune.stages.context import Context
 from edgeprune.stages.settle import settle
 from edgeprune.stages.snapshots import choosing_of
@@ -65,7 +65,7 @@ def choose_for_arms(context: Context, settings: PruneSection, budget: Budget, *,
     """
     ends = time.monotonic() + seconds
     file = choosing_of(context) / FILE
-    found = Choices.model_validate_json(file.read_bytes()) if file.exists() else Choices()
+    found = read_as(file, Choices) if file.exists() else Choices()
     down: dict[Arm, Allocator] = {}
     walked_s = 0.0
     for arm in ARMS:

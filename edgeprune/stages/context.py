@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from device_profiles import DeviceProfile
 from edgeprune.data.open import open_data, with_preprocessing
@@ -23,11 +23,11 @@ from edgeprune.latency.typical import Typical, is_typical, open_typical
 from edgeprune.models.checkpoint import load_state
 from edgeprune.models.load import build
 from edgeprune.models.spec import Model, ModelSpec
-from edgeprune.models.trust import is_of, require, require_data
+from edgeprune.models.trust import is_of, require, require_data, require_device
 from edgeprune.progress import Progress
 from edgeprune.recipe import Recipe
 from edgeprune.reparam.merge import merge
-from edgeprune.runs import STAGES, Run, Stage
+from edgeprune.runs import STAGES, Run, Stage, read_as
 from edgeprune.structure.plan import Plan, read_plan
 from edgeprune.structure.surgery import apply_plan
 
@@ -85,6 +85,8 @@ class Context:
 
     @cached_property
     def device(self) -> Device:
+        if not self._trust:
+            require_device(self.recipe.device.id, self.run.folder)
         return open_device(self.recipe.device.id)
 
     @contextmanager
@@ -142,15 +144,7 @@ class Context:
         Raises:
             RunError: the stage has not made it, or it is no such record.
         """
-        path = self.file(stage, name)
-        try:
-            return kind.model_validate_json(path.read_bytes())
-        except ValidationError as error:
-            raise RunError(
-                f"the record cannot be read: {error.errors()[0]['msg']}",
-                where=str(path),
-                hint=f"it is damaged, or of another version of EdgePrune: delete {path.parent} and resume",
-            ) from error
+        return read_as(self.file(stage, name), kind)
 
     def model(self, stage: Stage) -> Model:
         """The model as a stage (load, prune, tune or merge) left it, in eval mode."""

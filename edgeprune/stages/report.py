@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import datetime
-import json
 from pathlib import Path
 from typing import Any
 
 from edgeprune.latency.measurement import Measurement, Ratio
 from edgeprune.pruning.zeros import LAYERS, Zeros
 from edgeprune.report.data import Epoch, MergeFacts, ReportData, StagePoint, TargetOutcome
-from edgeprune.report.names import published_device, published_recipe, published_spec
+from edgeprune.report.names import published_device, published_recipe, published_spec, without_address
 from edgeprune.report.write import write_report
 from edgeprune.runs import STAGES, Run, Stage
 from edgeprune.stages.context import Context
 from edgeprune.stages.export import read_manifests
 from edgeprune.stages.probe import measurement_of
 from edgeprune.stages.prune_record import PruneRecord
-from edgeprune.stages.snapshots import HISTORY
+from edgeprune.stages.snapshots import HISTORY, read_history
 from edgeprune.stages.trials import TRIALS, Trials
 from edgeprune.stages.zeros import read_zeros, words_of_zeros
-from edgeprune.training.snapshot import EpochRecord
 from edgeprune.verify.verdict import Verdict
 
 
@@ -37,7 +35,7 @@ def gather(context: Context) -> ReportData:
     measurement = measurement_of(context)
     zeros = read_zeros(context)
     spec = published_spec(context.spec)  # a page is passed on: it need not tell where files lay
-    return ReportData(
+    data = ReportData(
         title=f"{spec.source} to {zeros.target if zeros else recipe.prune.target} on {recipe.device.id}",
         spec=spec,
         device=published_device(context.device.facts()),
@@ -59,6 +57,7 @@ def gather(context: Context) -> ReportData:
         timings={s: record.seconds for s in STAGES if s != "report" and (record := run.record(s))},
         notes=_notes(context, pruned, verdict),
     )
+    return without_address(data, recipe.device.id)
 
 
 def _target(pruned: PruneRecord) -> TargetOutcome:
@@ -130,8 +129,7 @@ def _points(run: Run, pruned: PruneRecord, verdict: Verdict, original: Measureme
 def _epochs(context: Context) -> tuple[Epoch, ...]:
     """Of the whole training: that while the model was pruned, where there was one, and re-training."""
     files = [context.run.stage_folder("prune") / HISTORY, context.file("tune", HISTORY)]
-    rows = [row for file in files if file.exists() for row in json.loads(file.read_bytes())]
-    records = (EpochRecord.model_validate(row) for row in rows)
+    records = (record for file in files if file.exists() for record in read_history(file))
     return tuple(
         Epoch(epoch=r.epoch, loss=r.loss, validation_accuracy=r.validation, lr=r.lr, seconds=r.seconds) for r in records
     )

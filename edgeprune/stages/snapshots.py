@@ -7,13 +7,16 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from edgeprune.recipe import Recipe, TuneSection
-from edgeprune.runs import Stage, settings_hash, write_atomic
+from edgeprune.runs import Stage, read_as, settings_hash, write_atomic
 from edgeprune.stages.context import Context
 from edgeprune.training.loop import TuneProgress
 from edgeprune.training.snapshot import EpochRecord
 
 HISTORY = "history.json"
+_HISTORY = TypeAdapter(tuple[EpochRecord, ...])
 SNAPSHOTS: dict[Stage, str] = {"prune": "prune.snapshots", "tune": "tune.snapshots"}
 
 
@@ -42,6 +45,15 @@ def choosing_of(context: Context) -> Path:
 def write_history(folder: Path, history: Sequence[EpochRecord]) -> None:
     """Write a stage's epochs into its folder."""
     write_atomic(folder / HISTORY, json.dumps([record.model_dump() for record in history], indent=1).encode())
+
+
+def read_history(file: Path) -> tuple[EpochRecord, ...]:
+    """What `write_history` wrote.
+
+    Raises:
+        RunError: it is no such file.
+    """
+    return read_as(file, _HISTORY)
 
 
 def show_epochs(context: Context, progress: TuneProgress) -> None:

@@ -17,7 +17,7 @@ from torch import nn
 
 from edgeprune.errors import RecipeError, TrainingDiverged
 from edgeprune.recipe import PruneSection
-from edgeprune.runs import write_atomic
+from edgeprune.runs import read_as, write_atomic
 from edgeprune.stages.arms import ARMS, Arm, choose_for_arms, model_of, twins_of
 from edgeprune.stages.context import Context
 from edgeprune.stages.snapshots import snapshots_of
@@ -80,7 +80,7 @@ def pick_method(context: Context, settings: PruneSection, budget: Budget) -> tup
         )
     ends = time.monotonic() + settings.auto_minutes * 60
     file = snapshots_of(context, "prune", "probe") / TRIALS
-    trials = Trials.model_validate_json(file.read_bytes()) if file.exists() else Trials()
+    trials = read_as(file, Trials) if file.exists() else Trials()
     seconds = settings.auto_minutes * 60 * CHOOSING
     choices = choose_for_arms(context, settings, budget, seconds=seconds)
     twins = twins_of(choices.made)

@@ -12,7 +12,7 @@ from edgeprune.artifacts.export import MeasuringExporter
 from edgeprune.pruning.unstructured import Masks
 from edgeprune.pruning.zeros import Zeros, ZerosAttempt, ZerosLoop, counted_zeros, masks_of
 from edgeprune.recipe import Target
-from edgeprune.runs import settings_hash, write_atomic
+from edgeprune.runs import read_as, settings_hash, write_atomic
 from edgeprune.scratch import scratch_folder
 from edgeprune.stages.context import Context
 from edgeprune.stages.probe import probing_of, read_baseline
@@ -32,7 +32,7 @@ def masks_for(context: Context, folder: Path) -> Masks | None:
     kept = _search_folder(context) / FILE
     if not kept.exists():
         write_atomic(kept, _find(context, sparse.target).model_dump_json(indent=1).encode())
-    found = Zeros.model_validate_json(kept.read_bytes())
+    found = read_as(kept, Zeros)
     write_atomic(folder / FILE, kept.read_bytes())
     context.progress.say(found.words)
     return masks_of(pruned, sparse, found.zeros)
@@ -75,6 +75,7 @@ def _find(context: Context, text: str) -> Zeros:
         MeasuringExporter(recipe.device.runtime) as exporter,
         scratch_folder("zeros") as scratch,
     ):
+        known: tuple[ZerosAttempt, ...] = read_as(attempts, _ATTEMPTS) if attempts.exists() else ()
         loop = ZerosLoop(
             pruned,
             baseline.file,
@@ -84,7 +85,7 @@ def _find(context: Context, text: str) -> Zeros:
             original_s=baseline.measurement.median_s,
             tolerance=recipe.prune.tolerance,
             corrections=recipe.prune.corrections,
-            known=_ATTEMPTS.validate_json(attempts.read_bytes()) if attempts.exists() else (),
+            known=known,
             keep=lambda tried: write_atomic(attempts, _ATTEMPTS.dump_json(tuple(tried), indent=1)),
         )
         if not Target.parse(recipe.prune.target).takes_nothing:

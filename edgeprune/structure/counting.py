@@ -24,11 +24,13 @@ from edgeprune.structure.rules_recurrent import GATES
 from edgeprune.structure.units import Branch, Layer, Structure, Width
 
 Dim = tuple[Label, int]  # the label of a dimension, and its size
-_TIMED = ("conv2d", "linear")  # by `find_layers`
+_TIMED = ("conv2d",)  # by `find_layers`, of batches
 _CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
 _TRANSPOSED = ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 _PRODUCTS = ("matmul", "bmm", "mm", "addmm", "baddbmm")
-_NOT_COUNTED = ("cdist", "chain_matmul", "conv_tbc", "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell", "mv")
+_CELLS = ("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell")
+_NOT_COUNTED = ("cdist", "chain_matmul", "conv_tbc", "mv")
+_UNUSED = "αβγδεζηθικλμ"  # letters that no equation of torch has
 _NO_PRODUCTS = ("prims", "profiler")
 
 
@@ -85,7 +87,7 @@ def _folds(flow: Flow, module: nn.Module, source: fx.Node, norm: nn.Module) -> b
     if weight is None or not isinstance(norm, _BatchNorm) or weight.rpartition(".")[2] != "weight":
         return False
     plain = isinstance(module.get_submodule(weight.rpartition(".")[0]), nn.modules.conv._ConvNd | nn.Linear)
-    reads = sum(operator_name(user) == operator_name(source) for user in arguments(source)["weight"].users)
+    reads = len(arguments(source)["weight"].users)  # by whatever
     return plain and reads == 1 and (operator_name(source) != "linear" or len(shape_of(source)) == 2)
 
 
@@ -131,12 +133,15 @@ def _dimensions(flow: Flow, node: fx.Node) -> list[list[Dim]]:
     name = operator_name(node)
     if name in GATES:
         return _steps(flow, node)
+    if name in _CELLS:
+        return [_dims(flow, arguments(node)[matrix]) for matrix in ("w_ih", "w_hh")]
     if not isinstance(node.meta.get("val"), Tensor) or not hasattr(node.target, "_schema"):
         return []
     args = arguments(node)
     found: list[list[Dim]] = []
     if name in (*_CONVOLUTIONS, "deform_conv2d", "bilinear"):
-        found = [[*_mine(flow, node), *_dims(flow, args["weight"])[1:]]] if name not in _TIMED else []
+        is_timed = name in _TIMED and len(shape_of(node)) == 4
+        found = [[*_mine(flow, node), *_dims(flow, args["weight"])[1:]]] if not is_timed else []
     elif name in _TRANSPOSED:
         found = [[*_mine(flow, args["input"]), *_dims(flow, args["weight"])[1:]]]
     elif name in _PRODUCTS:
@@ -163,19 +168,31 @@ def _contractions(flow: Flow, args: dict[str, object]) -> list[list[Dim]]:
     """Operands are multiplied from left to right; a product has all letters of both."""
     operands = args["tensors"]
     assert isinstance(operands, list | tuple)
-    inputs, _, output = str(args["equation"]).replace(" ", "").partition("->")
+    equation = str(args["equation"]).replace(" ", "")
+    inputs, _, output = equation.partition("->")
     sides = inputs.split(",")
     sizes: dict[str, Dim] = {}
+    if "." in equation:
+        rank = max(len(shape_of(o)) - len(side.replace("...", "")) for o, side in zip(operands, sides, strict=True))
+        sides, output = _spelled(operands, sides, rank), output.replace("...", _UNUSED[:rank])
     for operand, letters in zip(operands, sides, strict=True):
-        if "." in letters:
-            return [[(None, math.prod(shape_of(operand)))]]
         for letter, dim in zip(letters, _dims(flow, operand), strict=True):
             sizes[letter] = dim if sizes.get(letter, (None, 1))[1] == 1 else sizes[letter]
     found, left, batch = [], set(sides[0]), output[:1] if len(operands[0].meta["val"]) == 1 else ""
     for number, side in enumerate(sides[1:], start=1):
         together = left | set(side)
-        found.append([sizes[letter] for letter in sorted(together) if letter != batch])
         left = together & set(output + "".join(sides[number + 1 :]))
+        if left != together:  # else nothing is summed: an elementwise product
+            found.append([sizes[letter] for letter in sorted(together) if letter != batch])
+    return found
+
+
+def _spelled(operands: Sequence[fx.Node], sides: Sequence[str], rank: int) -> list[str]:
+    """The sides of an equation with letters in the place of `...`, the last of them for the last dimensions."""
+    found = []
+    for operand, side in zip(operands, sides, strict=True):
+        covered = len(shape_of(operand)) - len(side.replace("...", ""))
+        found.append(side.replace("...", _UNUSED[rank - covered : rank]))
     return found
 
 

@@ -57,17 +57,36 @@ class Grouping:
         position, owner = self.components.owners_in(self.components.of[label])
         group = self._group_of[owner]
         groups = self.structure.groups
-        pairs = np.unique((position * len(groups) + group)[group >= 0])  # each group once at a position
+        owned = group >= 0
+        twice = self._squares(position[owned], owner[owned], group[owned])
+        pairs = np.unique((position * len(groups) + group)[owned])  # each group once at a position
         position, group = np.divmod(pairs, max(1, len(groups)))
         several = np.bincount(position, minlength=len(label))
         terms = []
         for many in np.unique(several[several > 0]).tolist():
             together = group[several[position] == many].reshape(-1, many)
             for numbers, count in zip(*_counted(together), strict=True):
-                terms.append(
-                    (tuple(groups[n].id for n in numbers), count // math.prod(groups[n].size for n in numbers))
-                )
+                names = tuple(groups[n].id for n in numbers)
+                if many == 1 and (squares := twice.get(numbers[0], 0)):
+                    terms.append((names * 2, squares))
+                    count -= squares * groups[numbers[0]].size ** 2  # noqa: PLW2901
+                if times := count // math.prod(groups[n].size for n in numbers):
+                    terms.append((names, times))
         return Width(int((several == 0).sum()), tuple(terms))
+
+    def _squares(self, position: Indices, owner: Indices, group: Indices) -> dict[int, int]:
+        """group -> how often every unit of it meets every unit of it, as where a matrix of products is flattened."""
+        units, first = np.unique(position * self.components.count + owner, return_index=True)
+        position, group = units // self.components.count, group[first]
+        here = position * len(self.structure.groups) + group
+        meeting = (np.bincount(here, minlength=1)[here] == 2) & (np.bincount(position, minlength=1)[position] == 2)
+        found = {}
+        for number in np.unique(group[meeting]).tolist():
+            size = self.structure.groups[number].size
+            pairs = int((meeting & (group == number)).sum()) // 2
+            if size > 1 and pairs % (size * (size - 1)) == 0:  # without the places where a unit meets itself
+                found[number] = pairs // (size * (size - 1))
+        return found
 
     @cached_property
     def _group_of(self) -> Indices:

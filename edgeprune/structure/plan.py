@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from edgeprune.errors import ModelError
+from edgeprune.runs import read_bounded
 
 
 class RemoveUnits(BaseModel):
@@ -57,9 +58,10 @@ def read_plan(path: Path) -> Plan:
 
     Raises:
         ModelError: the file is missing or is not a plan.
+        RunError: it is longer than any plan.
     """
     try:
-        return Plan.model_validate_json(path.read_bytes())
+        return Plan.model_validate_json(read_bounded(path))
     except OSError as error:
         raise ModelError(f"cannot read the plan: {error}", where=str(path)) from error
     except ValidationError as error:

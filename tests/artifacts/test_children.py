@@ -70,6 +70,14 @@ def test_all_that_failed_are_named(tmp_path: Path) -> None:
     assert left_in(folder) == {"reference.safetensors"}
 
 
+def test_places_in_a_toolkits_code_are_left_out(tmp_path: Path) -> None:
+    error = try_export(tmp_path / "out", "raising")
+    assert error.exit_code == 2
+    assert "chatter" in str(error)
+    for place in ('File "', "Traceback", str(Path(__file__).parents[2]), "^^^"):
+        assert place not in str(error)
+
+
 @pytest.mark.parametrize(("name", "memory"), [("hungry", True), ("killed", True), ("raising", False)])
 def test_memory_is_named_where_it_was_memory(tmp_path: Path, name: str, memory: bool) -> None:
     assert ("free memory" in (try_export(tmp_path / "out", name).hint or "")) == memory

@@ -14,10 +14,10 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from tiny_job import FACTORY, Done, Finished, inside, leftovers, recipe_text, stamps, write_job
+from tiny_job import FACTORY, Done, Finished, edgeprune, inside, leftovers, recipe_text, stamps, write_job
 from torch import nn
 
-import edgeprune
+from edgeprune.api import load
 from edgeprune.errors import ModelError
 
 
@@ -151,6 +151,20 @@ def test_unknown_timm_model(tmp_path: Path) -> None:
 
 def test_factory_that_is_not_there(tmp_path: Path) -> None:
     run(tmp_path, model={"factory": "tiny.py:tinny"}).refused("there is no function `tinny`", "did you mean tiny")
+
+
+def test_factory_whose_thread_never_ends_does_not_keep_the_command(tmp_path: Path) -> None:
+    lines = [
+        "import threading",
+        FACTORY,
+        "def starts():",
+        "    threading.Thread(target=threading.Event().wait).start()",
+    ]
+    (tmp_path / "starting.py").write_text("\n".join([*lines, "    return Tiny()", ""]))
+    done = edgeprune("show", "units", f"{tmp_path / 'starting.py'}:starts", "--input-size", "1,16,16", "--json")
+    assert done.code == 0
+    assert done.json["groups"]
+    assert "still run" in done.err
 
 
 def test_checkpoint_of_another_architecture(tmp_path: Path) -> None:
@@ -305,7 +319,7 @@ def test_input_sizes_that_are_none(command: tuple[str, ...], size: str) -> None:
 def test_nor_in_python() -> None:
     for size in ((3, 224), (3, -1, -1), (3, 0, 224), (3, 10**10, 5)):
         with pytest.raises(ModelError, match="the input size"):
-            edgeprune.load("resnet18", input_size=size)
+            load("resnet18", input_size=size)
 
 
 @pytest.mark.parametrize("limit", ["nan", "inf"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,10 @@ from tiny_job import Finished, inside
 
 import edgeprune
 from edgeprune.errors import RunError, UsageError
+from edgeprune.pipeline import _recorded_data, _settings
+from edgeprune.progress import Silent
+from edgeprune.runs import STAGES, open_run
+from edgeprune.stages.context import Context
 
 
 @pytest.fixture
@@ -22,13 +27,9 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def rewrite(run: Path, stage: str, name: str, **values: Any) -> None:
     """Change a JSON file of a stage, and the stage's record with it, as somebody who means harm would."""
-    file, record = run / stage / name, run / stage / "stage.json"
+    file = run / stage / name
     file.write_text(json.dumps(json.loads(file.read_text()) | values))
-    tree = json.loads(record.read_text())
-    for row in tree["files"]:
-        if row["path"] == name:
-            row |= {"size": file.stat().st_size, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
-    record.write_text(json.dumps(tree))
+    redigest(run, stage, name)
 
 
 def again_from(run: Path, stage: str) -> None:
@@ -57,7 +58,9 @@ def test_it_is_shown_and_verified_without_its_code(copied: Path, finished: Finis
     Path(finished.recipe.with_name("tiny.py")).rename(finished.recipe.with_name("away.py"))
     try:
         assert inside("show", copied).code == 0
-        assert inside("verify", copied).code == finished.done.code
+        again = inside("verify", copied)
+        assert again.code == finished.done.code
+        assert "nothing was run again" in again.err
     finally:
         finished.recipe.with_name("away.py").rename(finished.recipe.with_name("tiny.py"))
 
@@ -100,3 +103,91 @@ def test_timm_reads_no_file_by_a_run_folders_word(copied: Path, arguments: dict[
     rewrite(copied, "load", "spec.json", source="timm:resnet10t", arguments=arguments)
     with pytest.raises(UsageError, match="timm:resnet10t"):
         edgeprune.load(copied)
+
+
+@pytest.mark.parametrize(
+    ("stage", "name", "content"),
+    [
+        ("tune", "history.json", b" " * (65 << 20)),
+        ("tune", "history.json", b'{"epoch": 1}'),
+        ("tune", "history.json", b'[{"epoch": "x"}]'),
+        ("tune", "history.json", b"\xff\xfe"),
+        ("verify", "verdict.json", b"[]"),
+        ("merge", "merge.json", b'{"passed": true}'),
+        ("load", "spec.json", b"[]"),
+    ],
+)
+def test_records_that_were_changed_with_their_digest_are_refused(
+    copied: Path, stage: str, name: str, content: bytes
+) -> None:
+    (copied / stage / name).write_bytes(content)
+    redigest(copied, stage, name)
+    again_from(copied, "report")
+    inside("report", copied, "--out", copied / "page.html").refused(name)
+
+
+@pytest.mark.parametrize("content", [b" " * (65 << 20), b'{"version": 1, "edits": ' + b"[" * 100_000])
+def test_plan_that_no_model_has_is_refused(copied: Path, content: bytes) -> None:
+    (copied / "prune" / "plan.json").write_bytes(content)
+    redigest(copied, "prune", "plan.json")
+    inside("show", copied / "prune" / "plan.json").refused("plan.json")
+    with pytest.raises(UsageError, match=r"plan\.json"):
+        edgeprune.load(copied, stage="prune")
+
+
+def test_verdict_changed_with_its_digest_is_refused_in_python(copied: Path) -> None:
+    (copied / "verify" / "verdict.json").write_bytes(b"{}")
+    redigest(copied, "verify", "verdict.json")
+    with pytest.raises(UsageError, match=r"verdict\.json"):
+        edgeprune.verify(copied)
+
+
+@pytest.mark.usefixtures("elsewhere")
+@pytest.mark.parametrize(("stage", "command"), [("report", "report"), ("verify", "verify")])
+def test_device_that_the_folder_names_is_not_connected_to(
+    copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, command: str
+) -> None:
+    trace = tmp_path / "connected"
+    for client in ("ssh", "adb", "scp"):
+        (tmp_path / "bin").mkdir(exist_ok=True)
+        (tmp_path / "bin" / client).write_text(f"#!/bin/sh\ntouch {trace}\nexit 255\n")
+        (tmp_path / "bin" / client).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    for device in ("ssh:somebody@example.invalid", "adb:example.invalid:5555"):
+        on_device(copied, device)
+        (copied / stage / "stage.json").unlink(missing_ok=True)
+        out = ["--out", tmp_path / "page.html"] if command == "report" else []
+        named = "device" if command == "report" else "tiny.py:tiny"  # its code is refused before
+        inside(command, copied, *out).refused(named, "--trust")
+        assert not trace.exists()
+    assert inside(command, copied, *out, "--trust").code == 4
+    assert trace.exists()
+
+
+def test_context_of_a_timm_run_from_elsewhere_opens_no_connection(copied: Path) -> None:
+    on_device(copied, "ssh:somebody@example.invalid")
+    with pytest.raises(UsageError, match="ssh:somebody"):
+        _ = Context(open_run(copied), Silent()).device
+
+
+def on_device(run: Path, device: str) -> None:
+    """Let the run be one of this device, finished as it is, as somebody who makes up a folder would."""
+    head = json.loads((run / "run.json").read_text())
+    head["recipe"]["device"] = {**head["recipe"].get("device", {}), "id": device}
+    (run / "run.json").write_text(json.dumps(head))
+    opened = open_run(run)
+    for stage in STAGES:
+        record = run / stage / "stage.json"
+        if record.exists():
+            settings = _settings(opened, stage, _recorded_data(opened))
+            record.write_text(json.dumps(json.loads(record.read_text()) | {"settings": settings}))
+
+
+def redigest(run: Path, stage: str, name: str) -> None:
+    """Let the stage's record say that a changed file is as it was written."""
+    file, record = run / stage / name, run / stage / "stage.json"
+    tree = json.loads(record.read_text())
+    for row in tree["files"]:
+        if row["path"] == name:
+            row |= {"size": file.stat().st_size, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+    record.write_text(json.dumps(tree))

@@ -160,6 +160,41 @@ def test_show_units_of_a_model() -> None:
     assert "kept as asked" in words(shown.out)
 
 
+STUBBORN = """
+import torch
+from torch import nn
+
+
+class Stubborn(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 8, 3), nn.Linear(8, 4)
+
+    def forward(self, x):
+        return self.head(self.conv(x).cumsum(1).mean((2, 3)))
+
+
+def wrapped():
+    return nn.DataParallel(Stubborn().half())
+"""
+
+
+def test_show_units_says_that_nothing_can_go_and_what_was_made_plain(tmp_path: Path) -> None:
+    (tmp_path / "stubborn.py").write_text(STUBBORN)
+    command = ("show", "units", f"{tmp_path / 'stubborn.py'}:wrapped", "--input-size", "3,8,8")
+    shown = words(inside(*command).out)
+    for said in (
+        "taken out of its wrapper: DataParallel",
+        "float16 weights became float32",
+        "nothing can go",
+        "cumsum",
+    ):
+        assert said in shown
+    told = inside(*command, "--json").json
+    assert told["groups"] == []
+    assert len(told["said"]) == 2
+
+
 def test_show_units_needs_a_model_and_only_one_thing(tmp_path: Path) -> None:
     both = inside("show", tmp_path, SMALL)
     assert both.code == 2

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
+import os
 import random
 import sys
 import time
+import warnings
 from typing import Any
 
 import numpy as np
@@ -282,6 +285,94 @@ def mixed() -> nn.Module:
     net = Net()
     net.fc.bfloat16()
     return net
+
+
+class Remembering(Net):
+    """A recurrent layer lists its parameters once more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn, self.last = nn.GRU(8, 8, batch_first=True, bidirectional=True), nn.Linear(16, 4)
+        self.same = [self.last.weight]
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv1(x).flatten(2).transpose(1, 2)
+        return self.last(self.rnn(x)[0].mean(1))
+
+
+class Adjacent(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("edges", torch.eye(4).to_sparse())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sparse.mm(self.edges, super().forward(x).T).T
+
+
+def quantized() -> nn.Module:
+    return torch.ao.quantization.quantize_dynamic(Net(), {nn.Linear})
+
+
+class Extra(Net):
+    def get_extra_state(self) -> Any:
+        return {"version": 2}
+
+    def set_extra_state(self, state: Any) -> None:
+        del state
+
+
+class OfOnePixel(Net):
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x)[:, :, None, None]
+
+
+class Squeezing(Net):
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x).squeeze()
+
+
+class AnsweringATuple(Net):
+    def forward(self, x: Tensor) -> Any:
+        return (super().forward(x),)
+
+
+class OfTwoInputs(Net):
+    def forward(self, x: Tensor, y: Tensor) -> Any:
+        return super().forward(x + y)
+
+
+def returning_nothing() -> None:
+    Net()
+
+
+def returning_a_tuple() -> tuple[nn.Module, int]:
+    return Net(), 4
+
+
+def renaming_its_state() -> nn.Module:
+    net = Net()
+    net._register_state_dict_hook(lambda _, state, *__: {f"net.{name}": value for name, value in state.items()})
+    return net
+
+
+def setting_everything() -> nn.Module:
+    """It sets what holds for the whole process, and leaves it so. It is a script, too."""
+    net = Net()
+    argparse.ArgumentParser().parse_args()
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    torch.set_grad_enabled(False)
+    torch.use_deterministic_algorithms(True)
+    torch.set_num_threads(torch.get_num_threads() + 1)
+    warnings.simplefilter("error")
+    os.chdir("/")
+    sys.path[:] = ["/nowhere"]
+    return net
+
+
+def under_inference_mode() -> nn.Module:
+    with torch.inference_mode():
+        return Net()
 
 
 class Lazy(Net):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 
 import odd_nets
@@ -26,7 +27,7 @@ def loaded(name: str, **options: object) -> Model:
     return load(f"{FILE}:{name}", input_size=SIZE, **options)
 
 
-@pytest.mark.parametrize("name", ["plain", "seeded_order", "buffer_order", "KeepingDetached"])
+@pytest.mark.parametrize("name", ["plain", "seeded_order", "buffer_order", "KeepingDetached", "Remembering"])
 def test_what_is_itself_passes(name: str) -> None:
     assert check_copies(loaded(name)) == []
 
@@ -60,6 +61,7 @@ def test_what_is_itself_passes(name: str) -> None:
         ("WithoutGradients", "conv1"),
         ("NothingTrains", "requires_grad"),
         ("Uncopyable", "copied"),
+        ("renaming_its_state", "state_dict"),
     ],
 )
 def test_copies_that_are_another_model_are_refused(name: str, place: str) -> None:
@@ -76,6 +78,58 @@ def test_copies_that_are_another_model_are_refused(name: str, place: str) -> Non
 def test_what_cannot_be_loaded_is_refused(name: str) -> None:
     with pytest.raises(ModelError):
         edgeprune.load(f"{FILE}:{name}", input_size=SIZE)
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("quantized", "fc"),
+        ("Adjacent", "edges"),
+        ("Extra", "_extra_state"),
+        ("under_inference_mode", "inference_mode"),
+    ],
+)
+def test_weights_that_are_no_plain_tensors_are_refused(name: str, place: str) -> None:
+    with pytest.raises(ModelError, match=place):
+        loaded(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("OfOnePixel", r"\.flatten\(1\)"),
+        ("Squeezing", "squeeze"),
+        ("AnsweringATuple", "logits alone"),
+        ("OfTwoInputs", "nothing else"),
+        ("returning_nothing", "`return`"),
+        ("returning_a_tuple", "the model itself"),
+    ],
+)
+def test_what_is_no_classifier_is_told_what_to_do(name: str, advice: str) -> None:
+    with pytest.raises(ModelError, match=advice):
+        loaded(name)
+
+
+def test_what_a_factory_sets_for_the_whole_process_goes_back() -> None:
+    def settings() -> list[object]:
+        return [
+            torch.get_default_dtype(),
+            torch.get_default_device(),
+            torch.is_grad_enabled(),
+            torch.are_deterministic_algorithms_enabled(),
+            torch.get_num_threads(),
+            list(warnings.filters),
+            Path.cwd(),
+            list(sys.argv),
+            set(sys.path),
+        ]
+
+    before = settings()
+    assert check_copies(loaded("setting_everything")) == []
+    now = settings()
+    assert now[:-1] == before[:-1]
+    assert now[-1] == before[-1] | {"/nowhere"}
+    sys.path.remove("/nowhere")
 
 
 def test_what_is_not_trained_need_not_be_trainable() -> None:

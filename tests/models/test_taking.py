@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import shlex
 import subprocess
 import sys
@@ -202,3 +203,79 @@ def test_the_command_of_the_hint_converts_a_pickle(tmp_path: Path, monkeypatch: 
     module = net(99)
     load_state(module, tmp_path / "old net.weights.pt")
     assert seed_of(module) == 1
+
+
+def test_wrappers_of_parts_are_taken_off(tmp_path: Path) -> None:
+    for wrapper in ("_orig_mod", "module", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"):
+        wrapped = {name.replace("conv1.", f"conv1.{wrapper}."): tensor for name, tensor in state(2).items()}
+        torch.save({"state_dict": {f"net.{name}": tensor for name, tensor in wrapped.items()}}, tmp_path / "file.pt")
+        module = net(1)
+        said = load_state(module, tmp_path / "file.pt").said
+        assert torch.equal(module.state_dict()["conv1.weight"], state(2)["conv1.weight"])
+        assert f"`{wrapper}.`" in said
+
+
+def test_arrays_beside_the_weights_do_no_harm(tmp_path: Path) -> None:
+    torch.save({"state_dict": state(2), "losses": np.arange(3.0)}, tmp_path / "file.pt")
+    assert "state_dict" in load_state(net(1), tmp_path / "file.pt").said
+
+
+def in_two_files(folder: Path, *, index: str) -> Path:
+    """A state in two files, and their index."""
+    names = list(state(2))
+    for number, part in enumerate((names[:3], names[3:])):
+        save_file({name: state(2)[name] for name in part}, folder / f"model-{number}.safetensors")
+    where = {name: f"model-{int(number > 2)}.safetensors" for number, name in enumerate(names)}
+    (folder / "model.safetensors.index.json").write_text(index or json.dumps({"weight_map": where}))
+    return folder / "model.safetensors.index.json"
+
+
+def test_the_index_of_several_files_is_followed(tmp_path: Path) -> None:
+    module = net(1)
+    load_state(module, in_two_files(tmp_path, index=""))
+    assert all(torch.equal(tensor, state(2)[name]) for name, tensor in module.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        ('{"weight_map": {"fc.bias": "../outside.safetensors"}}', "elsewhere"),
+        ('{"weight_map": {"fc.bias": "/etc/passwd"}}', "elsewhere"),
+        ('{"weight_map": {"fc.bias": "model.safetensors.index.json"}}', "elsewhere"),
+        ('{"weight_map": {"fc.bias": 3}}', "elsewhere"),
+        ('{"weight_map": {"fc.bias": "gone.safetensors"}}', r"gone\.safetensors"),
+        ('{"weight_map": [1]}', "not an index"),
+        ("[" * 100_000, "not an index"),
+        ("{}", "not an index"),
+    ],
+)
+def test_an_index_of_anything_else_is_refused(tmp_path: Path, index: str, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        load_state(net(1), in_two_files(tmp_path, index=index))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: (100 * t).to(torch.int8), "int8"),
+        (lambda t: t.to_sparse(), "sparse"),
+        (lambda t: t.to("meta"), "meta"),
+        (lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.qint8), "qint8"),
+        (lambda t: (t / 0).to(torch.bfloat16), "not finite"),
+    ],
+)
+def test_tensors_that_are_not_the_models_numbers_are_refused(
+    tmp_path: Path, change: Callable[[Tensor], Tensor], message: str
+) -> None:
+    torch.save({**state(2), "fc.weight": change(state(2)["fc.weight"])}, tmp_path / "file.pt")
+    with pytest.raises(ModelError, match=message):
+        load_state(net(1), tmp_path / "file.pt")
+
+
+def test_eight_bit_floats_are_read(tmp_path: Path) -> None:
+    torch.save(
+        {name: t.to(torch.float8_e4m3fn) if t.ndim > 1 else t for name, t in state(2).items()}, tmp_path / "f.pt"
+    )
+    module = net(1)
+    load_state(module, tmp_path / "f.pt")
+    assert torch.allclose(module.state_dict()["fc.weight"], state(2)["fc.weight"], atol=0.05)

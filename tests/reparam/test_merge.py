@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from edgeprune.errors import ModelError
 from edgeprune.models.timm_import import import_timm
-from edgeprune.reparam.merge import merge, verify_merge
+from edgeprune.reparam.merge import merge, prove_merge, verify_merge
 
 
 def shaken(module: nn.Module, seed: int = 0) -> nn.Module:
@@ -291,3 +291,61 @@ def test_a_model_that_reads_its_norms_settings_still_runs_when_they_are_folded()
     merged = merge(module, x[:1])
     assert not any(isinstance(part, nn.BatchNorm2d) for part in merged.modules())
     torch.testing.assert_close(merged(x), module(x), rtol=1e-4, atol=1e-5)
+
+
+class Casts(nn.Module):
+    """Its forward casts: with float64 weights it does not run, or rounds to less on its way."""
+
+    def __init__(self, first: torch.dtype, then: torch.dtype | None) -> None:
+        super().__init__()
+        self.first, self.then = first, then
+        self.conv, self.bn, self.head = nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.conv(x if self.then else x.to(self.first))
+        x = self.bn(x)
+        return self.head((x.to(self.first).to(self.then) if self.then else x).mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "kind", "limit"),
+    [
+        (torch.float32, None, "float32", 1e-3),
+        (torch.float16, torch.float32, "float32", 0.1),
+        (torch.float32, torch.float64, "float64", 1e-3),
+    ],
+)
+def test_a_model_that_casts_on_its_way_is_proven_within_its_own_rounding(
+    first: torch.dtype, then: torch.dtype | None, kind: str, limit: float
+) -> None:
+    module = shaken(Casts(first, then)).eval()
+    if then == torch.float64:
+        module.double()
+    proof = prove_merge(module, torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1)).to(then or first))
+    assert proof.kind == kind
+    assert proof.report.folded == ("bn",)
+    assert proof.report.max_error <= proof.limit < limit
+
+
+def test_what_is_all_in_float64_is_proven_exactly() -> None:
+    proof = prove_merge(shaken(ReadsItsNorm()), torch.randn(2, 3, 8, 8))
+    assert (proof.kind, proof.limit) == ("float64", 1e-9)
+    assert proof.report.max_error < 1e-9
+
+
+class ReadsItsWeight(nn.Module):
+    """Its forward reads a convolution's weight once more, and not to convolve."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn, self.head = nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.bn(self.conv(x)).mean((2, 3)) + self.conv.weight.mean((1, 2, 3)))
+
+
+def test_a_weight_that_something_else_reads_stays() -> None:
+    report = prove_merge(shaken(ReadsItsWeight()), torch.randn(2, 3, 8, 8)).report
+    assert report.folded == ()
+    assert "shared" in dict(report.kept)["bn"]
+    assert report.max_error == 0

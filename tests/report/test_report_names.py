@@ -10,7 +10,7 @@ from sample_report import sample
 from edgeprune.models.spec import ModelSpec, Preprocessing
 from edgeprune.recipe import parse_recipe
 from edgeprune.report.data import ReportData
-from edgeprune.report.names import UNTOLD, published, published_recipe, published_spec
+from edgeprune.report.names import UNTOLD, published, published_recipe, published_spec, without_address
 
 
 @pytest.mark.parametrize(
@@ -76,3 +76,22 @@ def test_a_recipe_and_a_spec() -> None:
 def test_a_report_of_before_is_read_without_its_command() -> None:
     tree = {**sample().model_dump(mode="json"), "command": "edgeprune run /home/me/recipe.toml --token hf_s3cret"}
     assert "s3cret" not in ReportData.model_validate_json(json.dumps(tree, allow_nan=True)).model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("device", "told"),
+    [
+        ("ssh:me@pi.example.org", f"ssh:{UNTOLD}"),
+        ("ssh:pi.example.org", f"ssh:{UNTOLD}"),
+        ("adb:10.0.0.7:5555", f"adb:{UNTOLD}"),
+        ("ssh:shelf-3", "ssh:shelf-3"),
+        ("adb:R5CT123", "adb:R5CT123"),
+        ("local", "local"),
+    ],
+)
+def test_addresses_of_devices_are_left_out(device: str, told: str) -> None:
+    data = sample(title=f"net to 0.5x on {device}", recipe=json.dumps({"device": {"id": device}}))
+    shown = without_address(data, device)
+    assert shown.title == f"net to 0.5x on {told}"
+    assert json.loads(shown.recipe) == {"device": {"id": told}}
+    assert (device in shown.model_dump_json()) == (device == told)

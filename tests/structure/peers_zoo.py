@@ -380,6 +380,67 @@ class Paired(Net):
         return self.out(F.relu(self.both(F.relu(self.one(mean)), self.two(most))))
 
 
+class Stepping(Net):
+    """Cells that are called step by step."""
+
+    def build(self) -> None:
+        self.long, self.gated, self.out = nn.LSTMCell(8, 9), nn.GRUCell(9, 7), nn.Linear(7, 6)
+
+    def middle(self, x: Tensor) -> Tensor:
+        h, c, g = x.new_zeros(x.shape[0], 9), x.new_zeros(x.shape[0], 9), x.new_zeros(x.shape[0], 7)
+        for step in x.flatten(2).permute(2, 0, 1)[:3]:
+            h, c = self.long(step, (h, c))
+            g = self.gated(h, g)
+        return self.out(g)
+
+
+class Dotted(Net):
+    """einsum with `...`, between two einsums of which one says no output."""
+
+    def build(self) -> None:
+        self.one, self.two = nn.Parameter(torch.randn(8, 9)), nn.Parameter(torch.randn(9, 6))
+
+    def middle(self, x: Tensor) -> Tensor:
+        x = torch.einsum("...c,cd->...d", x.permute(0, 2, 3, 1), self.one)
+        return torch.einsum("bd,dk", torch.einsum("...d,...d->...d", x, x).mean((1, 2)), self.two)
+
+
+class Tokens(Net):
+    """A learned token, handed to a module as a view of the parameter."""
+
+    def build(self) -> None:
+        self.token, self.norm = nn.Parameter(torch.randn(1, 1, 8)), nn.LayerNorm(8)
+        self.mlp, self.out = nn.Linear(8, 9), nn.Linear(9, 6)
+
+    def middle(self, x: Tensor) -> Tensor:
+        token = self.norm(self.token.expand(x.shape[0], -1, -1))
+        return self.out(F.relu(self.mlp(torch.cat([token, x.flatten(2).transpose(1, 2)], 1))).mean(1))
+
+
+class OneByOne(Net):
+    """Convolutions of single images, in a loop over the batch."""
+
+    def build(self) -> None:
+        self.conv, self.out = nn.Conv2d(8, 9, 3), nn.Linear(9, 6)
+
+    def middle(self, x: Tensor) -> Tensor:
+        return self.out(torch.stack([self.conv(image) for image in x]).mean((2, 3)))
+
+
+class Gram(Net):
+    """Bilinear pooling: products of all channels with all, beside the channels."""
+
+    def build(self) -> None:
+        self.out = nn.Linear(8 * 8 + 8, 6)
+
+    def middle(self, x: Tensor) -> Tensor:
+        x = x.flatten(2)
+        return self.out(torch.cat([torch.bmm(x, x.transpose(1, 2)).flatten(1) / 64, x.mean(2)], 1))
+
+
+ODD: dict[str, type[nn.Module]] = {cls.__name__: cls for cls in (Stepping, Dotted, Tokens, OneByOne, Gram)}
+
+
 class Placed(Net):
     """Places looked up in an embedding; a token that is learned."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from peers_zoo import PEERS
+from peers_zoo import ODD, PEERS
 from structure_zoo import ZOO, image, randomized
 from test_structure_exact import some_units
 
@@ -15,7 +15,7 @@ from edgeprune.structure.counting import counted
 from edgeprune.structure.find import find_structure
 from edgeprune.structure.surgery import remove_units
 
-MODELS = {**ZOO, **PEERS}
+MODELS = {**ZOO, **PEERS, **ODD}
 UNKNOWN_TO_TORCH = ("Paired",)  # bilinear: its counter knows no such operator
 
 

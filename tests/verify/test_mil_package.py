@@ -74,6 +74,50 @@ def test_a_package_cannot_reach_outside_itself(package: Path) -> None:
         run_mlpackage(package, INPUT)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "/etc/passwd",
+        "../outside.bin",
+        "@model_path//etc/passwd",
+        "@model_path/../../../../outside.bin",
+        "@model_path/weights/../../../../outside.bin",
+        "weights/weight.bin",
+        "@model_path/weights/weight.bin\0",
+        "",
+    ],
+)
+def test_weights_are_read_from_the_package_alone(package: Path, name: str) -> None:
+    rename_weights(package, name)
+    shutil.copy(weights(package), package.parent / "outside.bin")
+    with pytest.raises(UsageError, match="outside its package"):
+        run_mlpackage(package, INPUT)
+
+
+@pytest.mark.parametrize("place", ["weights/weight.bin", "weights", "model.mlmodel"])
+def test_a_link_out_of_the_package_is_not_followed(package: Path, place: str) -> None:
+    inside = package / "Data/com.apple.CoreML" / place
+    inside.rename(package.parent / "outside")
+    inside.symlink_to(package.parent / "outside")
+    with pytest.raises(UsageError, match="a link that leads out"):
+        run_mlpackage(package, INPUT)
+
+
+def rename_weights(package: Path, name: str) -> None:
+    """Let every constant of the program be read from a file of this name."""
+    from coremltools.proto import Model_pb2
+
+    file = package / "Data/com.apple.CoreML/model.mlmodel"
+    model = Model_pb2.Model()
+    model.ParseFromString(file.read_bytes())
+    for block in model.mlProgram.functions["main"].block_specializations.values():
+        for operation in block.operations:
+            for value in operation.attributes.values():
+                if value.WhichOneof("value") == "blobFileValue":
+                    value.blobFileValue.fileName = name
+    file.write_bytes(model.SerializeToString())
+
+
 def test_inputs_have_to_fit(package: Path) -> None:
     with pytest.raises(UsageError, match="the input has shape"):
         run_mlpackage(package, np.ones((1, 3, 9, 8), np.float32))

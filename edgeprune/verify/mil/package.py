@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,6 +15,7 @@ from edgeprune.errors import ToolkitMissing, UsageError
 from edgeprune.verify.mil.blobs import Array, BlobFile, decode, numpy_dtype
 
 _MODEL_PATH = "@model_path/"
+_MOST_VALUES = 1 << 28  # of a constant that stands in the program itself
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,9 @@ class Package:
     def _blob_file(self, name: str) -> BlobFile:
         if name not in self._blobs:
             relative = PurePosixPath(name.removeprefix(_MODEL_PATH))
-            if not name.startswith(_MODEL_PATH) or relative.is_absolute() or ".." in relative.parts:
+            if not name.startswith(_MODEL_PATH) or relative.is_absolute() or ".." in relative.parts or "\0" in name:
                 raise UsageError(f"the program reads weights outside its package: {name}", where=str(self.path))
-            self._blobs[name] = BlobFile(self.folder / relative)
+            self._blobs[name] = BlobFile(_inside(self.path, self.folder / relative))
         return self._blobs[name]
 
 
@@ -97,6 +99,8 @@ def tensor_type(message: Any) -> TensorType:
 
 def _immediate(tensor: Any, data_type: str, shape: tuple[int, ...]) -> Array | str:
     kind = tensor.WhichOneof("value")
+    if math.prod(shape) > _MOST_VALUES:
+        raise UsageError(f"the program says that a constant has the shape {shape}")
     if kind is None:
         return np.zeros(shape, numpy_dtype(data_type))
     values = getattr(tensor, kind).values
@@ -106,6 +110,8 @@ def _immediate(tensor: Any, data_type: str, shape: tuple[int, ...]) -> Array | s
         return str(values[0])
     if kind == "bytes":
         return decode(values, data_type, shape)
+    if len(values) != math.prod(shape):
+        raise UsageError(f"the program says that {len(values)} values have the shape {shape}")
     return np.array(values).astype(numpy_dtype(data_type)).reshape(shape)
 
 
@@ -117,9 +123,21 @@ def _root_file(path: Path) -> Path:
         relative = PurePosixPath(content["itemInfoEntries"][content["rootModelIdentifier"]]["path"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _damaged(manifest, "this is not a Core ML package") from error
-    if relative.is_absolute() or ".." in relative.parts or not (path / "Data" / relative).is_file():
+    outside = relative.is_absolute() or ".." in relative.parts or "\0" in str(relative)
+    if outside or not (path / "Data" / relative).is_file():
         raise _damaged(manifest, f"the package has no model at Data/{relative}")
-    return path / "Data" / relative
+    return _inside(path, path / "Data" / relative)
+
+
+def _inside(package: Path, file: Path) -> Path:
+    """A file of a package; a link that leads out of it is not followed.
+
+    Raises:
+        UsageError: it leads out.
+    """
+    if not file.resolve().is_relative_to(package.resolve()):
+        raise UsageError("a link that leads out of the package is not followed", where=str(file))
+    return file
 
 
 def _model_message() -> Any:
