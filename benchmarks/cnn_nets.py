@@ -11,7 +11,8 @@ from torch import nn
 from edgeprune.data.open import open_data
 from edgeprune.models.checkpoint import save_state
 from edgeprune.models.load import load, load_from
-from edgeprune.recipe import Recipe, TuneSection, parse_recipe
+from edgeprune.recipe import Recipe, TuneSection
+from edgeprune.recipe_file import parse_recipe
 from edgeprune.training.loop import TuneProgress, tune
 
 MOBILENETS: dict[str, dict[str, Any]] = {

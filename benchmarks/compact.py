@@ -32,7 +32,8 @@ from edgeprune.models.checkpoint import save_state
 from edgeprune.models.load import load_from
 from edgeprune.models.spec import Model
 from edgeprune.pruning.unstructured import Scope, apply_masks, magnitude_masks
-from edgeprune.recipe import Recipe, TuneSection, parse_recipe
+from edgeprune.recipe import Recipe, TuneSection
+from edgeprune.recipe_file import parse_recipe
 from edgeprune.structure.branches import remove_branches
 from edgeprune.structure.find import find_structure
 from edgeprune.structure.gates import settle_gates

@@ -104,7 +104,7 @@ def recipe() -> Reader:
     from mutations import toml  # type: ignore[import-not-found]
     from test_fuzz_recipes import FULL, light_parts_of_load  # type: ignore[import-not-found]
 
-    from edgeprune.recipe import read_recipe
+    from edgeprune.recipe_file import read_recipe
 
     return _of_file(lambda path: light_parts_of_load(read_recipe(path)), ".toml"), [toml(FULL).encode()]
 

@@ -33,7 +33,7 @@ from edgeprune.latency.measurement import Measurement
 from edgeprune.latency.protocol import measure
 from edgeprune.latency.tflite_writer import write_operation
 from edgeprune.models.load import load_from
-from edgeprune.recipe import parse_recipe
+from edgeprune.recipe_file import parse_recipe
 from edgeprune.reparam.merge import merge
 from edgeprune.structure.operations import OpSignature
 

@@ -32,7 +32,8 @@ from edgeprune.devices.registry import AddedDevice, add_device
 from edgeprune.latency.profile import profile
 from edgeprune.latency.protocol import measure
 from edgeprune.models.load import load_from
-from edgeprune.recipe import Recipe, parse_recipe
+from edgeprune.recipe import Recipe
+from edgeprune.recipe_file import parse_recipe
 from edgeprune.reparam.merge import merge
 from edgeprune.stages.export import read_manifests
 from edgeprune.verify.execute import run_file

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from common import ROOT, imagenet_folders, keep_row, whole_job, write_result
 
-from edgeprune.recipe import Recipe, parse_recipe
+from edgeprune.recipe import Recipe
+from edgeprune.recipe_file import parse_recipe
 
 
 def recipe_for(data: Path, folders: Path, share: float, epochs: int) -> Recipe:

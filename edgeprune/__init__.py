@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from edgeprune.latency.predictor import Prediction
     from edgeprune.models.spec import Model, ModelSpec
     from edgeprune.pipeline import Outcome
-    from edgeprune.recipe import Recipe, read_recipe
+    from edgeprune.recipe import Recipe
+    from edgeprune.recipe_file import read_recipe
     from edgeprune.runs import Run, open_run
     from edgeprune.sensitivities import Sensitivity
     from edgeprune.structure.plan import Plan, read_plan
@@ -65,7 +66,7 @@ _HOMES = {
     "ModelSpec": "models.spec",
     "Outcome": "api",
     "Recipe": "recipe",
-    "read_recipe": "recipe",
+    "read_recipe": "recipe_file",
     "Run": "runs",
     "open_run": "runs",
     "Plan": "structure.plan",

@@ -32,7 +32,8 @@ from edgeprune.models.trust import remember_device, require_data
 from edgeprune.pipeline import Outcome, change_recipe, do_stage, is_made, prepare_run, require_earlier
 from edgeprune.pipeline import run as run_pipeline
 from edgeprune.progress import Progress, Silent
-from edgeprune.recipe import PruneSection, Recipe, Runtime, parse_recipe, read_recipe, resolve_paths
+from edgeprune.recipe import PruneSection, Recipe, Runtime
+from edgeprune.recipe_file import parse_recipe, read_recipe, resolve_paths
 from edgeprune.runs import Run, Stage, StageRecord, lock, open_run, read_as, settings_hash
 from edgeprune.sensitivities import ZEROS, Sensitivity
 from edgeprune.sensitivities import sensitivity as ask_sensitivity

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from edgeprune.errors import RecipeError
-from edgeprune.recipe import Recipe, Target, read_recipe
+from edgeprune.recipe import Recipe, Target
+from edgeprune.recipe_file import read_recipe
 
 GOOD = """
 version = 1

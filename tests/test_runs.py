@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from edgeprune.errors import EdgePruneError, RunError
-from edgeprune.recipe import Recipe, parse_recipe
+from edgeprune.recipe import Recipe
+from edgeprune.recipe_file import parse_recipe
 from edgeprune.runs import Run, create_run, lock, open_run, settings_hash, write_atomic
 
 

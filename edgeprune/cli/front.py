@@ -19,7 +19,7 @@ def front(
     as_json: JsonOption = False,
 ) -> None:
     """Do the recipe's whole job for several targets: what each latency costs in accuracy, on one page."""
-    from edgeprune.recipe import read_recipe
+    from edgeprune.recipe_file import read_recipe
 
     settings = read_recipe(recipe)
     if device is not None:

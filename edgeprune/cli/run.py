@@ -21,7 +21,7 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Prune, tune, merge, quantize, export and verify a model as the recipe says, and write the report."""
-    from edgeprune.recipe import read_recipe
+    from edgeprune.recipe_file import read_recipe
 
     settings = read_recipe(recipe)  # before the heavy imports: a wrong recipe is told at once
 

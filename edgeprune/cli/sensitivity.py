@@ -19,7 +19,7 @@ def sensitivity(
     """Ask a model how many zeros each type of layer bears (1x1, depthwise, squeeze-excitation, ...), without
     re-training: one type at a time is pruned by magnitude."""
     from edgeprune.errors import UsageError
-    from edgeprune.recipe import read_recipe
+    from edgeprune.recipe_file import read_recipe
 
     settings = read_recipe(recipe)  # before the heavy imports
     try:

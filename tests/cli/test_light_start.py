@@ -12,7 +12,7 @@ from tiny_job import edgeprune
 
 HEAVY = ("torch", "timm", "torchvision", "coremltools", "executorch", "litert_torch", "ai_edge_litert", "onnxruntime")
 LIGHT = [
-    *("edgeprune", "edgeprune.cli", "edgeprune.recipe", "edgeprune.runs", "edgeprune.errors"),
+    *("edgeprune", "edgeprune.cli", "edgeprune.recipe", "edgeprune.recipe_file", "edgeprune.runs", "edgeprune.errors"),
     *("edgeprune.devices.discovery", "edgeprune.devices.jobs", "edgeprune.artifacts.plugins"),
     *("edgeprune.latency.table", "edgeprune.latency.cost", "edgeprune.latency.protocol", "device_profiles"),
     "apps.runner.python_runner",

@@ -30,8 +30,8 @@ def hang(*_, **__):
         print(child._process.pid, flush=True)
         run_lines([sys.executable, "-c", "import time; print(1, flush=True); time.sleep(77)"], timeout_s=60,
                   on_line=lambda line: print("hangs", flush=True))
-import edgeprune.recipe
-edgeprune.recipe.read_recipe = hang
+import edgeprune.recipe_file
+edgeprune.recipe_file.read_recipe = hang
 sys.argv = ["edgeprune", "run", "x.toml"]
 main()
 """

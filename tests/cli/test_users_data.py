@@ -14,7 +14,7 @@ from tiny_job import INPUT, Done, inside, leftovers, write_job
 
 import edgeprune
 from edgeprune.errors import UsageError
-from edgeprune.recipe import read_recipe
+from edgeprune.recipe_file import read_recipe
 
 NAMES = [f"digit{number}" for number in range(10)]
 

@@ -10,7 +10,8 @@ from pydantic import BaseModel
 from typer.testing import CliRunner
 
 from edgeprune.cli import app
-from edgeprune.recipe import Recipe, read_recipe
+from edgeprune.recipe import Recipe
+from edgeprune.recipe_file import read_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -13,7 +13,8 @@ from mutations import SEED, Judge, Mutator, toml
 from edgeprune.data.images import Geometry
 from edgeprune.errors import RecipeError
 from edgeprune.pipeline import _seed
-from edgeprune.recipe import Recipe, read_recipe
+from edgeprune.recipe import Recipe
+from edgeprune.recipe_file import read_recipe
 from edgeprune.runs import RunInfo, settings_hash
 
 COUNT = 2000

@@ -12,7 +12,7 @@ from mutations import SEED, Judge, Mutator
 from edgeprune import api
 from edgeprune.pipeline import is_finished, prepare_run, require_earlier
 from edgeprune.progress import Silent
-from edgeprune.recipe import read_recipe
+from edgeprune.recipe_file import read_recipe
 from edgeprune.runs import STAGES, create_run, file_sha256, open_run
 from edgeprune.stages.context import Context
 from edgeprune.structure.find import find_structure

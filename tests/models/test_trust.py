@@ -18,7 +18,8 @@ from edgeprune.models.spec import ModelSpec
 from edgeprune.models.trust import is_known, is_of
 from edgeprune.pipeline import do_stage, prepare_run
 from edgeprune.progress import Silent
-from edgeprune.recipe import ModelSection, Recipe, parse_recipe
+from edgeprune.recipe import ModelSection, Recipe
+from edgeprune.recipe_file import parse_recipe
 from edgeprune.runs import StageRecord, file_sha256
 from edgeprune.stages.context import Context
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edgeprune.recipe import Recipe, parse_recipe
+from edgeprune.recipe import Recipe
+from edgeprune.recipe_file import parse_recipe
 
 FACTORY = f"{Path(__file__).with_name('two_convolutions.py')}:net"
 TREE: dict[str, Any] = {

@@ -11,7 +11,7 @@ import torch
 import edgeprune
 from edgeprune.errors import RecipeError
 from edgeprune.progress import Silent
-from edgeprune.recipe import parse_recipe
+from edgeprune.recipe_file import parse_recipe
 from edgeprune.runs import open_run
 from edgeprune.stages.context import Context
 from edgeprune.structure.gates import UNSETTLED, ConstantGate

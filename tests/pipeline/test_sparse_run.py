@@ -17,7 +17,8 @@ from edgeprune.pipeline import do_stage
 from edgeprune.progress import Silent
 from edgeprune.pruning.unstructured import macs_of_weights, zeros_by_layer
 from edgeprune.pruning.zeros import masks_of
-from edgeprune.recipe import SparseSection, parse_recipe
+from edgeprune.recipe import SparseSection
+from edgeprune.recipe_file import parse_recipe
 from edgeprune.runs import STAGES, create_run, open_run
 from edgeprune.stages.context import Context
 from edgeprune.stages.prune_record import PruneRecord

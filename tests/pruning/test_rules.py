@@ -18,7 +18,7 @@ from edgeprune.pruning.allocate import Limits, allowed_widths
 from edgeprune.pruning.knapsack import SummedScores
 from edgeprune.pruning.ranking import ByScore
 from edgeprune.pruning.rules import GlobalThreshold, Rule, RuleAllocator, Uniform
-from edgeprune.recipe import parse_recipe
+from edgeprune.recipe_file import parse_recipe
 
 SIZES = st.lists(st.integers(4, 24), min_size=1, max_size=4)
 

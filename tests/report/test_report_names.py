@@ -8,7 +8,7 @@ import pytest
 from sample_report import sample
 
 from edgeprune.models.spec import ModelSpec, Preprocessing
-from edgeprune.recipe import parse_recipe
+from edgeprune.recipe_file import parse_recipe
 from edgeprune.report.data import ReportData
 from edgeprune.report.names import UNTOLD, published, published_recipe, published_spec, without_address
 

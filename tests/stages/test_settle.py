@@ -15,7 +15,7 @@ import edgeprune
 from edgeprune.data.open import open_data
 from edgeprune.pipeline import do_stage
 from edgeprune.pruning.reconstruct import adapt_norms
-from edgeprune.recipe import parse_recipe
+from edgeprune.recipe_file import parse_recipe
 from edgeprune.runs import STAGES, create_run
 from edgeprune.stages.context import Context
 from edgeprune.stages.probe import structure_of

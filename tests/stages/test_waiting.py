@@ -10,7 +10,7 @@ import pytest
 from edgeprune.devices.discovery import open_device
 from edgeprune.errors import DeviceError
 from edgeprune.progress import Silent
-from edgeprune.recipe import parse_recipe
+from edgeprune.recipe_file import parse_recipe
 from edgeprune.runs import create_run
 from edgeprune.stages.context import Context
 

@@ -15,7 +15,7 @@ from PIL import Image
 from edgeprune.errors import ModelError, RecipeError
 from edgeprune.pipeline import do_stage, prepare_run
 from edgeprune.progress import Silent
-from edgeprune.recipe import parse_recipe, resolve_paths
+from edgeprune.recipe_file import parse_recipe, resolve_paths
 from edgeprune.stages.context import Context
 from edgeprune.verify.alarm import claimed_accuracy, near_chance
 
