@@ -9,8 +9,8 @@ from pathlib import PurePosixPath
 from typing import IO
 
 CLOCKS_S = 3600  # that a device's clock may be behind ours; by more, what is there is compared more often
-PRINTF = tuple(  # each byte as `printf` takes it, so that no shell sees more than a word in quotes
-    {"%": "%%", "\\": "\\\\"}.get(chr(byte), chr(byte)) if 32 <= byte < 127 and chr(byte) != "'" else f"\\{byte:03o}"
+PRINTF = tuple(  # each byte as `printf` takes it, so that no shell sees more than a word in quotes, and no option
+    {"%": "%%", "\\": "\\\\"}.get(chr(byte), chr(byte)) if 32 <= byte < 127 and byte not in b"'-" else f"\\{byte:03o}"
     for byte in range(256)
 )
 # A busybox that is there starts in a third of the time that other tools take to load their libraries.

@@ -77,6 +77,12 @@ def test_every_byte_arrives_in_the_text_of_a_script(remote: RemoteDevice, shell:
     assert not any("tar" in script for script in shell.asked)
 
 
+@pytest.mark.parametrize("content", [b"-", b"--", b"-_", b"-n 1", b"-- x", b"-\0001", b"--help", b"-v x 1"])
+def test_content_that_begins_like_an_option(remote: RemoteDevice, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x").write_bytes(content)
+    assert Path(remote.push(tmp_path / "x", "jobs/a")).read_bytes() == content
+
+
 @pytest.mark.parametrize("size", [100, LITTLE + 1, (1 << 20) + 1])
 def test_content_that_others_changed_is_sent_again(remote: RemoteDevice, tmp_path: Path, size: int) -> None:
     local, there = tmp_path / "x", tmp_path / "work" / "models" / "x"
