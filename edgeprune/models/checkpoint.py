@@ -10,6 +10,7 @@ from pathlib import Path
 import safetensors.torch
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from edgeprune.errors import ModelError
 from edgeprune.models.taking import Weights, facts_of, take
@@ -45,7 +46,7 @@ def load_state(module: nn.Module, path: Path, *, weights: Weights | None = None)
     tree = read_tree(path)
     taken, said = take(tree, module.state_dict(), where=str(path), weights=weights)
     _refuse_other_kinds(taken.tensors, module.state_dict(), str(path))
-    broken = [n for n, t in taken.tensors.items() if t.is_floating_point() and not t.float().isfinite().all()]
+    broken = not_finite(taken.tensors, module)
     if broken:
         more = f" and {len(broken) - _LISTED} more" * (len(broken) > _LISTED)
         raise ModelError(
@@ -58,6 +59,21 @@ def load_state(module: nn.Module, path: Path, *, weights: Weights | None = None)
     except RuntimeError as error:
         raise ModelError(f"the weights cannot be copied: {str(error).splitlines()[-1]}", where=str(path)) from error
     return Loaded(said, facts_of(tree))
+
+
+def not_finite(tensors: Mapping[str, torch.Tensor], module: nn.Module) -> list[str]:
+    """The tensors of a module's state with values that no training leaves. Infinity is one, but not in a buffer that
+    holds a constant, as masks of attention do.
+    """
+    statistics = {
+        f"{path}.{name}".lstrip(".")
+        for path, part in module.named_modules()
+        if isinstance(part, _NormBase)
+        for name in ("running_mean", "running_var")
+    }
+    constants = {name for name, _ in module.named_buffers()} - statistics
+    floats = {name: tensor.float() for name, tensor in tensors.items() if tensor.is_floating_point()}
+    return [n for n, t in floats.items() if bool(t.isnan().any() if n in constants else (~t.isfinite()).any())]
 
 
 def _refuse_other_kinds(tensors: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], where: str) -> None:

@@ -14,7 +14,7 @@ from torch import nn
 from edgeprune.errors import ModelError
 from edgeprune.labels import check_labels, read_labels
 from edgeprune.models.attention import has_attention, write_attention, write_plainly, written_plainly
-from edgeprune.models.checkpoint import Loaded, load_state
+from edgeprune.models.checkpoint import Loaded, load_state, not_finite
 from edgeprune.models.factory import SEED, call_factory, fixed_seed, users_code
 from edgeprune.models.plain import fold_parametrizations, is_parametrized, made_plain
 from edgeprune.models.spec import Model, ModelSpec, Preprocessing
@@ -308,7 +308,7 @@ def _preprocessing(
 
 
 def _check_finite(module: nn.Module, where: str) -> None:
-    broken = [name for name, t in module.state_dict().items() if t.is_floating_point() and not t.isfinite().all()]
+    broken = not_finite(module.state_dict(), module)
     if broken:
         raise ModelError(
             f"weights are not finite: {', '.join(broken[:3])}" + (f" and {len(broken) - 3} more" * (len(broken) > 3)),

@@ -17,7 +17,8 @@ from tiny_job import COMMAND, FACTORY, Done, inside
 from edgeprune.scratch import place_of, scratch_folder, sweep_scratch
 
 HANGING = """
-import subprocess, sys, time
+import signal, subprocess, sys, time
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which is off where the tests run under nohup
 from edgeprune.cli import main
 from edgeprune.cli import run
 def hang(*_, **__):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from edgeprune.errors import EdgePruneError, ModelError
-from edgeprune.models.checkpoint import load_state, save_state
+from edgeprune.models.checkpoint import load_state, not_finite, save_state
 from edgeprune.models.weights_file import read_tree
 
 
@@ -190,3 +191,24 @@ def test_state_that_is_no_tensor_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ModelError, match="_extra_state"):
         save_state(tmp_path / "x.safetensors", Extra(1, 1))
+
+
+class Masked(nn.Module):
+    """Attention's masks are minus infinity."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4)
+        self.register_buffer("mask", torch.full((4,), -math.inf))
+
+
+def test_a_mask_of_infinity_is_no_broken_value(tmp_path: Path) -> None:
+    safetensors.torch.save_file(Masked().state_dict(), tmp_path / "net.safetensors")
+    module = Masked()
+    load_state(module, tmp_path / "net.safetensors")
+    assert not_finite(module.state_dict(), module) == []
+    module.norm.running_var[0] = math.inf
+    module.norm.weight.data[0] = -math.inf
+    assert not_finite(module.state_dict(), module) == ["norm.weight", "norm.running_var"]
+    module.mask[1] = math.nan
+    assert "mask" in not_finite(module.state_dict(), module)
