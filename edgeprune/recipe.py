@@ -368,16 +368,6 @@ class Recipe(Section):
     verify: VerifySection = VerifySection()
 
     @model_validator(mode="after")
-    def _int8_of_what_is_exported(self) -> Recipe:
-        strange = [name for name in self.quantize.formats or () if name not in self.export.formats]
-        if strange:
-            raise ValueError(
-                f"`quantize.formats` names {', '.join(strange)}, which `export.formats` does not: add it there, or "
-                "leave it out here"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _something_goes(self) -> Recipe:
         target = Target.parse(self.prune.target)
         if target.unit == "x" and target.value >= 1 and not (target.takes_nothing and self.sparse.asked):

@@ -46,7 +46,19 @@ def read_recipe(path: Path) -> Recipe:
             hint="write a number of a usual size, a date as a text",
         ) from error
     recipe = parse_recipe(tree, text=text, where=str(path))
+    _check_int8(recipe, text, str(path))
     return resolve_paths(recipe, path.resolve().parent, text=text, where=str(path))
+
+
+def _check_int8(recipe: Recipe, text: str, where: str) -> None:
+    """Check that a file that is to be int8 is to be written. (`edgeprune export --format` may write fewer later.)"""
+    strange = [name for name in recipe.quantize.formats or () if name not in recipe.export.formats]
+    if strange:
+        raise RecipeError(
+            f"`quantize.formats` names {', '.join(strange)}, which `export.formats` does not",
+            where=_spot(where, _line_of(text, ["quantize", "formats"])),
+            hint="add it there, or leave it out here",
+        )
 
 
 def parse_recipe(tree: Mapping[str, Any], *, text: str = "", where: str = "recipe") -> Recipe:

@@ -140,6 +140,16 @@ def test_the_verbs_go_on_from_one_another(tmp_path: Path) -> None:
     assert set(records(run.folder)) == set(STAGES)
 
 
+def test_export_writes_fewer_formats_than_int8_was_asked_for(tmp_path: Path) -> None:
+    asked = recipe(quantize={"enabled": True, "formats": ("tflite",)}, export={"formats": ("tflite", "onnx")})
+    context = Context(prepare_run(asked, tmp_path / "run", resume=False), Listener())
+    for stage in STAGES[: STAGES.index("export")]:
+        do_stage(context, stage)
+    assert list(edgeprune.export(tmp_path / "run", formats=("onnx",)).result["files"]) == ["model_fp32.onnx"]
+    both = edgeprune.export(tmp_path / "run", formats=("onnx", "tflite")).result["files"]
+    assert set(both) == {"model_fp32.onnx", "model_fp32.tflite", "model_int8.tflite"}
+
+
 def test_loading_follows_the_run(folder: Path) -> None:
     x = torch.randn(2, 1, 16, 16)
     merged = edgeprune.load(folder).module(x)
