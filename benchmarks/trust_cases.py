@@ -89,7 +89,7 @@ def row_of(case: Case, cache: Path) -> dict[str, Any]:
         "exit_code": done.returncode,
         "seconds": round(time.monotonic() - started, 1),
         "traceback": "Traceback" in done.stderr + done.stdout,
-        "error": done.stderr.partition("error: ")[2].strip().replace(str(folder), "."),
+        "error": done.stderr.partition("error: ")[2].strip().replace(str(folder), ".").replace(f"{ROOT}/", ""),
         "wrong": judged(case, done, folder),
     }
     print(f"{case.point:>2} {case.name}: {done.returncode} {row['wrong']}", flush=True)
