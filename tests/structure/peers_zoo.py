@@ -455,11 +455,76 @@ class Placed(Net):
         return self.out(F.gelu(self.mlp(x)).swapaxes(1, 2)[..., 0])
 
 
+class Stacked(Net):
+    """Two paths one above the other, told apart again by their heights."""
+
+    def build(self) -> None:
+        self.one, self.two = (nn.Sequential(conv_bn(8, 8, 1), nn.GELU(), conv_bn(8, 8, 1)) for _ in range(2))
+        self.both, self.last = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 6, 1)
+
+    def middle(self, x: Tensor) -> Tensor:
+        one, two = self.one(x), self.two(x)
+        above, _ = self.both(torch.cat([one, two], 2)).split([one.shape[2], two.shape[2]], 2)
+        return self.last(above)
+
+
+class Folded(Net):
+    """A linear layer's outputs as the channels of an image, whose size comes from the layer that takes them."""
+
+    def build(self) -> None:
+        self.wide = nn.Linear(8, 128)
+        self.up, self.up2 = nn.ConvTranspose2d(8, 8, 4, 2, 1), nn.ConvTranspose2d(8, 6, 4, 2, 1)
+
+    def middle(self, x: Tensor) -> Tensor:
+        x = F.relu(self.wide(x.mean((2, 3)))).view(-1, self.up.in_channels, 4, 4)
+        return F.relu(self.up2(F.relu(self.up(x))))
+
+
+class WideAndDeep(Net):
+    """A chain of linear layers with their norms, beside one linear layer."""
+
+    def build(self) -> None:
+        self.deep = nn.Sequential(
+            *(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.2)),
+            *(nn.Linear(16, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Linear(12, 4)),
+        )
+        self.wide, self.out = nn.Linear(8, 4), nn.Linear(8, 6)
+
+    def middle(self, x: Tensor) -> Tensor:
+        x = x.mean((2, 3))
+        return self.out(torch.concat([self.wide(x), self.deep(x)], -1))
+
+
+class Narrow(Net):
+    """A layer of one channel on the way."""
+
+    def build(self) -> None:
+        self.wide, self.one, self.out = conv_bn(8, 16), conv_bn(16, 1), conv_bn(1, 6)
+
+    def middle(self, x: Tensor) -> Tensor:
+        return F.relu(self.out(F.relu(self.one(F.relu(self.wide(x))))))
+
+
+class Unused(Net):
+    """A parameter that nothing reads, and a layer that divides by the length of a row."""
+
+    def build(self) -> None:
+        self.fc1, self.fc2, self.out = nn.Linear(8, 12), nn.Linear(12, 12), nn.Linear(12, 6)
+        self.scale, self.shift = nn.Parameter(torch.ones(12)), nn.Parameter(torch.zeros(12))
+        self.unused = nn.Parameter(torch.ones(10))
+
+    def middle(self, x: Tensor) -> Tensor:
+        x = F.relu(self.fc1(x.mean((2, 3))))
+        x = x / x.pow(2).sum(dim=1, keepdim=True).sqrt()
+        return self.out(F.relu(self.fc2(x * self.scale + self.shift)))
+
+
 PEERS: dict[str, type[nn.Module]] = {
     cls.__name__: cls
     for cls in (
         *(Concat, SplitThree, ChunkGate, Depthwise, Norms, LastOfLSTM, LastOfGRU, Encoded, Transposed),
         *(TransposedLines, UNet, Decoder, Shared, Viewed, Sliced, Scaled, Customized, Unwrapped, Expanded, Attended),
         *(Encoder, Weighted, CBAM, Largest, ArcFace, Sampled, TopPlaces, Paired, Placed),
+        *(Stacked, Folded, WideAndDeep, Narrow, Unused),
     )
 }
