@@ -121,9 +121,9 @@ class Child:
                 if reply.out_of_memory:
                     what = f"ran out of memory ({reply.error}){memory_limit()}"
                     raise self._error(job, step, what, hint=_MEMORY)
-                if limit := memory_limit():  # what a toolkit says where memory ends may name anything but memory
-                    raise self._error(job, step, f"failed: {reply.error}{limit}", hint=_MEMORY)
-                raise self._error(job, step, f"failed: {reply.error}")
+                limit = memory_limit()  # what a toolkit says where memory ends may name anything but memory
+                perhaps = f" (if it lacked memory{limit})" if limit else ""
+                raise self._error(job, step, f"failed: {reply.error}{perhaps}")
             yield reply
             step += 1
 

@@ -14,8 +14,8 @@ from edgeprune.errors import DataError, ModelError
 from edgeprune.models.spec import Model
 from edgeprune.recipe import ModelSection
 from edgeprune.training.accuracy import predict
-from edgeprune.verify.alternatives import Numbers, Order, found_order, orders_of, pixels_of, views_of
-from edgeprune.verify.chance import LEVEL, near_chance, tells
+from edgeprune.verify.alternatives import Order, found_order, orders_of, pixels_of, views_of
+from edgeprune.verify.chance import LEVEL, Numbers, near_chance, tells
 from edgeprune.verify.intervals import Interval, share_interval
 
 Rights = npt.NDArray[np.bool_]
@@ -209,7 +209,7 @@ def _better_orders(
     kind = "view" if view else "order"
     for order in orders:
         after = named == order.places[chosen.labels]
-        if _surely_better(before, after, kind):
+        if surely_better(before, after, kind):
             words = f"{view}, and {order.name}" if view else order.name
             advised = f"{advice}; {order.advice}" if view else order.advice
             yield _better(words, advised, before, after, changes=changes + 1)
@@ -230,7 +230,7 @@ def _better_views(model: Model, chosen: Split, named: Numbers, on_images: Counte
             again = answers.argmax(axis=1).astype(np.int64)
             after = again == part.labels
             better = list(_better_orders(again, part, model, before, view.name, view.advice, view.changes))
-            if _surely_better(before, after, "view"):
+            if surely_better(before, after, "view"):
                 better.append(_better(view.name, view.advice, before, after, changes=view.changes))
             found += better
             if better or after.mean() - before.mean() >= BETTER["view"] / 2:
@@ -245,7 +245,7 @@ def _better(words: str, advice: str, before: Rights, after: Rights, *, changes: 
     return _Better(words, advice, int(after.sum()), len(after), float(after.mean() - before.mean()), changes)
 
 
-def _surely_better(before: Rights, after: Rights, kind: str) -> bool:
+def surely_better(before: Rights, after: Rights, kind: str) -> bool:
     """Whether more is right, by so much, and not by chance: the exact sign test on the images that differ."""
     gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
     if gained <= lost or (gained - lost) / len(before) < BETTER[kind]:

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from edgeprune.data.classes import natural_order, text_order
 from edgeprune.data.split import Split
 from edgeprune.models.spec import ModelSpec, Preprocessing
+from edgeprune.verify.chance import Numbers
 
-Numbers = npt.NDArray[np.int64]
 Pixels = npt.NDArray[np.float32]  # (N, C, H, W), 0 to 255
 
 _LISTED = 20  # classes in a line for the recipe

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -81,6 +82,17 @@ def test_places_in_a_toolkits_code_are_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("name", "memory"), [("hungry", True), ("killed", True), ("raising", False)])
 def test_memory_is_named_where_it_was_memory(tmp_path: Path, name: str, memory: bool) -> None:
     assert ("free memory" in (try_export(tmp_path / "out", name).hint or "")) == memory
+
+
+def test_a_limit_of_memory_that_was_not_met_is_no_advice(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (1 << 40, before[1]))
+    try:
+        error = try_export(tmp_path / "out", "raising")
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+    assert "ulimit -v" in error.what
+    assert "free memory" not in (error.hint or "")
 
 
 def test_a_missing_toolkit_names_the_extra_before_anything_is_done(tmp_path: Path) -> None:
