@@ -31,12 +31,12 @@ from edgeprune.data.split import Splits
 from edgeprune.models.checkpoint import save_state
 from edgeprune.models.load import load_from
 from edgeprune.models.spec import Model
-from edgeprune.pruning.unstructured import Scope, apply_masks, magnitude_masks
 from edgeprune.recipe import Recipe, TuneSection
 from edgeprune.recipe_file import parse_recipe
-from edgeprune.structure.branches import remove_branches
-from edgeprune.structure.find import find_structure
-from edgeprune.structure.gates import settle_gates
+from edgeprune.space.branches import remove_branches
+from edgeprune.space.find import find_structure
+from edgeprune.space.gates import settle_gates
+from edgeprune.space.weight_masks import Scope, apply_masks, magnitude_masks
 from edgeprune.training.accuracy import recalibrate_batchnorm, top1
 from edgeprune.training.loop import tune
 

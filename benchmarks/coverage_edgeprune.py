@@ -13,11 +13,11 @@ from coverage_property import Kept, judge, relative_error
 from torch import nn
 
 from edgeprune.errors import EdgePruneError
-from edgeprune.structure.cut import gone_indices, tensor_named
-from edgeprune.structure.find import find_structure
-from edgeprune.structure.masks import mask_units
-from edgeprune.structure.surgery import apply_plan, count_parameters, make_plan
-from edgeprune.structure.units import Structure, UnitGroup
+from edgeprune.space.apply import apply_plan, count_parameters, make_plan
+from edgeprune.space.cut import gone_indices, tensor_named
+from edgeprune.space.find import find_structure
+from edgeprune.space.masks import mask_units
+from edgeprune.space.units import Structure, UnitGroup
 
 ENOUGH = 0.30  # of the parameters
 WEAK = 1e-3  # a mask that changes the output by less proves nothing

@@ -31,8 +31,8 @@ from edgeprune.errors import EdgePruneError
 from edgeprune.models.spec import Model
 from edgeprune.recipe import Format
 from edgeprune.reparam.merge import merge
-from edgeprune.structure.find import find_structure
-from edgeprune.structure.surgery import apply_plan, count_parameters, make_plan
+from edgeprune.space.apply import apply_plan, count_parameters, make_plan
+from edgeprune.space.find import find_structure
 from edgeprune.verify.execute import run_file
 from edgeprune.verify.parity import sqnr_db
 

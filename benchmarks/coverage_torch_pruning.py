@@ -28,8 +28,8 @@ from coverage_models import FINDING, Family, build, random_input
 from coverage_property import Judgement, Kept, changed_statistics, judge, relative_error, tensors, zero_removed
 from torch import Tensor, nn
 
-from edgeprune.structure.graph import TRACE_ERRORS
-from edgeprune.structure.surgery import count_parameters
+from edgeprune.graph.trace import TRACE_ERRORS
+from edgeprune.space.apply import count_parameters
 
 RANK = ("ok", "unasked", "little", "wrong", "broken")
 # names of projections inside attention modules -> how many of q, k, v they hold

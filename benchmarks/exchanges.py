@@ -18,11 +18,12 @@ from common import ROOT, cifar10_npz, write_result
 
 from edgeprune.data.open import open_data
 from edgeprune.latency.cost import MacsCost, total
+from edgeprune.methods.registry import judge_of, rank
 from edgeprune.models.load import load_from
-from edgeprune.pruning.allocate import EXCHANGES, Allocator, Limits
-from edgeprune.pruning.methods import judge_of, rank
 from edgeprune.recipe import PruneSection
-from edgeprune.structure.find import find_structure
+from edgeprune.search.path import EXCHANGES, Allocator
+from edgeprune.space.find import find_structure
+from edgeprune.space.limits import Limits
 
 SHARES = (0.7, 0.5, 0.35)
 METHODS = ("taylor", "reprune", "magnitude")

@@ -131,7 +131,7 @@ def manifest() -> Reader:
 
 
 def plan() -> Reader:
-    from edgeprune.structure.plan import read_plan
+    from edgeprune.space.plan import read_plan
 
     return _of_file(read_plan, ".json"), [(RUN / "prune" / "plan.json").read_bytes()]
 

@@ -24,8 +24,8 @@ from edgeprune.devices.base import Device
 from edgeprune.devices.local import LocalDevice
 from edgeprune.latency.protocol import measure_ratio
 from edgeprune.reparam.merge import merge
-from edgeprune.structure.branches import remove_branches
-from edgeprune.structure.find import find_structure
+from edgeprune.space.branches import remove_branches
+from edgeprune.space.find import find_structure
 
 NETS = ("mobilenetv3_large_100", "efficientnet_b0", "fbnetv3_b")
 LAB_SIZE = (3, 64, 64)

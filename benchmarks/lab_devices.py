@@ -29,13 +29,13 @@ from edgeprune.devices.bundle import native_bundle
 from edgeprune.devices.jobs import Case, Job, Timing, run_job
 from edgeprune.devices.remote import RemoteDevice
 from edgeprune.devices.ssh import open_ssh
+from edgeprune.graph.operations import OpSignature
 from edgeprune.latency.measurement import Measurement
 from edgeprune.latency.protocol import measure
 from edgeprune.latency.tflite_writer import write_operation
 from edgeprune.models.load import load_from
 from edgeprune.recipe_file import parse_recipe
 from edgeprune.reparam.merge import merge
-from edgeprune.structure.operations import OpSignature
 
 PARTS = ("size", "overhead", "runner", "cpus")
 PROBE = Timing("sequential", 1, False, warm_up_runs=1, warm_up_s=0.0, min_runs=1, min_s=0.0, max_samples=1)

@@ -23,9 +23,9 @@ from scipy.stats import binomtest
 import edgeprune
 from edgeprune.artifacts.measuring import export_for_measuring
 from edgeprune.devices.local import LocalDevice
+from edgeprune.graph.operations import OpSignature
 from edgeprune.latency.compare import compare
 from edgeprune.latency.tflite_writer import write_operation
-from edgeprune.structure.operations import OpSignature
 
 LAYER = OpSignature("conv2d", 16, 16, 12, 12, (3, 3), padding=(1, 1), function="relu")
 NETWORK = "mobilenetv3_small_050"

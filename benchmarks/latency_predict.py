@@ -41,20 +41,20 @@ from edgeprune.artifacts.export import MeasuringExporter
 from edgeprune.devices.base import Device
 from edgeprune.devices.jobs import runtime_build
 from edgeprune.devices.local import LocalDevice
+from edgeprune.latency.baseline import Baseline, measure_original, probe_layers
 from edgeprune.latency.in_place import model_key
 from edgeprune.latency.predictor import Predictor, predictor_of
 from edgeprune.latency.probes import grid, probe
+from edgeprune.latency.probing import Probing
 from edgeprune.latency.protocol import measure
 from edgeprune.latency.table import LatencyTable, Setting
 from edgeprune.latency.tflite_writer import Unsupported, write_operation
 from edgeprune.models.spec import Model
-from edgeprune.pruning.allocate import Limits, allowed_widths
-from edgeprune.pruning.baseline import Baseline, measure_original, probe_layers
-from edgeprune.pruning.probing import Probing
 from edgeprune.runs import write_atomic
-from edgeprune.structure.find import find_structure
-from edgeprune.structure.surgery import remove_branches, remove_units
-from edgeprune.structure.units import Branch, Structure
+from edgeprune.space.apply import remove_branches, remove_units
+from edgeprune.space.find import find_structure
+from edgeprune.space.limits import Limits, allowed_widths
+from edgeprune.space.units import Branch, Structure
 
 MODELS = (
     "resnet18",

@@ -26,15 +26,15 @@ import edgeprune
 from edgeprune.artifacts.export import MeasuringExporter
 from edgeprune.devices.local import LocalDevice
 from edgeprune.errors import TargetError
+from edgeprune.latency.baseline import measure_original, probe_layers
+from edgeprune.latency.probing import Probing
 from edgeprune.latency.table import LatencyTable
-from edgeprune.pruning.baseline import measure_original, probe_layers
-from edgeprune.pruning.magnitude import score_magnitude
-from edgeprune.pruning.methods import Candidate
-from edgeprune.pruning.probing import Probing
-from edgeprune.pruning.prune import LatencyLoop, Pruned
-from edgeprune.pruning.ranking import ByScore
+from edgeprune.methods.magnitude import score_magnitude
+from edgeprune.methods.registry import Candidate
 from edgeprune.recipe import PruneSection
 from edgeprune.runs import write_atomic
+from edgeprune.search.measured import LatencyLoop, Pruned
+from edgeprune.space.ranking import ByScore
 
 TARGETS = ("0.7x", "0.5x", "0.35x")
 TOLERANCE, CORRECTIONS = 0.03, 3

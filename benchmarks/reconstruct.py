@@ -24,17 +24,17 @@ from common import ROOT, Lines, cifar10_npz, keep_row, workers, write_result
 from torch import nn
 from torch_pruning_peer import RememberedTeacher
 
+from edgeprune.methods.registry import judge_of
 from edgeprune.pipeline import do_stage, prepare_run
 from edgeprune.progress import Silent
-from edgeprune.pruning.methods import judge_of
-from edgeprune.pruning.reconstruct import adapt_norms, reconstruct
 from edgeprune.recipe import PruneSection
 from edgeprune.runs import STAGES, lock, open_run
+from edgeprune.space.apply import removed_units
 from edgeprune.stages.context import Context
 from edgeprune.stages.probe import structure_of
-from edgeprune.structure.surgery import removed_units
 from edgeprune.training.accuracy import top1
 from edgeprune.training.loop import tune
+from edgeprune.training.reconstruct import adapt_norms, reconstruct
 
 NET, RATES, BATCH = "resnet20", (0.05, 0.015), 128
 

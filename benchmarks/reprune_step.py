@@ -17,8 +17,8 @@ from common import write_result
 from scipy.cluster.hierarchy import linkage as scipy_linkage
 from torch import nn
 
-from edgeprune.pruning.reprune import Reprune, clusters, cover, cut_height, kernel_sets
-from edgeprune.structure.find import find_structure
+from edgeprune.methods.reprune import Reprune, clusters, cover, cut_height, kernel_sets
+from edgeprune.space.find import find_structure
 
 WIDTH, KEEP, REPEATS = 512, 256, 5
 

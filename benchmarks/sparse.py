@@ -28,16 +28,16 @@ from edgeprune.devices.base import Device
 from edgeprune.devices.jobs import Case, Job, Timing, run_job
 from edgeprune.latency.presets import Protocol
 from edgeprune.latency.protocol import measure
+from edgeprune.methods.magnitude import score_magnitude
 from edgeprune.models.load import load
 from edgeprune.models.spec import Model
-from edgeprune.pruning.magnitude import score_magnitude
-from edgeprune.pruning.unstructured import least_weights
+from edgeprune.space.apply import remove_units
+from edgeprune.space.find import find_structure
+from edgeprune.space.weight_masks import least_weights
 from edgeprune.sparsity.arbiter import KERNEL
 from edgeprune.sparsity.graph import Graph
 from edgeprune.sparsity.rewrite import write_sparse
 from edgeprune.sparsity.rules import check_sparse, is_1x1
-from edgeprune.structure.find import find_structure
-from edgeprune.structure.surgery import remove_units
 
 ZEROS = (0.8, 0.9)
 BLOCKS = (1, 2, 4)

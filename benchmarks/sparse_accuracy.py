@@ -29,16 +29,16 @@ from torch_pruning_peer import RememberedTeacher
 
 from edgeprune.artifacts.export import MeasuringExporter
 from edgeprune.data.open import open_data
+from edgeprune.latency.probing import Probing
 from edgeprune.latency.protocol import measure_ratio
 from edgeprune.latency.table import LatencyTable
 from edgeprune.models.checkpoint import load_state, save_state
 from edgeprune.models.load import load_from
 from edgeprune.progress import Silent
-from edgeprune.pruning.probing import Probing
-from edgeprune.pruning.unstructured import magnitude_masks
-from edgeprune.pruning.zeros import Zeros, ZerosLoop
 from edgeprune.recipe import Recipe, SparseSection
 from edgeprune.runs import open_run, write_atomic
+from edgeprune.search.zeros import Zeros, ZerosLoop
+from edgeprune.space.weight_masks import magnitude_masks
 from edgeprune.sparsity.rewrite import write_sparse
 from edgeprune.sparsity.rules import check_sparse
 from edgeprune.stages.context import Context

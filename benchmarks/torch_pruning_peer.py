@@ -26,7 +26,7 @@ from edgeprune.models.checkpoint import save_state, to_bytes
 from edgeprune.models.load import load_from
 from edgeprune.models.spec import Model
 from edgeprune.recipe import Recipe
-from edgeprune.structure.find import find_structure
+from edgeprune.space.find import find_structure
 from edgeprune.training.accuracy import top1
 from edgeprune.training.loop import tune
 

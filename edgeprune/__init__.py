@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from edgeprune.recipe_file import read_recipe
     from edgeprune.runs import Run, open_run
     from edgeprune.sensitivities import Sensitivity
-    from edgeprune.structure.plan import Plan, read_plan
+    from edgeprune.space.plan import Plan, read_plan
     from edgeprune.verify.explain import Explanation
     from edgeprune.verify.verdict import Verdict
 

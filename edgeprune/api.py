@@ -37,11 +37,11 @@ from edgeprune.recipe_file import parse_recipe, read_recipe, resolve_paths
 from edgeprune.runs import Run, Stage, StageRecord, lock, open_run, read_as, settings_hash
 from edgeprune.sensitivities import ZEROS, Sensitivity
 from edgeprune.sensitivities import sensitivity as ask_sensitivity
+from edgeprune.space.apply import check_base, removed_layers, removed_units
+from edgeprune.space.find import find_structure
+from edgeprune.space.plan import Plan
+from edgeprune.space.units import Structure
 from edgeprune.stages.context import Context
-from edgeprune.structure.find import find_structure
-from edgeprune.structure.plan import Plan
-from edgeprune.structure.surgery import check_base, removed_layers, removed_units
-from edgeprune.structure.units import Structure
 from edgeprune.verify.explain import Explanation
 from edgeprune.verify.explain import explain as explain_file
 from edgeprune.verify.verdict import Verdict

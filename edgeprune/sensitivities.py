@@ -16,17 +16,17 @@ from torch import nn
 from edgeprune.data.open import open_data
 from edgeprune.data.split import Split
 from edgeprune.errors import DataError, UsageError
+from edgeprune.graph.weights import Weight, find_weights
 from edgeprune.models.copies import check_copies
 from edgeprune.models.load import load_from
 from edgeprune.models.spec import Model
 from edgeprune.progress import Progress, Silent
-from edgeprune.pruning.unstructured import apply_masks, magnitude_masks
 from edgeprune.recipe import Recipe
-from edgeprune.structure.find import find_structure
-from edgeprune.structure.gates import settle_gates
-from edgeprune.structure.surgery import remove_branches
-from edgeprune.structure.units import Structure
-from edgeprune.structure.weights import Weight, find_weights
+from edgeprune.space.apply import remove_branches
+from edgeprune.space.find import find_structure
+from edgeprune.space.gates import settle_gates
+from edgeprune.space.units import Structure
+from edgeprune.space.weight_masks import apply_masks, magnitude_masks
 from edgeprune.training.accuracy import recalibrate_batchnorm, top1
 from edgeprune.verify.alarm import check_knowledge, refuse_random
 

@@ -12,8 +12,8 @@ from torch.export import ExportedProgram
 
 from edgeprune.artifacts.jobs import Converted, Output
 from edgeprune.artifacts.manifest import Delegation, TensorSpec
+from edgeprune.graph.operations import OpSignature
 from edgeprune.recipe import Precision
-from edgeprune.structure.operations import OpSignature
 from exporters.softmax import softmax_over_rows
 
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgeprune.structure.operations import OpSignature
+from edgeprune.graph.operations import OpSignature
 
 FUNCTIONS: dict[str, type[nn.Module]] = {
     "": nn.Identity,

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from edgeprune.artifacts.manifest import Delegation, TensorSpec
+from edgeprune.graph.operations import OpSignature
 from edgeprune.recipe import Precision
-from edgeprune.structure.operations import OpSignature
 
 
 class Line(BaseModel):

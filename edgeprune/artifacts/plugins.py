@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from edgeprune.artifacts.jobs import Converted, Output
 from edgeprune.errors import ToolkitMissing, UsageError
+from edgeprune.graph.operations import OpSignature
 from edgeprune.recipe import Precision
-from edgeprune.structure.operations import OpSignature
 
 if TYPE_CHECKING:
     import torch

@@ -9,7 +9,7 @@ from edgeprune.artifacts.child import Child
 from edgeprune.artifacts.jobs import ProbeJob, Probes
 from edgeprune.artifacts.plugins import ProbeBuilder, exporter_for, require_toolkit
 from edgeprune.errors import ConversionError, UsageError
-from edgeprune.structure.operations import OpSignature
+from edgeprune.graph.operations import OpSignature
 
 
 def build_probes(runtime: str, signatures: Sequence[OpSignature], folder: Path) -> dict[str, Path]:

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from edgeprune.errors import ModelError
+from edgeprune.graph.trace import trace
 from edgeprune.models.spec import Model
 from edgeprune.runs import write_atomic
-from edgeprune.structure.branches import fold_removed
-from edgeprune.structure.graph import trace
+from edgeprune.space.branches import fold_removed
 
 
 def save_program(model: Model, path: Path) -> None:

@@ -23,7 +23,7 @@ def predict(
 
     With --device profile:NAME it comes from the typical tables of a kind of device, never measured on yours."""
     from edgeprune import api
-    from edgeprune.structure.plan import read_plan
+    from edgeprune.space.plan import read_plan
 
     edits = read_plan(plan) if plan else None
     found = api.load(model, input_size=read_input_size(input_size)) if input_size else api.load(model)

@@ -35,10 +35,10 @@ def probe(
     from edgeprune.api import load
     from edgeprune.artifacts.export import MeasuringExporter
     from edgeprune.devices.discovery import open_device
+    from edgeprune.latency.baseline import measure_original, probe_layers
     from edgeprune.latency.care import profile_of
+    from edgeprune.latency.probing import Probing
     from edgeprune.latency.table import LatencyTable, Setting
-    from edgeprune.pruning.baseline import measure_original, probe_layers
-    from edgeprune.pruning.probing import Probing
     from edgeprune.recipe import PruneSection
     from edgeprune.scratch import scratch_folder
 

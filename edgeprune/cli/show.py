@@ -56,8 +56,8 @@ def _units(model: str, input_size: str | None, keep: list[str]) -> tuple[dict[st
     from rich.table import Column, Table
 
     from edgeprune.api import load
-    from edgeprune.structure.find import find_structure
-    from edgeprune.structure.listing import list_units
+    from edgeprune.space.find import find_structure
+    from edgeprune.space.listing import list_units
 
     found = load(model, input_size=read_input_size(input_size)) if input_size else load(model)
     listing = list_units(found.module, find_structure(found.module, found.example_input(), keep=keep))
@@ -127,7 +127,7 @@ def _run(folder: Path) -> tuple[dict[str, Any], RenderableType]:
 def _plan(path: Path) -> tuple[dict[str, Any], RenderableType]:
     from rich.table import Column, Table
 
-    from edgeprune.structure.plan import read_plan
+    from edgeprune.space.plan import read_plan
 
     plan = read_plan(path)
     table = Table(Column("group or branch", overflow="fold"), "units", "removed", "kept", title=f"plan for {plan.base}")

@@ -8,11 +8,11 @@ from dataclasses import replace
 from typing import Protocol
 
 from edgeprune.errors import UsageError
+from edgeprune.graph.operations import COUNTED_BEFORE, OpSignature
 from edgeprune.latency.curve import Curve, Point, fit_curve
 from edgeprune.latency.rows import parse_key
 from edgeprune.latency.table import LatencyTable, Setting
-from edgeprune.structure.operations import COUNTED_BEFORE, OpSignature
-from edgeprune.structure.units import Layer
+from edgeprune.space.units import Layer
 
 RESOLUTION = 1e-6  # seconds: the profiler counts whole microseconds
 

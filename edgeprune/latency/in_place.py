@@ -14,10 +14,10 @@ from hashlib import sha256
 from pathlib import Path
 
 from edgeprune.errors import EdgePruneError
+from edgeprune.graph.operations import COUNTED_BEFORE, IN_PLACE, OpSignature
 from edgeprune.latency.profile import Kernel
 from edgeprune.latency.tflite_reader import Likeness, read_layers
-from edgeprune.structure.operations import COUNTED_BEFORE, IN_PLACE, OpSignature
-from edgeprune.structure.units import Layer
+from edgeprune.space.units import Layer
 
 WEIGHTED = ("conv2d", "depthwise_conv2d", "linear")
 _KERNELS = (

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from scipy.stats import t as student
 
 from edgeprune.errors import UsageError
+from edgeprune.graph.operations import COUNTED_BEFORE, OpSignature
 from edgeprune.latency.cost import RESOLUTION, LatencyCost, shape_of, total
 from edgeprune.latency.curve import fit_line
 from edgeprune.latency.in_place import model_key, placed
@@ -20,8 +21,7 @@ from edgeprune.latency.measurement import Measurement, ModelRun
 from edgeprune.latency.rows import parse_key
 from edgeprune.latency.table import LatencyTable, Setting
 from edgeprune.latency.transfer import TransferredCost, transfer
-from edgeprune.structure.operations import COUNTED_BEFORE, OpSignature
-from edgeprune.structure.units import Layer
+from edgeprune.space.units import Layer
 
 CONFIDENCE = 0.95
 LEAST_FOR_A_LINE = 4

@@ -15,6 +15,7 @@ from edgeprune.devices.conditions import RuntimeBuild
 from edgeprune.devices.events import Visit
 from edgeprune.devices.jobs import Case, CaseResult, Job, JobBroken, JobResult, runtime_build
 from edgeprune.errors import DeviceError
+from edgeprune.graph.operations import OpSignature
 from edgeprune.latency.care import timed_job
 from edgeprune.latency.cost import stair_kind
 from edgeprune.latency.measurement import Measurement
@@ -24,8 +25,7 @@ from edgeprune.latency.staircase import SWEEP, fit_staircase
 from edgeprune.latency.table import LatencyTable, Setting
 from edgeprune.latency.tflite_writer import Graph, Unsupported, append, input_shape
 from edgeprune.scratch import scratch_folder
-from edgeprune.structure.operations import OpSignature
-from edgeprune.structure.units import Layer, Width
+from edgeprune.space.units import Layer, Width
 
 ProbeRuntime = Literal["litert", "executorch"]
 POINTS = 4  # widths measured along a free axis

@@ -11,9 +11,9 @@ from typing import Literal, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from edgeprune.graph.operations import Kind, OpSignature
 from edgeprune.latency.measurement import Measurement, ModelRun
 from edgeprune.latency.staircase import Staircase
-from edgeprune.structure.operations import Kind, OpSignature
 
 LONGEST_S = 3600.0  # of one inference: what takes hours was not measured
 LATEST = 1e11  # seconds since 1970

@@ -14,10 +14,10 @@ import platformdirs
 from pydantic import ValidationError
 
 from edgeprune.errors import UsageError
+from edgeprune.graph.operations import OpSignature
 from edgeprune.latency.measurement import Measurement, ModelRun
 from edgeprune.latency.rows import Row, Setting, fault_of, is_time, read_measurement, read_run, read_staircase
 from edgeprune.latency.staircase import Staircase
-from edgeprune.structure.operations import OpSignature
 
 __all__ = ["LatencyTable", "Setting"]
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from ai_edge_litert import schema_py_generated as schema
 
+from edgeprune.graph.operations import Kind, OpSignature
 from edgeprune.latency.tflite_check import UNREADABLE, damaged, read_whole
-from edgeprune.structure.operations import Kind, OpSignature
 
 _KINDS: dict[int, Kind] = {
     schema.BuiltinOperator.CONV_2D: "conv2d",

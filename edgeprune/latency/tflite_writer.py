@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ai_edge_litert import schema_py_generated as schema
 
 from edgeprune.errors import EdgePruneError
-from edgeprune.structure.operations import OpSignature
+from edgeprune.graph.operations import OpSignature
 
 Array = npt.NDArray[Any]
 Shape = tuple[int, ...]

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import nnls
 
+from edgeprune.graph.operations import OpSignature
 from edgeprune.latency.cost import LatencyCost, stair_kind
-from edgeprune.structure.operations import OpSignature
 
 PULL = 0.1  # towards one factor for all kinds, where few models say little of each
 

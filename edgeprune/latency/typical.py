@@ -22,7 +22,7 @@ from edgeprune.latency.in_place import model_key
 from edgeprune.latency.measurement import Measurement
 from edgeprune.latency.predictor import Predictor, predictor_of, unpruned_run
 from edgeprune.latency.table import LatencyTable
-from edgeprune.structure.units import Layer
+from edgeprune.space.units import Layer
 
 
 @dataclass(frozen=True)

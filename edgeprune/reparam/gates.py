@@ -12,7 +12,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from edgeprune.reparam.graph import CONVOLUTIONS, Graph, NotAlone, aten
 from edgeprune.reparam.scaling import over_inputs, over_outputs
-from edgeprune.structure.gates import ConstantGate, Unity
+from edgeprune.space.gates import ConstantGate, Unity
 
 
 def fold_gates(module: nn.Module, example: Tensor) -> None:

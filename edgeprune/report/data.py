@@ -16,13 +16,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from edgeprune.artifacts.manifest import Manifest
 from edgeprune.devices.base import DeviceFacts
 from edgeprune.errors import RunError
+from edgeprune.graph.operations import OpSignature
 from edgeprune.latency.measurement import Measurement, Ratio
 from edgeprune.latency.profile import Kernel
 from edgeprune.models.spec import ModelSpec
-from edgeprune.pruning.binding import Binding
 from edgeprune.runs import read_bounded
-from edgeprune.structure.operations import OpSignature
-from edgeprune.structure.units import Structure
+from edgeprune.search.binding import Binding
+from edgeprune.space.units import Structure
 from edgeprune.verify.intervals import share_interval
 from edgeprune.verify.verdict import Between, FileVerdict, Verdict
 

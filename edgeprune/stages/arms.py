@@ -11,16 +11,16 @@ from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from edgeprune.errors import DataError, TargetError, UsageError
-from edgeprune.pruning.allocate import EXCHANGES, Allocator, Choice
-from edgeprune.pruning.binding import Chooser
-from edgeprune.pruning.remembered import RememberedLosses
 from edgeprune.recipe import DROPPING, AllocatorName, Method, PruneSection
 from edgeprune.runs import read_as, write_atomic
+from edgeprune.search.binding import Chooser
+from edgeprune.search.path import EXCHANGES, Allocator, Choice
+from edgeprune.search.remembered import RememberedLosses
+from edgeprune.space.apply import remove_branches, remove_units
 from edgeprune.stages.context import Context
 from edgeprune.stages.settle import settle
 from edgeprune.stages.snapshots import choosing_of
 from edgeprune.stages.turns import Budget, candidate_of
-from edgeprune.structure.surgery import remove_branches, remove_units
 from edgeprune.training.gradual import NONE_GONE
 
 

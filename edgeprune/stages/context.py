@@ -28,8 +28,8 @@ from edgeprune.progress import Progress
 from edgeprune.recipe import Recipe
 from edgeprune.reparam.merge import merge
 from edgeprune.runs import STAGES, Run, Stage, read_as
-from edgeprune.structure.plan import Plan, read_plan
-from edgeprune.structure.surgery import apply_plan
+from edgeprune.space.apply import apply_plan
+from edgeprune.space.plan import Plan, read_plan
 
 Record = TypeVar("Record", bound=BaseModel)
 AGAIN_S = 600  # for another job's measurement, where the work of minutes would be for nothing without the device

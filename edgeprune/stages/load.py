@@ -10,14 +10,14 @@ from edgeprune.data.open import with_preprocessing
 from edgeprune.data.record import RECORD
 from edgeprune.devices.store import file_sha256
 from edgeprune.errors import UsageError
+from edgeprune.methods.slimming import batch_norm_scales, telling_scales
 from edgeprune.models.checkpoint import save_state
 from edgeprune.models.copies import check_copies
 from edgeprune.models.load import load_from
 from edgeprune.models.spec import Model
-from edgeprune.pruning.scales import batch_norm_scales, telling_scales
-from edgeprune.pruning.zeros import masks_of
 from edgeprune.recipe import Target
 from edgeprune.runs import write_atomic
+from edgeprune.search.zeros import masks_of
 from edgeprune.stages.context import Context
 from edgeprune.stages.probe import structure_of
 from edgeprune.verify.alarm import check_knowledge, claimed_accuracy, refuse_random

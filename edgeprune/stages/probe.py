@@ -11,18 +11,18 @@ from typing import Any
 from edgeprune.artifacts.export import MeasuringExporter
 from edgeprune.devices.runtimes import SUFFIX_OF
 from edgeprune.errors import RunError
+from edgeprune.latency.baseline import Baseline, measure_original, probe_layers
 from edgeprune.latency.cost import total
 from edgeprune.latency.measurement import Measurement
+from edgeprune.latency.probing import Probing
 from edgeprune.latency.typical import Typical
-from edgeprune.pruning.baseline import Baseline, measure_original, probe_layers
-from edgeprune.pruning.probing import Probing
 from edgeprune.recipe import Target
 from edgeprune.runs import write_atomic
+from edgeprune.space.find import find_structure
+from edgeprune.space.units import Structure
 from edgeprune.sparsity.arbiter import check_zeros_can_save
 from edgeprune.stages.context import Context
 from edgeprune.stages.try_int8 import try_int8
-from edgeprune.structure.find import find_structure
-from edgeprune.structure.units import Structure
 
 
 def probe_stage(context: Context, folder: Path) -> dict[str, Any]:

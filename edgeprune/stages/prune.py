@@ -8,27 +8,27 @@ from typing import Any
 
 from edgeprune.artifacts.export import MeasuringExporter
 from edgeprune.errors import TargetError
+from edgeprune.latency.baseline import probe_layers
 from edgeprune.latency.cost import CostModel, MacsCost, total
 from edgeprune.latency.predictor import Prediction, Predictor
 from edgeprune.latency.typical import Typical
+from edgeprune.methods.registry import Candidate
 from edgeprune.models.checkpoint import save_state
-from edgeprune.pruning.allocate import OnStep
-from edgeprune.pruning.baseline import probe_layers
-from edgeprune.pruning.methods import Candidate
-from edgeprune.pruning.prune import LatencyLoop, Pruned, prune_counted, prune_predicted
-from edgeprune.pruning.real import real_cost
-from edgeprune.pruning.target import check_counted, counted_cost, latency_share
 from edgeprune.recipe import PruneSection, Target
 from edgeprune.runs import write_atomic
 from edgeprune.scratch import scratch_folder
+from edgeprune.search.measured import LatencyLoop, Pruned, prune_counted, prune_predicted
+from edgeprune.search.path import OnStep
+from edgeprune.search.recount import real_cost
+from edgeprune.search.target import check_counted, counted_cost, latency_share
+from edgeprune.space.counting import counted
+from edgeprune.space.units import Structure
 from edgeprune.stages.context import Context
 from edgeprune.stages.probe import channel_multiple, measurement_of, probing_of, read_baseline, structure_of
 from edgeprune.stages.prune_record import record_of
 from edgeprune.stages.settle import settle
 from edgeprune.stages.trials import TRIALS, pick_method
 from edgeprune.stages.turns import Budget, candidate_of, trained_in_turns
-from edgeprune.structure.counting import counted
-from edgeprune.structure.units import Structure
 from edgeprune.training.gradual import NONE_GONE
 
 CORRECTIONS = 4  # times that a count is chosen again because the real module has more

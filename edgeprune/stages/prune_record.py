@@ -7,12 +7,12 @@ from pydantic import BaseModel, ConfigDict
 from edgeprune.latency.cost import MacsCost, total
 from edgeprune.latency.measurement import Ratio
 from edgeprune.latency.predictor import Prediction, Predictor
-from edgeprune.pruning.binding import Binding
-from edgeprune.pruning.prune import Attempt, Pruned
-from edgeprune.pruning.target import latency_share
 from edgeprune.recipe import PruneSection, Target
 from edgeprune.report.data import Attempt as AttemptRow
 from edgeprune.report.data import LayerRow, layer_rows
+from edgeprune.search.binding import Binding
+from edgeprune.search.measured import Attempt, Pruned
+from edgeprune.search.target import latency_share
 from edgeprune.stages.settle import Reconstruction
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.latency.measurement import Measurement, Ratio
-from edgeprune.pruning.zeros import LAYERS, Zeros
 from edgeprune.report.data import Epoch, MergeFacts, ReportData, StagePoint, TargetOutcome
 from edgeprune.report.names import published_device, published_recipe, published_spec, without_address
 from edgeprune.report.write import write_report
 from edgeprune.runs import STAGES, Run, Stage
+from edgeprune.search.zeros import LAYERS, Zeros
 from edgeprune.stages.context import Context
 from edgeprune.stages.export import read_manifests
 from edgeprune.stages.probe import measurement_of

@@ -11,14 +11,14 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from edgeprune.data.split import Split
+from edgeprune.methods.registry import JUDGING_BATCH, judge_of
 from edgeprune.models.spec import Model
-from edgeprune.pruning.allocate import Choice
-from edgeprune.pruning.methods import JUDGING_BATCH, judge_of
-from edgeprune.pruning.reconstruct import adapt_norms, images_at_once, reconstruct
+from edgeprune.search.path import Choice
+from edgeprune.space.apply import remove_but_gates
+from edgeprune.space.gates import removed_gates, settle_gates
+from edgeprune.space.units import Structure
 from edgeprune.stages.context import Context
-from edgeprune.structure.gates import removed_gates, settle_gates
-from edgeprune.structure.surgery import remove_but_gates
-from edgeprune.structure.units import Structure
+from edgeprune.training.reconstruct import adapt_norms, images_at_once, reconstruct
 
 
 class Reconstruction(BaseModel):

@@ -13,13 +13,13 @@ from pydantic import TypeAdapter, ValidationError
 from edgeprune.artifacts.export import export_each
 from edgeprune.artifacts.plugins import find_exporter, toolkit_versions
 from edgeprune.errors import UsageError
+from edgeprune.graph.trace import trace
 from edgeprune.models.spec import Model
 from edgeprune.recipe import Format
 from edgeprune.reparam.merge import merge
 from edgeprune.runs import write_atomic
 from edgeprune.stages.context import Context
 from edgeprune.stages.quantize import int8_formats
-from edgeprune.structure.graph import trace
 
 IMAGES = 8  # enough for a quantizer to run; the ranges of the files that ship come from all calibration images
 

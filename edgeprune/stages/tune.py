@@ -10,8 +10,8 @@ from typing import Any
 from torch import nn
 
 from edgeprune.models.checkpoint import save_state
-from edgeprune.pruning.unstructured import Masks, apply_masks, zeros_by_layer
 from edgeprune.recipe import Recipe, TuneSection
+from edgeprune.space.weight_masks import Masks, apply_masks, zeros_by_layer
 from edgeprune.stages.context import Context
 from edgeprune.stages.snapshots import show_epochs, snapshots_of, write_history
 from edgeprune.stages.zeros import masks_for, words_of_zeros

@@ -13,26 +13,27 @@ from torch import nn
 from edgeprune.data.split import Split
 from edgeprune.errors import DataError, TargetError
 from edgeprune.latency.cost import CostModel
+from edgeprune.methods.chex import regrow, regrowth_share
+from edgeprune.methods.compact import JUDGED, RuleAllocator, least_cost
+from edgeprune.methods.registry import Candidate, judge_of, limits_of, rank
+from edgeprune.methods.short_training import TunedLoss
+from edgeprune.methods.slimming import Scales, batch_norm_scales
 from edgeprune.models.checkpoint import state_digest
 from edgeprune.models.spec import Model
-from edgeprune.pruning.allocate import SMALLER, Choice, Judge, Limits
-from edgeprune.pruning.binding import Chooser
-from edgeprune.pruning.judge import AdaptedLoss
-from edgeprune.pruning.methods import Candidate, judge_of, limits_of, rank
-from edgeprune.pruning.regrowth import regrow, regrowth_share
-from edgeprune.pruning.remembered import RememberedLosses
-from edgeprune.pruning.rules import JUDGED, RuleAllocator, least_cost
-from edgeprune.pruning.scales import Scales, batch_norm_scales
 from edgeprune.recipe import PruneSection, Recipe
+from edgeprune.search.binding import Chooser
+from edgeprune.search.judge import AdaptedLoss
+from edgeprune.search.path import SMALLER, Choice, Judge
+from edgeprune.search.remembered import RememberedLosses
+from edgeprune.space.branches import silence_branches
+from edgeprune.space.cut import Removed
+from edgeprune.space.limits import Limits
+from edgeprune.space.masks import zero_units
+from edgeprune.space.units import Structure
 from edgeprune.stages.context import Context
 from edgeprune.stages.snapshots import choosing_of, show_epochs, snapshots_of, write_history
 from edgeprune.stages.tune import whole_cycle
-from edgeprune.structure.branches import silence_branches
-from edgeprune.structure.cut import Removed
-from edgeprune.structure.masks import zero_units
-from edgeprune.structure.units import Structure
 from edgeprune.training.gradual import NONE_GONE, Gone, Turn, share_on_the_way, train_in_turns
-from edgeprune.training.short import TunedLoss
 
 SLACK = 0.1  # of a predicted latency: only what is out of reach beyond that is refused before it was measured
 ROUNDING = 1e-9

@@ -9,11 +9,11 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from edgeprune.artifacts.export import MeasuringExporter
-from edgeprune.pruning.unstructured import Masks
-from edgeprune.pruning.zeros import Zeros, ZerosAttempt, ZerosLoop, counted_zeros, masks_of
 from edgeprune.recipe import Target
 from edgeprune.runs import read_as, settings_hash, write_atomic
 from edgeprune.scratch import scratch_folder
+from edgeprune.search.zeros import Zeros, ZerosAttempt, ZerosLoop, counted_zeros, masks_of
+from edgeprune.space.weight_masks import Masks
 from edgeprune.stages.context import Context
 from edgeprune.stages.probe import probing_of, read_baseline
 from edgeprune.stages.prune_record import PruneRecord

@@ -19,10 +19,10 @@ from torch import nn
 
 from edgeprune.data.split import Split
 from edgeprune.recipe import TuneSection
-from edgeprune.structure.cut import Removed
-from edgeprune.structure.part import Part
-from edgeprune.structure.surgery import remove_branches, remove_units
-from edgeprune.structure.units import Structure
+from edgeprune.space.apply import remove_branches, remove_units
+from edgeprune.space.cut import Removed
+from edgeprune.space.submodel import Part
+from edgeprune.space.units import Structure
 from edgeprune.training.loop import Training, TuneProgress
 from edgeprune.training.snapshot import EpochRecord, Snapshot, job_id, newest_snapshot, write_snapshot
 

@@ -18,8 +18,8 @@ from torch import nn
 from edgeprune.data.ahead import ahead
 from edgeprune.data.split import Split
 from edgeprune.errors import DataError, TrainingDiverged
-from edgeprune.pruning.unstructured import apply_masks
 from edgeprune.recipe import TuneSection
+from edgeprune.space.weight_masks import apply_masks
 from edgeprune.training.accuracy import recalibrate_batchnorm, top1
 from edgeprune.training.gpu import recorded
 from edgeprune.training.snapshot import EpochRecord, Snapshot, job_id, newest_snapshot, write_snapshot

@@ -21,8 +21,8 @@ from edgeprune.devices.jobs import Case, Job, Timing, _Progress, pack
 from edgeprune.devices.local import LocalDevice
 from edgeprune.devices.phone_app import sources
 from edgeprune.errors import ToolkitMissing
+from edgeprune.graph.operations import OpSignature
 from edgeprune.latency.tflite_writer import write_operation
-from edgeprune.structure.operations import OpSignature
 
 HERE = Path(__file__).parent
 APP = HERE.parents[1] / "apps/runner/apple"

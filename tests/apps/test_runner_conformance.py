@@ -27,7 +27,7 @@ from two_runners import (
     written,
 )
 
-from edgeprune.structure.operations import OpSignature
+from edgeprune.graph.operations import OpSignature
 
 
 def test_it_says_what_it_runs_on(runner: Runner, tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ from ai_edge_litert import schema_py_generated as schema
 
 from edgeprune.devices.bundle import Bundle, native_bundle
 from edgeprune.errors import ToolkitMissing
+from edgeprune.graph.operations import OpSignature
 from edgeprune.latency.tflite_writer import Graph, write_operation
-from edgeprune.structure.operations import OpSignature
 
 Array = npt.NDArray[Any]
 Job = dict[str, Any]

@@ -16,9 +16,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgeprune.structure.find import find_structure
-from edgeprune.structure.masks import mask_units
-from edgeprune.structure.surgery import apply_plan, make_plan
+from edgeprune.space.apply import apply_plan, make_plan
+from edgeprune.space.find import find_structure
+from edgeprune.space.masks import mask_units
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 sys.path.append(str(BENCHMARKS))

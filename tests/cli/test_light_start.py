@@ -33,7 +33,7 @@ def test_importing_is_light(module: str) -> None:
 
 
 def test_the_check_sees_what_is_imported() -> None:
-    assert "torch" in imported("import edgeprune.structure.units, edgeprune.structure.cut")
+    assert "torch" in imported("import edgeprune.space.units, edgeprune.space.cut")
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("run", "--help"), ("devices", "--json"), ("run", "none.toml")])

@@ -11,8 +11,8 @@ import pytest
 from tiny_job import Finished, inside, stamps
 
 import edgeprune
+from edgeprune.space.plan import Plan, RemoveBranch, RemoveUnits
 from edgeprune.sparsity.rewrite import write_sparse
-from edgeprune.structure.plan import Plan, RemoveBranch, RemoveUnits
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "sparsity"))
 from sparse_nets import depthwise_7x7, separable

@@ -8,11 +8,11 @@ import pytest
 from tiny_job import inside
 
 import edgeprune
+from edgeprune.graph.operations import OpSignature
 from edgeprune.latency.tflite_writer import write_operation
-from edgeprune.structure.find import find_structure
-from edgeprune.structure.operations import OpSignature
-from edgeprune.structure.plan import RemoveBranch
-from edgeprune.structure.surgery import make_plan
+from edgeprune.space.apply import make_plan
+from edgeprune.space.find import find_structure
+from edgeprune.space.plan import RemoveBranch
 
 NET = """
 from torch import nn

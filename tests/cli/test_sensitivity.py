@@ -16,12 +16,12 @@ from edgeprune.cli import app
 from edgeprune.data.open import open_data
 from edgeprune.data.split import Splits
 from edgeprune.errors import DataError, UsageError
+from edgeprune.graph.weights import find_weights
 from edgeprune.models.spec import ModelSpec, Preprocessing
 from edgeprune.recipe import Recipe
 from edgeprune.recipe_file import parse_recipe
 from edgeprune.sensitivities import GATE, types_of_layers
-from edgeprune.structure.find import find_structure
-from edgeprune.structure.weights import find_weights
+from edgeprune.space.find import find_structure
 
 RECIPE = """
 [model]

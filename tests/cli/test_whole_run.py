@@ -18,8 +18,8 @@ import edgeprune
 from edgeprune.artifacts.manifest import file_hash, read_manifest
 from edgeprune.progress import Silent
 from edgeprune.runs import STAGES
+from edgeprune.space.apply import apply_plan
 from edgeprune.stages.context import Context
-from edgeprune.structure.surgery import apply_plan
 
 pytestmark = pytest.mark.slow
 

@@ -36,10 +36,10 @@ from edgeprune.devices.pymobile import PyMobile
 from edgeprune.devices.runners import runner_script
 from edgeprune.devices.runtimes import runtime_of
 from edgeprune.errors import DeviceError, DeviceLost, ToolkitMissing, UsageError
+from edgeprune.graph.operations import OpSignature
 from edgeprune.latency.care import wait_until_cool
 from edgeprune.latency.protocol import measure
 from edgeprune.latency.tflite_writer import write_operation
-from edgeprune.structure.operations import OpSignature
 
 HERE = Path(__file__).parent
 TIMING = Timing("shuffled", 3, True, warm_up_runs=1, warm_up_s=0.0, min_runs=2, min_s=0.001, max_samples=16, seed=5)

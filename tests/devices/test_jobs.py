@@ -15,8 +15,8 @@ from edgeprune.devices.jobs import Case, Job, Timing, run_job, runtime_build
 from edgeprune.devices.local import LocalDevice
 from edgeprune.devices.store import file_sha256
 from edgeprune.errors import DeviceError, ToolkitMissing, UsageError
+from edgeprune.graph.operations import OpSignature
 from edgeprune.latency.tflite_writer import write_operation
-from edgeprune.structure.operations import OpSignature
 
 TIMING = Timing("interleaved", 3, True, warm_up_runs=1, warm_up_s=0.0, min_runs=2, min_s=0.001, max_samples=16)
 RELU = OpSignature("activation", 3, 3, 4, 4, function="relu")

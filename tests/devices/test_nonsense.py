@@ -21,8 +21,8 @@ from edgeprune.devices.remote import RemoteDevice
 from edgeprune.devices.runners import runner_for
 from edgeprune.devices.shell import Shell
 from edgeprune.errors import DeviceError, DeviceLost, ToolkitMissing
+from edgeprune.graph.operations import OpSignature
 from edgeprune.latency.tflite_writer import write_operation
-from edgeprune.structure.operations import OpSignature
 
 RELU = OpSignature("activation", 3, 3, 4, 4, function="relu")
 TIMING = Timing("interleaved", 2, True, warm_up_runs=1, warm_up_s=0.0, min_runs=2, min_s=0.001, max_samples=16)

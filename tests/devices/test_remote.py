@@ -21,8 +21,8 @@ from edgeprune.devices.remote import RemoteDevice
 from edgeprune.devices.session import Session, SessionEnded
 from edgeprune.devices.shell import Shell
 from edgeprune.errors import DeviceError, DeviceLost
+from edgeprune.graph.operations import OpSignature
 from edgeprune.latency.tflite_writer import write_operation
-from edgeprune.structure.operations import OpSignature
 
 EVERY_BYTE = bytes(range(256)) * 3 + b"%d 100%\\045 '\\ \0\0008 -n\r\n\n"
 SHELLS = [name for name in ("sh", "dash", "bash", "mksh", "busybox") if shutil.which(name)]

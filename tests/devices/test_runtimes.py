@@ -11,7 +11,7 @@ from edgeprune.artifacts.probing import build_probes
 from edgeprune.devices.inference import run_inference
 from edgeprune.devices.jobs import Case, Job, Timing, run_job
 from edgeprune.devices.local import LocalDevice
-from edgeprune.structure.operations import OpSignature
+from edgeprune.graph.operations import OpSignature
 
 TIMING = Timing("interleaved", 2, False, warm_up_runs=1, warm_up_s=0.0, min_runs=2, min_s=0.001, max_samples=16)
 

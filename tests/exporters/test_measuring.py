@@ -14,7 +14,7 @@ from torch import nn
 from edgeprune.artifacts.export import MeasuringExporter, export, export_for_measuring
 from edgeprune.artifacts.probing import build_probes
 from edgeprune.errors import ConversionError, UsageError
-from edgeprune.structure.operations import OpSignature
+from edgeprune.graph.operations import OpSignature
 
 
 class Unknown(nn.Module):

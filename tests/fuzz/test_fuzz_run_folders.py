@@ -14,9 +14,9 @@ from edgeprune.pipeline import is_finished, prepare_run, require_earlier
 from edgeprune.progress import Silent
 from edgeprune.recipe_file import read_recipe
 from edgeprune.runs import STAGES, create_run, file_sha256, open_run
+from edgeprune.space.find import find_structure
+from edgeprune.space.plan import Plan, RemoveUnits
 from edgeprune.stages.context import Context
-from edgeprune.structure.find import find_structure
-from edgeprune.structure.plan import Plan, RemoveUnits
 
 COUNT = 200
 FACTORY = """
@@ -44,7 +44,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose first stages are finished as the pipeline finishes them."""
     from edgeprune.models.checkpoint import save_state
     from edgeprune.pipeline import _recorded_data, _settings, do_stage
-    from edgeprune.structure.surgery import apply_plan
+    from edgeprune.space.apply import apply_plan
 
     folder = tmp_path_factory.mktemp("whole")
     (folder / "tiny.py").write_text(FACTORY)

@@ -14,13 +14,13 @@ from mutations import NUMBERS, SEED, TEXTS, Judge, Mutator
 
 from edgeprune.devices.conditions import Conditions, RuntimeBuild
 from edgeprune.errors import UsageError
+from edgeprune.graph.operations import OpSignature
 from edgeprune.latency import exchange
 from edgeprune.latency.exchange import Filter, export_rows, forget, import_rows, summarize
 from edgeprune.latency.measurement import Measurement, ModelRun
 from edgeprune.latency.repair import repair
 from edgeprune.latency.staircase import SWEEP, fit_staircase
 from edgeprune.latency.table import LatencyTable, Setting
-from edgeprune.structure.operations import OpSignature
 
 COUNT = 300
 BUILD = RuntimeBuild(name="litert", version="2.3.0", sha256="ab" * 32)

@@ -13,12 +13,12 @@ from edgeprune import api
 from edgeprune.devices.jobs import Case, Job, run_job
 from edgeprune.devices.local import LocalDevice
 from edgeprune.errors import UsageError
+from edgeprune.graph.operations import OpSignature
 from edgeprune.latency.tflite_check import check_tflite
 from edgeprune.latency.tflite_reader import read_layers
 from edgeprune.latency.tflite_writer import Graph, write_operation
 from edgeprune.sparsity.rewrite import write_sparse
 from edgeprune.sparsity.rules import check_sparse
-from edgeprune.structure.operations import OpSignature
 from edgeprune.verify.explain import read_cuttable
 
 COUNT = 500

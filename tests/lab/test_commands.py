@@ -16,10 +16,10 @@ from tiny_job import Done, edgeprune, write_job
 
 from edgeprune.devices.adb import open_adb
 from edgeprune.devices.jobs import runtime_build
+from edgeprune.graph.operations import OpSignature
 from edgeprune.latency.care import profile_of
 from edgeprune.latency.tflite_writer import write_operation
 from edgeprune.sparsity.arbiter import KERNEL
-from edgeprune.structure.operations import OpSignature
 
 GATES = {"latency_tolerance": 0.05, "int8_agreement": False, "int8_accuracy_drop": False}
 

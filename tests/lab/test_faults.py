@@ -23,10 +23,10 @@ from edgeprune.devices.jobs import Case, Job, JobBroken, Timing, run_job
 from edgeprune.devices.remote import RemoteDevice
 from edgeprune.devices.ssh import open_ssh
 from edgeprune.errors import DeviceError, DeviceLost
+from edgeprune.graph.operations import OpSignature
 from edgeprune.latency.probes import probe
 from edgeprune.latency.table import LatencyTable
 from edgeprune.latency.tflite_writer import write_operation
-from edgeprune.structure.operations import OpSignature
 
 RELU = OpSignature("activation", 3, 3, 4, 4, function="relu")
 TIMING = Timing("interleaved", 6, True, warm_up_runs=1, warm_up_s=0.0, min_runs=4, min_s=0.2, max_samples=16)
@@ -179,7 +179,7 @@ def test_what_was_finished_is_told_when_the_device_does_not_come_back(
 
 @THROUGH_ADB
 def test_probes_that_were_finished_are_kept(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from edgeprune.structure.units import Layer, Width
+    from edgeprune.space.units import Layer, Width
 
     monkeypatch.setattr(jobs, "RECONNECT_WAIT_S", 1.0)
     device, table = lab.open(), LatencyTable(tmp_path / "table.sqlite")

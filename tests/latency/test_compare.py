@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from edgeprune.devices.local import LocalDevice
 from edgeprune.errors import UsageError
+from edgeprune.graph.operations import OpSignature
 from edgeprune.latency.compare import Look, compare, decide, looks_needed
 from edgeprune.latency.statistics import sequential_interval
 from edgeprune.latency.tflite_writer import write_operation
-from edgeprune.structure.operations import OpSignature
 
 LAYER = OpSignature("conv2d", 16, 16, 8, 8, (3, 3), padding=(1, 1))
 

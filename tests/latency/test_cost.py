@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeprune.errors import UsageError
+from edgeprune.graph.operations import COUNTED_BEFORE, OpSignature
 from edgeprune.latency.cost import LatencyCost, MacsCost, ParameterCost, SizeCost, total
 from edgeprune.latency.measurement import Conditions, Measurement, ModelRun, RuntimeBuild
 from edgeprune.latency.rows import parse_key
 from edgeprune.latency.staircase import SWEEP, fit_staircase
 from edgeprune.latency.table import LatencyTable, Setting
-from edgeprune.structure.operations import COUNTED_BEFORE, OpSignature
-from edgeprune.structure.units import Layer, Width
+from edgeprune.space.units import Layer, Width
 
 BUILD = RuntimeBuild(name="litert", version="1", sha256="a" * 64)
 SETTING = Setting("device", BUILD.id, 1)

@@ -9,6 +9,7 @@ import pytest
 
 from edgeprune.devices.local import LocalDevice
 from edgeprune.errors import UsageError
+from edgeprune.graph.operations import COUNTED_BEFORE, OpSignature
 from edgeprune.latency.in_place import (
     NotInPlace,
     match_layers,
@@ -19,8 +20,7 @@ from edgeprune.latency.in_place import (
 from edgeprune.latency.profile import Kernel, profile
 from edgeprune.latency.tflite_reader import read_layers
 from edgeprune.latency.tflite_writer import Graph, append, input_shape
-from edgeprune.structure.operations import COUNTED_BEFORE, OpSignature
-from edgeprune.structure.units import Layer, Width
+from edgeprune.space.units import Layer, Width
 
 G, H = Width(0, ((("g",), 1),)), Width(0, ((("h",), 1),))
 STEM = OpSignature("conv2d", 3, 32, 16, 16, (3, 3), (2, 2), (1, 1), function="relu")

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from test_cost import SETTING, measured
 
+from edgeprune.graph.operations import OpSignature
 from edgeprune.latency.in_place import model_key
 from edgeprune.latency.measurement import ModelRun
 from edgeprune.latency.predictor import predictor_of
 from edgeprune.latency.table import LatencyTable
-from edgeprune.structure.operations import OpSignature
-from edgeprune.structure.units import Layer, Width
+from edgeprune.space.units import Layer, Width
 
 G, H = Width(0, ((("g",), 1),)), Width(0, ((("h",), 1),))
 ONE = Layer("one", OpSignature("conv2d", 16, 64, 8, 8, (3, 3), padding=(1, 1)), Width(16), G)

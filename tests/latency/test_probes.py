@@ -6,12 +6,12 @@ import pytest
 
 from edgeprune.devices.jobs import runtime_build
 from edgeprune.devices.local import LocalDevice
+from edgeprune.graph.operations import OpSignature
 from edgeprune.latency import probes
 from edgeprune.latency.cost import LatencyCost, total
 from edgeprune.latency.probes import find_staircases, grid, probe, widths
 from edgeprune.latency.table import LatencyTable, Setting
-from edgeprune.structure.operations import OpSignature
-from edgeprune.structure.units import Layer, Width
+from edgeprune.space.units import Layer, Width
 
 G, H = Width(0, ((("g",), 1),)), Width(0, ((("h",), 1),))
 CONV = OpSignature("conv2d", 32, 64, 8, 8, (3, 3), padding=(1, 1), function="relu")

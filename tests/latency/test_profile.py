@@ -8,9 +8,9 @@ import pytest
 
 from edgeprune.devices.local import LocalDevice
 from edgeprune.errors import UsageError
+from edgeprune.graph.operations import OpSignature
 from edgeprune.latency.profile import profile
 from edgeprune.latency.tflite_writer import Graph, append, input_shape
-from edgeprune.structure.operations import OpSignature
 
 SMALL = OpSignature("conv2d", 16, 16, 16, 16, (3, 3), padding=(1, 1), function="relu")
 LARGE = OpSignature("conv2d", 16, 64, 16, 16, (3, 3), padding=(1, 1))

@@ -13,12 +13,12 @@ from edgeprune.devices.events import Visit
 from edgeprune.devices.jobs import CaseResult, Job, JobResult
 from edgeprune.devices.local import LocalDevice
 from edgeprune.errors import UsageError
+from edgeprune.graph.operations import OpSignature
 from edgeprune.latency import protocol
 from edgeprune.latency.measurement import Conditions
 from edgeprune.latency.presets import PROTOCOLS
 from edgeprune.latency.protocol import measure, measure_peak_memory, measure_ratio
 from edgeprune.latency.tflite_writer import write_operation
-from edgeprune.structure.operations import OpSignature
 
 SHORT = replace(
     PROTOCOLS["probe"], timing=replace(PROTOCOLS["probe"].timing, rounds=4), least_processes=2, most_processes=2

@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from edgeprune.graph.operations import OpSignature
 from edgeprune.latency.probes import repeated
 from edgeprune.latency.tflite_writer import ACTIVATIONS, Unsupported, write_operation
-from edgeprune.structure.operations import OpSignature
 
 Array = npt.NDArray[Any]
 

@@ -10,14 +10,14 @@ import pytest
 from test_cost import BUILD, CONV, SETTING, measured
 
 from edgeprune.devices.conditions import RuntimeBuild
+from edgeprune.graph.operations import OpSignature
 from edgeprune.latency.cost import LatencyCost
 from edgeprune.latency.in_place import model_key
 from edgeprune.latency.measurement import ModelRun
 from edgeprune.latency.predictor import forget_alone, keep_alone, predictor_of, profiled_setting
 from edgeprune.latency.table import LatencyTable, Setting
 from edgeprune.latency.transfer import transfer
-from edgeprune.structure.operations import OpSignature
-from edgeprune.structure.units import Layer, Width
+from edgeprune.space.units import Layer, Width
 
 IN_PLACE = "in place"
 G, H = Width(0, ((("g",), 1),)), Width(0, ((("h",), 1),))

@@ -12,16 +12,16 @@ from torch import nn
 
 import edgeprune
 from edgeprune.errors import ModelError
+from edgeprune.graph.trace import operator_name, trace
 from edgeprune.models.attention import PlainAttention
 from edgeprune.models.checkpoint import load_state, save_state
 from edgeprune.models.copies import check_copies
 from edgeprune.models.load import build, load
 from edgeprune.models.spec import Model, ModelSpec
-from edgeprune.structure.branches import branches_masked, fold_removed, remove_branches
-from edgeprune.structure.find import find_structure
-from edgeprune.structure.graph import operator_name, trace
-from edgeprune.structure.masks import mask_units
-from edgeprune.structure.surgery import remove_units
+from edgeprune.space.apply import remove_units
+from edgeprune.space.branches import branches_masked, fold_removed, remove_branches
+from edgeprune.space.find import find_structure
+from edgeprune.space.masks import mask_units
 
 FILE = Path(attention_nets.__file__)
 SIZE = (3, 8, 8)

@@ -16,9 +16,9 @@ from edgeprune.models.checkpoint import save_state
 from edgeprune.models.spec import Model
 from edgeprune.pipeline import do_stage, prepare_run
 from edgeprune.runs import Run
+from edgeprune.space.apply import apply_plan, make_plan
+from edgeprune.space.find import find_structure
 from edgeprune.stages.context import Context
-from edgeprune.structure.find import find_structure
-from edgeprune.structure.surgery import apply_plan, make_plan
 
 FACTORY = f"{Path(__file__).with_name('encoder.py')}:Net"
 

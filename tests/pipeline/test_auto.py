@@ -12,8 +12,8 @@ from small_jobs import Hearer, recipe
 import edgeprune
 from edgeprune.errors import RecipeError, TrainingDiverged
 from edgeprune.progress import Silent
-from edgeprune.pruning.allocate import EXCHANGES
 from edgeprune.runs import open_run
+from edgeprune.search.path import EXCHANGES
 from edgeprune.stages.arms import ARMS
 from edgeprune.stages.context import Context
 from edgeprune.stages.trials import length_of, rounds_of

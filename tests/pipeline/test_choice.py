@@ -12,8 +12,8 @@ import edgeprune
 from edgeprune.devices.discovery import open_device
 from edgeprune.errors import DeviceError, TargetError
 from edgeprune.pipeline import do_stage, prepare_run
-from edgeprune.pruning.real import real_cost
 from edgeprune.recipe import Recipe, Target
+from edgeprune.search.recount import real_cost
 from edgeprune.stages.context import Context
 
 CHOOSING = "choosing what goes"

@@ -13,9 +13,9 @@ from edgeprune.errors import RecipeError
 from edgeprune.progress import Silent
 from edgeprune.recipe_file import parse_recipe
 from edgeprune.runs import open_run
+from edgeprune.space.gates import UNSETTLED, ConstantGate
+from edgeprune.space.plan import RemoveBranch, read_plan
 from edgeprune.stages.context import Context
-from edgeprune.structure.gates import UNSETTLED, ConstantGate
-from edgeprune.structure.plan import RemoveBranch, read_plan
 
 TREE = {
     "model": {

@@ -9,8 +9,8 @@ import pytest
 
 from edgeprune.artifacts.export import MeasuringExporter
 from edgeprune.devices.local import LocalDevice
+from edgeprune.latency.probing import Probing
 from edgeprune.latency.table import LatencyTable
-from edgeprune.pruning.probing import Probing
 
 
 @pytest.fixture

@@ -14,9 +14,10 @@ from test_exact import residual
 
 from edgeprune.errors import TargetError
 from edgeprune.latency.cost import MacsCost, total
-from edgeprune.pruning.additive import AdditiveAllocator
-from edgeprune.pruning.allocate import Allocator, Limits, Removed
-from edgeprune.pruning.ranking import ByScore
+from edgeprune.search.additive import AdditiveAllocator
+from edgeprune.search.path import Allocator, Removed
+from edgeprune.space.limits import Limits
+from edgeprune.space.ranking import ByScore
 
 
 @given(sizes=st.lists(st.integers(8, 24), min_size=1, max_size=4), share=st.floats(0.35, 0.95), seed=st.integers(0, 99))

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from toy_structures import Additive, chain, group, scores_of
 
 from edgeprune.errors import TargetError
+from edgeprune.graph.operations import OpSignature
 from edgeprune.latency.cost import MacsCost, total
-from edgeprune.pruning.allocate import Allocator, Limits, Removed, allowed_widths
-from edgeprune.pruning.ranking import ByScore
-from edgeprune.structure.operations import OpSignature
-from edgeprune.structure.units import Branch, Structure
+from edgeprune.search.path import Allocator, Removed
+from edgeprune.space.limits import Limits, allowed_widths
+from edgeprune.space.ranking import ByScore
+from edgeprune.space.units import Branch, Structure
 
 
 @given(

@@ -10,12 +10,13 @@ from torch import nn
 from toy_structures import Additive, chain, scores_of
 
 from edgeprune.latency.cost import MacsCost, total
-from edgeprune.pruning.additive import AdditiveAllocator
-from edgeprune.pruning.allocate import Allocator, Limits
-from edgeprune.pruning.binding import Binding, binding
-from edgeprune.pruning.ranking import ByScore
-from edgeprune.structure.find import find_structure
-from edgeprune.structure.units import Structure
+from edgeprune.search.additive import AdditiveAllocator
+from edgeprune.search.binding import Binding, binding
+from edgeprune.search.path import Allocator
+from edgeprune.space.find import find_structure
+from edgeprune.space.limits import Limits
+from edgeprune.space.ranking import ByScore
+from edgeprune.space.units import Structure
 
 BOTH = pytest.mark.parametrize("kind", [Allocator, AdditiveAllocator])
 

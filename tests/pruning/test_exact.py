@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from test_allocate import chain, group
 
 from edgeprune.errors import TargetError, UsageError
+from edgeprune.graph.operations import OpSignature
 from edgeprune.latency.cost import MacsCost, total
-from edgeprune.pruning import exact
-from edgeprune.pruning.exact import Losses, Problem
-from edgeprune.structure.operations import OpSignature
-from edgeprune.structure.units import Branch, Layer, Structure, Width
+from edgeprune.search import milp as exact
+from edgeprune.search.milp import Losses, Problem
+from edgeprune.space.units import Branch, Layer, Structure, Width
 
 
 class Steps:

@@ -13,11 +13,11 @@ from torch import nn
 import edgeprune
 from edgeprune.data.open import open_data
 from edgeprune.errors import ModelError
-from edgeprune.pruning.judge import AdaptedLoss
-from edgeprune.pruning.methods import judge_of
+from edgeprune.methods.registry import judge_of
 from edgeprune.recipe import DataSection, PruneSection, TuneSection
-from edgeprune.structure.find import find_structure
-from edgeprune.structure.surgery import remove_branches, remove_units
+from edgeprune.search.judge import AdaptedLoss
+from edgeprune.space.apply import remove_branches, remove_units
+from edgeprune.space.find import find_structure
 
 
 class Net(nn.Module):

@@ -13,16 +13,16 @@ import torch
 from torch import nn
 
 import edgeprune
+from edgeprune.latency.baseline import Baseline
 from edgeprune.latency.cost import MacsCost, total
 from edgeprune.latency.measurement import Ratio
-from edgeprune.pruning.baseline import Baseline
-from edgeprune.pruning.magnitude import score_magnitude
-from edgeprune.pruning.methods import Candidate
-from edgeprune.pruning.probing import Probing
-from edgeprune.pruning.prune import LatencyLoop, Pruned
-from edgeprune.pruning.ranking import ByScore
+from edgeprune.latency.probing import Probing
+from edgeprune.methods.magnitude import score_magnitude
+from edgeprune.methods.registry import Candidate
 from edgeprune.recipe import PruneSection
-from edgeprune.structure.find import find_structure
+from edgeprune.search.measured import LatencyLoop, Pruned
+from edgeprune.space.find import find_structure
+from edgeprune.space.ranking import ByScore
 
 
 class Slower(Probing):

@@ -7,8 +7,8 @@ import dataclasses
 import pytest
 
 from edgeprune.latency.measurement import Ratio
-from edgeprune.pruning.allocate import Choice
-from edgeprune.pruning.prune import Attempt, nearest
+from edgeprune.search.measured import Attempt, nearest
+from edgeprune.search.path import Choice
 
 GOAL, TOLERANCE = 0.5, 0.03
 

@@ -12,9 +12,9 @@ from toy_structures import Additive, chain, scores_of
 
 from edgeprune.errors import TargetError, TrainingDiverged
 from edgeprune.latency.cost import MacsCost, total
-from edgeprune.pruning.allocate import Limits
-from edgeprune.pruning.netadapt import NetAdapt
-from edgeprune.pruning.ranking import ByScore
+from edgeprune.methods.netadapt import NetAdapt
+from edgeprune.space.limits import Limits
+from edgeprune.space.ranking import ByScore
 
 
 @given(sizes=st.lists(st.integers(4, 24), min_size=1, max_size=4), share=st.floats(0.2, 1.0), seed=st.integers(0, 99))

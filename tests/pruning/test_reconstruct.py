@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from torch import nn
 from toy_structures import net
 
-from edgeprune.pruning.reconstruct import (
+from edgeprune.space.apply import remove_branches, remove_units
+from edgeprune.space.find import find_structure
+from edgeprune.training.reconstruct import (
     AT_ONCE,
     WIDEST,
     adapt_norms,
@@ -20,8 +22,6 @@ from edgeprune.pruning.reconstruct import (
     linear_map,
     reconstruct,
 )
-from edgeprune.structure.find import find_structure
-from edgeprune.structure.surgery import remove_branches, remove_units
 
 
 def drawn(seed: int, *shape: int) -> torch.Tensor:
@@ -166,7 +166,7 @@ def test_it_is_the_same_in_as_many_runs_as_memory_asks_for(monkeypatch: pytest.M
     done = reconstruct(once, whole, structure, removed, images)
     runs = list[int]()
     handle = whole.register_forward_hook(lambda *_: runs.append(1))
-    monkeypatch.setattr("edgeprune.pruning.reconstruct.AT_ONCE", 1)
+    monkeypatch.setattr("edgeprune.training.reconstruct.AT_ONCE", 1)
     assert reconstruct(often, whole, structure, removed, images) == done
     handle.remove()
     assert len(runs) == 1 + len(done)  # one to look, then one for each layer

@@ -15,13 +15,13 @@ from torch import nn
 from toy_structures import net
 
 from edgeprune.latency.cost import MacsCost, total
-from edgeprune.pruning.allocate import Limits
-from edgeprune.pruning.ranking import ByScore, gone_of
-from edgeprune.pruning.regrowth import filters, regrow, regrowth_share, residuals, softmax
-from edgeprune.pruning.rules import RuleAllocator, Uniform
-from edgeprune.structure.find import find_structure
-from edgeprune.structure.surgery import remove_units
-from edgeprune.structure.units import Structure
+from edgeprune.methods.chex import filters, regrow, regrowth_share, residuals, softmax
+from edgeprune.methods.compact import RuleAllocator, Uniform
+from edgeprune.space.apply import remove_units
+from edgeprune.space.find import find_structure
+from edgeprune.space.limits import Limits
+from edgeprune.space.ranking import ByScore, gone_of
+from edgeprune.space.units import Structure
 
 
 def test_the_share_falls_along_a_cosine_to_nothing() -> None:

@@ -18,11 +18,11 @@ from toy_structures import net
 
 from edgeprune.errors import ModelError
 from edgeprune.latency.cost import MacsCost
-from edgeprune.pruning.allocate import Limits
-from edgeprune.pruning.reprune import Reprune, clusters, cover, coverage, cut_height, kernel_sets, linkage
-from edgeprune.pruning.rules import RuleAllocator, Uniform
-from edgeprune.pruning.scales import batch_norm_scales, telling_scales
-from edgeprune.structure.find import find_structure
+from edgeprune.methods.compact import RuleAllocator, Uniform
+from edgeprune.methods.reprune import Reprune, clusters, cover, coverage, cut_height, kernel_sets, linkage
+from edgeprune.methods.slimming import batch_norm_scales, telling_scales
+from edgeprune.space.find import find_structure
+from edgeprune.space.limits import Limits
 
 SEEDS = st.integers(0, 10_000)
 

@@ -13,12 +13,12 @@ from toy_structures import chain, scores_of
 
 from edgeprune.errors import RecipeError, TargetError
 from edgeprune.latency.cost import MacsCost, total
-from edgeprune.pruning.additive import AdditiveAllocator
-from edgeprune.pruning.allocate import Limits, allowed_widths
-from edgeprune.pruning.knapsack import SummedScores
-from edgeprune.pruning.ranking import ByScore
-from edgeprune.pruning.rules import GlobalThreshold, Rule, RuleAllocator, Uniform
+from edgeprune.methods.compact import GlobalThreshold, Rule, RuleAllocator, Uniform
+from edgeprune.methods.halp import SummedScores
 from edgeprune.recipe_file import parse_recipe
+from edgeprune.search.additive import AdditiveAllocator
+from edgeprune.space.limits import Limits, allowed_widths
+from edgeprune.space.ranking import ByScore
 
 SIZES = st.lists(st.integers(4, 24), min_size=1, max_size=4)
 

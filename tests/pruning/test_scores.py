@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgeprune.errors import DataError, ModelError
-from edgeprune.pruning.magnitude import score_magnitude
-from edgeprune.pruning.taylor import score_taylor
-from edgeprune.structure.find import find_structure
-from edgeprune.structure.masks import mask_units
+from edgeprune.methods.magnitude import score_magnitude
+from edgeprune.methods.taylor import score_taylor
+from edgeprune.space.find import find_structure
+from edgeprune.space.masks import mask_units
 
 
 class Net(nn.Module):

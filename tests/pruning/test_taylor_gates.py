@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgeprune.pruning.taylor import score_taylor
-from edgeprune.structure.find import find_structure
+from edgeprune.methods.taylor import score_taylor
+from edgeprune.space.find import find_structure
 
 WIDTH, HEADS, DIMS, KEYS = 6, 3, 4, 2
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from edgeprune.errors import ModelError, UsageError
-from edgeprune.pruning.unstructured import (
+from edgeprune.space.weight_masks import (
     Which,
     apply_masks,
     least_weights,

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from edgeprune.errors import UsageError
+from edgeprune.graph.operations import COUNTED_BEFORE
+from edgeprune.latency.baseline import Baseline, measure_original, probe_layers
 from edgeprune.latency.in_place import model_key
 from edgeprune.latency.predictor import predictor_of, runs_of
+from edgeprune.latency.probing import Probing
 from edgeprune.latency.table import Setting
+from edgeprune.latency.whole_models import VARIANTS, variant_widths
 from edgeprune.models.spec import Model, ModelSpec, Preprocessing
-from edgeprune.pruning.baseline import Baseline, measure_original, probe_layers
-from edgeprune.pruning.probing import Probing
-from edgeprune.pruning.variants import VARIANTS, variant_widths
-from edgeprune.structure.find import find_structure
-from edgeprune.structure.operations import COUNTED_BEFORE
+from edgeprune.space.find import find_structure
 
 pytestmark = pytest.mark.slow
 

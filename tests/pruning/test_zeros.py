@@ -19,10 +19,10 @@ from torch import nn
 import edgeprune
 from edgeprune.errors import TargetError, UsageError
 from edgeprune.latency.measurement import Ratio
-from edgeprune.pruning.probing import Probing
-from edgeprune.pruning.unstructured import macs_of_weights
-from edgeprune.pruning.zeros import LEAST, STEP, Zeros, ZerosAttempt, ZerosLoop, between, counted_zeros, masks_of
+from edgeprune.latency.probing import Probing
 from edgeprune.recipe import SparseSection
+from edgeprune.search.zeros import LEAST, STEP, Zeros, ZerosAttempt, ZerosLoop, between, counted_zeros, masks_of
+from edgeprune.space.weight_masks import macs_of_weights
 
 
 def model() -> edgeprune.Model:

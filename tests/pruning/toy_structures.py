@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from edgeprune.pruning.allocate import Removed
-from edgeprune.structure.find import find_structure
-from edgeprune.structure.operations import OpSignature
-from edgeprune.structure.units import Layer, Structure, UnitGroup, Width
+from edgeprune.graph.operations import OpSignature
+from edgeprune.search.path import Removed
+from edgeprune.space.find import find_structure
+from edgeprune.space.units import Layer, Structure, UnitGroup, Width
 
 
 def group(name: str, size: int, span: int = 1) -> UnitGroup:

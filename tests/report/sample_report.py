@@ -6,6 +6,7 @@ import random
 
 from edgeprune.artifacts.manifest import Delegation, Manifest, TensorSpec
 from edgeprune.devices.base import DeviceFacts
+from edgeprune.graph.operations import OpSignature
 from edgeprune.latency.measurement import Conditions, Measurement, Ratio, RuntimeBuild
 from edgeprune.models.spec import ModelSpec, Preprocessing
 from edgeprune.report.data import (
@@ -18,7 +19,6 @@ from edgeprune.report.data import (
     TargetOutcome,
     operation_text,
 )
-from edgeprune.structure.operations import OpSignature
 from edgeprune.verify.verdict import Check, FileVerdict, Verdict
 
 PREPROCESSING = Preprocessing(mean=(0.4914, 0.4822, 0.4465), std=(0.247, 0.2435, 0.2616))

@@ -24,7 +24,7 @@ from sample_report import (
     sample,
 )
 
-from edgeprune.pruning.binding import Binding
+from edgeprune.graph.operations import OpSignature
 from edgeprune.report import text
 from edgeprune.report.data import FileLine, StagePoint, layer_rows, operation_text
 from edgeprune.report.figures.canvas import Scale, padded, tick_form
@@ -32,8 +32,8 @@ from edgeprune.report.headline import outcome, sentence
 from edgeprune.report.junit import junit
 from edgeprune.report.page import render
 from edgeprune.report.summary import summary
-from edgeprune.structure.operations import OpSignature
-from edgeprune.structure.units import Layer, Member, Structure, UnitGroup, Width
+from edgeprune.search.binding import Binding
+from edgeprune.space.units import Layer, Member, Structure, UnitGroup, Width
 from edgeprune.verify.verdict import Check
 
 

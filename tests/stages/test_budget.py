@@ -8,12 +8,12 @@ from torch import nn
 
 from edgeprune.errors import TargetError
 from edgeprune.latency.cost import MacsCost, total
-from edgeprune.pruning.allocate import Limits
-from edgeprune.pruning.magnitude import score_magnitude
-from edgeprune.pruning.ranking import ByScore
-from edgeprune.pruning.rules import RuleAllocator, Uniform
+from edgeprune.methods.compact import RuleAllocator, Uniform
+from edgeprune.methods.magnitude import score_magnitude
+from edgeprune.space.find import find_structure
+from edgeprune.space.limits import Limits
+from edgeprune.space.ranking import ByScore
 from edgeprune.stages.turns import Budget
-from edgeprune.structure.find import find_structure
 
 
 def test_the_smallest_model_is_taken_within_the_tolerance_only() -> None:

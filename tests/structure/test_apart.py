@@ -10,12 +10,12 @@ from structure_zoo import image, randomized
 from torch import nn
 
 from edgeprune.models.timm_import import import_timm
-from edgeprune.structure.apart import apart
-from edgeprune.structure.cut import remove_units
-from edgeprune.structure.find import find_structure
-from edgeprune.structure.masks import mask_units
-from edgeprune.structure.plan import read_plan
-from edgeprune.structure.surgery import apply_plan, make_plan
+from edgeprune.space.apply import apply_plan, make_plan
+from edgeprune.space.cut import remove_units
+from edgeprune.space.find import find_structure
+from edgeprune.space.masks import mask_units
+from edgeprune.space.plan import read_plan
+from edgeprune.space.recasts import apart
 
 
 def vit(**options: object) -> nn.Module:

@@ -9,10 +9,10 @@ from structure_zoo import image, randomized
 from torch import Tensor
 
 from edgeprune.models.timm_import import import_timm
-from edgeprune.structure.find import find_structure
-from edgeprune.structure.masks import mask_units
-from edgeprune.structure.surgery import remove_units
-from edgeprune.structure.trial import answers, difference
+from edgeprune.space.apply import remove_units
+from edgeprune.space.find import find_structure
+from edgeprune.space.masks import mask_units
+from edgeprune.space.trial import answers, difference
 
 
 def sizes(name: str) -> dict[str, int]:

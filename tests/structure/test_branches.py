@@ -8,12 +8,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from edgeprune.errors import ModelError
+from edgeprune.graph.trace import operator_name, trace
 from edgeprune.models.timm_import import import_timm
-from edgeprune.structure.branches import Zeros, branches_masked, fold_removed, remove_branches
-from edgeprune.structure.find import find_structure
-from edgeprune.structure.graph import operator_name, trace
-from edgeprune.structure.masks import mask_units
-from edgeprune.structure.surgery import apply_plan, make_plan
+from edgeprune.space.apply import apply_plan, make_plan
+from edgeprune.space.branches import Zeros, branches_masked, fold_removed, remove_branches
+from edgeprune.space.find import find_structure
+from edgeprune.space.masks import mask_units
 
 
 class Block(nn.Module):

@@ -9,11 +9,11 @@ from structure_zoo import ZOO, image, randomized
 from test_structure_exact import some_units
 
 from edgeprune.latency.cost import MacsCost, ParameterCost, total
-from edgeprune.pruning.real import real_macs
 from edgeprune.reparam.merge import merge
-from edgeprune.structure.counting import counted
-from edgeprune.structure.find import find_structure
-from edgeprune.structure.surgery import remove_units
+from edgeprune.search.recount import real_macs
+from edgeprune.space.apply import remove_units
+from edgeprune.space.counting import counted
+from edgeprune.space.find import find_structure
 
 MODELS = {**ZOO, **PEERS, **ODD}
 UNKNOWN_TO_TORCH = ("Paired",)  # bilinear: its counter knows no such operator

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 import edgeprune
+from edgeprune.graph.trace import operator_name, trace
 from edgeprune.reparam.merge import merge
-from edgeprune.structure.branches import fold_removed, remove_branches
-from edgeprune.structure.find import find_structure
-from edgeprune.structure.gates import UNSETTLED, ConstantGate, settle_gates
-from edgeprune.structure.graph import operator_name, trace
-from edgeprune.structure.surgery import apply_plan, make_plan, remove_but_gates, remove_units
+from edgeprune.space.apply import apply_plan, make_plan, remove_but_gates, remove_units
+from edgeprune.space.branches import fold_removed, remove_branches
+from edgeprune.space.find import find_structure
+from edgeprune.space.gates import UNSETTLED, ConstantGate, settle_gates
 
 
 class Block(nn.Module):

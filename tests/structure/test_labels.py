@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeprune.structure.labels import AtomTable, Components
+from edgeprune.graph.labels import AtomTable, Components
 
 
 def owners(components: Components, atoms: np.ndarray) -> list[set[int]]:

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from edgeprune.errors import ModelError
-from edgeprune.structure.branches import silence_branches
-from edgeprune.structure.find import find_structure
-from edgeprune.structure.part import Part
-from edgeprune.structure.surgery import remove_branches, remove_units
+from edgeprune.space.apply import remove_branches, remove_units
+from edgeprune.space.branches import silence_branches
+from edgeprune.space.find import find_structure
+from edgeprune.space.submodel import Part
 
 
 class Net(nn.Module):

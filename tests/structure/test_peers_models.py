@@ -9,9 +9,9 @@ from structure_zoo import image, randomized
 from test_structure_exact import distance, some_units
 
 from edgeprune.models.attention import write_attention
-from edgeprune.structure.find import find_structure
-from edgeprune.structure.masks import mask_units
-from edgeprune.structure.surgery import remove_units
+from edgeprune.space.apply import remove_units
+from edgeprune.space.find import find_structure
+from edgeprune.space.masks import mask_units
 
 LEAST = 0.45  # of the parameters, with half of the units
 

@@ -13,9 +13,9 @@ from structure_zoo import InvertedResidual, image, randomized
 from torch import Tensor, fx, nn
 
 from edgeprune.errors import ModelError
+from edgeprune.graph.record import record
+from edgeprune.graph.trace import describe, module_path, node_frames, trace
 from edgeprune.models.timm_import import import_timm
-from edgeprune.structure.graph import describe, module_path, node_frames, trace
-from edgeprune.structure.record import record
 
 # torch.export's own checks, and what it makes of a tensor that the code writes down.
 _EXPORTS_OWN = ("aten._assert_tensor_metadata.default", "aten.lift_fresh_copy.default", "aten.lift_fresh.default")

@@ -14,10 +14,10 @@ from structure_zoo import ZOO, image, randomized
 from torch import Tensor, nn
 
 from edgeprune.models.timm_import import import_timm
-from edgeprune.structure.find import find_structure
-from edgeprune.structure.masks import mask_units
-from edgeprune.structure.surgery import remove_units
-from edgeprune.structure.units import Structure
+from edgeprune.space.apply import remove_units
+from edgeprune.space.find import find_structure
+from edgeprune.space.masks import mask_units
+from edgeprune.space.units import Structure
 
 MODELS = {**ZOO, **ATTENTION}
 

@@ -24,11 +24,11 @@ from torch.nn import functional as F
 
 from edgeprune.errors import ModelError
 from edgeprune.models.timm_import import import_timm
-from edgeprune.structure.find import find_structure
-from edgeprune.structure.masks import mask_units
-from edgeprune.structure.surgery import remove_units
-from edgeprune.structure.trial import answers, difference
-from edgeprune.structure.units import Structure
+from edgeprune.space.apply import remove_units
+from edgeprune.space.find import find_structure
+from edgeprune.space.masks import mask_units
+from edgeprune.space.trial import answers, difference
+from edgeprune.space.units import Structure
 
 
 def structure_of(module: nn.Module) -> Structure:

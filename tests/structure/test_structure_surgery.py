@@ -11,11 +11,11 @@ from structure_zoo import Grouped, InvertedResidual, Plain, ResNet, image, rando
 from torch import nn
 
 from edgeprune.errors import ModelError
-from edgeprune.structure import surgery
-from edgeprune.structure.find import find_structure
-from edgeprune.structure.masks import mask_units
-from edgeprune.structure.plan import Plan, RemoveBranch, RemoveUnits, read_plan
-from edgeprune.structure.surgery import apply_plan, make_plan, remove_units
+from edgeprune.space import apply as surgery
+from edgeprune.space.apply import apply_plan, make_plan, remove_units
+from edgeprune.space.find import find_structure
+from edgeprune.space.masks import mask_units
+from edgeprune.space.plan import Plan, RemoveBranch, RemoveUnits, read_plan
 
 
 def test_attributes_follow() -> None:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
+from edgeprune.graph.weights import Weight, find_weights
 from edgeprune.models.timm_import import import_timm
-from edgeprune.structure.weights import Weight, find_weights
 
 IMAGE = torch.zeros(1, 3, 8, 8)
 

@@ -12,9 +12,9 @@ from toy_training import make_net
 
 from edgeprune.data.split import Split
 from edgeprune.recipe import TuneSection
-from edgeprune.structure.find import find_structure
-from edgeprune.structure.surgery import remove_units
-from edgeprune.structure.units import Structure
+from edgeprune.space.apply import remove_units
+from edgeprune.space.find import find_structure
+from edgeprune.space.units import Structure
 from edgeprune.training.gradual import NONE_GONE, Gone, Trained, Turn, share_on_the_way, train_in_turns, turns
 from edgeprune.training.loop import tune
 

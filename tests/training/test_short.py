@@ -8,11 +8,11 @@ import torch
 from toy_training import make_net
 
 from edgeprune.data.split import Split
-from edgeprune.pruning.judge import AdaptedLoss
+from edgeprune.methods.short_training import TunedLoss
 from edgeprune.recipe import TuneSection
-from edgeprune.structure.find import find_structure
+from edgeprune.search.judge import AdaptedLoss
+from edgeprune.space.find import find_structure
 from edgeprune.training.loop import tune
-from edgeprune.training.short import TunedLoss
 
 
 def test_a_short_training_brings_some_of_the_loss_back(train: Split, validation: Split) -> None:

@@ -13,8 +13,8 @@ from ai_edge_litert import schema_py_generated as schema
 from edgeprune.devices.inference import run_inference
 from edgeprune.devices.local import LocalDevice
 from edgeprune.errors import UsageError
+from edgeprune.graph.operations import OpSignature
 from edgeprune.latency.tflite_writer import Graph, append
-from edgeprune.structure.operations import OpSignature
 from edgeprune.verify.explain import cut_behind, explain
 
 DEPTH = 9

@@ -1,0 +1,232 @@
+"""Recording the ATen operators that a module carries out, without carrying them out.
+
+What is recorded is what torch.export's graph says: the operators before autograd takes the composite ones apart, with
+their shapes, the modules and the lines of code that they belong to. torch.export makes a program of it that can run,
+which takes several times as long; the analysis of dimensions asks for the graph alone. The tensors are meta tensors:
+shapes without values, so that code which asks for a value (`if x.max() > 1`) cannot be followed, and says so.
+"""
+
+from __future__ import annotations
+
+import copy
+import operator
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch._dispatch.python import enable_python_dispatcher
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode
+from torch.utils import _pytree as pytree
+
+from edgeprune.graph.trace import FRAMES, STACK, TRACE_ERRORS, Frame, check_one_input, untraceable
+
+_TORCH = f"{Path(torch.__file__).parent}/"
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The operators of a module in the order in which they ran.
+
+    `graph` has a placeholder for each parameter, buffer and constant that is read, and for the input. A node's
+    `meta["val"]` is what it answers (meta tensors).
+    """
+
+    graph: fx.Graph
+    parameters: Mapping[fx.Node, str]  # placeholder -> its name in the state dict
+    inputs: frozenset[fx.Node]
+
+
+def record(module: nn.Module, example: Tensor) -> Trace:
+    """Record what a module does in eval mode; the module is unchanged.
+
+    Args:
+        module: takes one tensor.
+        example: an input, shape (batch, ...); only its shape and dtype count.
+
+    Raises:
+        ModelError: the model takes several inputs, or its code cannot be followed without values (names the line).
+    """
+    check_one_input(module, example)
+    try:
+        return follow(module, example)
+    except TRACE_ERRORS as error:
+        raise untraceable(error, example) from error
+
+
+def follow(module: nn.Module, example: Tensor) -> Trace:
+    """`record`, with what the model's code itself raises (`TRACE_ERRORS`).
+
+    Code that asks for the device sees "meta"; what does not run there is followed with fake tensors, which say that
+    they are where the model is, and take twice the time.
+    """
+    try:
+        return _followed(module, example, None)
+    except TRACE_ERRORS:
+        return _followed(module, example, FakeTensorMode())
+
+
+def _followed(module: nn.Module, example: Tensor, fake: FakeTensorMode | None) -> Trace:
+    recorder = _Recorder(fake)
+    memo: dict[int, Any] = {id(t): recorder.ghost_of(t) for t in (*module.parameters(), *module.buffers())}
+    ghost = copy.deepcopy(module, memo).eval()
+    parameters = {
+        recorder.placeholder(name, tensor): name for name, tensor in (*ghost.named_parameters(), *ghost.named_buffers())
+    }
+    x = recorder.ghost_of(example)
+    inputs = frozenset((recorder.placeholder("x", x),))
+    with ExitStack() as stack:
+        for mode in (torch.no_grad(), recorder.following(ghost), fake, enable_python_dispatcher(), recorder):
+            if mode is not None:
+                stack.enter_context(mode)
+        output = ghost(x)
+    recorder.graph.output([recorder.node_of(tensor) for tensor in _tensors_of(output)])
+    return Trace(recorder.graph, MappingProxyType(parameters), inputs)
+
+
+def _tensors_of(output: object) -> list[Tensor]:
+    """What a model answers; in something that only its own code can open, nothing would be found.
+
+    Raises:
+        TypeError: there is no tensor, or something else than tensors and constants.
+    """
+    leaves = pytree.tree_leaves(output)
+    strange = next((leaf for leaf in leaves if not isinstance(leaf, Tensor | int | float | str | None)), None)
+    if strange is not None:
+        raise TypeError(f"the model answers {type(strange).__name__}: let it answer tensors, tuples, lists or dicts")
+    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+    if not tensors:
+        raise TypeError("the model answers no tensor")
+    return tensors
+
+
+class _Recorder(ProxyTorchDispatchMode):
+    """Sees each operator before autograd does, carries it out on meta tensors and notes it.
+
+    torch lets nothing but its own modes stand there, so this is one of them by name: nothing of it is used.
+    """
+
+    def __init__(self, fake: FakeTensorMode | None) -> None:
+        super().__init__(None, "fake", pre_dispatch=True)  # type: ignore[arg-type]  # a tracer it never asks
+        self._fake = fake
+        self.graph = fx.Graph()
+        self._nodes: dict[int, fx.Node] = {}  # id of a tensor -> the node that made it
+        self._views: dict[tuple[object, ...], fx.Node] = {}  # memory -> the node that made it last
+        self._ghosts: dict[int, Tensor] = {}  # id of a tensor with values -> one without
+        self._alive: list[Tensor] = []  # so that no id is given twice
+        self._stack: list[tuple[str, str]] = []
+
+    def placeholder(self, name: str, tensor: Tensor) -> fx.Node:
+        node = self.graph.create_node("placeholder", name.replace(".", "_"))
+        node.meta["val"] = tensor
+        self._bind(tensor, node)
+        return node
+
+    @contextmanager
+    def following(self, module: nn.Module) -> Iterator[None]:
+        """Note which of its modules is at work."""
+        handles = []
+        for name, part in module.named_modules():
+            entry = (name, f"{type(part).__module__}.{type(part).__qualname__}")
+            handles.append(part.register_forward_pre_hook(self._entering(entry), prepend=True))
+            handles.append(part.register_forward_hook(self._left, always_call=True))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def node_of(self, tensor: Tensor) -> fx.Node:
+        """The node whose value a tensor is; one that nothing has made is a constant."""
+        node = self._nodes.get(id(tensor)) or self._views.get(_memory(tensor))
+        return node if node is not None else self.placeholder("constant", tensor)
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        node = self.graph.create_node(
+            "call_function",
+            func,
+            _map(self.node_of, args),
+            {key: _map(self.node_of, value) for key, value in kwargs.items()},
+            name=func.overloadpacket.__name__,
+        )
+        given = args
+        if self._fake is not None or any(operand.meta["val"].is_meta for operand in node.all_input_nodes):
+            args, kwargs = _map(self.ghost_of, args), {key: _map(self.ghost_of, v) for key, v in kwargs.items()}
+        result = func(*args, **kwargs)
+        node.meta |= {"val": result, STACK: tuple(self._stack), FRAMES: _frames()}
+        self._bind(result, node)
+        for argument, before in zip(func._schema.arguments, given, strict=False):
+            if argument.alias_info is not None and argument.alias_info.is_write and isinstance(before, Tensor):
+                self._nodes[id(before)] = node  # a constant that was written to, of which a ghost was
+        return result
+
+    def _bind(self, result: Any, node: fx.Node) -> None:
+        if isinstance(result, Tensor):
+            self._nodes[id(result)] = self._views[_memory(result)] = node
+            self._alive.append(result)
+        elif isinstance(result, list | tuple):
+            for number, part in enumerate(result):
+                picked = self.graph.create_node("call_function", operator.getitem, (node, number))
+                picked.meta |= {**node.meta, "val": part}
+                self._bind(part, picked)
+
+    def ghost_of(self, tensor: Tensor) -> Tensor:
+        """A tensor without values: constants meet those that have none."""
+        if tensor.is_meta or isinstance(tensor, FakeTensor):
+            return tensor
+        if id(tensor) not in self._ghosts:
+            if self._fake is not None:
+                ghost: Tensor = self._fake.from_tensor(tensor)
+            else:
+                ghost = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+                if isinstance(tensor, nn.Parameter):
+                    ghost = nn.Parameter(ghost, tensor.requires_grad)
+            self._ghosts[id(tensor)] = ghost
+            self._alive.append(tensor)
+        return self._ghosts[id(tensor)]
+
+    def _entering(self, entry: tuple[str, str]) -> Callable[..., None]:
+        return lambda *_: self._stack.append(entry)
+
+    def _left(self, *_: object) -> None:
+        self._stack.pop()
+
+
+def _map(function: Callable[[Tensor], Any], value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, list | tuple):
+        return type(value)(_map(function, item) for item in value)
+    return value
+
+
+def _memory(tensor: Tensor) -> tuple[object, ...]:
+    """What tells a tensor whose Python object torch has made anew (of `torch.arange`, say) from others."""
+    return tensor.untyped_storage()._cdata, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype
+
+
+def _frames() -> tuple[Frame, ...]:
+    """The places outside torch that are at work within the model, outermost first."""
+    found: list[Frame] = []
+    frame = sys._getframe(2)
+    while frame is not None and frame.f_code.co_filename != __file__:
+        file = frame.f_code.co_filename
+        if not file.startswith(_TORCH):
+            found.append((file, frame.f_lineno, frame.f_code.co_firstlineno))
+        if frame.f_back is None:
+            break
+        frame = frame.f_back
+    return tuple(reversed(found))

@@ -1,0 +1,123 @@
+"""The baseline: the unpruned model on the device, and what its pruned forms are predicted to take there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edgeprune.artifacts.export import MeasuringExporter
+from edgeprune.devices.jobs import runtime_build
+from edgeprune.devices.runtimes import SUFFIX_OF
+from edgeprune.errors import ConversionError, DeviceError, ToolkitMissing
+from edgeprune.latency.in_place import NotInPlace
+from edgeprune.latency.measurement import Measurement
+from edgeprune.latency.predictor import Predictor, forget_alone, keep_alone, predictor_of
+from edgeprune.latency.probes import find_staircases, probe
+from edgeprune.latency.probing import Probing
+from edgeprune.latency.table import Setting
+from edgeprune.latency.whole_models import missing_variants, run_variants
+from edgeprune.models.spec import Model
+from edgeprune.reparam.merge import merge
+from edgeprune.scratch import scratch_folder
+from edgeprune.space.find import find_structure
+from edgeprune.space.units import Structure
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What pruning starts from."""
+
+    structure: Structure
+    file: Path  # the unpruned model, merged, fp32, in the target runtime's format
+    measurement: Measurement
+
+
+def measure_original(model: Model, folder: Path, probing: Probing, *, keep: tuple[str, ...] = ()) -> Baseline:
+    """Find the model's structure, write it for the runtime into `folder` and measure it whole.
+
+    Raises:
+        ModelError: the model cannot be traced or nothing in it can be removed.
+        DeviceError: the device is unavailable.
+    """
+    example, runtime = model.example_input(), probing.runtime
+    structure = find_structure(model.module, example, keep=keep)
+    file = folder / f"original{SUFFIX_OF[runtime]}"
+    probing.exporter.write(_merged(model), file)
+    return Baseline(structure, file, probing.measure(file))
+
+
+def probe_layers(model: Model, baseline: Baseline, probing: Probing) -> Predictor:
+    """Measure what the table lacks to predict the model's pruned forms; returns the predictor.
+
+    LiteRT tells what each kernel takes inside of a model, so there the model runs whole at a few widths. ExecuTorch
+    tells none: there the same models run whole, and the layers' shares are taken from LiteRT on the same device.
+    Where LiteRT is not at hand, or the exporter rewrote layers so that kernels and layers cannot be matched,
+    operations are timed alone; the message says so.
+
+    Raises:
+        DeviceError: the device is in use or was lost, or has another build of the runtime than the baseline was
+            measured with; what was measured before is kept.
+    """
+    structure, measurement = baseline.structure, baseline.measurement
+    setting = Setting(measurement.device, measurement.runtime.id, measurement.threads)
+    if (build := runtime_build(probing.device, probing.runtime).id) != setting.build:
+        raise DeviceError(
+            f"the model was measured with {setting.build}, the device has {build} now",
+            where=probing.device.id,
+            hint=f"measure it anew: delete {baseline.file.parent} and go on with --resume",
+        )
+    try:
+        if probing.runtime == "litert":
+            _staircases(structure, probing)
+        else:
+            _profile_in_litert(model, baseline, probing)
+        run_variants(model, structure, baseline.file, measurement, probing)
+        forget_alone(probing.table, setting, structure.layers, structure.sizes)
+    except (NotInPlace, ToolkitMissing) as error:
+        probing.on_message(f"operations are timed alone: {error}")
+        keep_alone(probing.table, setting, structure.layers, structure.sizes, measurement)
+        if probing.runtime != "litert":
+            _staircases(structure, probing)
+        probe(
+            probing.device,
+            structure.layers,
+            structure.sizes,
+            probing.table,
+            runtime=probing.runtime,
+            threads=probing.threads,
+            granularity=probing.granularity,
+            on_progress=probing.on_progress,
+        )
+    return predictor_of(probing.table, setting, structure.layers, structure.sizes, measurement)
+
+
+def _profile_in_litert(model: Model, baseline: Baseline, probing: Probing) -> None:
+    """Fill the table for LiteRT on the same device, as far as it lacks the model."""
+    build = runtime_build(probing.device, "litert")
+    if not missing_variants(
+        baseline.structure, probing, Setting(baseline.measurement.device, build.id, probing.threads)
+    ):
+        return
+    with MeasuringExporter("litert") as exporter, scratch_folder("litert") as scratch:
+        there = replace(probing, runtime="litert", exporter=exporter)
+        try:
+            file = there.exporter.write(_merged(model), scratch / "original.tflite")
+        except ConversionError as error:
+            raise NotInPlace(f"LiteRT, which tells its kernels, has no file of this model: {error.what}") from error
+        _staircases(baseline.structure, there)
+        run_variants(model, baseline.structure, file, there.measure(file), there)
+
+
+def _staircases(structure: Structure, probing: Probing) -> None:
+    find_staircases(
+        probing.device,
+        structure.layers,
+        probing.table,
+        runtime=probing.runtime,
+        threads=probing.threads,
+        on_progress=probing.on_progress,
+    )
+
+
+def _merged(model: Model) -> Model:
+    return model.with_module(merge(model.module, model.example_input()))

@@ -1,0 +1,114 @@
+"""Variants: a model at a few widths of all its groups at once, run whole, which is what fills the table in place."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from pathlib import Path
+
+from edgeprune.errors import ConversionError, DeviceError, UsageError
+from edgeprune.latency.in_place import NotInPlace, match_layers, model_key, times_in_place
+from edgeprune.latency.measurement import Measurement, ModelRun
+from edgeprune.latency.probing import Probing
+from edgeprune.latency.profile import profile
+from edgeprune.latency.table import Setting
+from edgeprune.models.spec import Model
+from edgeprune.reparam.merge import merge
+from edgeprune.scratch import scratch_folder
+from edgeprune.space.apply import remove_units
+from edgeprune.space.limits import Limits, allowed_widths
+from edgeprune.space.units import Structure
+
+VARIANTS = 6
+PROFILED_S = 2.0  # of runs under the profiler
+LEAST_RUNS, MOST_RUNS = 40, 300
+
+
+def variant_widths(structure: Structure, *, granularity: int, minimum: int, seed: int = 0) -> list[dict[str, int]]:
+    """Units kept in each variant: every group once at each of `VARIANTS` widths from its least almost to its full
+    one, in an order of its own (a Latin hypercube), so that no two layers always have their narrow sides together.
+
+    Of a model with few widths, variants that come out alike, or unpruned, are left out.
+    """
+    kept: list[dict[str, int]] = [{} for _ in range(VARIANTS)]
+    limits = Limits(granularity, minimum)
+    for group in structure.groups:
+        widths = allowed_widths(group, limits)[::-1]
+        levels = [widths[i * (len(widths) - 1) // VARIANTS] for i in range(VARIANTS)]
+        random.Random(f"{seed} {group.id}").shuffle(levels)
+        for variant, width in zip(kept, levels, strict=True):
+            variant[group.id] = width
+    different = {tuple(variant.values()): variant for variant in kept if variant != structure.sizes}
+    return list(different.values())
+
+
+def missing_variants(structure: Structure, probing: Probing, setting: Setting) -> list[dict[str, int]]:
+    """The unpruned model and the variants that the table lacks for a setting, as units kept."""
+    variants = variant_widths(structure, granularity=probing.granularity, minimum=probing.minimum)
+    known = probing.table.models(setting)
+    return [kept for kept in (structure.sizes, *variants) if model_key(structure.layers, kept) not in known]
+
+
+def run_variants(
+    model: Model, structure: Structure, original: Path, measurement: Measurement, probing: Probing
+) -> None:
+    """Put the unpruned model and its variants into the table, as far as they are not there.
+
+    Each is written by the exporter and timed by itself; LiteRT's are profiled, too. What was done is kept when the
+    rest is interrupted. A variant that cannot be exported or run is left out, with a message, and tried again the next
+    time.
+
+    Args:
+        original: the unpruned model's file for the runtime, and `measurement` its latency.
+
+    Raises:
+        NotInPlace: the unpruned model's kernels cannot be told by layer, or most variants were left out.
+        DeviceError: the device is in use or was lost, or the runtime is another one by now.
+    """
+    setting = Setting(measurement.device, measurement.runtime.id, measurement.threads)
+    missing = missing_variants(structure, probing, setting)
+    base = model_key(structure.layers, structure.sizes)
+
+    def record(file: Path, whole: Measurement, kept: Mapping[str, int]) -> None:
+        if whole.runtime.id != setting.build:
+            raise DeviceError("the runtime was changed while probing", where=probing.device.id, hint="probe again")
+        before, layers = _profiled(file, whole, structure, kept, probing) if probing.runtime == "litert" else (0.0, ())
+        run = ModelRun(base=base, measurement=whole, before_s=before, layers=layers)
+        probing.table.put_model(setting, model_key(structure.layers, kept), run)
+
+    if structure.sizes in missing:
+        probing.on_progress(0, len(missing), "the unpruned model, each layer in its place")
+        record(original, measurement, structure.sizes)
+    todo = [kept for kept in missing if kept != structure.sizes]
+    if not todo:
+        return
+    left_out = 0
+    with scratch_folder("variants") as scratch:
+        file = scratch / f"variant{original.suffix}"
+        for number, kept in enumerate(todo):
+            probing.on_progress(number, len(todo), "the whole model at other widths")
+            removed = {g.id: tuple(range(kept[g.id], g.size)) for g in structure.groups if kept[g.id] < g.size}
+            module = merge(remove_units(model.module, structure, removed), model.example_input())
+            try:
+                probing.exporter.write(model.with_module(module), file)
+                record(file, probing.measure(file), kept)
+            except (NotInPlace, ConversionError, UsageError) as error:
+                left_out += 1
+                probing.on_message(f"a variant of the model is left out of the table: {error}")
+    if 2 * left_out > len(todo):
+        raise NotInPlace(f"{left_out} of {len(todo)} variants of the model were left out")
+    probing.on_progress(len(todo), len(todo), "measured")
+
+
+def _profiled(
+    file: Path, whole: Measurement, structure: Structure, kept: Mapping[str, int], probing: Probing
+) -> tuple[float, tuple[tuple[str, str, float], ...]]:
+    """What a run of the model holds beside its latency: seconds ahead of the first layer, and by layer."""
+    matches = match_layers(file, structure.layers, kept)
+    runs = max(LEAST_RUNS, min(MOST_RUNS, round(PROFILED_S / whole.median_s)))
+    try:
+        found = profile(probing.device, file, threads=whole.threads, runs=runs)
+    except UsageError as error:  # the model runs, its profiler does not: another build of the library, say
+        raise NotInPlace(f"it cannot be profiled: {error.what}", where=file.name) from error
+    before, rows = times_in_place(matches, found.kernels)
+    return before, tuple((name, operation.key(), seconds) for name, operation, seconds in rows)

@@ -1,0 +1,173 @@
+"""Group Taylor: how much the loss would rise if a unit's gate closed, to first order, squared.
+
+Molchanov et al., Importance Estimation for Neural Network Pruning (CVPR 2019), eq. 8: the score of a gate z = 1 is
+(dL/dz)^2, averaged over batches; for a filter dL/dz = sum of w * dL/dw. HALP (Shen et al., NeurIPS 2022) takes the
+gate behind a batch norm, dL/dz = gamma * dL/dgamma + beta * dL/dbeta, and its absolute value.
+
+A unit has one gate for all its coupled layers. It stands where the unit is read, which is where its removal leaves
+zeros: by Euler's theorem dL/dz is the sum of w * dL/dw over the weights that read it, however many layers write the
+unit, one behind the other (a norm, a layer scale), beside each other (a residual stream) or multiplied (a gated linear
+unit). For convolution, batch norm and ReLU it is the same number as HALP's. Where channels are summed over without
+weights, which only the writers can tell, their sum is taken; what is multiplied with each other and summed (query and
+key) counts in the writers of both factors, so there half of what writes and reads it is the product once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _NormBase
+
+from edgeprune.errors import DataError, ModelError
+from edgeprune.graph.trace import evaluating
+from edgeprune.space.cut import tensor_named
+from edgeprune.space.units import Member, Structure, UnitGroup
+
+Saliency = dict[tuple[str, int], NDArray[np.float64]]  # (tensor, dimension) -> w * dL/dw, summed over the others
+
+
+def score_taylor(
+    module: nn.Module,
+    structure: Structure,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    power: Literal[1, 2] = 2,
+    on_progress: Callable[[int], None] | None = None,
+) -> dict[str, NDArray[np.float64]]:
+    """Estimated rise of the cross entropy for every unit.
+
+    Batch norms use their running statistics. The module is left unchanged: weights, modes, gradients, requires_grad.
+
+    Args:
+        structure: what `find_structure` found in `module`.
+        batches: (images (n, c, h, w), classes (n,)); each is one micro-batch.
+        power: of |dL/dz|, before the mean over batches: 2 is Molchanov's, 1 is HALP's, whose values are added up.
+        on_progress: called with the number of batches done.
+
+    Returns:
+        group id -> shape (units,), larger is more important.
+
+    Raises:
+        DataError: no batch, or classes that do not fit the model's output.
+        ModelError: the output is not (n, classes), or a score is not finite.
+    """
+    gates = {group.id: _gate_of(module, structure, group) for group in structure.groups}
+    sides = sorted({(member.name, member.dim) for gate in gates.values() for member in gate.members})
+    tensors = {name: tensor_named(module, name) for name in sorted({name for name, _ in sides})}
+    scores = {group.id: np.zeros(group.size) for group in structure.groups}
+    count = 0
+    required = {name: tensor.requires_grad for name, tensor in tensors.items()}
+    try:
+        for tensor in tensors.values():
+            tensor.requires_grad_(True)
+        with evaluating(module):
+            for images, classes in batches:
+                saliency = _saliencies(module, tensors, sides, images, classes)
+                for name, gate in gates.items():
+                    scores[name] += np.abs(gate.slope(saliency)) ** power
+                count += 1
+                if on_progress is not None:
+                    on_progress(count)
+    finally:
+        for name, tensor in tensors.items():
+            tensor.requires_grad_(required[name])
+    if count == 0:
+        raise DataError("no batches to score with", hint="give at least one batch of labelled images")
+    result = {name: total / count for name, total in scores.items()}
+    _refuse_non_finite(result)
+    return result
+
+
+@dataclass(frozen=True)
+class _Gate:
+    """Whose w * dL/dw make the gate's derivative, each counted `share` times."""
+
+    members: tuple[Member, ...]
+    share: float = 1.0
+
+    def slope(self, saliency: Saliency) -> NDArray[np.float64]:
+        """dL/dz, (units,)."""
+        parts = [saliency[member.name, member.dim][member.indices].sum(axis=1) for member in self.members]
+        return np.stack(parts).sum(axis=0, dtype=np.float64) * self.share
+
+
+def _gate_of(module: nn.Module, structure: Structure, group: UnitGroup) -> _Gate:
+    """The readers' where nothing else reads the unit and they are linear in their weights; else the writers', of batch
+    norms where there are any. What is contracted counts in both of its factors, and what is read besides in a writer
+    and a reader: half of the sum is each once."""
+    parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+    read = tuple(member for member in group.consumed if tensor_named(module, member.name).is_floating_point())
+    linear = all(_path(member) not in structure.standardized for member in read)
+    if read and linear and group.mixed is None:
+        return _Gate(read)
+    written = tuple(member for member in group.produced if member.name in parameters)
+    norms = tuple(member for member in written if isinstance(module.get_submodule(_path(member)), _NormBase))
+    writers = norms or written
+    return _Gate((*writers, *read), 0.5) if group.mixed == "contracted" and linear else _Gate(writers)
+
+
+def _path(member: Member) -> str:
+    return member.name.rpartition(".")[0]
+
+
+def _saliencies(
+    module: nn.Module,
+    tensors: dict[str, Tensor],
+    sides: list[tuple[str, int]],
+    images: Tensor,
+    classes: Tensor,
+) -> Saliency:
+    if not tensors:
+        return {}
+    first = next(iter(tensors.values()))
+    device, dtype = first.device, first.dtype
+    with torch.enable_grad():
+        logits = module(images.to(device=device, dtype=dtype))
+        if not isinstance(logits, Tensor) or logits.ndim != 2:
+            raise ModelError(
+                "scoring needs a classifier's output of shape (batch, classes), "
+                f"got {tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__}",
+                where=type(module).__name__,
+            )
+        _check_classes(classes, logits)
+        loss = F.cross_entropy(logits, classes.to(device))
+        gradients = torch.autograd.grad(loss, list(tensors.values()), allow_unused=True)
+    products = {
+        name: torch.zeros_like(tensor) if gradient is None else tensor.detach() * gradient
+        for (name, tensor), gradient in zip(tensors.items(), gradients, strict=True)
+    }
+    return {(name, dim): _summed(products[name], dim) for name, dim in sides}
+
+
+def _summed(values: Tensor, dim: int) -> NDArray[np.float64]:
+    others = [axis for axis in range(values.ndim) if axis != dim % values.ndim]
+    total = values.sum(others, dtype=torch.float64) if others else values.double()
+    return np.asarray(total.cpu().numpy())
+
+
+def _check_classes(classes: Tensor, logits: Tensor) -> None:
+    if classes.shape != logits.shape[:1] or not len(classes):
+        raise DataError(f"{tuple(classes.shape)} labels do not fit {logits.shape[0]} images", hint="one label an image")
+    low, high = int(classes.min()), int(classes.max())
+    if low < 0 or high >= logits.shape[1]:
+        raise DataError(
+            f"labels run from {low} to {high}, the model tells {logits.shape[1]} classes apart",
+            hint="use the data set the model was made for, or set num_classes",
+        )
+
+
+def _refuse_non_finite(scores: dict[str, NDArray[np.float64]]) -> None:
+    bad = [name for name, values in scores.items() if not np.isfinite(values).all()]
+    if bad:
+        raise ModelError(
+            f"the Taylor scores of {len(bad)} groups are not finite",
+            where=bad[0],
+            hint="look for NaN or infinity in the checkpoint's weights and in the images",
+        )

@@ -1,1 +1,0 @@
-"""Methods score units; the allocator turns scores, costs and a target into a plan."""

@@ -1,0 +1,78 @@
+"""What is lost by removing units and branches: the loss of the very model that stays, batch norms adapted to it.
+
+A pruned model's batch norms still hold the statistics of the unpruned one, and most of its loss before re-training is
+due to that. With the statistics taken anew from the judged images, the loss tells far better what re-training can
+bring back (EagleEye, Li et al. 2020, arXiv 2007.02491, section 3.2: adaptive batch normalization). They judge whole
+candidates by it; here every step of the allocator is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from edgeprune.errors import ModelError
+from edgeprune.recipe import Computing
+from edgeprune.search.path import Removed
+from edgeprune.space.apply import remove_but_gates
+from edgeprune.space.gates import gates_at_batch_mean
+from edgeprune.space.units import Structure
+
+
+class AdaptedLoss:
+    """A judge for the allocator: mean cross entropy in nats.
+
+    Args:
+        module: the unpruned model; it stays as it is.
+        batches: images (N, C, H, W) and labels (N,). Batch norms use each batch's own statistics, so a batch should
+            hold some dozens of images; one of a single image is judged with the statistics that the model has.
+        precision: "bf16" is faster where the processor has it.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        structure: Structure,
+        batches: Iterable[tuple[Tensor, Tensor]],
+        *,
+        precision: Computing = "fp32",
+    ) -> None:
+        self.module, self.structure, self.precision = module, structure, precision
+        self.batches: Sequence[tuple[Tensor, Tensor]] = [
+            (images.contiguous(memory_format=torch.channels_last), labels) for images, labels in batches
+        ]
+
+    def __call__(self, removed: Removed, branches: Collection[str]) -> float:
+        pruned = remove_but_gates(self.module, self.structure, removed, branches)
+        with gates_at_batch_mean(pruned, self.structure, branches):
+            return self.of(pruned)
+
+    def check(self) -> None:
+        """Check that there is something to compare with.
+
+        Raises:
+            ModelError: the unpruned model's loss is no number.
+        """
+        if not math.isfinite(self({}, ())):
+            raise ModelError(
+                "the unpruned model's loss is no number on the images that choices are judged on",
+                hint="look at the model's weights, at mean and std in [model], and at tune.precision",
+            )
+
+    def of(self, pruned: nn.Module, *, adapted: bool = True) -> float:
+        """The loss of a model; it is left in eval mode, with other batch norm statistics unless it is to be judged with
+        those that it has (not `adapted`)."""
+        pruned.eval()
+        norms = [module for module in pruned.modules() if isinstance(module, _BatchNorm)] if adapted else []
+        losses = []
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16"):
+            for images, labels in self.batches:
+                for norm in norms:
+                    norm.train(len(images) > 1)
+                losses.append(F.cross_entropy(pruned(images).float(), labels, reduction="sum"))
+        return float(torch.stack(losses).sum()) / sum(len(labels) for _, labels in self.batches)

@@ -1,0 +1,319 @@
+"""The one allocator: ranks + costs + a judge of what is lost -> how many units each group keeps, and which.
+
+It walks a path of ever cheaper models down from the unpruned one. A move takes the lowest-ranked units of one group
+down to a smaller allowed width, or a residual branch away as a whole. Each step takes the move with the least price,
+the rise of the judged loss per cost saved, *judged together with all that is gone already*: what two cuts lose
+together is not the sum of what each loses alone. Any smaller width of a group is a move, not only the next one, which
+steps over the plateaus of a kernel's staircase. A budget is met by the first model of the path within it, with units
+put back that still fit. Then cuts are exchanged: one is taken back and others go instead, as long as the loss falls.
+Costs come from a `CostModel`, so latency, MACs, parameters and size are all the same problem.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from edgeprune.errors import TargetError
+from edgeprune.latency.cost import CostModel
+from edgeprune.space.limits import Limits, allowed_widths
+from edgeprune.space.ranking import Ranking, gone_of
+from edgeprune.space.units import Branch, Structure
+
+Removed = Mapping[str, tuple[int, ...]]
+Judge = Callable[[Removed, Collection[str]], float]  # (units by group, branches) that go -> the loss without them
+OnStep = Callable[[float, int], None]  # (cost reached, models judged)
+
+STEPS = 80  # a move saves at least this part of the unpruned model's cost, where its group has that much
+RIVALS = 4  # moves that are judged anew at each step; prices rise along the path, so the cheapest ones are enough
+EXCHANGES = 2  # times as many models as on the way down are judged for exchanges, at most
+SMALLER = "lower prune.granularity and prune.minimum_width (the greater of them is the least width)"  # what else to do
+LEAST = 1e-3  # of the judge's unit: rises below it are noise, and the move that saves the most comes first
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What stays: units kept per group and the removed indices (the lowest ranks), with the predicted cost.
+
+    Groups that live in a removed branch are listed at their full size: the branch goes with all its units.
+    """
+
+    kept: Mapping[str, int]
+    removed: Removed
+    branches: tuple[str, ...]
+    cost: float
+    loss: float  # as judged
+
+
+def out_of_reach(budget: float, least: float, whole: float, *, also: str = "") -> TargetError:
+    """What to tell of a budget below the cost of the smallest model that is allowed."""
+    return TargetError(
+        f"{budget / whole:.3g}x cannot be reached: the smallest model allowed takes {least / whole:.3g}x",
+        hint=f"raise the target, {SMALLER}, or take patterns out of prune.keep{also}",
+    )
+
+
+class _State:
+    """Kept widths, and the cost of each layer at them; only layers that a move touches are priced again."""
+
+    def __init__(self, structure: Structure, costs: CostModel) -> None:
+        self.layers, self.costs, self.sizes = structure.layers, costs, structure.sizes
+        self.kept: dict[str, int] = dict(structure.sizes)
+        self.branches: dict[str, Branch] = {branch.id: branch for branch in structure.branches}
+        self.dropped: tuple[str, ...] = ()
+        number_of = {layer.name: number for number, layer in enumerate(self.layers)}
+        self.inside = {b.id: [number_of[name] for name in b.layers] for b in structure.branches}
+        self.touching: dict[str, list[int]] = {name: [] for name in self.kept}
+        for number, layer in enumerate(self.layers):
+            for name in {*layer.in_width.groups, *layer.out_width.groups}:
+                self.touching[name].append(number)
+        self.layer_costs = [costs.cost(layer.signature(self.kept)) for layer in self.layers]
+        self.gone: frozenset[int] = frozenset()
+
+    @property
+    def total(self) -> float:
+        return math.fsum(self.layer_costs)  # as `total` adds them: a budget may be the very sum
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        return tuple(self.kept.values()), frozenset(self.dropped)
+
+    def saving(self, move: _Move) -> float:
+        """Cost saved by a move (negative when that costs more)."""
+        if move.width is None:
+            return sum(self.layer_costs[n] for n in self.inside[move.name])
+        kept = {**self.kept, move.name: move.width}
+        touched = (n for n in self.touching[move.name] if n not in self.gone)
+        return sum(self.layer_costs[n] - self.costs.cost(self.layers[n].signature(kept)) for n in touched)
+
+    def after(self, move: _Move) -> _State:
+        """The state that a move leads to."""
+        state = object.__new__(_State)
+        state.__dict__.update(self.__dict__)
+        state.layer_costs = list(self.layer_costs)
+        if move.width is None:
+            state.dropped = (*self.dropped, move.name)
+            state.kept = {**self.kept, **{name: self.sizes[name] for name in self.branches[move.name].groups}}
+            state.gone = self.gone.union(self.inside[move.name])
+            for number in self.inside[move.name]:
+                state.layer_costs[number] = 0.0
+            return state
+        state.kept = {**self.kept, move.name: move.width}
+        for number in self.touching[move.name]:
+            if number not in state.gone:
+                state.layer_costs[number] = self.costs.cost(self.layers[number].signature(state.kept))
+        return state
+
+    def at(self, kept: Mapping[str, int], dropped: Iterable[str]) -> _State:
+        """The unpruned state, this, with these widths and without these branches."""
+        state = self
+        for name in dropped:
+            state = state.after(_Move(name, None))
+        for name, width in kept.items():
+            if width < self.kept[name] and not state.is_dropped(name):
+                state = state.after(_Move(name, width))
+        return state
+
+    def is_dropped(self, group: str) -> bool:
+        """Whether a group went with its branch."""
+        return any(group in self.branches[name].groups for name in self.dropped)
+
+
+@dataclass(frozen=True)
+class _Move:
+    name: str
+    width: int | None  # None: the branch of that name goes
+
+
+class Allocator:
+    """Chooses what goes so that the judged loss is low and the cost within a budget.
+
+    Args:
+        structure: the model's groups, layers and branches.
+        ranking: which units of a group go at each width.
+        costs: what a layer costs at given widths, in the budgets' unit.
+        judge: the loss of the model without these units and branches; it is asked once for each model. Of the unpruned
+            one it is a number (`AdaptedLoss.check`).
+        limits: how far it may be cut.
+        exchanges: how many models are judged for exchanges at most, for each budget, as a multiple of those on the way
+            down; where it is raised afterwards, the next choice for a budget goes on from what was judged.
+        on_step: called after each step along the path and after each exchange tried, with the cost reached and the
+            number of models judged.
+    """
+
+    def __init__(
+        self,
+        structure: Structure,
+        ranking: Ranking,
+        costs: CostModel,
+        judge: Judge,
+        limits: Limits,
+        *,
+        exchanges: float = EXCHANGES,
+        on_step: OnStep | None = None,
+    ) -> None:
+        self.structure, self.costs, self.judge, self.limits = structure, costs, judge, limits
+        self.on_step, self.exchanges, self._walked = on_step, exchanges, 0
+        self._branches = limits.droppable(structure)
+        self._ranking = ranking
+        self._widths = self._allowed(limits)
+        self._path = [_State(structure, costs)]
+        self._step_saving = self._path[0].total / STEPS
+        self._losses: dict[tuple[object, ...], float] = {}  # infinite where the model answers no numbers
+        self._rises: dict[_Move, float] = {}
+
+    def within(self, budget: float, *, granularity: int | None = None) -> Choice:
+        """The choice for a budget; units are put back at a finer granularity where one is given.
+
+        Raises:
+            TargetError: even the smallest model allowed costs more than the budget.
+        """
+        limits = self.limits if granularity is None else replace(self.limits, granularity=granularity)
+        judged = len(self._losses)
+        while self._path[-1].total > budget:
+            self._path.append(self._step(self._path[-1], budget))
+            self._tell(self._path[-1].total)
+        widths = self._allowed(limits)
+        state = self._refilled(next(state for state in self._path if state.total <= budget), budget, widths)
+        self._walked += len(self._losses) - judged
+        return self._choice(self._exchanged(state, budget, widths))
+
+    def smallest(self) -> Choice:
+        """Every group at its least width, and every branch gone that may go."""
+        state = self._path[0]
+        for branch in self._branches:
+            state = state.after(_Move(branch.id, None))
+        for name, widths in self._widths.items():
+            if not state.is_dropped(name):
+                state = state.after(_Move(name, widths[-1]))
+        return self._choice(state)
+
+    def _allowed(self, limits: Limits) -> dict[str, tuple[int, ...]]:
+        return {group.id: allowed_widths(group, limits) for group in self.structure.groups}
+
+    def _step(self, here: _State, budget: float, *, but: str | None = None) -> _State:
+        """The next state on a way down: the cheapest move, judged against its nearest rivals; none of the group or
+        branch `but`."""
+        moves = {move: saved for move, saved in self._moves(here) if move.name != but}
+        if not moves:
+            raise out_of_reach(budget, here.total, self._path[0].total)
+        fresh = {move for move in moves if move not in self._rises}
+        for move in fresh:
+            self._rises[move] = self._rise(here, move)
+
+        def price(move: _Move) -> float:
+            return max(self._rises[move], LEAST) / moves[move]
+
+        while True:
+            ranked = sorted(moves, key=price)
+            stale = next((move for move in ranked[:RIVALS] if move not in fresh), None)
+            if stale is None:
+                return here.after(ranked[0])
+            fresh.add(stale)
+            self._rises[stale] = self._rise(here, stale)
+
+    def _rise(self, here: _State, move: _Move) -> float:
+        """Of the judged loss by a move; infinite where the model answers no numbers after it."""
+        after = self._loss(here.after(move))
+        return after - self._loss(here) if math.isfinite(after) else math.inf
+
+    def _moves(self, here: _State) -> Iterator[tuple[_Move, float]]:
+        """The moves from a state, with the cost each saves: for a group the least cut that is worth a step."""
+        for name, widths in self._widths.items():
+            if here.is_dropped(name):
+                continue
+            narrower = [_Move(name, width) for width in widths if width < here.kept[name]]
+            savings = [(move, saved) for move in narrower if (saved := here.saving(move)) > 0]
+            if savings:
+                yield next((pair for pair in savings if pair[1] >= self._step_saving), savings[-1])
+        for branch in self._branches:
+            move = _Move(branch.id, None)
+            if branch.id not in here.dropped and (saved := here.saving(move)) > 0:
+                yield move, saved
+
+    def _exchanged(self, state: _State, budget: float, widths: Mapping[str, tuple[int, ...]]) -> _State:
+        """Exchange what went for something else as long as the loss falls.
+
+        The way down is greedy: what was cheapest early need not be so with all that went after it. So one cut after the
+        other, the dearest first, is taken back and others go instead, until the budget is met again.
+        """
+        most = len(self._losses) + self.exchanges * self._walked
+        while len(self._losses) < most:
+            better = next(
+                (
+                    other
+                    for name, wider in self._taken_back(state)
+                    if len(self._losses) < most
+                    and (other := self._instead(wider, name, budget, widths)) is not None
+                    and self._loss(other) < self._loss(state) - LEAST
+                ),
+                None,
+            )
+            if better is None:
+                break
+            state = better
+        return state
+
+    def _taken_back(self, state: _State) -> list[tuple[str, _State]]:
+        """Each cut's group or branch with the state without it, those first that lose most for what they save."""
+        whole = self._path[0]
+        back: list[tuple[str, _State]] = []
+        for name in state.dropped:
+            kept = {group: width for group, width in state.kept.items() if group not in state.branches[name].groups}
+            back.append((name, whole.at(kept, [other for other in state.dropped if other != name])))
+        for name, widths in self._widths.items():
+            if state.kept[name] < widths[0] and not state.is_dropped(name):
+                wider = [state.after(_Move(name, width)) for width in reversed(widths) if width > state.kept[name]]
+                saved = state.total + self._step_saving
+                back.append((name, next((other for other in wider if other.total >= saved), wider[-1])))
+        dearer = [(name, other) for name, other in back if other.total > state.total]
+
+        def price(pair: tuple[str, _State]) -> float:
+            return (self._loss(state) - self._loss(pair[1])) / (pair[1].total - state.total)
+
+        return sorted(dearer, key=price, reverse=True)
+
+    def _instead(self, state: _State, but: str, budget: float, widths: Mapping[str, tuple[int, ...]]) -> _State | None:
+        """The way down to the budget from a state without cutting this group or branch; None where there is none."""
+        try:
+            while state.total > budget:
+                state = self._step(state, budget, but=but)
+        except TargetError:
+            return None
+        self._tell(state.total)
+        return self._refilled(state, budget, widths)
+
+    def _refilled(self, state: _State, budget: float, widths: Mapping[str, tuple[int, ...]]) -> _State:
+        """Put back units that still fit, the greatest fall of the loss first (the last move usually overshoots).
+
+        Of each group only the most that fits is judged: more units never raise the loss by more than noise.
+        """
+        while True:
+            room = budget - state.total
+            wider = (
+                [move for w in widths[name] if w > kept and -state.saving(move := _Move(name, w)) <= room]
+                for name, kept in state.kept.items()
+                if not state.is_dropped(name)
+            )
+            fitting = [state.after(moves[0]) for moves in wider if moves]
+            if not fitting:
+                return state
+            state = min(fitting, key=lambda s: (self._loss(s), s.total))
+
+    def _loss(self, state: _State) -> float:
+        if state.key not in self._losses:
+            loss = self.judge(self._removed(state), state.dropped)
+            self._losses[state.key] = loss if math.isfinite(loss) else math.inf
+        return self._losses[state.key]
+
+    def _tell(self, cost: float) -> None:
+        if self.on_step is not None:
+            self.on_step(cost, len(self._losses))
+
+    def _removed(self, state: _State) -> dict[str, tuple[int, ...]]:
+        return gone_of(self._ranking, state.kept)
+
+    def _choice(self, state: _State) -> Choice:
+        branches = tuple(name for name in state.branches if name in state.dropped)
+        return Choice(state.kept, self._removed(state), branches, state.total, self._loss(state))

@@ -1,0 +1,115 @@
+"""Finding what can be removed from a model."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+
+from torch import Tensor, fx, nn
+
+from edgeprune.errors import ModelError
+from edgeprune.graph.flow import Flow
+from edgeprune.graph.layers import find_layers
+from edgeprune.graph.propagate import propagate
+from edgeprune.graph.record import record
+from edgeprune.graph.trace import STACK
+from edgeprune.graph.unfused import unfused
+from edgeprune.space.attributes import couple_attributes, find_attributes
+from edgeprune.space.branches import find_branches
+from edgeprune.space.code_sizes import find_sizes, mends_for, steady_sizes
+from edgeprune.space.counting import find_products, find_uncounted, find_weights
+from edgeprune.space.fused import find_switches
+from edgeprune.space.groups import Grouping, group_units
+from edgeprune.space.misfits import Misfit, find_misfits
+from edgeprune.space.recasts import apart, find_recasts
+from edgeprune.space.trial import lively, trial_input
+from edgeprune.space.units import AS_ASKED, Structure
+
+
+def find_structure(module: nn.Module, example: Tensor, *, keep: Sequence[str] = ()) -> Structure:
+    """Find the units of a model: the channels that can be removed together without changing the others, and the
+    residual branches that can go as a whole.
+
+    The model is traced, labels are propagated, and the result is tried: pruned, the model must compute what it
+    computes with the units masked. What the code does not follow is frozen, until that holds.
+
+    Args:
+        module: unchanged (traced in eval mode).
+        example: an input, shape (batch, channels, height, width).
+        keep: patterns of module names (`*` and `?`) whose output width must stay.
+
+    Raises:
+        ModelError: the model cannot be traced, or a pattern of `keep` fits no module.
+    """
+    given, module = module, apart(unfused(module))
+    flow = propagate(record(module, example), module)
+    for pattern in keep:
+        _freeze_kept(flow, module, pattern)
+    layers = find_layers(flow)
+    named = couple_attributes(flow, module)
+    sizes = find_sizes(flow, module)
+    told = [*named, *(size.label for size in sizes)]
+    trial = lively(module)
+    x = trial_input(trial, example)
+    while True:
+        grouping = group_units(flow, layers, told)
+        grouping = replace(
+            grouping,
+            structure=replace(
+                grouping.structure,
+                attributes=find_attributes(flow, module, grouping),
+                switches=find_switches(flow, given, grouping),
+                mends=mends_for(sizes, grouping),
+                recasts=find_recasts(given, grouping.structure),
+            ),
+        )
+        misfits = find_misfits(trial, x, example, flow, grouping)
+        if any(misfit.batch for misfit in misfits):
+            steady = steady_sizes(sizes, module, x)
+            sizes = steady if len(steady) < len(sizes) else ()
+            continue
+        if not misfits:
+            found = replace(
+                grouping.structure,
+                products=find_products(flow, grouping, layers),
+                weights=find_weights(flow, module, grouping),
+                uncounted=find_uncounted(flow),
+            )
+            names = [layer.name for layer in (*found.products, *found.weights)]
+            return replace(found, branches=find_branches(flow, trial, x, layers, found.groups, names, keep=keep))
+        _freeze_misfits(flow, grouping, misfits)
+
+
+def _freeze_kept(flow: Flow, module: nn.Module, pattern: str) -> None:
+    """Freeze the width of the last value computed inside every module of that name."""
+    names = [name for name, _ in module.named_modules() if name]
+    matched = {name for name in names if fnmatchcase(name, pattern)}
+    if not matched:
+        near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.3)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"modules: {', '.join(names[:8])}, ..."
+        raise ModelError(f"no module is named {pattern!r}", where="keep", hint=hint)
+    last: dict[str, fx.Node] = {}
+    for node in flow.trace.graph.nodes:
+        last |= {path: node for path, _ in node.meta.get(STACK, ()) if path in matched}
+    for name, node in last.items():
+        value = flow.values[node]
+        for labels in value if isinstance(value, list) else (value,):
+            flow.atoms.freeze_all(labels, f"{AS_ASKED}: {name} fits {pattern!r}")
+
+
+def _freeze_misfits(flow: Flow, grouping: Grouping, misfits: list[Misfit]) -> None:
+    """Freeze what the misfits touch; where no group is left less, all of them: every round makes progress."""
+    progress = False
+    for misfit in misfits:
+        groups = set(misfit.groups)
+        for node in misfit.nodes:
+            for touched in (node, *node.all_input_nodes):
+                groups |= grouping.groups_in(flow.values[touched])
+        for number in sorted(groups):
+            flow.atoms.freeze(grouping.atoms_of(number), misfit.reason)
+            progress = True
+    if not progress:
+        for number in range(len(grouping.structure.groups)):
+            flow.atoms.freeze(grouping.atoms_of(number), misfits[0].reason)

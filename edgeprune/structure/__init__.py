@@ -1,1 +1,0 @@
-"""What can be removed from a traced model, and removing it."""
