@@ -17,6 +17,7 @@ from edgeprune.space.apply import apply_plan, count_parameters, make_plan
 from edgeprune.space.cut import gone_indices, tensor_named
 from edgeprune.space.find import find_structure
 from edgeprune.space.masks import mask_units
+from edgeprune.space.subnet import Subnet
 from edgeprune.space.units import Structure, UnitGroup
 
 ENOUGH = 0.30  # of the parameters
@@ -33,7 +34,7 @@ def measure(family: Family, record: dict[str, Any]) -> None:
         record["find_s"], record["find_cpu_s"] = time.perf_counter() - wall, time.process_time() - cpu
         record |= describe(module, structure)
         removed = half_of(structure)
-        pruned = apply_plan(module, make_plan(f"timm:{family.model}", module, structure, removed), example)
+        pruned = apply_plan(module, make_plan(f"timm:{family.model}", module, structure, Subnet(removed)), example)
     except EdgePruneError as error:
         record |= {"outcome": "refused", "why": str(error)}
         return
@@ -56,14 +57,14 @@ def measure(family: Family, record: dict[str, Any]) -> None:
         record["outcome"] = "ok" if record["share_removed"] >= ENOUGH else "little"
 
 
-def half_of(structure: Structure) -> dict[str, list[int]]:
+def half_of(structure: Structure) -> dict[str, tuple[int, ...]]:
     """A random half of the units of every group, rounded so that a multiple of what must stay together stays."""
     random = np.random.default_rng(0)
     removed = {}
     for group in structure.groups:
         count = _half(group)
         if count:
-            removed[group.id] = sorted(random.permutation(group.size)[:count].tolist())
+            removed[group.id] = tuple(sorted(random.permutation(group.size)[:count].tolist()))
     return removed
 
 
@@ -72,7 +73,7 @@ def _half(group: UnitGroup) -> int:
     return max(0, group.size - stay)
 
 
-def kept_elements(module: nn.Module, structure: Structure, removed: dict[str, list[int]]) -> Kept:
+def kept_elements(module: nn.Module, structure: Structure, removed: dict[str, tuple[int, ...]]) -> Kept:
     """What stays of each parameter that loses something (see `coverage_property`)."""
     kept: dict[str, torch.Tensor] = {}
     names = {id(parameter): name for name, parameter in module.named_parameters()}

@@ -33,6 +33,7 @@ from edgeprune.recipe import Format
 from edgeprune.reparam.merge import merge
 from edgeprune.space.apply import apply_plan, count_parameters, make_plan
 from edgeprune.space.find import find_structure
+from edgeprune.space.subnet import Subnet
 from edgeprune.verify.execute import run_file
 from edgeprune.verify.parity import sqnr_db
 
@@ -78,7 +79,9 @@ def measure(family: Family, folder: Path) -> dict[str, Any]:
     model = edgeprune.load(family.model)
     images = torch.cat([random_input(family, seed) for seed in range(IMAGES)])
     structure = find_structure(module, example)
-    pruned = apply_plan(module, make_plan(f"timm:{family.model}", module, structure, half_of(structure)), example)
+    pruned = apply_plan(
+        module, make_plan(f"timm:{family.model}", module, structure, Subnet(half_of(structure))), example
+    )
     record: dict[str, Any] = {
         "model": family.model,
         "share_removed": 1 - count_parameters(pruned) / count_parameters(module),

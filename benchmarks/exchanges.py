@@ -18,12 +18,15 @@ from common import ROOT, cifar10_npz, write_result
 
 from edgeprune.data.open import open_data
 from edgeprune.latency.cost import MacsCost, total
-from edgeprune.methods.registry import judge_of, rank
+from edgeprune.methods.method import Task
+from edgeprune.methods.registry import judge_of, method_of
 from edgeprune.models.load import load_from
 from edgeprune.recipe import PruneSection
-from edgeprune.search.path import EXCHANGES, Allocator
+from edgeprune.search.path import EXCHANGES, PathAllocator
+from edgeprune.search.problem import Problem
+from edgeprune.space.decisions import Limits, Space
 from edgeprune.space.find import find_structure
-from edgeprune.space.limits import Limits
+from edgeprune.space.subnet import Subnet
 
 SHARES = (0.7, 0.5, 0.35)
 METHODS = ("taylor", "reprune", "magnitude")
@@ -48,19 +51,19 @@ def of_net(net: str, data: Path, npz: Path) -> list[dict[str, Any]]:
     whole = total(structure.layers, structure.sizes, costs)
     for method in METHODS:
         settings = PruneSection.model_validate({"target": "0.5x", "method": method})
-        ranking = rank(model, structure, settings, train, seed=recipe.seed)
+        ranking = method_of(settings).rank(Task(model, structure, train, settings, recipe.seed))
         judge = judge_of(model, structure, settings, recipe.tune, train, seed=recipe.seed)
-        limits = Limits(minimum=settings.minimum_width)
+        space = Space(structure, Limits(minimum=settings.minimum_width))
         for share in SHARES:
             row: dict[str, Any] = {"net": net, "method": method, "share": share}
             for name, exchanges in (("without", 0.0), ("with", EXCHANGES)):
                 judged = Counted(judge)
                 started = time.perf_counter()
-                allocator = Allocator(structure, ranking, costs, judged, limits, exchanges=exchanges)
+                allocator = PathAllocator(Problem(space, ranking, costs, judged), exchanges=exchanges)
                 choice = allocator.within(share * whole)
                 row[name] = {
                     "loss": choice.loss,
-                    "branches": len(choice.branches),
+                    "branches": len(choice.subnet.dropped),
                     "judged": judged.count,
                     "seconds": time.perf_counter() - started,
                 }
@@ -75,9 +78,9 @@ class Counted:
     def __init__(self, judge: Any) -> None:
         self.judge, self.count = judge, 0
 
-    def __call__(self, *choice: Any) -> float:
+    def __call__(self, subnet: Subnet) -> float:
         self.count += 1
-        return float(self.judge(*choice))
+        return float(self.judge(subnet))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,11 +30,16 @@ from edgeprune.latency.baseline import measure_original, probe_layers
 from edgeprune.latency.probing import Probing
 from edgeprune.latency.table import LatencyTable
 from edgeprune.methods.magnitude import score_magnitude
-from edgeprune.methods.registry import Candidate
-from edgeprune.recipe import PruneSection
+from edgeprune.recipe import Target
 from edgeprune.runs import write_atomic
-from edgeprune.search.measured import LatencyLoop, Pruned
+from edgeprune.search.channels import prune_to_latency
+from edgeprune.search.measured import Goal
+from edgeprune.search.path import PathAllocator
+from edgeprune.search.problem import Problem, Shares
+from edgeprune.search.pruned import Pruned
+from edgeprune.space.decisions import Limits, Space
 from edgeprune.space.ranking import ByScore
+from edgeprune.space.subnet import Subnet
 
 TARGETS = ("0.7x", "0.5x", "0.35x")
 TOLERANCE, CORRECTIONS = 0.03, 3
@@ -46,8 +51,8 @@ class MadeUpLoss:
     def __init__(self, sizes: Mapping[str, int]) -> None:
         self._sizes = sizes
 
-    def __call__(self, removed: Mapping[str, tuple[int, ...]], branches: Collection[str]) -> float:
-        return sum((len(units) / self._sizes[name]) ** 2 for name, units in removed.items()) + len(branches)
+    def __call__(self, subnet: Subnet) -> float:
+        return sum((len(units) / self._sizes[name]) ** 2 for name, units in subnet.units.items()) + len(subnet.dropped)
 
 
 def main() -> None:
@@ -84,17 +89,22 @@ def of_model(name: str, folder: Path) -> list[dict[str, Any]]:
             predictor = probe_layers(model, baseline, probing)
             structure = replace(baseline.structure, layers=predictor.layers)
             ranks = ByScore(score_magnitude(model.module, structure))
-            judge: Any = MadeUpLoss(structure.sizes)
+            space = Space(structure, Limits(GRANULARITY, MINIMUM, branches=False))
+            problem = Problem(space, ranks, predictor.costs, MadeUpLoss(structure.sizes))
             for target, file in files.items():
                 if not file.exists():
-                    settings = PruneSection(target=target, tolerance=TOLERANCE, corrections=CORRECTIONS, branches=False)
-                    candidate = Candidate(model, structure, ranks, judge, settings, GRANULARITY)
-                    loop = LatencyLoop(
-                        candidate, baseline, predictor, probing, Path(scratch), on_progress=lambda *_: None
-                    )
-                    wanted = float(target.removesuffix("x"))
+                    wanted, original_s = float(target.removesuffix("x")), baseline.measurement.median_s
+                    goal = Goal(Target.parse(target), baseline.file, original_s, TOLERANCE, CORRECTIONS, probing)
+                    shares = Shares(predictor.unpruned_s, wanted, predictor.constant_s, predictor.scale, TOLERANCE)
                     try:
-                        row = row_of(name, wanted, loop.run())
+                        pruned = prune_to_latency(
+                            *(model, PathAllocator(problem), shares, goal, Path(scratch)),
+                            granularity=GRANULARITY,
+                            halves=True,
+                            known={},
+                            keep=lambda _: None,
+                        )
+                        row = row_of(name, wanted, pruned)
                     except TargetError as error:  # out of reach at these widths: that is an answer, too
                         row = {"model": name, "target": wanted, "refused": str(error)}
                     write_atomic(file, json.dumps(row).encode())
@@ -109,15 +119,15 @@ def row_of(name: str, target: float, pruned: Pruned) -> dict[str, Any]:
         "target": target,
         "attempts": [
             {
-                "predicted": round(attempt.predicted_share, 4),
+                "predicted": round(attempt.place, 4),
                 "measured": round(attempt.measured.ratio, 4),
                 "interval": [round(attempt.measured.low, 4), round(attempt.measured.high, 4)],
                 "quality": attempt.measured.quality,
             }
             for attempt in pruned.attempts
         ],
-        "first_error": round(pruned.attempts[0].reached_share / target - 1, 4),
-        "error": round(pruned.best.reached_share / target - 1, 4),
+        "first_error": round(pruned.attempts[0].reached / target - 1, 4),
+        "error": round(pruned.best.reached / target - 1, 4),
         "nothing_nearer": pruned.best.nothing_nearer,
         "corrections": len(pruned.attempts) - 1,
     }

@@ -29,7 +29,6 @@ from edgeprune.pipeline import do_stage, prepare_run
 from edgeprune.progress import Silent
 from edgeprune.recipe import PruneSection
 from edgeprune.runs import STAGES, lock, open_run
-from edgeprune.space.apply import removed_units
 from edgeprune.stages.context import Context
 from edgeprune.stages.probe import structure_of
 from edgeprune.training.accuracy import top1
@@ -78,7 +77,7 @@ def of_images(context: Context, images: int) -> dict[str, float]:
 def fitted(context: Context, images: int) -> nn.Module:
     """The cut model after reconstruction."""
     module, structure = copy.deepcopy(context.model("prune").module), structure_of(context)
-    removed, whole = removed_units(context.plan, structure), context.model("load").module
+    removed, whole = context.plan.subnet.units, context.model("load").module
     reconstruct(module, whole, structure, removed, seen(context, images), seed=context.recipe.seed)
     return module
 

@@ -17,7 +17,7 @@ from common import write_result
 from scipy.cluster.hierarchy import linkage as scipy_linkage
 from torch import nn
 
-from edgeprune.methods.reprune import Reprune, clusters, cover, cut_height, kernel_sets
+from edgeprune.methods.reprune import Cover, clusters, cover, cut_height, kernel_sets
 from edgeprune.space.find import find_structure
 
 WIDTH, KEEP, REPEATS = 512, 256, 5
@@ -32,7 +32,7 @@ def main() -> None:
     (group,) = structure.groups
 
     def ours() -> None:
-        Reprune(net, structure).gone(group.id, KEEP)
+        Cover(net, structure).gone(group.id, KEEP)
 
     def scipys() -> None:
         (sets,) = kernel_sets(net, group)

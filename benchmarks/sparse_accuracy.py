@@ -35,9 +35,10 @@ from edgeprune.latency.table import LatencyTable
 from edgeprune.models.checkpoint import load_state, save_state
 from edgeprune.models.load import load_from
 from edgeprune.progress import Silent
-from edgeprune.recipe import Recipe, SparseSection
+from edgeprune.recipe import Recipe, SparseSection, Target
 from edgeprune.runs import open_run, write_atomic
-from edgeprune.search.zeros import Zeros, ZerosLoop
+from edgeprune.search.measured import Goal
+from edgeprune.search.zeros import Zeros, zeros_for_latency
 from edgeprune.space.weight_masks import magnitude_masks
 from edgeprune.sparsity.rewrite import write_sparse
 from edgeprune.sparsity.rules import check_sparse
@@ -88,12 +89,11 @@ def found_zeros(recipe: Recipe, run: Path, cache: Path) -> Zeros:
             table = LatencyTable(folder / "table.sqlite")
             probing = Probing(machine.device, table, "litert", exporter, 1, "probe", 8, 8, on_message=print)
             sparse = SparseSection(target=f"{ratio.ratio:.4f}x", block=BLOCK)
-            original_s = ratio.denominator.median_s
-            loop = ZerosLoop(
-                base, files[1], sparse, probing, folder, original_s=original_s, tolerance=0.02, corrections=4
-            )
+            target = Target(value=float(f"{ratio.ratio:.4f}"), unit="x")
+            goal = Goal(target, files[1], ratio.denominator.median_s, 0.02, 4, probing)
+            found = zeros_for_latency(base, sparse, goal, folder, known={}, keep=lambda _: None)
             file.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(file, loop.run().model_dump_json(indent=1).encode())
+            write_atomic(file, found.model_dump_json(indent=1).encode())
     return Zeros.model_validate_json(file.read_bytes())
 
 

@@ -37,9 +37,10 @@ from edgeprune.recipe_file import parse_recipe, read_recipe, resolve_paths
 from edgeprune.runs import Run, Stage, StageRecord, lock, open_run, read_as, settings_hash
 from edgeprune.sensitivities import ZEROS, Sensitivity
 from edgeprune.sensitivities import sensitivity as ask_sensitivity
-from edgeprune.space.apply import check_base, removed_layers, removed_units
+from edgeprune.space.apply import check_base, subnet_of
 from edgeprune.space.find import find_structure
 from edgeprune.space.plan import Plan
+from edgeprune.space.subnet import WHOLE
 from edgeprune.space.units import Structure
 from edgeprune.stages.context import Context
 from edgeprune.verify.explain import Explanation
@@ -246,9 +247,8 @@ def predict(
         check_base(model.module, plan)
     structure = find_structure(model.module, model.example_input())
     predictor = _predictor(structure, device, runtime, threads)
-    removed, gone = ({}, ()) if plan is None else (removed_units(plan, structure), removed_layers(plan, structure))
-    kept = {name: size - len(removed.get(name, ())) for name, size in structure.sizes.items()}
-    return predictor.predict(kept, gone)
+    subnet = WHOLE if plan is None else subnet_of(plan, structure)
+    return predictor.predict(subnet.kept(structure), subnet.layers_gone(structure))
 
 
 def _predictor(structure: Structure, device: str, runtime: Runtime, threads: int) -> Predictor:

@@ -22,7 +22,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, field_validator
 
 from edgeprune.errors import EdgePruneError, RunError
-from edgeprune.recipe import Recipe
+from edgeprune.recipe import MOVED, Recipe
 
 MOST_BYTES = 64 << 20  # of a record: the plan of the largest model has a few
 Kind = TypeVar("Kind")
@@ -290,7 +290,18 @@ def settings_hash(recipe: Recipe, sections: tuple[str, ...]) -> str:
     """Hash of the recipe sections a stage depends on; how long a device is waited for changes nothing."""
     tree = recipe.model_dump(mode="json", include={*sections, "seed", "version"})
     tree.get("device", {}).pop("wait_minutes", None)
+    if "prune" in tree:
+        tree["prune"] = _as_before_tables(tree["prune"])
     for (section, key), before in _ADDED.items():
         if key in tree.get(section, {}) and tree[section][key] == before:
             del tree[section][key]
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _as_before_tables(prune: dict[str, Any]) -> dict[str, Any]:
+    """[prune] as it was before methods had tables and allocators of their own: runs of that time go on."""
+    methods = {name: dict(table) for name, table in prune.pop("methods", {}).items()}
+    for key, (method, name, default) in MOVED.items():
+        prune[key] = methods.get(method, {}).pop(name, default)
+    tables = {name: table for name, table in methods.items() if table}
+    return {**prune, "allocator": prune["allocator"] or "judged", **({"methods": tables} if tables else {})}

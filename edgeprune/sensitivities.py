@@ -22,7 +22,7 @@ from edgeprune.models.load import load_from
 from edgeprune.models.spec import Model
 from edgeprune.progress import Progress, Silent
 from edgeprune.recipe import Recipe
-from edgeprune.space.apply import remove_branches
+from edgeprune.space.branches import remove_branches
 from edgeprune.space.find import find_structure
 from edgeprune.space.gates import settle_gates
 from edgeprune.space.units import Structure

@@ -131,11 +131,11 @@ def _plan(path: Path) -> tuple[dict[str, Any], RenderableType]:
 
     plan = read_plan(path)
     table = Table(Column("group or branch", overflow="fold"), "units", "removed", "kept", title=f"plan for {plan.base}")
-    for edit in plan.edits:
-        if edit.kind == "remove_branch":
-            table.add_row(edit.branch, "", "the whole branch", "")
-            continue
-        table.add_row(edit.group, str(edit.size), str(len(edit.removed)), str(edit.size - len(edit.removed)))
+    for name, option in plan.decisions.items():
+        if option.kind == "width":
+            table.add_row(name, str(option.size), str(len(option.removed)), str(option.size - len(option.removed)))
+        else:
+            table.add_row(name, "", f"the whole {option.kind}", "")
     return plan.model_dump(mode="json"), table
 
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 import inspect
 import linecache
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -19,6 +17,7 @@ from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from edgeprune.errors import ModelError
+from edgeprune.models.modes import evaluating
 
 # What user code and torch.export raise while a model is traced; anything else is a defect of ours.
 TRACE_ERRORS = (
@@ -36,19 +35,6 @@ FRAMES = "edgeprune_frames"  # in a recorded node's meta: the places that made i
 STACK = "edgeprune_modules"  # in a recorded node's meta: (name, class) of the modules at work, outermost first
 
 _TORCH = f"{Path(torch.__file__).parent}/"
-
-
-@contextmanager
-def evaluating(*modules: nn.Module) -> Iterator[None]:
-    """Put modules into eval mode and give every sub-module its own mode back afterwards."""
-    modes = [(part, part.training) for module in modules for part in module.modules()]
-    try:
-        for module in modules:
-            module.eval()
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training
 
 
 def trace(module: nn.Module, example: Tensor) -> ExportedProgram:

@@ -15,8 +15,8 @@ from edgeprune.latency.table import Setting
 from edgeprune.models.spec import Model
 from edgeprune.reparam.merge import merge
 from edgeprune.scratch import scratch_folder
-from edgeprune.space.apply import remove_units
-from edgeprune.space.limits import Limits, allowed_widths
+from edgeprune.space.cut import remove_units
+from edgeprune.space.decisions import Limits, allowed_widths
 from edgeprune.space.units import Structure
 
 VARIANTS = 6

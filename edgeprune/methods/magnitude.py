@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 from edgeprune.errors import ModelError
-from edgeprune.space.cut import tensor_named
-from edgeprune.space.units import Structure, UnitGroup
+from edgeprune.methods.method import OF_RANKINGS, OF_SCORES, Method, Task
+from edgeprune.space.ranking import ByScore
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from edgeprune.space.units import Structure, UnitGroup
+
+
+class Magnitude(Method):
+    """The units with the smallest filters go first."""
+
+    name = "magnitude"
+    allocators = (*OF_RANKINGS, *OF_SCORES)
+
+    def rank(self, task: Task) -> ByScore:
+        """By the weights alone, of units that are there."""
+        return ByScore(score_magnitude(task.model.module, task.structure))
 
 
 def score_magnitude(module: nn.Module, structure: Structure) -> dict[str, NDArray[np.float64]]:
@@ -28,6 +45,8 @@ def score_magnitude(module: nn.Module, structure: Structure) -> dict[str, NDArra
 
 def _row_norms(module: nn.Module, group: UnitGroup) -> list[NDArray[np.float64]]:
     """One array of shape (units,) per producing layer."""
+    from edgeprune.space.cut import tensor_named
+
     norms = []
     matrices = [member for member in group.produced if tensor_named(module, member.name).ndim > 1]
     rows = [member for member in matrices if member.dim == 0]

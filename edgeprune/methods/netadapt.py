@@ -5,24 +5,29 @@ algorithm 1: in each step every layer proposes its widest cut that saves the ste
 tuned for a short time, and the most accurate is kept. Steps shrink by a constant factor.
 
 Ours differs where their weights go from step to step: here each proposal is tuned from the model's own weights with all
-that is gone (`judge`), since a plan is a choice of units, and what is re-trained is re-trained afterwards.
+that is gone (the judge does that), since a plan is a choice of units, and what is re-trained is re-trained afterwards.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from edgeprune.errors import TrainingDiverged
-from edgeprune.latency.cost import CostModel, total
-from edgeprune.search.path import Choice, Judge, OnStep, out_of_reach
-from edgeprune.space.limits import Limits, allowed_widths
-from edgeprune.space.ranking import Ranking, gone_of
-from edgeprune.space.units import Structure
+from edgeprune.latency.cost import total
+from edgeprune.methods.magnitude import Magnitude
+from edgeprune.search.problem import Chosen, Problem, out_of_reach
 
 FIRST_STEP = 1 / 16  # of the unpruned cost
 DECAY = 0.96  # of the step, at each
+
+
+class NetAdaptMethod(Magnitude):
+    """NetAdapt as published: the filters with the smallest norms go, from the layer that loses least."""
+
+    name = "netadapt"
+    allocators = ("netadapt",)
 
 
 @dataclass(frozen=True)
@@ -37,26 +42,15 @@ class NetAdapt:
     """Chooses widths step by step; residual branches stay.
 
     Args:
-        structure, ranking, costs, limits, on_step: as for `Allocator`.
-        judge: the loss of a proposal; NetAdapt's tunes it for a short time first (`training/short.py`).
+        problem: whose judge tunes a proposal for a short time before it is judged (`short_training.py`).
     """
 
-    def __init__(
-        self,
-        structure: Structure,
-        ranking: Ranking,
-        costs: CostModel,
-        judge: Judge,
-        limits: Limits,
-        *,
-        on_step: OnStep | None = None,
-    ) -> None:
-        self.structure, self.costs, self.judge, self.limits = structure, costs, judge, limits
-        self.on_step, self._ranking = on_step, ranking
-        self._path = [self._stop(structure.sizes)]
+    def __init__(self, problem: Problem) -> None:
+        self.problem, self._space = problem, problem.space
+        self._path = [self._stop(problem.structure.sizes)]
         self._losses: dict[tuple[int, ...], float] = {}
 
-    def within(self, budget: float, *, granularity: int | None = None) -> Choice:
+    def within(self, budget: float, *, granularity: int | None = None) -> Chosen:
         """The choice for a budget; the last step goes no further than it must, at a finer granularity where one is
         given. The way there is kept for other budgets.
 
@@ -67,19 +61,18 @@ class NetAdapt:
         while self._path[-1].cost > budget:
             here, number = self._path[-1], len(self._path) - 1
             step = FIRST_STEP * DECAY**number * self._path[0].cost
-            self._path.append(self._proposed(here, here.cost - step, self._allowed(self.limits.granularity), budget))
-            if self.on_step is not None:
-                self.on_step(self._path[-1].cost, len(self._losses))
+            self._path.append(self._proposed(here, here.cost - step, self._space.widths, budget))
+            if self.problem.on_step is not None:
+                self.problem.on_step(self._path[-1].cost, len(self._losses))
         first = next(number for number, stop in enumerate(self._path) if stop.cost <= budget)
-        here, widths = self._path[max(0, first - 1)], self._allowed(granularity or self.limits.granularity)
+        here, widths = self._path[max(0, first - 1)], self._space.finer(granularity).widths
         while here.cost > budget:
             here = self._proposed(here, budget, widths, budget)
-        return self._choice(here)
+        return self._chosen(here)
 
-    def smallest(self) -> Choice:
+    def smallest(self) -> Chosen:
         """Every group at its least width."""
-        widths = self._allowed(self.limits.granularity)
-        return self._choice(self._stop({name: allowed[-1] for name, allowed in widths.items()}))
+        return self._chosen(self._stop({name: widths[-1] for name, widths in self._space.widths.items()}))
 
     def _proposed(self, here: _Stop, goal: float, widths: Mapping[str, tuple[int, ...]], budget: float) -> _Stop:
         """The best of the groups' proposals: each its widest cut down to the goal, or to its least width where only
@@ -91,7 +84,8 @@ class NetAdapt:
             if saving:
                 proposals.append(next((stop for stop in saving if stop.cost <= goal), saving[-1]))
         if not proposals:
-            raise out_of_reach(budget, here.cost, self._path[0].cost)
+            whole = self._path[0].cost
+            raise out_of_reach(f"{budget / whole:.3g}x", f"{here.cost / whole:.3g}x")
         reaching = [stop for stop in proposals if stop.cost <= goal] or proposals
         best = min(reaching, key=self._loss)
         if not math.isfinite(self._loss(best)):
@@ -106,17 +100,12 @@ class NetAdapt:
         """As judged, once for each model; infinite where it answers no numbers."""
         key = tuple(stop.kept.values())
         if key not in self._losses:
-            loss = self.judge(gone_of(self._ranking, stop.kept), ())
+            loss = self.problem.judge(self._space.subnet(stop.kept, self.problem.ranking))
             self._losses[key] = loss if math.isfinite(loss) else math.inf
         return self._losses[key]
 
-    def _allowed(self, granularity: int) -> dict[str, tuple[int, ...]]:
-        limits = replace(self.limits, granularity=granularity)
-        return {group.id: allowed_widths(group, limits) for group in self.structure.groups}
-
     def _stop(self, kept: Mapping[str, int]) -> _Stop:
-        return _Stop(kept, total(self.structure.layers, kept, self.costs))
+        return _Stop(kept, total(self.problem.structure.layers, kept, self.problem.costs))
 
-    def _choice(self, stop: _Stop) -> Choice:
-        removed = gone_of(self._ranking, stop.kept)
-        return Choice(stop.kept, removed, (), stop.cost, self._loss(stop))
+    def _chosen(self, stop: _Stop) -> Chosen:
+        return Chosen(self._space.subnet(stop.kept, self.problem.ranking), stop.cost, self._loss(stop))

@@ -1,45 +1,84 @@
-"""What a recipe asks for: its method's ranking, the judge, and its allocator."""
+"""Methods by name, and the problem that a recipe's method and allocator have to solve."""
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
 
+from pydantic import ValidationError
+
+from edgeprune import installed
 from edgeprune.data.split import Split
-from edgeprune.latency.cost import CostModel
-from edgeprune.methods.compact import GlobalThreshold, Rule, RuleAllocator, Uniform
+from edgeprune.errors import RecipeError
+from edgeprune.methods.compact import GlobalThreshold, Uniform
 from edgeprune.methods.halp import SummedScores
-from edgeprune.methods.magnitude import score_magnitude
+from edgeprune.methods.method import Method, Task
 from edgeprune.methods.netadapt import NetAdapt
-from edgeprune.methods.reprune import Reprune
+from edgeprune.methods.scene import Scene
+from edgeprune.methods.short_training import tuned_loss
 from edgeprune.methods.slimming import telling_scales
-from edgeprune.methods.taylor import score_taylor
+from edgeprune.models.checkpoint import state_digest
 from edgeprune.models.spec import Model
-from edgeprune.recipe import DROPPING, PruneSection, TuneSection
+from edgeprune.recipe import AUTO, DROPPING, PruneSection, TuneSection
 from edgeprune.search.additive import AdditiveAllocator
-from edgeprune.search.binding import Chooser
 from edgeprune.search.judge import AdaptedLoss
-from edgeprune.search.path import Allocator, Judge, OnStep
-from edgeprune.space.limits import Limits
-from edgeprune.space.ranking import ByScore, Ranking, Scores
+from edgeprune.search.path import PathAllocator
+from edgeprune.search.problem import Allocator, Judge, OnStep, Problem
+from edgeprune.search.remembered import RememberedLosses
+from edgeprune.search.rules import Rule, RuleAllocator
+from edgeprune.space.branches import silence_branches
+from edgeprune.space.decisions import Limits, Space
+from edgeprune.space.masks import zero_units
+from edgeprune.space.ranking import ByScore, Scores
+from edgeprune.space.subnet import WHOLE, Subnet
 from edgeprune.space.units import Structure
 
-MICRO_BATCHES = 8  # of which `prune.scoring_batches` counts one batch
-SCORING_BATCH = 16  # Taylor's square is taken per micro-batch: small ones keep the gradient's variance in the score
 JUDGING_BATCH = 128
 
 
-def rank(model: Model, structure: Structure, settings: PruneSection, images: Split, *, seed: int = 0) -> Ranking:
-    """Rank the units of every group by the method of the recipe."""
-    assert settings.method != "auto", "that is settled first (stages/trials.py)"
-    if settings.method == "reprune":
-        return Reprune(model.module, structure, seed=seed)
-    if settings.method == "magnitude":
-        return ByScore(score_magnitude(model.module, structure))
-    batches = itertools.islice(images.batches(SCORING_BATCH, seed=seed), settings.scoring_batches * MICRO_BATCHES)
-    power: Literal[1, 2] = 1 if settings.allocator == "knapsack" else 2  # HALP adds |dL/dz| up
-    return ByScore(score_taylor(model.module, structure, list(batches), power=power))
+def find_method(name: str) -> type[Method]:
+    """The class of an installed method.
+
+    Raises:
+        UsageError: no package offers it, two do, or it cannot be loaded.
+    """
+    found: type[Method] = installed.load(installed.chosen(installed.METHODS, name, "method"), "method")
+    return found
+
+
+def method_of(prune: PruneSection) -> Method:
+    """The recipe's method with its settings.
+
+    Raises:
+        UsageError: as `find_method`.
+        RecipeError: its table has a wrong key or value.
+    """
+    kind = find_method(prune.method)
+    try:
+        return kind(kind.Settings.model_validate(prune.methods.get(prune.method, {})))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(["prune", prune.method, *map(str, first["loc"])])
+        known = ", ".join(kind.Settings.model_fields) or "none"
+        raise RecipeError(f"`{key}`: {first['msg']}", hint=f"settings of {prune.method}: {known}") from error
+
+
+def resolved(prune: PruneSection) -> PruneSection:
+    """The settings with an allocator: where none is named, the first that the method goes with.
+
+    Raises:
+        RecipeError: the method does not go with the one that is named.
+    """
+    if prune.method == AUTO:
+        return prune.model_copy(update={"allocator": DROPPING[0]})
+    kind = find_method(prune.method)
+    if prune.allocator is not None and prune.allocator not in kind.allocators:
+        raise RecipeError(
+            f"method `{prune.method}` does not go with allocator `{prune.allocator}`",
+            where="prune.allocator",
+            hint=f"it goes with {', '.join(kind.allocators)}",
+        )
+    return prune.model_copy(update={"allocator": prune.allocator or kind.allocators[0]})
 
 
 def judge_of(
@@ -63,43 +102,64 @@ def limits_of(settings: PruneSection, multiple: int) -> Limits:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model to choose from: how its units rank, what judges a choice, and what the recipe asks for."""
+    """A model to choose from, and by what."""
 
     model: Model
-    structure: Structure  # of the model
-    ranking: Ranking
-    judge: Judge
-    settings: PruneSection  # with a method: `auto` is settled
-    multiple: int  # of the kept widths
+    settings: PruneSection  # with a method and an allocator: `auto` is settled
+    problem: Problem
 
-    def allocator(self, costs: CostModel, on_step: OnStep | None = None) -> Chooser:
-        """The allocator that the recipe asks for; `on_step` is told the cost that is left and how many models were
-        judged as it goes on.
+    def allocator(self, on_step: OnStep | None = None) -> Allocator:
+        """The allocator that the recipe asks for; `on_step` is told how far it has come.
 
         Raises:
             ModelError: it goes by the scales of batch norms, and the model has none that tell layers apart.
         """
-        settings = self.settings
-        asked = self.structure, self.ranking, costs, self.judge, limits_of(settings, self.multiple)
-        match settings.allocator:
+        problem = replace(self.problem, on_step=on_step)
+        match self.settings.allocator:
             case "judged":
-                return Allocator(*asked, on_step=on_step)
+                return PathAllocator(problem)
             case "additive":
-                return AdditiveAllocator(*asked)
+                return AdditiveAllocator(problem)
             case "knapsack":
-                return AdditiveAllocator(*asked, value=SummedScores(self._scores))
+                return AdditiveAllocator(problem, value=SummedScores(self._scores))
             case "netadapt":
-                return NetAdapt(*asked, on_step=on_step)
-        return RuleAllocator(*asked, self._rule())
+                return NetAdapt(problem)
+        return RuleAllocator(problem, self._rule())
 
     def _rule(self) -> Rule:
         if self.settings.allocator == "uniform":
-            return Uniform(self.structure.sizes)
+            return Uniform(self.problem.structure.sizes)
         if self.settings.allocator == "global":
             return GlobalThreshold(self._scores)
-        return telling_scales(self.model.module, self.structure)
+        return telling_scales(self.model.module, self.problem.structure)
 
     @property
     def _scores(self) -> Scores:
-        assert isinstance(self.ranking, ByScore), f"{self.settings.method} gives no scores"  # the recipe refuses that
-        return self.ranking.scores
+        ranking = self.problem.ranking
+        assert isinstance(ranking, ByScore), f"{self.settings.method} gives no scores"  # `resolved` refuses that
+        return ranking.scores
+
+
+def candidate_of(scene: Scene, settings: PruneSection, model: Model, gone: Subnet = WHOLE) -> Candidate:
+    """Rank and judge a model some of whose units are gone by now.
+
+    Scores and losses are taken with these units and branches at zero, so they go first again: nothing else tells what
+    they are worth. A method that looks at weights alone (REPrune) takes those that the units last had; its losses are
+    taken with these units as they last were, too, so that one that comes back is judged by what it would do. Branches
+    that are gone stay at zero with every method.
+    """
+    recipe, train, structure = scene.recipe, scene.splits.train, scene.structure
+    method = method_of(settings)
+    scored = model.with_module(zero_units(model.module, structure, {} if method.of_weights_alone else gone.units))
+    silence_branches(scored.module, structure, gone.dropped)
+    scene.progress.update(f"ranking units by {settings.method}", 0, 1)
+    ranking = method.rank(Task(scored, structure, train, settings, recipe.seed))
+    adapted = judge_of(scored, structure, settings, recipe.tune, train, seed=recipe.seed)
+    adapted.check()
+    judge: Judge = adapted
+    folder = scene.choosing
+    if settings.allocator == "netadapt":  # it trains what it judges: all of [tune] counts
+        judge, folder = tuned_loss(adapted, recipe, train), scene.training
+    remembered = RememberedLosses(judge, folder / f"judged-{state_digest(scored.module)[:16]}.jsonl")
+    space = Space(structure, limits_of(settings, scene.multiple))
+    return Candidate(model, settings, Problem(space, ranking, scene.costs, remembered))

@@ -16,23 +16,36 @@ the kernels of all; a depthwise layer's kernels, one a filter, are one set; a li
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 from zlib import crc32
 
-import fastcluster
 import numpy as np
 import numpy.typing as npt
-from scipy.cluster.hierarchy import fcluster
-from torch import nn
 
 from edgeprune.errors import ModelError
-from edgeprune.space.cut import tensor_named
-from edgeprune.space.units import Member, Structure, UnitGroup
+from edgeprune.methods.method import Method, Task
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from edgeprune.space.units import Member, Structure, UnitGroup
 
 Array = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int32]  # (sets, units): the cluster of each unit's kernel in each set
 
 
-class Reprune:
+class Reprune(Method):
+    """Kernel representatives. It gives no scores, so no allocator compares its units across layers."""
+
+    name = "reprune"
+    of_weights_alone = True
+
+    def rank(self, task: Task) -> Cover:
+        """By kernels alone; ties by the recipe's seed."""
+        return Cover(task.model.module, task.structure, seed=task.seed)
+
+
+class Cover:
     """REPrune's choice for every group of a model (a `Ranking`), from its weights alone.
 
     Args:
@@ -100,12 +113,16 @@ def kernel_sets(module: nn.Module, group: UnitGroup) -> Iterator[Array]:
 
 
 def _weight(module: nn.Module, member: Member) -> Array:
+    from edgeprune.space.cut import tensor_named
+
     return np.asarray(tensor_named(module, member.name).detach().double().cpu().numpy())
 
 
 def linkage(kernels: Array) -> Array:
     """Ward's linkage of kernels (n, elements): the n - 1 merges as scipy gives them; heights are sqrt(2 I(A, B)) with
     I = |A||B| / (|A| + |B|) ||m_A - m_B||^2, and never fall. Of two or more: one filter is no group."""
+    import fastcluster
+
     return np.asarray(fastcluster.linkage_vector(kernels, method="ward"), dtype=np.float64)
 
 
@@ -116,6 +133,8 @@ def cut_height(linkages: Sequence[Array], merges: int) -> float:
 
 def clusters(linkages: Sequence[Array], height: float) -> Labels:
     """The cluster of each kernel, shape (sets, kernels), where all merges up to a height are made."""
+    from scipy.cluster.hierarchy import fcluster
+
     return np.stack([fcluster(merged, height, criterion="distance").astype(np.int32) for merged in linkages])
 
 

@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import itertools
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgeprune.recipe import TuneSection
+from edgeprune.data.split import Split
+from edgeprune.errors import DataError
+from edgeprune.recipe import Recipe, TuneSection
 from edgeprune.search.judge import AdaptedLoss
-from edgeprune.search.path import Removed
-from edgeprune.space.apply import remove_branches, remove_units
+from edgeprune.space.apply import apply
+from edgeprune.space.subnet import Subnet
 
 RATE = 0.01  # at most, where re-training has a higher one: it starts where the model is
+SHORT_STEPS = 12  # of training before a proposal is judged
+
+
+def tuned_loss(judge: AdaptedLoss, recipe: Recipe, train: Split) -> TunedLoss:
+    """A judge that trains each proposal on other images than it judges by.
+
+    Raises:
+        DataError: too few images are left for that.
+    """
+    size = len(judge.batches[0][1])
+    batches = train.batches(size, seed=recipe.seed, augment=recipe.tune.augment)
+    others = list(itertools.islice(batches, len(judge.batches), len(judge.batches) + SHORT_STEPS))
+    if not (whole := [batch for batch in others if len(batch[1]) == size]):
+        raise DataError(
+            f"NetAdapt trains each proposal on {size} images or more that it is not judged by: of {len(train)} "
+            f"training images too few are left beside prune.judging_images = {recipe.prune.judging_images}",
+            hint="lower prune.judging_images, give more training images, or take prune.allocator = 'judged'",
+        )
+    return TunedLoss(judge, whole, recipe.tune)
 
 
 class TunedLoss:
@@ -28,10 +50,8 @@ class TunedLoss:
     def __init__(self, judge: AdaptedLoss, batches: Iterable[tuple[Tensor, Tensor]], settings: TuneSection) -> None:
         self._judge, self._settings, self._batches = judge, settings, list(batches)
 
-    def __call__(self, removed: Removed, branches: Collection[str]) -> float:
-        structure = self._judge.structure
-        pruned = remove_branches(remove_units(self._judge.module, structure, removed), structure, branches)
-        return self._judge.of(self._tuned(pruned))
+    def __call__(self, subnet: Subnet) -> float:
+        return self._judge.of(self._tuned(apply(self._judge.module, self._judge.structure, subnet)))
 
     def _tuned(self, model: nn.Module) -> nn.Module:
         settings = self._settings

@@ -14,23 +14,50 @@ key) counts in the writers of both factors, so there half of what writes and rea
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _NormBase
+from pydantic import Field
 
 from edgeprune.errors import DataError, ModelError
-from edgeprune.graph.trace import evaluating
-from edgeprune.space.cut import tensor_named
-from edgeprune.space.units import Member, Structure, UnitGroup
+from edgeprune.methods.method import OF_RANKINGS, OF_SCORES, Method, Task
+from edgeprune.recipe import MOST_IMAGES, Section
+from edgeprune.space.ranking import ByScore
 
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from edgeprune.space.units import Member, Structure, UnitGroup
+
+MICRO_BATCHES = 8  # of which `scoring_batches` counts one batch
+SCORING_BATCH = 16  # the square is taken per micro-batch: small ones keep the gradient's variance in the score
 Saliency = dict[tuple[str, int], NDArray[np.float64]]  # (tensor, dimension) -> w * dL/dw, summed over the others
+
+
+class TaylorSettings(Section):
+    """[prune.taylor]. `scoring_batches`: of 128 images, from which the gradients are taken."""
+
+    scoring_batches: int = Field(default=8, ge=1, le=MOST_IMAGES)
+
+
+class Taylor(Method):
+    """Group Taylor. With `knapsack`, which adds values up, it scores as HALP does, by |dL/dz|."""
+
+    name = "taylor"
+    Settings = TaylorSettings
+    allocators = (*OF_RANKINGS, *OF_SCORES)
+
+    def rank(self, task: Task) -> ByScore:
+        """By gradients on training images, taken in an order of their own."""
+        assert isinstance(self.settings, TaylorSettings)
+        batches = task.images.batches(SCORING_BATCH, seed=task.seed)
+        chosen = list(itertools.islice(batches, self.settings.scoring_batches * MICRO_BATCHES))
+        power: Literal[1, 2] = 1 if task.prune.allocator == "knapsack" else 2
+        return ByScore(score_taylor(task.model.module, task.structure, chosen, power=power))
 
 
 def score_taylor(
@@ -58,6 +85,9 @@ def score_taylor(
         DataError: no batch, or classes that do not fit the model's output.
         ModelError: the output is not (n, classes), or a score is not finite.
     """
+    from edgeprune.models.modes import evaluating
+    from edgeprune.space.cut import tensor_named
+
     gates = {group.id: _gate_of(module, structure, group) for group in structure.groups}
     sides = sorted({(member.name, member.dim) for gate in gates.values() for member in gate.members})
     tensors = {name: tensor_named(module, name) for name in sorted({name for name, _ in sides})}
@@ -102,6 +132,10 @@ def _gate_of(module: nn.Module, structure: Structure, group: UnitGroup) -> _Gate
     """The readers' where nothing else reads the unit and they are linear in their weights; else the writers', of batch
     norms where there are any. What is contracted counts in both of its factors, and what is read besides in a writer
     and a reader: half of the sum is each once."""
+    from torch.nn.modules.batchnorm import _NormBase
+
+    from edgeprune.space.cut import tensor_named
+
     parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
     read = tuple(member for member in group.consumed if tensor_named(module, member.name).is_floating_point())
     linear = all(_path(member) not in structure.standardized for member in read)
@@ -124,16 +158,19 @@ def _saliencies(
     images: Tensor,
     classes: Tensor,
 ) -> Saliency:
+    import torch
+    from torch.nn import functional as F
+
     if not tensors:
         return {}
     first = next(iter(tensors.values()))
     device, dtype = first.device, first.dtype
     with torch.enable_grad():
         logits = module(images.to(device=device, dtype=dtype))
-        if not isinstance(logits, Tensor) or logits.ndim != 2:
+        if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
             raise ModelError(
                 "scoring needs a classifier's output of shape (batch, classes), "
-                f"got {tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__}",
+                f"got {tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__}",
                 where=type(module).__name__,
             )
         _check_classes(classes, logits)
@@ -147,6 +184,8 @@ def _saliencies(
 
 
 def _summed(values: Tensor, dim: int) -> NDArray[np.float64]:
+    import torch
+
     others = [axis for axis in range(values.ndim) if axis != dim % values.ndim]
     total = values.sum(others, dtype=torch.float64) if others else values.double()
     return np.asarray(total.cpu().numpy())

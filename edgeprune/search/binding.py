@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
-
 from pydantic import BaseModel, ConfigDict
 
-from edgeprune.latency.cost import CostModel, total
-from edgeprune.search.path import Choice
-from edgeprune.space.limits import Limits, allowed_widths
-from edgeprune.space.units import Structure
+from edgeprune.latency.cost import total
+from edgeprune.search.problem import Allocator, Chosen, Shares
 
 
 class Binding(BaseModel):
@@ -41,37 +36,24 @@ class Binding(BaseModel):
         return "; ".join(said)
 
 
-class Chooser(Protocol):
-    """What all allocators have in common."""
-
-    structure: Structure
-    costs: CostModel
-    limits: Limits
-
-    def within(self, budget: float, *, granularity: int | None = None) -> Choice: ...
-    def smallest(self) -> Choice: ...
-
-
-def binding(allocator: Chooser, choice: Choice, share: Callable[[float], float]) -> Binding:
-    """What binds a choice of an allocator.
-
-    Args:
-        share: of the unpruned model's cost that a cost of the layers makes.
-    """
-    structure, limits = allocator.structure, allocator.limits
-    widths = {group.id: allowed_widths(group, limits) for group in structure.groups}
-    narrows = {name for name, allowed in widths.items() if len(allowed) > 1}
-    stay = narrows.difference(*(branch.groups for branch in structure.branches if branch.id in choice.branches))
-    may_go = {name for branch in limits.droppable(structure) for name in branch.layers}
+def binding(allocator: Allocator, chosen: Chosen, shares: Shares) -> Binding:
+    """What binds the choice of an allocator."""
+    problem = allocator.problem
+    structure, subnet = problem.structure, chosen.subnet
+    kept = subnet.kept(structure)
+    narrows = {name: widths for name, widths in problem.space.widths.items() if len(widths) > 1}
+    dropped = {name for branch in structure.branches if branch.id in subnet.dropped for name in branch.groups}
+    stay = narrows.keys() - dropped
+    may_go = {name for branch in problem.space.droppable for name in branch.layers}
     uncut = [
         layer
         for layer in structure.layers
-        if layer.name not in may_go and narrows.isdisjoint((*layer.in_width.groups, *layer.out_width.groups))
+        if layer.name not in may_go and narrows.keys().isdisjoint((*layer.in_width.groups, *layer.out_width.groups))
     ]
     return Binding(
-        fastest_share=share(allocator.smallest().cost),
-        uncut_share=share(total(uncut, structure.sizes, allocator.costs)),
-        at_least=tuple(name for name, allowed in widths.items() if name in stay and choice.kept[name] <= allowed[-1]),
+        fastest_share=shares.of(allocator.smallest().cost),
+        uncut_share=shares.of(total(uncut, structure.sizes, problem.costs)),
+        at_least=tuple(name for name, widths in narrows.items() if name in stay and kept[name] <= widths[-1]),
         groups=len(stay),
         asked=tuple(sorted({frozen.name for frozen in structure.frozen if frozen.asked})),
     )

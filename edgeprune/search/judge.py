@@ -9,18 +9,19 @@ candidates by it; here every step of the allocator is.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from edgeprune.errors import ModelError
+from edgeprune.models.modes import batch_statistics
 from edgeprune.recipe import Computing
-from edgeprune.search.path import Removed
-from edgeprune.space.apply import remove_but_gates
+from edgeprune.space.apply import apply_but_gates
 from edgeprune.space.gates import gates_at_batch_mean
+from edgeprune.space.subnet import WHOLE, Subnet
 from edgeprune.space.units import Structure
 
 
@@ -47,9 +48,9 @@ class AdaptedLoss:
             (images.contiguous(memory_format=torch.channels_last), labels) for images, labels in batches
         ]
 
-    def __call__(self, removed: Removed, branches: Collection[str]) -> float:
-        pruned = remove_but_gates(self.module, self.structure, removed, branches)
-        with gates_at_batch_mean(pruned, self.structure, branches):
+    def __call__(self, subnet: Subnet) -> float:
+        pruned = apply_but_gates(self.module, self.structure, subnet)
+        with gates_at_batch_mean(pruned, self.structure, subnet.dropped):
             return self.of(pruned)
 
     def check(self) -> None:
@@ -58,7 +59,7 @@ class AdaptedLoss:
         Raises:
             ModelError: the unpruned model's loss is no number.
         """
-        if not math.isfinite(self({}, ())):
+        if not math.isfinite(self(WHOLE)):
             raise ModelError(
                 "the unpruned model's loss is no number on the images that choices are judged on",
                 hint="look at the model's weights, at mean and std in [model], and at tune.precision",
@@ -68,11 +69,10 @@ class AdaptedLoss:
         """The loss of a model; it is left in eval mode, with other batch norm statistics unless it is to be judged with
         those that it has (not `adapted`)."""
         pruned.eval()
-        norms = [module for module in pruned.modules() if isinstance(module, _BatchNorm)] if adapted else []
         losses = []
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16"):
             for images, labels in self.batches:
-                for norm in norms:
-                    norm.train(len(images) > 1)
-                losses.append(F.cross_entropy(pruned(images).float(), labels, reduction="sum"))
+                own = batch_statistics(pruned, momentum=1.0) if adapted and len(images) > 1 else nullcontext()
+                with own:
+                    losses.append(F.cross_entropy(pruned(images).float(), labels, reduction="sum"))
         return float(torch.stack(losses).sum()) / sum(len(labels) for _, labels in self.batches)

@@ -1,270 +1,297 @@
-"""Prune to a target: rank, allocate, and for a latency target measure the result and correct until it holds."""
+"""The one measured search: of models in a row, from the fastest to the slowest, the one whose latency meets a goal.
+
+What a model takes is predicted first and measured then; the next place in the row is where a line through the measured
+points around the goal meets it (regula falsi; a secant while all of them lie on one side). Latencies are noisy and come
+in steps, so a line is a guess: it never leaves the bracket, and a place whose model was measured before ends the search
+once the row has no finer steps.
+
+Widths to a latency (`channels.py`) and shares of zeros (`zeros.py`) are two rows.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Generic, Protocol, TypeVar
 
-from torch import nn
+from pydantic import BaseModel, ConfigDict
 
 from edgeprune.errors import DeviceError, TargetError
-from edgeprune.latency.baseline import Baseline
-from edgeprune.latency.cost import CostModel, total
 from edgeprune.latency.measurement import Ratio
-from edgeprune.latency.predictor import Predictor
 from edgeprune.latency.probing import Probing
-from edgeprune.methods.registry import Candidate
-from edgeprune.models.spec import Model
 from edgeprune.recipe import Target
-from edgeprune.reparam.merge import merge
-from edgeprune.search.binding import Binding, binding
 from edgeprune.search.milp import TooManyChoices
-from edgeprune.search.path import SMALLER, Choice, OnStep
+from edgeprune.search.problem import out_of_reach
 from edgeprune.search.target import latency_share
-from edgeprune.space.apply import make_plan, remove_branches, remove_units
-from edgeprune.space.plan import Plan
-from edgeprune.space.units import Structure
 
 PLATEAU = 1e-6  # two measured shares that are one and the same
+ModelT = TypeVar("ModelT")
 
 
-@dataclass(frozen=True)
-class Attempt:
-    """One turn of the loop: what the table said, what the device said."""
+class Attempt(BaseModel):
+    """A model of a row, measured."""
 
-    predicted_share: float  # of the original's predicted cost
-    measured: Ratio
-    reached_share: float  # what the target is about: the ratio, or for an absolute target seconds over the original's
-    within_tolerance: bool
-    nothing_nearer: bool = False  # faster than asked, and no choice between that and the target loses less
-
-
-@dataclass(frozen=True)
-class Pruned:
-    """A pruned model with the plan that makes it from its base."""
-
-    model: Model
-    plan: Plan
-    structure: Structure
-    choice: Choice
-    binding: Binding
-    attempts: tuple[Attempt, ...] = ()
-    best: Attempt | None = None  # the attempt that was chosen; None for a counted target
+    model_config = ConfigDict(frozen=True)
+    name: str  # of the model, by its content
+    place: float  # in the row: it grows with the latency
+    measured: Ratio  # over the unpruned model
+    reached: float  # what the target is about: the ratio, or for an absolute target seconds over the original's
+    within: bool  # the tolerance
+    nothing_nearer: bool = False  # faster than asked, and the row has nothing between that and the goal
 
 
-def prune_counted(
-    candidate: Candidate,
-    costs: CostModel,
-    budget: float,
-    *,
-    on_progress: OnStep | None = None,
-) -> Pruned:
-    """Prune to a budget of MACs, parameters or bytes: these are counted, so the first choice is the answer.
+class Row(Protocol[ModelT]):
+    """Models from the fastest to the slowest, by a number that grows with what they are thought to take.
 
-    `on_progress` is told the share of the cost that is left, and how many models were judged, as the allocator goes on.
-    """
-    now = total(candidate.structure.layers, candidate.structure.sizes, costs)
-
-    def step(cost: float, judged: int) -> None:
-        if on_progress is not None:
-            on_progress(cost / now, judged)
-
-    allocator = candidate.allocator(costs, step)
-    choice = allocator.within(budget)
-    return _pruned(candidate, choice, binding(allocator, choice, lambda cost: cost / now))
-
-
-def prune_predicted(candidate: Candidate, predictor: Predictor, *, on_progress: OnStep) -> Pruned:
-    """Prune to a latency that is predicted and never measured: the first choice is the answer, true or not.
-
-    Raises:
-        TargetError: the target is not faster than the model, or faster than anything reachable.
+    `known`: places whose latency is known without a measurement; `begin`: those to measure first, `starts` of them.
+    `fastest` says what the fastest model is, and `hint` what to do where that is too slow.
     """
 
-    def share_of(cost: float) -> float:
-        return predictor.whole(cost) / predictor.unpruned_s
+    @property
+    def low(self) -> float: ...
 
-    target = candidate.settings.target
-    goal = latency_share(Target.parse(target), predictor.unpruned_s)
-    allocator = candidate.allocator(predictor.costs, lambda cost, judged: on_progress(share_of(cost), judged))
-    fastest = share_of(allocator.smallest().cost)
-    if goal < fastest:
-        raise TargetError(
-            f"the target {target} is faster than anything reachable: the smallest widths are predicted to "
-            f"take {fastest * predictor.unpruned_s * 1e3:.3f} ms ({fastest:.3f}x)",
-            hint=f"raise the target, {SMALLER}, or take patterns out of prune.keep",
-        )
-    choice = allocator.within(predictor.budget(goal * predictor.unpruned_s))
-    return _pruned(candidate, choice, binding(allocator, choice, share_of))
+    @property
+    def known(self) -> Sequence[tuple[float, float]]: ...
 
+    @property
+    def starts(self) -> int: ...
 
-class LatencyLoop:
-    """Prunes to a latency measured on a device: predict from the table, measure, correct, repeat.
+    @property
+    def fastest(self) -> str: ...
 
-    Args:
-        candidate: its structure has the layers that `predictor` knows.
-        folder: where files may lie that are measured.
-        lease: has the device alone, for each measurement.
-    """
+    @property
+    def hint(self) -> str: ...
 
-    def __init__(
-        self,
-        candidate: Candidate,
-        baseline: Baseline,
-        predictor: Predictor,
-        probing: Probing,
-        folder: Path,
-        *,
-        lease: Callable[[], AbstractContextManager[None]] = nullcontext,
-        on_progress: OnStep,
-    ) -> None:
-        self.candidate, self.settings, self.baseline = candidate, candidate.settings, baseline
-        self.probing, self.folder, self.lease, self.say = probing, folder, lease, probing.on_message
-        self.predictor, self.original_s = predictor, baseline.measurement.median_s
-        self.target = Target.parse(self.settings.target)
-        self.goal = latency_share(self.target, self.original_s)
-        self.allocator = candidate.allocator(
-            predictor.costs, lambda cost, judged: on_progress(self._share(cost), judged)
-        )
+    def begin(self, goal: float) -> Iterator[float]: ...
 
-    def run(self) -> Pruned:
-        """Returns the pruned model whose measured latency is nearest the target.
+    def at(self, place: float) -> ModelT:
+        """The model at a place, or the next that is faster; the fastest at `low` and below.
 
         Raises:
-            TargetError: the target is faster than anything reachable (the message says what is), or not
-                faster than the model.
+            TargetError: there is none; TooManyChoices.
+        """
+        ...
+
+    def place_of(self, model: ModelT) -> float: ...
+
+    def name_of(self, model: ModelT) -> str: ...
+
+    def write(self, model: ModelT) -> Path:
+        """A file of the model that runs on the device."""
+        ...
+
+    def finer(self) -> bool:
+        """Go on in finer steps; false where there are none, or none are wanted."""
+        ...
+
+    def words_of(self, model: ModelT) -> str:
+        """What the model is, for a message."""
+        ...
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A latency that is asked for, and what it is measured against.
+
+    Args:
+        original: the unpruned model's file; `original_s` is what it takes.
+        tolerance: around the target, relative.
+        corrections: measurements after the first ones.
+        lease: has the device alone, for each measurement.
+        where: the recipe's key that asks for it.
+    """
+
+    target: Target
+    original: Path
+    original_s: float
+    tolerance: float
+    corrections: int
+    probing: Probing
+    lease: Callable[[], AbstractContextManager[None]] = nullcontext
+    where: str | None = None
+
+    @property
+    def share(self) -> float:
+        """As a share of the original's latency.
+
+        Raises:
+            TargetError: the target is not faster than the model.
+        """
+        return latency_share(self.target, self.original_s)
+
+    def reached(self, ratio: Ratio) -> float:
+        """What of a measured ratio the target is about."""
+        return ratio.ratio if self.target.unit == "x" else ratio.numerator.median_s / self.original_s
+
+    def within(self, reached: float) -> bool:
+        return abs(reached / self.share - 1) <= self.tolerance
+
+
+@dataclass(frozen=True)
+class Found(Generic[ModelT]):
+    """The model that was chosen, its attempt, and all attempts in order."""
+
+    model: ModelT
+    best: Attempt
+    attempts: tuple[Attempt, ...]
+
+
+@dataclass
+class MeasuredSearch(Generic[ModelT]):
+    """Finds the model of a row whose measured latency is nearest a goal.
+
+    Args:
+        known: attempts of an interrupted search, by name, which are not measured again.
+        keep: gets each attempt that is worth knowing (not a noisy one) as soon as it is made.
+    """
+
+    row: Row[ModelT]
+    goal: Goal
+    known: Mapping[str, Attempt] = field(default_factory=dict)
+    keep: Callable[[Attempt], None] = lambda _: None
+
+    def run(self) -> Found[ModelT]:
+        """The model whose measured latency is nearest the goal; one within the tolerance before all others.
+
+        Raises:
+            TargetError: even the fastest model of the row is slower (the message says what it takes), or the target is
+                not faster than the unpruned model.
             DeviceError: the device is too noisy to tell.
         """
-        floor = self._share(self.allocator.smallest().cost)
-        tried: list[tuple[Choice, Attempt]] = []
-        again: Choice | None = None
-        granularity, share = self.probing.granularity, self.goal
-        while len(tried) <= self.settings.corrections:
-            if share < floor:
-                return self._at_the_floor(tried)
+        goal, say = self.goal.share, self.goal.probing.on_message
+        begin, most = self.row.begin(goal), self.row.starts + self.goal.corrections
+        tried: list[tuple[ModelT, Attempt]] = []
+        again: str | None = None  # the model that came again where nothing finer is left
+        place = next(begin, None)
+        while place is not None and len(tried) < most:
             try:
-                choice = self.allocator.within(
-                    self.predictor.budget(share * self.predictor.unpruned_s), granularity=granularity
-                )
+                model = self.row.at(place)
             except (TargetError, TooManyChoices) as error:
                 if not tried:
                     raise
-                self.say(f"no further attempt: {error.what}")
+                say(f"no further attempt: {error.what}")
                 break
-            if any(same(choice, before) for before, _ in tried):
-                if granularity == 1 or self.settings.granularity is not None:
-                    again = choice
-                    break
-                granularity = max(1, granularity // 2)  # no width in between at this step: allow finer ones
-                continue
-            attempt = self._measure(choice, len(tried) + 1)
-            tried.append((choice, attempt))
-            if attempt.within_tolerance:
+            name = self.row.name_of(model)
+            if any(name == attempt.name for _, attempt in tried):
+                if place > self.row.low and self.row.finer():  # no model in between at these steps: allow finer ones
+                    continue
+                again = name
                 break
-            share = self._next_share([a for _, a in tried])
-        return self._best(tried, again)
+            attempt = self._measured(model, name, len(tried) + 1)
+            tried.append((model, attempt))
+            if attempt.within:
+                break
+            if place <= self.row.low:
+                self._check_reached(attempt)
+            place = next(begin, None)
+            if place is None:
+                place = self._next([attempt for _, attempt in tried])
+        return self._found(tried, again)
 
-    def _share(self, cost: float) -> float:
-        """Predicted latency of a plan whose layers cost so much, as a share of the original's, predicted too: what
-        the device takes for one and the same file drifts, and the table may be of another day."""
-        return self.predictor.whole(cost) / self.predictor.unpruned_s
-
-    def _measure(self, choice: Choice, number: int) -> Attempt:
-        model = self.candidate.model
-        merged = merge(_apply(self.candidate, choice), model.example_input())
-        file = self.folder / f"attempt-{number}{self.baseline.file.suffix}"
-        self.probing.exporter.write(model.with_module(merged), file)
-        with self.lease():
-            ratio = self.probing.ratio(file, self.baseline.file)
-        reached = ratio.ratio if self.target.unit == "x" else ratio.numerator.median_s / self.original_s
-        within = abs(reached / self.goal - 1) <= self.settings.tolerance
-        self.say(
-            f"attempt {number}: predicted {self._share(choice.cost):.3f}x, measured {ratio.ratio:.3f}x "
-            f"({ratio.low:.3f}-{ratio.high:.3f}, {ratio.quality}), target {self.goal:.3f}x"
-        )
-        return Attempt(self._share(choice.cost), ratio, reached, within)
-
-    def _next_share(self, attempts: list[Attempt]) -> float:
-        """The predicted share at which the measured one would be the goal: a line through the two points that
-        bracket the goal, or through the two nearest to it. The unpruned model is the point (1, 1)."""
-        points = [(1.0, 1.0), *((a.predicted_share, a.reached_share) for a in attempts)]
-        slower = [p for p in points if p[1] >= self.goal]
-        faster = [p for p in points if p[1] < self.goal]
-        if slower and faster:
-            (p1, m1), (p2, m2) = min(slower, key=lambda p: p[1]), max(faster, key=lambda p: p[1])
-        else:
-            (p1, m1), (p2, m2) = sorted(points, key=lambda p: abs(p[1] - self.goal))[:2]
-        if abs(m1 - m2) < PLATEAU:
-            return p1 * self.goal / m1
-        return p2 + (self.goal - m2) * (p1 - p2) / (m1 - m2)
-
-    def _at_the_floor(self, tried: list[tuple[Choice, Attempt]]) -> Pruned:
-        """The target asks for less than the smallest widths are predicted to cost: measure them and say."""
-        choice = self.allocator.smallest()
-        attempt = self._measure(choice, len(tried) + 1)
-        reached = attempt.measured
-        if attempt.reached_share > self.goal * (1 + self.settings.tolerance):
-            fastest = reached.ratio * self.original_s * 1e3
-            raise TargetError(
-                f"the target {self.settings.target} is faster than anything reachable: the smallest widths take "
-                f"{fastest:.3f} ms ({reached.ratio:.3f}x, {reached.quality}) on {self.probing.device.id}",
-                hint=f"raise the target, {SMALLER}, or take patterns out of prune.keep",
+    def _measured(self, model: ModelT, name: str, number: int) -> Attempt:
+        """A model's attempt, as it is known or as it is measured now."""
+        if (known := self.known.get(name)) is not None:
+            return known.model_copy(
+                update={"within": self.goal.within(known.reached), "place": self.row.place_of(model)}
             )
-        return self._best([*tried, (choice, attempt)])
+        file = self.row.write(model)
+        with self.goal.lease():
+            ratio = self.goal.probing.ratio(file, self.goal.original)
+        reached = self.goal.reached(ratio)
+        self.goal.probing.on_message(
+            f"attempt {number}: {self.row.words_of(model)}, measured {ratio.ratio:.3f}x "
+            f"({ratio.low:.3f}-{ratio.high:.3f}, {ratio.quality}), target {self.goal.share:.3f}x"
+        )
+        attempt = Attempt(
+            name=name,
+            place=self.row.place_of(model),
+            measured=ratio,
+            reached=reached,
+            within=self.goal.within(reached),
+        )
+        if ratio.quality == "stable":
+            self.keep(attempt)
+        return attempt
 
-    def _best(self, tried: list[tuple[Choice, Attempt]], again: Choice | None = None) -> Pruned:
-        choice, attempt = nearest(tried, self.goal, again)
-        if not attempt.within_tolerance and attempt.measured.quality != "stable":
+    def _next(self, attempts: Sequence[Attempt]) -> float | None:
+        """The place at which the latency would be the goal; None where the row has nothing there."""
+        points = [*self.row.known, *((attempt.place, attempt.reached) for attempt in attempts)]
+        return next_place(points, self.goal.share)
+
+    def _check_reached(self, fastest: Attempt) -> None:
+        """Check that the fastest model of the row is fast enough.
+
+        Raises:
+            TargetError: it is not.
+        """
+        goal = self.goal
+        if fastest.reached > goal.share * (1 + goal.tolerance):
+            took = fastest.reached * goal.original_s * 1e3
+            raise out_of_reach(
+                f"the target {goal.target}",
+                f"{took:.3f} ms ({fastest.measured.ratio:.3f}x, {fastest.measured.quality}) on "
+                f"{goal.probing.device.id}",
+                by=self.row.fastest,
+                where=goal.where,
+                hint=self.row.hint,
+            )
+
+    def _found(self, tried: Sequence[tuple[ModelT, Attempt]], again: str | None) -> Found[ModelT]:
+        goal, say = self.goal, self.goal.probing.on_message
+        model, best = nearest(tried, goal.share, again)
+        if not best.within and best.measured.quality != "stable":
             raise DeviceError(
-                f"too noisy to tell whether the target is met ({attempt.measured.evidence})",
-                where=self.probing.device.id,
+                f"too noisy to tell whether the target {goal.target} is met ({best.measured.evidence})",
+                where=goal.probing.device.id,
                 hint="free the device from other work, or measure longer with device.protocol = 'standard'; "
                 "then go on with --resume",
             )
-        if attempt.nothing_nearer:
-            self.say(f"{attempt.reached_share:.3f}x is faster than asked: nothing between it and the target loses less")
-        elif not attempt.within_tolerance:
-            self.say(f"the target is missed: {attempt.reached_share:.3f}x is the nearest of {len(tried)} measured")
-        binds = binding(self.allocator, choice, self._share)
-        return _pruned(self.candidate, choice, binds, tuple(a for _, a in tried), attempt)
+        if best.nothing_nearer:
+            say(f"{best.reached:.3f}x is faster than asked: nothing between it and the target loses less")
+        elif not best.within:
+            say(f"the target is missed: {best.reached:.3f}x is the nearest of {len(tried)} measured")
+        return Found(model, best, tuple(attempt for _, attempt in tried))
 
 
-def same(a: Choice, b: Choice) -> bool:
-    """Whether two choices are the same model."""
-    return (a.kept, a.branches) == (b.kept, b.branches)
+def next_place(points: Sequence[tuple[float, float]], goal: float) -> float | None:
+    """The place at which a line through the points around a goal, or the two nearest to it, meets it.
+
+    Args:
+        points: (place, share), of which shares grow with places but for noise.
+
+    Returns:
+        a place strictly inside of the bracket, where there is one; None for fewer than two points.
+    """
+    slower = [point for point in points if point[1] >= goal]
+    faster = [point for point in points if point[1] < goal]
+    if slower and faster:
+        (p1, m1), (p2, m2) = min(slower, key=lambda p: (p[1], p[0])), max(faster, key=lambda p: (p[1], p[0]))
+        if p1 <= p2 or m1 - m2 < PLATEAU:  # noise, or a step: the line tells nothing
+            return (p1 + p2) / 2
+    elif len(points) < 2:
+        return None
+    else:
+        side = 1 if slower else -1  # of equal ones that on the way to the goal comes first
+        (p1, m1), (p2, m2) = sorted(points, key=lambda p: (abs(p[1] - goal), side * p[0]))[:2]
+        if (m1 - m2) * (p1 - p2) <= 0 or abs(m1 - m2) < PLATEAU:
+            return p1 * goal / m1
+    return p2 + (goal - m2) * (p1 - p2) / (m1 - m2)
 
 
-def nearest(
-    tried: Sequence[tuple[Choice, Attempt]], goal: float, again: Choice | None = None
-) -> tuple[Choice, Attempt]:
-    """Of the choices that were measured the one nearest to a goal; one within the tolerance before all others.
+def nearest(tried: Sequence[tuple[ModelT, Attempt]], goal: float, again: str | None = None) -> tuple[ModelT, Attempt]:
+    """Of the models that were measured the one nearest to a goal; one within the tolerance before all others.
 
     Args:
         goal: share of the original's latency.
-        again: the allocator's answer, at every width that is allowed, to a budget beyond those before, where that was
-            tried by then: nothing within that budget loses less.
+        again: the model that the row has, at its finest, at a place beyond those before, where that was tried by then:
+            nothing between it and the goal loses less.
     """
-    choice, attempt = min(tried, key=lambda t: (not t[1].within_tolerance, abs(t[1].reached_share / goal - 1)))
-    if again is not None and same(choice, again) and not attempt.within_tolerance and attempt.reached_share < goal:
-        return choice, replace(attempt, nothing_nearer=True)
-    return choice, attempt
-
-
-def _pruned(
-    candidate: Candidate,
-    choice: Choice,
-    binds: Binding,
-    attempts: tuple[Attempt, ...] = (),
-    best: Attempt | None = None,
-) -> Pruned:
-    model, structure = candidate.model, candidate.structure
-    plan = make_plan(model.spec.source, model.module, structure, choice.removed, choice.branches)
-    return Pruned(model.with_module(_apply(candidate, choice)), plan, structure, choice, binds, attempts, best)
-
-
-def _apply(candidate: Candidate, choice: Choice) -> nn.Module:
-    structure = candidate.structure
-    narrow = remove_units(candidate.model.module, structure, choice.removed)
-    return remove_branches(narrow, structure, choice.branches)
+    model, best = min(tried, key=lambda t: (not t[1].within, abs(t[1].reached / goal - 1)))
+    if best.within or best.reached >= goal:
+        return model, best
+    last = next(((one, attempt) for one, attempt in tried if attempt.name == again), None)
+    if last is not None and all(attempt.reached < goal for _, attempt in tried):
+        model, best = last  # the slowest: among faster ones noise alone says which is nearer
+    return model, best.model_copy(update={"nothing_nearer": best.name == again})

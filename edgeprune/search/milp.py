@@ -1,9 +1,9 @@
-"""Exact allocation: of all choices of widths and branches within a budget, one that loses least.
+"""Exact allocation: of all points of a space within a budget, one that loses least.
 
-Losses are additive here: each group has a loss for every width it may keep (the scores of its lowest units, summed),
-each branch one for going. Costs are not: a layer's depends on the widths on both of its sides, on several where
-channels are joined, and is nothing where its branch is gone. So every layer, or several that depend on the same
-choices, is a table over those choices, and the problem is a mixed-integer linear program:
+Losses are additive here: each decision has a loss for every option (of a width the scores of its lowest units, summed).
+Costs are not: a layer's depends on the widths on both of its sides, on several where channels are joined, and is none
+where its branch is gone. So every layer, or several that depend on the same choices, is a table over those choices, and
+the problem is a mixed-integer linear program:
 
     minimize   sum of loss[v, a] x[v, a]            x[v, a] = 1 where choice v takes the value a, else 0
     such that  sum over a of x[v, a] = 1            for every choice v
@@ -29,33 +29,27 @@ from scipy.sparse import coo_array, csr_array
 
 from edgeprune.errors import TargetError, UsageError
 from edgeprune.latency.cost import CostModel, total
-from edgeprune.search.path import out_of_reach
+from edgeprune.search.problem import out_of_reach
+from edgeprune.space.decisions import GONE, Point
 from edgeprune.space.units import Structure
 
 Floats = npt.NDArray[np.float64]
 MOST_COMBINATIONS = 50_000  # of one table: beyond it the choices of a layer are too many to be written down
 TOLERANCE = 1e-8  # of the budget: somewhat less than what HiGHS may be over a limit by
-KEPT, GONE = 0, 1  # values of a branch's choice
 
 
 class TooManyChoices(UsageError):
     """More choices act on one layer than an exact allocation can write down."""
 
 
-@dataclass(frozen=True)
-class Losses:
-    """Group -> width -> what is lost, and branch -> what is lost without it."""
-
-    groups: Mapping[str, Mapping[int, float]]
-    branches: Mapping[str, float]
+Losses = Mapping[str, Mapping[int, float]]  # decision -> option -> what is lost, the options as in the space
 
 
 @dataclass(frozen=True)
 class Solution:
-    """An optimal choice. `loss` is the sum over the choices, `cost` that of all layers."""
+    """An optimal point. `loss` is the sum over the decisions, `cost` that of all layers."""
 
-    kept: Mapping[str, int]
-    dropped: tuple[str, ...]
+    point: Point
     loss: float
     cost: float
 
@@ -68,12 +62,12 @@ class _Table:
     costs: Floats
 
 
-class Problem:
-    """The choices of a structure with their losses and the layers' cost tables.
+class Program:
+    """The decisions of a structure with their losses and the layers' cost tables.
 
     Args:
         structure: groups, layers and branches.
-        losses: for each group the widths that it may keep; branches that are not named stay.
+        losses: for every group the widths that it may keep; a branch that is not named stays.
         costs: what a layer costs at given widths.
 
     Raises:
@@ -82,11 +76,10 @@ class Problem:
 
     def __init__(self, structure: Structure, losses: Losses, costs: CostModel) -> None:
         self._structure, self._costs = structure, costs
-        self._branches = tuple(b for b in structure.branches if b.id in losses.branches)
-        self._values: dict[str, tuple[int, ...]] = {name: tuple(widths) for name, widths in losses.groups.items()}
-        self._values |= {branch.id: (KEPT, GONE) for branch in self._branches}
-        self._losses: dict[str, list[float]] = {n: list(widths.values()) for n, widths in losses.groups.items()}
-        self._losses |= {branch.id: [0.0, losses.branches[branch.id]] for branch in self._branches}
+        self._branches = tuple(b for b in structure.branches if b.id in losses)
+        names = (*structure.sizes, *(branch.id for branch in self._branches))
+        self._values: dict[str, tuple[int, ...]] = {name: tuple(losses[name]) for name in names}
+        self._losses: dict[str, list[float]] = {name: list(losses[name].values()) for name in names}
         self._tables = self._made_tables()
         sizes = [len(values) for values in self._values.values()]
         self._first = dict(zip(self._values, np.cumsum([0, *sizes]).tolist(), strict=False))
@@ -101,7 +94,7 @@ class Problem:
         cheapest = self.cheapest()
         if cheapest.cost > budget:
             whole = total(self._structure.layers, self._structure.sizes, self._costs)
-            raise out_of_reach(budget, cheapest.cost, whole)
+            raise out_of_reach(f"{budget / whole:.3g}x", f"{cheapest.cost / whole:.3g}x")
         allowed = budget
         for attempt in range(20):
             found = self._solved(self._loss_row(), allowed)
@@ -196,7 +189,10 @@ class Problem:
             pairs = [
                 entry
                 for number, (branch, name) in enumerate(whole)
-                for entry in ((number, self._first[name], 1.0), (number, self._first[branch] + GONE, -1.0))
+                for entry in (
+                    (number, self._first[name], 1.0),
+                    (number, self._first[branch] + self._values[branch].index(GONE), -1.0),
+                )
             ]
             zeros = np.zeros(len(whole))
             ties.append((_matrix(pairs, len(whole), len(row)), zeros, np.full(len(whole), np.inf)))
@@ -207,14 +203,12 @@ class Problem:
             name: int(np.argmax(x[self._first[name] : self._first[name] + len(values)]))
             for name, values in self._values.items()
         }
-        groups = [group.id for group in self._structure.groups]
-        kept = {name: self._values[name][places[name]] for name in groups}
-        dropped = tuple(branch.id for branch in self._branches if places[branch.id] == GONE)
-        gone = {layer for branch in self._branches if branch.id in dropped for layer in branch.layers}
+        point = {name: self._values[name][place] for name, place in places.items()}
+        gone = {layer for b in self._branches if point[b.id] == GONE for layer in b.layers}
         left = [layer for layer in self._structure.layers if layer.name not in gone]
         loss = sum(self._losses[name][place] for name, place in places.items())
         # Priced as everybody prices a model: the tables' sum may differ by rounding, and so exceed a budget it is.
-        return Solution(kept, dropped, loss, total(left, kept, self._costs))
+        return Solution(point, loss, total(left, point, self._costs))
 
 
 def _matrix(entries: Sequence[tuple[int, int, float]], rows: int, columns: int) -> csr_array:

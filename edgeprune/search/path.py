@@ -1,4 +1,4 @@
-"""The one allocator: ranks + costs + a judge of what is lost -> how many units each group keeps, and which.
+"""The judged allocator: ranks + costs + a judge of what is lost -> how many units each group keeps, and which.
 
 It walks a path of ever cheaper models down from the unpruned one. A move takes the lowest-ranked units of one group
 down to a smaller allowed width, or a residual branch away as a whole. Each step takes the move with the least price,
@@ -12,53 +12,34 @@ Costs come from a `CostModel`, so latency, MACs, parameters and size are all the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 from edgeprune.errors import TargetError
-from edgeprune.latency.cost import CostModel
-from edgeprune.space.limits import Limits, allowed_widths
-from edgeprune.space.ranking import Ranking, gone_of
-from edgeprune.space.units import Branch, Structure
-
-Removed = Mapping[str, tuple[int, ...]]
-Judge = Callable[[Removed, Collection[str]], float]  # (units by group, branches) that go -> the loss without them
-OnStep = Callable[[float, int], None]  # (cost reached, models judged)
+from edgeprune.search.problem import Chosen, Problem, out_of_reach
+from edgeprune.space.decisions import GONE, Space
+from edgeprune.space.units import Branch
 
 STEPS = 80  # a move saves at least this part of the unpruned model's cost, where its group has that much
 RIVALS = 4  # moves that are judged anew at each step; prices rise along the path, so the cheapest ones are enough
 EXCHANGES = 2  # times as many models as on the way down are judged for exchanges, at most
-SMALLER = "lower prune.granularity and prune.minimum_width (the greater of them is the least width)"  # what else to do
 LEAST = 1e-3  # of the judge's unit: rises below it are noise, and the move that saves the most comes first
 
 
 @dataclass(frozen=True)
-class Choice:
-    """What stays: units kept per group and the removed indices (the lowest ranks), with the predicted cost.
+class _Move:
+    """A decision and the option that it goes to."""
 
-    Groups that live in a removed branch are listed at their full size: the branch goes with all its units.
-    """
-
-    kept: Mapping[str, int]
-    removed: Removed
-    branches: tuple[str, ...]
-    cost: float
-    loss: float  # as judged
-
-
-def out_of_reach(budget: float, least: float, whole: float, *, also: str = "") -> TargetError:
-    """What to tell of a budget below the cost of the smallest model that is allowed."""
-    return TargetError(
-        f"{budget / whole:.3g}x cannot be reached: the smallest model allowed takes {least / whole:.3g}x",
-        hint=f"raise the target, {SMALLER}, or take patterns out of prune.keep{also}",
-    )
+    name: str
+    option: int
 
 
 class _State:
-    """Kept widths, and the cost of each layer at them; only layers that a move touches are priced again."""
+    """A point of the space, and the cost of each layer there; only layers that a move touches are priced again."""
 
-    def __init__(self, structure: Structure, costs: CostModel) -> None:
-        self.layers, self.costs, self.sizes = structure.layers, costs, structure.sizes
+    def __init__(self, problem: Problem) -> None:
+        structure, self.costs = problem.structure, problem.costs
+        self.layers, self.sizes = structure.layers, structure.sizes
         self.kept: dict[str, int] = dict(structure.sizes)
         self.branches: dict[str, Branch] = {branch.id: branch for branch in structure.branches}
         self.dropped: tuple[str, ...] = ()
@@ -68,7 +49,7 @@ class _State:
         for number, layer in enumerate(self.layers):
             for name in {*layer.in_width.groups, *layer.out_width.groups}:
                 self.touching[name].append(number)
-        self.layer_costs = [costs.cost(layer.signature(self.kept)) for layer in self.layers]
+        self.layer_costs = [self.costs.cost(layer.signature(self.kept)) for layer in self.layers]
         self.gone: frozenset[int] = frozenset()
 
     @property
@@ -79,11 +60,15 @@ class _State:
     def key(self) -> tuple[object, ...]:
         return tuple(self.kept.values()), frozenset(self.dropped)
 
+    @property
+    def point(self) -> dict[str, int]:
+        return {**self.kept, **dict.fromkeys(self.dropped, GONE)}
+
     def saving(self, move: _Move) -> float:
         """Cost saved by a move (negative when that costs more)."""
-        if move.width is None:
+        if move.name in self.branches:
             return sum(self.layer_costs[n] for n in self.inside[move.name])
-        kept = {**self.kept, move.name: move.width}
+        kept = {**self.kept, move.name: move.option}
         touched = (n for n in self.touching[move.name] if n not in self.gone)
         return sum(self.layer_costs[n] - self.costs.cost(self.layers[n].signature(kept)) for n in touched)
 
@@ -92,14 +77,14 @@ class _State:
         state = object.__new__(_State)
         state.__dict__.update(self.__dict__)
         state.layer_costs = list(self.layer_costs)
-        if move.width is None:
+        if move.name in self.branches:
             state.dropped = (*self.dropped, move.name)
             state.kept = {**self.kept, **{name: self.sizes[name] for name in self.branches[move.name].groups}}
             state.gone = self.gone.union(self.inside[move.name])
             for number in self.inside[move.name]:
                 state.layer_costs[number] = 0.0
             return state
-        state.kept = {**self.kept, move.name: move.width}
+        state.kept = {**self.kept, move.name: move.option}
         for number in self.touching[move.name]:
             if number not in state.gone:
                 state.layer_costs[number] = self.costs.cost(self.layers[number].signature(state.kept))
@@ -109,7 +94,7 @@ class _State:
         """The unpruned state, this, with these widths and without these branches."""
         state = self
         for name in dropped:
-            state = state.after(_Move(name, None))
+            state = state.after(_Move(name, GONE))
         for name, width in kept.items():
             if width < self.kept[name] and not state.is_dropped(name):
                 state = state.after(_Move(name, width))
@@ -120,84 +105,55 @@ class _State:
         return any(group in self.branches[name].groups for name in self.dropped)
 
 
-@dataclass(frozen=True)
-class _Move:
-    name: str
-    width: int | None  # None: the branch of that name goes
-
-
-class Allocator:
+class PathAllocator:
     """Chooses what goes so that the judged loss is low and the cost within a budget.
 
     Args:
-        structure: the model's groups, layers and branches.
-        ranking: which units of a group go at each width.
-        costs: what a layer costs at given widths, in the budgets' unit.
-        judge: the loss of the model without these units and branches; it is asked once for each model. Of the unpruned
-            one it is a number (`AdaptedLoss.check`).
-        limits: how far it may be cut.
+        problem: what to choose from and by; `on_step` is called after each step along the path and after each exchange.
         exchanges: how many models are judged for exchanges at most, for each budget, as a multiple of those on the way
             down; where it is raised afterwards, the next choice for a budget goes on from what was judged.
-        on_step: called after each step along the path and after each exchange tried, with the cost reached and the
-            number of models judged.
     """
 
-    def __init__(
-        self,
-        structure: Structure,
-        ranking: Ranking,
-        costs: CostModel,
-        judge: Judge,
-        limits: Limits,
-        *,
-        exchanges: float = EXCHANGES,
-        on_step: OnStep | None = None,
-    ) -> None:
-        self.structure, self.costs, self.judge, self.limits = structure, costs, judge, limits
-        self.on_step, self.exchanges, self._walked = on_step, exchanges, 0
-        self._branches = limits.droppable(structure)
-        self._ranking = ranking
-        self._widths = self._allowed(limits)
-        self._path = [_State(structure, costs)]
+    def __init__(self, problem: Problem, *, exchanges: float = EXCHANGES) -> None:
+        self.problem, self.exchanges, self._walked = problem, exchanges, 0
+        self._space: Space = problem.space
+        self._path = [_State(problem)]
         self._step_saving = self._path[0].total / STEPS
         self._losses: dict[tuple[object, ...], float] = {}  # infinite where the model answers no numbers
         self._rises: dict[_Move, float] = {}
 
-    def within(self, budget: float, *, granularity: int | None = None) -> Choice:
+    def within(self, budget: float, *, granularity: int | None = None) -> Chosen:
         """The choice for a budget; units are put back at a finer granularity where one is given.
 
         Raises:
             TargetError: even the smallest model allowed costs more than the budget.
         """
-        limits = self.limits if granularity is None else replace(self.limits, granularity=granularity)
         judged = len(self._losses)
         while self._path[-1].total > budget:
             self._path.append(self._step(self._path[-1], budget))
             self._tell(self._path[-1].total)
-        widths = self._allowed(limits)
+        widths = self._space.finer(granularity).widths
         state = self._refilled(next(state for state in self._path if state.total <= budget), budget, widths)
         self._walked += len(self._losses) - judged
-        return self._choice(self._exchanged(state, budget, widths))
+        return self._chosen(self._exchanged(state, budget, widths))
 
-    def smallest(self) -> Choice:
+    def smallest(self) -> Chosen:
         """Every group at its least width, and every branch gone that may go."""
         state = self._path[0]
-        for branch in self._branches:
-            state = state.after(_Move(branch.id, None))
-        for name, widths in self._widths.items():
+        for branch in self._space.droppable:
+            state = state.after(_Move(branch.id, GONE))
+        for name, widths in self._space.widths.items():
             if not state.is_dropped(name):
                 state = state.after(_Move(name, widths[-1]))
-        return self._choice(state)
-
-    def _allowed(self, limits: Limits) -> dict[str, tuple[int, ...]]:
-        return {group.id: allowed_widths(group, limits) for group in self.structure.groups}
+        return self._chosen(state)
 
     def _step(self, here: _State, budget: float, *, but: str | None = None) -> _State:
         """The next state on a way down: the cheapest move, judged against its nearest rivals; none of the group or
         branch `but`."""
         moves = {move: saved for move, saved in self._moves(here) if move.name != but}
         if not moves:
-            raise out_of_reach(budget, here.total, self._path[0].total)
+            whole = self._path[0].total
+            raise out_of_reach(f"{budget / whole:.3g}x", f"{here.total / whole:.3g}x")
         fresh = {move for move in moves if move not in self._rises}
         for move in fresh:
             self._rises[move] = self._rise(here, move)
@@ -220,15 +176,15 @@ class Allocator:
 
     def _moves(self, here: _State) -> Iterator[tuple[_Move, float]]:
         """The moves from a state, with the cost each saves: for a group the least cut that is worth a step."""
-        for name, widths in self._widths.items():
+        for name, widths in self._space.widths.items():
             if here.is_dropped(name):
                 continue
             narrower = [_Move(name, width) for width in widths if width < here.kept[name]]
             savings = [(move, saved) for move in narrower if (saved := here.saving(move)) > 0]
             if savings:
                 yield next((pair for pair in savings if pair[1] >= self._step_saving), savings[-1])
-        for branch in self._branches:
-            move = _Move(branch.id, None)
+        for branch in self._space.droppable:
+            move = _Move(branch.id, GONE)
             if branch.id not in here.dropped and (saved := here.saving(move)) > 0:
                 yield move, saved
 
@@ -262,7 +218,7 @@ class Allocator:
         for name in state.dropped:
             kept = {group: width for group, width in state.kept.items() if group not in state.branches[name].groups}
             back.append((name, whole.at(kept, [other for other in state.dropped if other != name])))
-        for name, widths in self._widths.items():
+        for name, widths in self._space.widths.items():
             if state.kept[name] < widths[0] and not state.is_dropped(name):
                 wider = [state.after(_Move(name, width)) for width in reversed(widths) if width > state.kept[name]]
                 saved = state.total + self._step_saving
@@ -303,17 +259,13 @@ class Allocator:
 
     def _loss(self, state: _State) -> float:
         if state.key not in self._losses:
-            loss = self.judge(self._removed(state), state.dropped)
+            loss = self.problem.judge(self._space.subnet(state.point, self.problem.ranking))
             self._losses[state.key] = loss if math.isfinite(loss) else math.inf
         return self._losses[state.key]
 
     def _tell(self, cost: float) -> None:
-        if self.on_step is not None:
-            self.on_step(cost, len(self._losses))
+        if self.problem.on_step is not None:
+            self.problem.on_step(cost, len(self._losses))
 
-    def _removed(self, state: _State) -> dict[str, tuple[int, ...]]:
-        return gone_of(self._ranking, state.kept)
-
-    def _choice(self, state: _State) -> Choice:
-        branches = tuple(name for name in state.branches if name in state.dropped)
-        return Choice(state.kept, self._removed(state), branches, state.total, self._loss(state))
+    def _chosen(self, state: _State) -> Chosen:
+        return Chosen(self._space.subnet(state.point, self.problem.ranking), state.total, self._loss(state))

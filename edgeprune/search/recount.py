@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from edgeprune.graph.trace import evaluating
+from edgeprune.models.modes import evaluating
 from edgeprune.recipe import Target
 from edgeprune.reparam.merge import merge
 

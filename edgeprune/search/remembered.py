@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
-from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
 from edgeprune.errors import RunError
 from edgeprune.runs import write_atomic
-from edgeprune.search.path import Judge, Removed
+from edgeprune.search.problem import Judge
+from edgeprune.space.subnet import Subnet
 
 
 class _Judged(NamedTuple):
@@ -31,22 +30,17 @@ class RememberedLosses:
         self._judge, self._file, self._known = judge, file, _read(file)
         self.spent_s = 0.0  # by the judge on what was asked here, be it in an earlier process
 
-    def __call__(self, removed: Removed, branches: Collection[str]) -> float:
-        key = _key(removed, branches)
+    def __call__(self, subnet: Subnet) -> float:
+        key = subnet.key
         if key not in self._known:
             started = time.monotonic()
-            loss = float(self._judge(removed, branches))
+            loss = float(self._judge(subnet))
             self._known[key] = _Judged(loss, time.monotonic() - started)
             self._file.parent.mkdir(parents=True, exist_ok=True)
             with self._file.open("a") as lines:
                 lines.write(json.dumps([key, *self._known[key]]) + "\n")
         self.spent_s += self._known[key].seconds
         return self._known[key].loss
-
-
-def _key(removed: Removed, branches: Collection[str]) -> str:
-    units = sorted((name, [int(unit) for unit in units]) for name, units in removed.items() if len(units))
-    return hashlib.blake2b(json.dumps([units, sorted(branches)]).encode(), digest_size=16).hexdigest()
 
 
 def _read(file: Path) -> dict[str, _Judged]:

@@ -1,6 +1,6 @@
 """How many zeros a target takes: counted for multiply-accumulates, found by measuring for a latency.
 
-Where zeros stand is known before the model is trained on (`unstructured.py`: they stay where they are), and a sparse
+Where zeros stand is known before the model is trained on (`space/weight_masks.py`: they stay there), and a sparse
 kernel's time goes by that alone. So the share is settled first: files with fewer and more zeros are measured in turns
 with the unpruned model's, and what lies between is nearly a straight line.
 """
@@ -8,21 +8,24 @@ with the unpruned model's, and what lies between is nearly a straight line.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from edgeprune.errors import DeviceError, TargetError, UsageError
+from edgeprune.errors import TargetError, UsageError
 from edgeprune.latency.measurement import Ratio
 from edgeprune.latency.probing import Probing
 from edgeprune.models.spec import Model
 from edgeprune.recipe import SparseLayers, SparseSection, Target
 from edgeprune.reparam.merge import merge
-from edgeprune.search.target import counted_cost, latency_share
+from edgeprune.search.measured import Attempt, Found, Goal, MeasuredSearch
+from edgeprune.search.problem import out_of_reach
+from edgeprune.search.target import counted_cost
 from edgeprune.space.weight_masks import Masks, apply_masks, macs_of_weights, magnitude_masks
 from edgeprune.sparsity.rewrite import write_sparse
 from edgeprune.sparsity.rules import check_sparse
@@ -31,7 +34,6 @@ LEAST = 0.7  # XNNPACK's kernels want more than two thirds of the weights
 STEP = 0.01  # between shares that are tried where zeros are counted in something else
 MOST = (0.97, 0.95, 0.9, 0.8)  # the first that leaves no layer silent
 LAYERS: dict[SparseLayers, str] = {"1x1": "the 1x1 convolutions", "all": "the convolutions and linear layers"}
-SAME = 1e-3  # shares of zeros that are one and the same
 
 
 class ZerosAttempt(BaseModel):
@@ -116,9 +118,11 @@ def counted_zeros(model: Model, sparse: SparseSection, macs: float) -> Zeros:
         )
     share = (macs - wanted) / sparse_macs if sparse_macs else 1.0
     if share >= 1:
-        raise TargetError(
-            f"the target {target} cannot be reached by zeros: the model takes {macs:.5g} multiply-accumulates, "
-            f"{LAYERS[sparse.layers]} {sparse_macs:.5g} of them",
+        raise out_of_reach(
+            f"the target {target}",
+            f"{(macs - sparse_macs) / 1e6:.5g} MMACs ({LAYERS[sparse.layers]} have {sparse_macs:.5g} of {macs:.5g} "
+            "multiply-accumulates)",
+            by="the model without any of the weights that may be zero",
             where="sparse.target",
             hint="raise the target, or prune channels further (prune.target)"
             + (", or take sparse.layers = 'all'" if sparse.layers == "1x1" else ""),
@@ -127,93 +131,67 @@ def counted_zeros(model: Model, sparse: SparseSection, macs: float) -> Zeros:
     return Zeros(target=str(target), zeros=share, of="macs", layers=sparse.layers, within_tolerance=True)
 
 
-class ZerosLoop:
-    """Finds the share of zeros by which a model's sparse file takes a latency on a device.
+class ZerosRow:
+    """The row of a model's files with ever fewer zeros: a place is the share of the weights that stay.
 
     Args:
         model: pruned or not, without zeros.
-        original: the unpruned model's file; `original_s` is what it takes.
         folder: where files may lie that are measured.
-        tolerance: around the target, relative.
-        corrections: measurements after those of the fewest and the most zeros.
-        known: attempts of an interrupted search, which are not measured again.
-        keep: gets all attempts that are worth knowing (not noisy ones) after each.
     """
 
-    def __init__(
-        self,
-        model: Model,
-        original: Path,
-        sparse: SparseSection,
-        probing: Probing,
-        folder: Path,
-        *,
-        original_s: float,
-        tolerance: float,
-        corrections: int,
-        known: Sequence[ZerosAttempt] = (),
-        keep: Callable[[Sequence[ZerosAttempt]], None] = lambda _: None,
-    ) -> None:
-        assert sparse.target is not None
-        self.model, self.original, self.original_s, self.sparse = model, original, original_s, sparse
-        self.probing, self.folder, self.tolerance, self.corrections = probing, folder, tolerance, corrections
-        self.target = Target.parse(sparse.target)
-        self.goal = latency_share(self.target, original_s)
-        self.known, self.keep = list(known), keep
+    known: tuple[tuple[float, float], ...] = ()  # a file without zeros runs by other kernels: it is not on this line
+    starts, hint = 2, "raise the target, or prune channels first (a lower prune.target)"
 
-    def check_zeros_are_needed(self, dense: Ratio | None) -> None:
-        """Check that the model takes longer than the target without any zero.
+    def __init__(self, model: Model, sparse: SparseSection, probing: Probing, folder: Path) -> None:
+        self._model, self._sparse, self._probing, self._folder = model, sparse, probing, folder
+        self._most = self._most_zeros()
+        self.low = 1 - self._most
+        self.fastest = f"the model with {self._most:.0%} of its 1x1 weights at zero"
 
-        Args:
-            dense: it against the original, where that was measured; else it is now.
+    @cached_property
+    def high(self) -> float:
+        return 1 - self.fewest(self._most)
 
-        Raises:
-            TargetError: it does not.
-        """
-        if dense is None:
-            file = self.folder / "dense.tflite"
-            self.probing.exporter.write(self._merged(self.model.module), file)
-            dense = self.probing.ratio(file, self.original)
-        reached = self._reached(dense)
-        if reached <= self.goal:
-            raise TargetError(
-                f"the pruned model takes {reached:.3f}x without any zero, and the target of zeros is {self.target} "
-                f"({self.goal:.3f}x)",
-                where="sparse.target",
-                hint="leave [sparse] out, lower its target, or raise prune.target (1x prunes no channel)",
-            )
+    def begin(self, goal: float) -> Iterator[float]:  # noqa: ARG002  # both ends, wherever the goal lies
+        yield self.low
+        yield self.high
 
-    def run(self) -> Zeros:
-        """Returns the zeros whose measured latency is nearest the target.
+    def at(self, place: float) -> float:
+        return min(1 - place, self._most) if place < self.high else 1 - self.high
+
+    def place_of(self, model: float) -> float:
+        return 1 - model
+
+    def name_of(self, model: float) -> str:
+        return f"{model:.3f} zeros"
+
+    def words_of(self, model: float) -> str:
+        return f"{model:.1%} zeros"
+
+    def finer(self) -> bool:
+        return False
+
+    def write(self, model: float) -> Path:
+        """The model's sparse file with such a share of zeros.
 
         Raises:
-            TargetError: even the most zeros are slower (the message says what they reach).
             UsageError: a rule of sparse inference does not hold, or there is no 1x1 convolution.
-            DeviceError: the device is too noisy to tell.
         """
-        most = self._measure(self._most())
-        if most.reached > self.goal * (1 + self.tolerance):
-            raise TargetError(
-                f"the target {self.target} is faster than anything zeros reach: {most.zeros:.0%} of the 1x1 weights at "
-                f"zero take {most.reached:.3f}x ({most.ratio.quality}) on {self.probing.device.id}",
+        file = self._file(model)
+        found = check_sparse(file)
+        if not found.holds:
+            raise UsageError(
+                f"{model:.0%} zeros would not run sparsely: {found.why_not}",
                 where="sparse.target",
-                hint="raise the target, or prune channels first (a lower prune.target)",
+                hint="leave sparse.target out and prune channels (prune.target); see docs/methods/sparse.md",
             )
-        tried = [most]
-        if not self._within(most):
-            tried.append(self._measure(self.fewest(most.zeros)))
-        while not any(map(self._within, tried)) and len(tried) < self.corrections + 2:
-            share = between(tried, self.goal)
-            if share is None:
-                break
-            tried.append(self._measure(share))
-        return self._best(tried)
+        return file
 
-    def _most(self) -> float:
+    def _most_zeros(self) -> float:
         """The most zeros that leave no layer silent."""
         for share in MOST[:-1]:
             with suppress(UsageError):
-                masks_of(self.model, self.sparse, share)
+                masks_of(self._model, self._sparse, share)
                 return share
         return MOST[-1]  # what stands against that is said when its file is made
 
@@ -233,77 +211,68 @@ class ZerosLoop:
 
     def _file(self, share: float) -> Path:
         """The model's sparse file with so many zeros, written once."""
-        dense, file = (self.folder / f"zeros-{share:.6f}{kind}.tflite" for kind in ("-dense", ""))
+        dense, file = (self._folder / f"zeros-{share:.6f}{kind}.tflite" for kind in ("-dense", ""))
         if not file.exists():
-            zeroed = copy.deepcopy(self.model.module)
-            apply_masks(zeroed, masks_of(self.model, self.sparse, share))
-            self.probing.exporter.write(self._merged(zeroed), dense)
+            zeroed = copy.deepcopy(self._model.module)
+            apply_masks(zeroed, masks_of(self._model, self._sparse, share))
+            self._probing.exporter.write(merged(self._model, zeroed), dense)
             write_sparse(dense, file)
         return file
 
-    def _merged(self, module: nn.Module) -> Model:
-        return self.model.with_module(merge(module, self.model.example_input()))
 
-    def _reached(self, ratio: Ratio) -> float:
-        """What the target is about: the ratio, or for an absolute target seconds over the original's."""
-        return ratio.ratio if self.target.unit == "x" else ratio.numerator.median_s / self.original_s
+def merged(model: Model, module: nn.Module) -> Model:
+    return model.with_module(merge(module, model.example_input()))
 
-    def _measure(self, share: float) -> ZerosAttempt:
-        known = next((attempt for attempt in self.known if abs(attempt.zeros - share) < SAME), None)
-        if known is not None:
-            return known
-        file = self._file(share)
-        found = check_sparse(file)
-        if not found.holds:
-            raise UsageError(
-                f"{share:.0%} zeros would not run sparsely: {found.why_not}",
-                where="sparse.target",
-                hint="leave sparse.target out and prune channels (prune.target); see docs/methods/sparse.md",
-            )
-        ratio = self.probing.ratio(file, self.original)
-        self.probing.on_message(
-            f"{share:.1%} zeros: measured {ratio.ratio:.3f}x ({ratio.low:.3f}-{ratio.high:.3f}, {ratio.quality}), "
-            f"target {self.goal:.3f}x"
-        )
-        attempt = ZerosAttempt(zeros=share, ratio=ratio, reached=self._reached(ratio))
-        if ratio.quality == "stable":
-            self.known.append(attempt)
-            self.keep(self.known)
-        return attempt
 
-    def _within(self, attempt: ZerosAttempt) -> bool:
-        return abs(attempt.reached / self.goal - 1) <= self.tolerance
+def check_zeros_are_needed(model: Model, goal: Goal, dense: Ratio | None, folder: Path) -> None:
+    """Check that a model takes longer than the target without any zero.
 
-    def _best(self, tried: Sequence[ZerosAttempt]) -> Zeros:
-        best = min(tried, key=lambda attempt: abs(attempt.reached / self.goal - 1))
-        within = self._within(best)
-        fewest = not within and all(attempt.reached < self.goal for attempt in tried)
-        if fewest:
-            best = min(tried, key=lambda attempt: attempt.zeros)
-        if not within and best.ratio.quality != "stable":
-            raise DeviceError(
-                f"too noisy to tell how many zeros the target takes ({best.ratio.evidence})",
-                where=self.probing.device.id,
-                hint="free the device from other work, or measure longer with device.protocol = 'standard'; "
-                "then go on with --resume",
-            )
-        return Zeros(
-            target=str(self.target),
-            zeros=best.zeros,
-            of=self.sparse.of,
-            attempts=tuple(tried),
-            within_tolerance=within,
-            fewest=fewest,
+    Args:
+        dense: it against the original, where that was measured; else it is now.
+
+    Raises:
+        TargetError: it does not.
+    """
+    if dense is None:
+        file = folder / "dense.tflite"
+        goal.probing.exporter.write(merged(model, model.module), file)
+        dense = goal.probing.ratio(file, goal.original)
+    reached = goal.reached(dense)
+    if reached <= goal.share:
+        raise TargetError(
+            f"the pruned model takes {reached:.3f}x without any zero, and the target of zeros is {goal.target} "
+            f"({goal.share:.3f}x)",
+            where="sparse.target",
+            hint="leave [sparse] out, lower its target, or raise prune.target (1x prunes no channel)",
         )
 
 
-def between(tried: Sequence[ZerosAttempt], goal: float) -> float | None:
-    """The share of zeros at which a line through the two attempts around the goal meets it; None where all are on one
-    side of it, or nothing lies between."""
-    slower = [attempt for attempt in tried if attempt.reached > goal]
-    faster = [attempt for attempt in tried if attempt.reached <= goal]
-    if not slower or not faster:
-        return None
-    a, b = min(slower, key=lambda attempt: attempt.reached), max(faster, key=lambda attempt: attempt.reached)
-    share = a.zeros + (a.reached - goal) / (a.reached - b.reached) * (b.zeros - a.zeros)
-    return share if min(abs(share - attempt.zeros) for attempt in tried) > SAME else None
+def zeros_for_latency(
+    model: Model,
+    sparse: SparseSection,
+    goal: Goal,
+    folder: Path,
+    *,
+    known: Mapping[str, Attempt],
+    keep: Callable[[Attempt], None],
+) -> Zeros:
+    """The zeros by which a model's sparse file takes a latency on a device.
+
+    Args:
+        known, keep: as in `MeasuredSearch`.
+
+    Raises:
+        TargetError: even the most zeros are slower (the message says what they reach).
+        UsageError: a rule of sparse inference does not hold, or there is no 1x1 convolution.
+        DeviceError: the device is too noisy to tell.
+    """
+    row = ZerosRow(model, sparse, goal.probing, folder)
+    found: Found[float] = MeasuredSearch(row, goal, known, keep).run()
+    return Zeros(
+        target=str(goal.target),
+        zeros=found.model,
+        of=sparse.of,
+        attempts=tuple(ZerosAttempt(zeros=1 - a.place, ratio=a.measured, reached=a.reached) for a in found.attempts),
+        within_tolerance=found.best.within,
+        fewest=found.best.nothing_nearer,
+    )

@@ -1,9 +1,8 @@
-"""Applying a plan: base model + plan -> pruned model, checked against the masked one."""
+"""Applying a subnet to a model, and a plan: base model + plan -> pruned model, checked against the masked one."""
 
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,57 +14,49 @@ from edgeprune.space.cut import chosen_units, remove_units
 from edgeprune.space.find import find_structure
 from edgeprune.space.gates import removed_gates
 from edgeprune.space.masks import mask_units
-from edgeprune.space.plan import Plan, RemoveBranch, RemoveUnits
+from edgeprune.space.plan import Dropped, Narrowed, Option, Plan
+from edgeprune.space.subnet import Subnet
 from edgeprune.space.trial import answers, difference, difference_in_double
 from edgeprune.space.units import Structure
 
-__all__ = [
-    "apply_plan",
-    "check_base",
-    "make_plan",
-    "remove_branches",
-    "remove_but_gates",
-    "remove_units",
-    "removed_layers",
-    "removed_units",
-]
+
+def apply(module: nn.Module, structure: Structure, subnet: Subnet) -> nn.Module:
+    """A copy of a module without what a subnet takes out; the module itself is unchanged.
+
+    Args:
+        structure: what `find_structure` found in `module`.
+
+    Raises:
+        ModelError: the subnet does not fit the structure (see `remove_units`).
+    """
+    return remove_branches(remove_units(module, structure, subnet.units), structure, subnet.dropped)
 
 
-def remove_but_gates(
-    module: nn.Module, structure: Structure, removed: Mapping[str, Sequence[int]], branches: Collection[str]
-) -> nn.Module:
-    """A copy of a module without these units and residual branches; of the gates named all are still there."""
-    gates = {gate.id for gate in removed_gates(structure, branches)}
-    narrow = remove_units(module, structure, removed)
-    return remove_branches(narrow, structure, [name for name in branches if name not in gates])
+def apply_but_gates(module: nn.Module, structure: Structure, subnet: Subnet) -> nn.Module:
+    """As `apply`, but the gates that go are still there."""
+    return apply(module, structure, subnet.without({gate.id for gate in removed_gates(structure, subnet.dropped)}))
 
 
-def make_plan(
-    source: str,
-    module: nn.Module,
-    structure: Structure,
-    removed: Mapping[str, Sequence[int]],
-    branches: Sequence[str] = (),
-) -> Plan:
-    """Write down which units go, in the order of the structure's groups, then which branches.
+def make_plan(source: str, module: nn.Module, structure: Structure, subnet: Subnet) -> Plan:
+    """Write a subnet down: widths in the order of the structure's groups, then what goes as a whole.
 
     Args:
         source: the model spec's source, e.g. "timm:resnet18".
         module: the base model, unpruned.
-        removed: group id -> unit numbers.
-        branches: ids of the branches that go.
 
     Raises:
         ModelError: see `remove_units`.
     """
-    chosen = {group.id: units for group, units in chosen_units(structure, removed)}
-    units = tuple(
-        RemoveUnits(group=group.id, size=group.size, removed=tuple(int(u) for u in chosen[group.id]))
+    chosen = {group.id: units for group, units in chosen_units(structure, subnet.units)}
+    decisions: dict[str, Option] = {
+        group.id: Narrowed(size=group.size, removed=tuple(int(unit) for unit in chosen[group.id]))
         for group in structure.groups
         if group.id in chosen
-    )
-    edits = (*units, *(RemoveBranch(branch=name) for name in branches))
-    return Plan(base=source, base_parameters=count_parameters(module), made_with=_packages(), edits=edits)
+    }
+    gates = {branch.id for branch in structure.branches if branch.gate}
+    decisions |= {name: Dropped(kind="gate" if name in gates else "branch") for name in subnet.dropped}
+    parameters = count_parameters(module)
+    return Plan(base=source, base_parameters=parameters, made_with=_packages(), decisions=decisions)
 
 
 def apply_plan(module: nn.Module, plan: Plan, example: Tensor) -> nn.Module:
@@ -76,7 +67,7 @@ def apply_plan(module: nn.Module, plan: Plan, example: Tensor) -> nn.Module:
 
     Args:
         module: the base model.
-        plan: made for this model; several edits of one group count from what the earlier ones left.
+        plan: made for this model.
         example: an input, shape (batch, channels, height, width).
 
     Raises:
@@ -84,14 +75,13 @@ def apply_plan(module: nn.Module, plan: Plan, example: Tensor) -> nn.Module:
             pruned model fails the forward check.
     """
     check_base(module, plan)
-    if not plan.edits:
+    if not plan.decisions:
         return remove_units(module, Structure((), (), ()), {})
     structure = find_structure(module, example)
-    removed = removed_units(plan, structure)
-    branches = [edit.branch for edit in plan.edits if isinstance(edit, RemoveBranch)]
-    pruned = remove_branches(remove_units(module, structure, removed), structure, branches)
-    masked = mask_units(module, structure, removed)
-    with branches_masked(masked, structure, branches):
+    subnet = subnet_of(plan, structure)
+    pruned = apply(module, structure, subnet)
+    masked = mask_units(module, structure, subnet.units)
+    with branches_masked(masked, structure, subnet.dropped):
         _check_forward(pruned, masked, example, plan.base)
     return pruned
 
@@ -116,44 +106,30 @@ def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def removed_units(plan: Plan, structure: Structure) -> dict[str, list[int]]:
-    """Units of the base model that all edits together remove, by group.
+def subnet_of(plan: Plan, structure: Structure) -> Subnet:
+    """The subnet that a plan writes down, checked against the model that it is to be applied to.
 
     Raises:
         ModelError: the plan was made for another model.
     """
-    sizes = structure.sizes
+    sizes, branches = structure.sizes, {branch.id for branch in structure.branches}
     reasons = {entry.name: entry.reason for entry in structure.frozen}
-    left: dict[str, list[int]] = {}
-    for edit in (edit for edit in plan.edits if isinstance(edit, RemoveUnits)):
-        if edit.group not in sizes:
-            why = f"is frozen: {reasons[edit.group]}" if edit.group in reasons else "is not in this model"
-            raise ModelError(f"the plan's group {edit.group} {why}", where=plan.base, hint=_does_not_fit(plan))
-        alive = left.setdefault(edit.group, list(range(sizes[edit.group])))
-        if len(alive) != edit.size:
+    for name, option in plan.decisions.items():
+        if isinstance(option, Dropped):
+            if name not in branches:
+                raise ModelError(
+                    f"the plan's branch {name} is not in this model", where=plan.base, hint=_does_not_fit(plan)
+                )
+        elif name not in sizes:
+            why = f"is frozen: {reasons[name]}" if name in reasons else "is not in this model"
+            raise ModelError(f"the plan's group {name} {why}", where=plan.base, hint=_does_not_fit(plan))
+        elif option.size != sizes[name]:
             raise ModelError(
-                f"the plan says group {edit.group} has {edit.size} units, here it has {len(alive)}",
+                f"the plan says group {name} has {option.size} units, here it has {sizes[name]}",
                 where=plan.base,
                 hint=_does_not_fit(plan),
             )
-        gone = set(edit.removed)
-        left[edit.group] = [unit for position, unit in enumerate(alive) if position not in gone]
-    return {name: sorted(set(range(sizes[name])) - set(alive)) for name, alive in left.items()}
-
-
-def removed_layers(plan: Plan, structure: Structure) -> frozenset[str]:
-    """Names of the layers that go with a plan's residual branches.
-
-    Raises:
-        ModelError: the model has no such branch.
-    """
-    inside = {branch.id: branch.layers for branch in structure.branches}
-    chosen = [edit.branch for edit in plan.edits if isinstance(edit, RemoveBranch)]
-    if unknown := [name for name in chosen if name not in inside]:
-        raise ModelError(
-            f"the plan's branch {unknown[0]} is not in this model", where=plan.base, hint=_does_not_fit(plan)
-        )
-    return frozenset(name for branch in chosen for name in inside[branch])
+    return plan.subnet
 
 
 def _does_not_fit(plan: Plan) -> str:

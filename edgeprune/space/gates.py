@@ -16,7 +16,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from edgeprune.graph.trace import evaluating
+from edgeprune.models.modes import evaluating
 from edgeprune.space.units import Branch, Structure
 
 UNSETTLED = 0.5  # before data were seen: the middle of a sigmoid

@@ -20,11 +20,11 @@ from edgeprune.graph.trace import (
     TRACE_ERRORS,
     describe,
     describe_error,
-    evaluating,
     node_frames,
     operator_name,
     user_frames,
 )
+from edgeprune.models.modes import evaluating
 from edgeprune.space.cut import remove_units
 from edgeprune.space.groups import Grouping
 from edgeprune.space.masks import mask_units

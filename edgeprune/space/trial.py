@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from edgeprune.graph.sharing import copy_sharing
-from edgeprune.graph.trace import TRACE_ERRORS, evaluating, tensors_in
+from edgeprune.graph.trace import TRACE_ERRORS, tensors_in
+from edgeprune.models.modes import evaluating
 
 SAME = 1e-4  # of the largest value: what single precision leaves equal
 NOTHING = 1e-3  # parameters that are all smaller than this hide what they multiply

@@ -10,6 +10,7 @@ from edgeprune.data.open import with_preprocessing
 from edgeprune.data.record import RECORD
 from edgeprune.devices.store import file_sha256
 from edgeprune.errors import UsageError
+from edgeprune.methods.registry import resolved
 from edgeprune.methods.slimming import batch_norm_scales, telling_scales
 from edgeprune.models.checkpoint import save_state
 from edgeprune.models.copies import check_copies
@@ -76,7 +77,7 @@ def _check_what_comes_hours_later(context: Context, model: Model) -> None:
             )
         if recipe.sparse.layers == "1x1" and "tflite" not in recipe.export.formats:
             said("the zeros of [sparse] save time in a .tflite file alone, and export.formats names none")
-    if recipe.prune.allocator == "scales" and not Target.parse(recipe.prune.target).takes_nothing:
+    if resolved(recipe.prune).allocator == "scales" and not Target.parse(recipe.prune.target).takes_nothing:
         look = batch_norm_scales if recipe.prune.epochs else telling_scales  # training will tell them apart
         look(model.module, structure_of(context))
     section, tune = recipe.model, recipe.tune

@@ -6,32 +6,39 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from edgeprune.artifacts.export import MeasuringExporter
 from edgeprune.errors import TargetError
 from edgeprune.latency.baseline import probe_layers
-from edgeprune.latency.cost import CostModel, MacsCost, total
+from edgeprune.latency.cost import CostModel, MacsCost
 from edgeprune.latency.predictor import Prediction, Predictor
 from edgeprune.latency.typical import Typical
-from edgeprune.methods.registry import Candidate
+from edgeprune.methods.gradual import trained_in_turns
+from edgeprune.methods.registry import Candidate, candidate_of, resolved
+from edgeprune.methods.scene import Scene
+from edgeprune.methods.settle import settle
+from edgeprune.methods.trials import TRIALS, pick_method
 from edgeprune.models.checkpoint import save_state
-from edgeprune.recipe import PruneSection, Target
-from edgeprune.runs import write_atomic
+from edgeprune.recipe import AUTO, PruneSection, Target
+from edgeprune.runs import read_as, settings_hash, write_atomic
 from edgeprune.scratch import scratch_folder
-from edgeprune.search.measured import LatencyLoop, Pruned, prune_counted, prune_predicted
-from edgeprune.search.path import OnStep
+from edgeprune.search.channels import prune_to_latency
+from edgeprune.search.measured import Attempt, Goal
+from edgeprune.search.problem import OnStep, Shares, cost_of
+from edgeprune.search.pruned import Pruned, prune_within
 from edgeprune.search.recount import real_cost
 from edgeprune.search.target import check_counted, counted_cost, latency_share
 from edgeprune.space.counting import counted
+from edgeprune.space.subnet import WHOLE
 from edgeprune.space.units import Structure
 from edgeprune.stages.context import Context
 from edgeprune.stages.probe import channel_multiple, measurement_of, probing_of, read_baseline, structure_of
 from edgeprune.stages.prune_record import record_of
-from edgeprune.stages.settle import settle
-from edgeprune.stages.trials import TRIALS, pick_method
-from edgeprune.stages.turns import Budget, candidate_of, trained_in_turns
-from edgeprune.training.gradual import NONE_GONE
+from edgeprune.stages.snapshots import choosing_of, show_epochs, snapshots_of, write_history
 
 CORRECTIONS = 4  # times that a count is chosen again because the real module has more
+ATTEMPTS = TypeAdapter(dict[str, Attempt])
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,7 @@ class _Done:
     """What came of a target: the pruned model, what it was chosen from, and what predicted its latency."""
 
     pruned: Pruned
+    scene: Scene
     candidate: Candidate
     predictor: Predictor | None = None
     counted: tuple[float, float] | None = None  # before and after, in the unit of a counted target
@@ -54,7 +62,8 @@ def prune_stage(context: Context, folder: Path) -> dict[str, Any]:
         done = _to_latency(context, folder)
     pruned = done.pruned
     context.progress.say(f"what binds: {pruned.binding.words}")
-    reconstruction = settle(context, pruned.model.module, done.candidate.model, pruned.structure, pruned.choice)
+    subnet = pruned.chosen.subnet
+    reconstruction = settle(done.scene, pruned.model.module, done.candidate.model, pruned.structure, subnet)
     if reconstruction is not None:
         context.progress.say(reconstruction.words)
     original_s = measurement_of(context).median_s
@@ -81,7 +90,7 @@ def prune_stage(context: Context, folder: Path) -> dict[str, Any]:
 
 def _settings(context: Context) -> PruneSection:
     """The recipe's settings, with what it leaves open decided."""
-    settings = context.recipe.prune
+    settings = resolved(context.recipe.prune)
     if settings.branches is None:
         settings = settings.model_copy(update={"branches": not context.splits.train_is_calibration})
         if not settings.branches:
@@ -89,10 +98,11 @@ def _settings(context: Context) -> PruneSection:
     return settings
 
 
-def _steps(context: Context) -> OnStep:
+def _steps(context: Context, shares: Shares) -> OnStep:
     """Shows how far the allocator has come: the share of the cost that is left, and how many models it has judged."""
 
-    def show(left: float, judged: int) -> None:
+    def show(cost: float, judged: int) -> None:
+        left = shares.of(cost)
         text = f"choosing what goes: {left:.2f}x so far, {judged} models judged"
         context.progress.update(text, round((1 - left) * 100), 100)
 
@@ -101,33 +111,54 @@ def _steps(context: Context) -> OnStep:
 
 def _to_latency(context: Context, folder: Path) -> _Done:
     recipe, settings, baseline = context.recipe, _settings(context), read_baseline(context)
-    # A target slower than the model is told before the work.
-    goal = latency_share(Target.parse(settings.target), baseline.measurement.median_s)
+    target, original_s = Target.parse(settings.target), baseline.measurement.median_s
+    share = latency_share(target, original_s)  # a target slower than the model is told before the work
     with MeasuringExporter(recipe.device.runtime) as exporter, scratch_folder("prune") as scratch:
         probing = probing_of(context, exporter)
         with context.lease():
             predictor = probe_layers(context.model("load"), baseline, probing)  # the table may be another by now
-        budget = _latency_budget(baseline.structure, predictor, goal, probing.granularity, settings.tolerance)
-        candidate = _candidate(context, settings, budget, folder)
-        loop = LatencyLoop(
-            candidate,
-            baseline,
-            predictor,
+        scene = _timed_scene(context, baseline.structure, predictor, share, settings.tolerance)
+        candidate = _candidate(context, scene, settings, folder)
+        goal = Goal(
+            target,
+            baseline.file,
+            original_s,
+            settings.tolerance,
+            settings.corrections,
             probing,
-            scratch,
             lease=lambda: context.lease(again=True),  # others may have the device while the host chooses
-            on_progress=_steps(context),
         )
-        return _Done(loop.run(), candidate, predictor)
+        measured = scene.choosing / f"attempts-{settings_hash(recipe, ('prune', 'device'))}.json"
+        known = read_as(measured, ATTEMPTS) if measured.exists() else {}
+
+        def keep(attempt: Attempt) -> None:
+            known[attempt.name] = attempt
+            write_atomic(measured, ATTEMPTS.dump_json(known, indent=1))
+
+        pruned = prune_to_latency(
+            candidate.model,
+            candidate.allocator(_steps(context, scene.shares)),
+            scene.shares,
+            goal,
+            scratch,
+            granularity=probing.granularity,
+            halves=settings.granularity is None,
+            known=known,
+            keep=keep,
+        )
+        return _Done(pruned, scene, candidate, predictor)
 
 
 def _to_prediction(context: Context, typical: Typical, folder: Path) -> _Done:
     structure, device, settings = structure_of(context), context.recipe.device, _settings(context)
     predictor, _ = typical.predictor(structure.layers, structure.sizes, runtime=device.runtime, threads=device.threads)
-    goal = latency_share(Target.parse(settings.target), predictor.unpruned_s)
-    multiple = channel_multiple(context)
-    candidate = _candidate(context, settings, _latency_budget(structure, predictor, goal, multiple), folder)
-    return _Done(prune_predicted(candidate, predictor, on_progress=_steps(context)), candidate, predictor)
+    share = latency_share(Target.parse(settings.target), predictor.unpruned_s)
+    scene = _timed_scene(context, structure, predictor, share)
+    candidate = _candidate(context, scene, settings, folder)
+    allocator = candidate.allocator(_steps(context, scene.shares))
+    scene.shares.check(allocator.smallest().cost, share)
+    budget = predictor.budget(share * predictor.unpruned_s)
+    return _Done(prune_within(candidate.model, allocator, budget, scene.shares), scene, candidate, predictor)
 
 
 def _said(predicted: Prediction) -> str:
@@ -145,30 +176,35 @@ def _to_count(context: Context, folder: Path) -> _Done:
     if target.takes_nothing:
         settings = settings.model_copy(update={"allocator": "judged"})  # which answers with the model as it is
         costs: CostModel = MacsCost()
-        whole = wanted = total(paper.layers, structure.sizes, costs)
+        whole = wanted = cost_of(paper, WHOLE, costs)
     else:
         costs, wanted = counted_cost(target)
-        whole = total(paper.layers, structure.sizes, costs)
+        whole = cost_of(paper, WHOLE, costs)
         check_counted(settings.target, wanted, whole)
     goal = wanted / whole
-    budget = Budget(paper, costs, lambda share: share * whole, lambda cost: cost / whole, goal, multiple)
-    candidate = _candidate(context, settings, budget, folder)
-    pruned = prune_counted(candidate, costs, wanted, on_progress=_steps(context))
-    cost, before = pruned.choice.cost, whole
+    scene = _scene(context, paper, costs, Shares(whole, goal))
+    candidate = _candidate(context, scene, settings, folder)
+    pruned = _counted(context, scene, candidate, wanted)
+    cost, before = pruned.chosen.cost, whole
     if not target.takes_nothing:
         before = max(whole, real_cost(candidate.model.module, candidate.model.example_input(), target))
-        pruned, cost = _checked(context, candidate, pruned, costs, wanted)
+        pruned, cost = _checked(context, scene, candidate, pruned, wanted)
     reached = cost / before
     if reached < goal * (1 - settings.tolerance):
         finer = f"; widths are multiples of {multiple} channels, a lower prune.granularity comes nearer"
         context.progress.say(f"{reached:.3g}x are left, {goal:.3g}x were allowed{finer if multiple > 1 else ''}")
     in_its_unit = None if target.takes_nothing else target.value / wanted
     figures = None if in_its_unit is None else (before * in_its_unit, cost * in_its_unit)
-    return _Done(replace(pruned, structure=structure), candidate, counted=figures)
+    return _Done(replace(pruned, structure=structure), scene, candidate, counted=figures)
+
+
+def _counted(context: Context, scene: Scene, candidate: Candidate, budget: float) -> Pruned:
+    allocator = candidate.allocator(_steps(context, scene.shares))
+    return prune_within(candidate.model, allocator, budget, scene.shares)
 
 
 def _checked(
-    context: Context, candidate: Candidate, pruned: Pruned, costs: CostModel, wanted: float
+    context: Context, scene: Scene, candidate: Candidate, pruned: Pruned, wanted: float
 ) -> tuple[Pruned, float]:
     """What was chosen on paper, counted on the module that came out; where that is more, chosen again with less.
 
@@ -179,41 +215,52 @@ def _checked(
     for _ in range(CORRECTIONS):
         cost = real_cost(pruned.model.module, pruned.model.example_input(), target)
         if cost <= wanted * (1 + 1e-9):
-            return pruned, max(cost, pruned.choice.cost)
+            return pruned, max(cost, pruned.chosen.cost)
         context.progress.say(f"the pruned model has {cost / wanted:.4g} times what {target} allows: choosing again")
-        budget = min(budget, pruned.choice.cost) - (cost - wanted)
+        budget = min(budget, pruned.chosen.cost) - (cost - wanted)
         if budget <= 0:
             break
-        pruned = prune_counted(candidate, costs, budget, on_progress=_steps(context))
+        pruned = _counted(context, scene, candidate, budget)
     raise TargetError(
         f"the pruned model has {cost / wanted:.4g} times what {target} allows, counted on the model itself",
         hint="choose a higher target: what takes the rest is not among the units that can go (edgeprune show units)",
     )
 
 
-def _latency_budget(
-    structure: Structure, predictor: Predictor, goal: float, multiple: int, tolerance: float = 0.0
-) -> Budget:
-    return Budget(
-        replace(structure, layers=predictor.layers),
-        predictor.costs,
-        lambda share: predictor.budget(share * predictor.unpruned_s),
-        lambda cost: predictor.whole(cost) / predictor.unpruned_s,
-        goal,
-        multiple,
-        tolerance,
+def _timed_scene(
+    context: Context, structure: Structure, predictor: Predictor, goal: float, tolerance: float = 0.0
+) -> Scene:
+    shares = Shares(predictor.unpruned_s, goal, predictor.constant_s, predictor.scale, tolerance)
+    return _scene(context, replace(structure, layers=predictor.layers), predictor.costs, shares)
+
+
+def _scene(context: Context, structure: Structure, costs: CostModel, shares: Shares) -> Scene:
+    return Scene(
+        recipe=context.recipe,
+        model=context.model("load"),
+        splits=context.splits,
+        structure=structure,
+        costs=costs,
+        shares=shares,
+        multiple=channel_multiple(context),
+        choosing=choosing_of(context),
+        training=snapshots_of(context, "prune", "probe"),
+        progress=context.progress,
     )
 
 
-def _candidate(context: Context, settings: PruneSection, budget: Budget, folder: Path) -> Candidate:
+def _candidate(context: Context, scene: Scene, settings: PruneSection, folder: Path) -> Candidate:
     """What to choose from: the model as it was loaded, or trained by now where the recipe trains while it prunes; by
     the method of the recipe, or the one that does best in trials, which are written down."""
-    if settings.squeeze_excitation and not any(branch.gate for branch in budget.structure.branches):
+    if settings.squeeze_excitation and not any(branch.gate for branch in scene.structure.branches):
         context.progress.say("prune.squeeze_excitation: the model has no such gate that could go")
-    if settings.method == "auto":
-        settings, trials = pick_method(context, settings, budget)
+    if settings.method == AUTO:
+        settings, trials = pick_method(scene, settings)
         write_atomic(folder / TRIALS, trials.model_dump_json(indent=1).encode())
-    model, gone = context.model("load"), NONE_GONE
-    if settings.epochs:
-        model, gone = trained_in_turns(context, settings, budget, folder)
-    return candidate_of(context, budget, settings, model, gone)
+    if not settings.epochs:
+        return candidate_of(scene, settings, scene.model)
+    model, gone, history = trained_in_turns(
+        scene, settings, on_progress=lambda progress: show_epochs(context, progress)
+    )
+    write_history(folder, history)
+    return candidate_of(scene, settings, model, gone)

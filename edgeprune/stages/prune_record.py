@@ -7,13 +7,14 @@ from pydantic import BaseModel, ConfigDict
 from edgeprune.latency.cost import MacsCost, total
 from edgeprune.latency.measurement import Ratio
 from edgeprune.latency.predictor import Prediction, Predictor
+from edgeprune.methods.settle import Reconstruction
 from edgeprune.recipe import PruneSection, Target
 from edgeprune.report.data import Attempt as AttemptRow
 from edgeprune.report.data import LayerRow, layer_rows
 from edgeprune.search.binding import Binding
-from edgeprune.search.measured import Attempt, Pruned
+from edgeprune.search.measured import Attempt
+from edgeprune.search.pruned import Pruned
 from edgeprune.search.target import latency_share
-from edgeprune.stages.settle import Reconstruction
 
 
 class PruneRecord(BaseModel):
@@ -50,35 +51,30 @@ def record_of(
 ) -> PruneRecord:
     """The record of a choice; `original_s` is the unpruned model's latency as measured, `counted` what the unpruned
     and the pruned module have of a counted target, in its unit."""
-    structure, kept = pruned.structure, pruned.choice.kept
+    structure, subnet = pruned.structure, pruned.chosen.subnet
+    kept, gone = subnet.kept(structure), subnet.layers_gone(structure)
     target, best = Target.parse(settings.target), pruned.best
     unmeasured = True if target.takes_nothing else None
-    branches = [b for b in structure.branches if b.id in pruned.choice.branches]
-    gone = {name for b in branches for name in (*b.layers, *b.counted)}
     products = (*structure.layers, *structure.products)
     return PruneRecord(
         target=str(target),
         method=settings.method,
-        allocator=settings.allocator,
+        allocator=str(settings.allocator),
         attempts=tuple(
             _row(number, attempt, original_s, target) for number, attempt in enumerate(pruned.attempts, start=1)
         ),
         ratio=best.measured if best else None,
-        within_tolerance=counted[1] <= target.value * (1 + 1e-9)
-        if counted
-        else best.within_tolerance
-        if best
-        else unmeasured,
+        within_tolerance=counted[1] <= target.value * (1 + 1e-9) if counted else best.within if best else unmeasured,
         nothing_nearer=best is not None and best.nothing_nearer,
         predicted=None if best or predictor is None else predictor.predict(kept, gone),
         counted_before=counted[0] if counted else None,
         counted_after=counted[1] if counted else None,
         layers=layer_rows(structure, kept, predictor.seconds_of if predictor else None, gone=gone),
         macs_before=total(products, structure.sizes, MacsCost()),
-        branches=pruned.choice.branches,
+        branches=subnet.dropped,
         macs_after=total([layer for layer in products if layer.name not in gone], kept, MacsCost()),
         binding=pruned.binding,
-        loss=pruned.choice.loss,
+        loss=pruned.chosen.loss,
         reconstruction=reconstruction,
     )
 
@@ -86,8 +82,8 @@ def record_of(
 def _row(number: int, attempt: Attempt, original_s: float, target: Target) -> AttemptRow:
     return AttemptRow(
         step=number,
-        predicted_s=attempt.predicted_share * original_s,
+        predicted_s=attempt.place * original_s,
         target_s=latency_share(target, original_s) * original_s,
         ratio=attempt.measured,
-        within_tolerance=attempt.within_tolerance,
+        within_tolerance=attempt.within,
     )

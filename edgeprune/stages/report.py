@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.latency.measurement import Measurement, Ratio
+from edgeprune.methods.trials import TRIALS, Trials
 from edgeprune.report.data import Epoch, MergeFacts, ReportData, StagePoint, TargetOutcome
 from edgeprune.report.names import published_device, published_recipe, published_spec, without_address
 from edgeprune.report.write import write_report
@@ -17,7 +18,6 @@ from edgeprune.stages.export import read_manifests
 from edgeprune.stages.probe import measurement_of
 from edgeprune.stages.prune_record import PruneRecord
 from edgeprune.stages.snapshots import HISTORY, read_history
-from edgeprune.stages.trials import TRIALS, Trials
 from edgeprune.stages.zeros import read_zeros, words_of_zeros
 from edgeprune.verify.verdict import Verdict
 

@@ -10,13 +10,13 @@ from typing import Any
 from torch import nn
 
 from edgeprune.models.checkpoint import save_state
-from edgeprune.recipe import Recipe, TuneSection
+from edgeprune.recipe import TuneSection
 from edgeprune.space.weight_masks import Masks, apply_masks, zeros_by_layer
 from edgeprune.stages.context import Context
 from edgeprune.stages.snapshots import show_epochs, snapshots_of, write_history
 from edgeprune.stages.zeros import masks_for, words_of_zeros
 from edgeprune.training.accuracy import recalibrate_batchnorm, top1
-from edgeprune.training.loop import ADAPTED_ON, peak_rate, steps_per_epoch, tune
+from edgeprune.training.loop import ADAPTED_ON, peak_rate, steps_per_epoch, tune, whole_cycle
 
 SURE = 2.0  # standard errors of an accuracy, by which it has to fall to be told
 
@@ -82,8 +82,3 @@ def _began(context: Context, module: nn.Module, masks: Masks | None) -> float:
     apply_masks(begun, masks or {})
     adapted = recalibrate_batchnorm(begun, splits.train, ADAPTED_ON)
     return max(top1(begun, splits.validation), top1(adapted, splits.validation))
-
-
-def whole_cycle(recipe: Recipe) -> TuneSection:
-    """The settings of one training whose first epochs run while the model is pruned."""
-    return recipe.tune.model_copy(update={"epochs": recipe.prune.epochs + recipe.tune.epochs})

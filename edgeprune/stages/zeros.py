@@ -12,15 +12,16 @@ from edgeprune.artifacts.export import MeasuringExporter
 from edgeprune.recipe import Target
 from edgeprune.runs import read_as, settings_hash, write_atomic
 from edgeprune.scratch import scratch_folder
-from edgeprune.search.zeros import Zeros, ZerosAttempt, ZerosLoop, counted_zeros, masks_of
+from edgeprune.search.measured import Attempt, Goal
+from edgeprune.search.zeros import Zeros, check_zeros_are_needed, counted_zeros, masks_of, zeros_for_latency
 from edgeprune.space.weight_masks import Masks
 from edgeprune.stages.context import Context
 from edgeprune.stages.probe import probing_of, read_baseline
 from edgeprune.stages.prune_record import PruneRecord
 from edgeprune.stages.snapshots import snapshots_of
 
-FILE, ATTEMPTS = "zeros.json", "attempts.json"
-_ATTEMPTS = TypeAdapter(tuple[ZerosAttempt, ...])
+FILE, ATTEMPTS = "zeros.json", "measured.json"
+_ATTEMPTS = TypeAdapter(dict[str, Attempt])
 
 
 def masks_for(context: Context, folder: Path) -> Masks | None:
@@ -70,24 +71,26 @@ def _find(context: Context, text: str) -> Zeros:
         return counted_zeros(pruned, recipe.sparse, record.macs_after)
     baseline = read_baseline(context)
     attempts = _search_folder(context) / ATTEMPTS
+    known = read_as(attempts, _ATTEMPTS) if attempts.exists() else {}
+
+    def keep(attempt: Attempt) -> None:
+        known[attempt.name] = attempt
+        write_atomic(attempts, _ATTEMPTS.dump_json(known, indent=1))
+
     with (
         context.lease(),
         MeasuringExporter(recipe.device.runtime) as exporter,
         scratch_folder("zeros") as scratch,
     ):
-        known: tuple[ZerosAttempt, ...] = read_as(attempts, _ATTEMPTS) if attempts.exists() else ()
-        loop = ZerosLoop(
-            pruned,
+        goal = Goal(
+            target,
             baseline.file,
-            recipe.sparse,
+            baseline.measurement.median_s,
+            recipe.prune.tolerance,
+            recipe.prune.corrections,
             probing_of(context, exporter),
-            scratch,
-            original_s=baseline.measurement.median_s,
-            tolerance=recipe.prune.tolerance,
-            corrections=recipe.prune.corrections,
-            known=known,
-            keep=lambda tried: write_atomic(attempts, _ATTEMPTS.dump_json(tuple(tried), indent=1)),
+            where="sparse.target",
         )
         if not Target.parse(recipe.prune.target).takes_nothing:
-            loop.check_zeros_are_needed(record.ratio)
-        return loop.run()
+            check_zeros_are_needed(pruned, goal, record.ratio, scratch)
+        return zeros_for_latency(pruned, recipe.sparse, goal, scratch, known=known, keep=keep)

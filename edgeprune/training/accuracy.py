@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from edgeprune.data.split import Split
 from edgeprune.errors import DataError
+from edgeprune.models.modes import batch_statistics, evaluating
 
 Logits = npt.NDArray[np.float32]
 
@@ -56,35 +56,15 @@ def recalibrate_batchnorm(module: nn.Module, split: Split, images: int, batch_si
     if len(split) == 0 or images < 1:
         raise DataError("there are no images to take batch norm statistics from")
     result = copy.deepcopy(module)
-    norms = [m for m in result.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-    if not norms:
+    if not any(isinstance(part, _BatchNorm) and part.track_running_stats for part in result.modules()):
         return result
-    momenta = [norm.momentum for norm in norms]
-    with evaluating(result), torch.no_grad():
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # the plain average of all batches
-            norm.train()
-        chosen = split.take(images)
-        layout, weight = memory_format(result), next(result.parameters(), torch.empty(0))
+    chosen = split.take(images)
+    layout, weight = memory_format(result), next(result.parameters(), torch.empty(0))
+    with batch_statistics(result, momentum=None, reset=True), torch.no_grad():
         for batch, _ in chosen.batches(batch_size, seed=0):
             if len(batch) == batch_size or len(chosen) < batch_size:
                 result(batch.to(weight.device, weight.dtype).contiguous(memory_format=layout))
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
     return result
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Eval mode for a while; every sub-module gets its own mode back."""
-    modes = {m: m.training for m in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for one, training in modes.items():
-            one.training = training
 
 
 def memory_format(module: nn.Module) -> torch.memory_format:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -18,10 +18,11 @@ from torch import nn
 from edgeprune.data.ahead import ahead
 from edgeprune.data.split import Split
 from edgeprune.errors import DataError, TrainingDiverged
-from edgeprune.recipe import TuneSection
+from edgeprune.recipe import Recipe, TuneSection
 from edgeprune.space.weight_masks import apply_masks
 from edgeprune.training.accuracy import recalibrate_batchnorm, top1
 from edgeprune.training.gpu import recorded
+from edgeprune.training.hooks import HeldAtZero, Hook
 from edgeprune.training.snapshot import EpochRecord, Snapshot, job_id, newest_snapshot, write_snapshot
 
 SETTLED, SETTLED_IN = 0.05, 250  # a learning rate, and steps in which a pruned model settles under it
@@ -72,7 +73,7 @@ def tune(
     then falls to 0 along a cosine. The last epoch's weights are the result; after fewer than `SHORT` steps in all, its
     batch norms get their statistics anew from training images, for running ones lag behind. Zero epochs give the
     student back unchanged; the weights are also where a `first` epoch is beyond the last: those before it ran while the
-    model was pruned (`gradual.py`), in the same cycle.
+    model was pruned (`turns.py`), in the same cycle.
 
     `masks` (parameter name -> bool tensor of its shape) hold weights at zero: where a mask is false, the weight is set
     to zero before the first step and after each one.
@@ -94,10 +95,12 @@ def tune(
         raise DataError("there are no training images", hint="name `train` or `calibration` in [data]")
     job = Training(student, teacher, train, settings, seed, masks or {})
     history = job.resume(snapshots)
-    for epoch in range(first + len(history), settings.epochs + 1):
-        history = (*history, job.record_of(epoch, validation, on_progress))
+
+    def keep(history: tuple[EpochRecord, ...]) -> None:
         if snapshots is not None:
             write_snapshot(snapshots, job.id, Snapshot(job.student.state_dict(), job.momentum(), history))
+
+    history = job.run(range(first + len(history), settings.epochs + 1), validation, history, keep, on_progress)
     trained = _laid_out(job.student.cpu(), torch.contiguous_format).eval()
     settled = _settled(trained, train, settings)
     if settled is not trained and len(validation):
@@ -106,7 +109,12 @@ def tune(
 
 
 class Training:
-    """Student, teacher and optimizer while they are trained, an epoch at a time."""
+    """Student, teacher and optimizer while they are trained, an epoch at a time.
+
+    Args:
+        masks: weights held at zero; see `tune`.
+        hooks: called at each epoch and step, in their order.
+    """
 
     def __init__(
         self,
@@ -116,27 +124,53 @@ class Training:
         settings: TuneSection,
         seed: int,
         masks: Mapping[str, torch.Tensor] = MappingProxyType({}),
+        *,
+        hooks: Sequence[Hook] = (),
     ) -> None:
         self.id = job_id(student, teacher, settings, seed, len(train), masks)
         self.train, self.settings, self.seed = train, settings, seed
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.student = self._placed(student)
-        self.masks = {name: mask.to(self.device) for name, mask in masks.items()}
-        apply_masks(self.student, self.masks)
+        self.hooks = (*hooks, HeldAtZero(masks)) if masks else tuple(hooks)
         self.teacher = self._placed(teacher).eval() if teacher is not None and settings.distillation > 0 else None
+        self.steps = steps_per_epoch(train, settings)
+        self.lr = settings.lr
+        self.put(student)
+
+    def put(self, student: nn.Module, momentum: Mapping[str, torch.Tensor] = MappingProxyType({})) -> None:
+        """Train a copy of this module from now on, with these momentum buffers."""
+        self.student = self._placed(student)
         self.named = {name: p for name, p in self.student.named_parameters() if p.requires_grad}
         self.optimizer = torch.optim.SGD(
             [
-                {"params": [p for p in self.named.values() if p.ndim > 1], "weight_decay": settings.weight_decay},
+                {"params": [p for p in self.named.values() if p.ndim > 1], "weight_decay": self.settings.weight_decay},
                 {"params": [p for p in self.named.values() if p.ndim <= 1], "weight_decay": 0.0},
             ],
-            lr=settings.lr,
-            momentum=settings.momentum,
-            nesterov=settings.momentum > 0,
+            lr=self.settings.lr,
+            momentum=self.settings.momentum,
+            nesterov=self.settings.momentum > 0,
         )
-        self.steps = steps_per_epoch(train, settings)
-        self.lr = settings.lr
         self._replayed: nn.Module | None = None
+        self.take_momentum(momentum)
+
+    def run(
+        self,
+        epochs: Iterable[int],
+        validation: Split,
+        history: tuple[EpochRecord, ...],
+        keep: Callable[[tuple[EpochRecord, ...]], None],
+        on_progress: Callable[[TuneProgress], None] | None,
+    ) -> tuple[EpochRecord, ...]:
+        """Train these epochs (numbered from 1); `keep` is called with the history after each. Returns all of it."""
+        for epoch in epochs:
+            for hook in self.hooks:
+                hook.before_epoch(self, epoch)
+            history = (*history, self.record_of(epoch, validation, on_progress))
+            for hook in self.hooks:
+                hook.after_epoch(self, epoch)
+            keep(history)
+        for hook in self.hooks:
+            hook.at_end(self)
+        return history
 
     def resume(self, folder: Path | None) -> tuple[EpochRecord, ...]:
         """Take up the newest snapshot; returns the epochs that are done."""
@@ -203,7 +237,8 @@ class Training:
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
-        apply_masks(self.student, self.masks)
+        for hook in self.hooks:
+            hook.after_step(self)
         return loss.item()
 
     def _student_for(self, images: torch.Tensor) -> nn.Module:
@@ -244,6 +279,11 @@ class Training:
             hint=f"lower `lr` in [tune] (it is {self.settings.lr:g})"
             + ('; precision = "fp32" may help too' if self.settings.precision == "bf16" else ""),
         )
+
+
+def whole_cycle(recipe: Recipe) -> TuneSection:
+    """The settings of one training whose first epochs run while the model is pruned."""
+    return recipe.tune.model_copy(update={"epochs": recipe.prune.epochs + recipe.tune.epochs})
 
 
 def peak_rate(settings: TuneSection, total: int) -> float:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from edgeprune.graph.labels import Indices
-from edgeprune.graph.trace import evaluating
+from edgeprune.models.modes import batch_statistics, evaluating
 from edgeprune.space.cut import Removed, gone_indices
 from edgeprune.space.units import Structure
 
@@ -77,7 +77,11 @@ def reconstruct(
             layer.bias.data.add_((filters.flatten(2).sum(2) if filters.ndim > 2 else filters) @ shift)
         done.append(name)
 
-    with _adapting(pruned), _asked_first({name: kept[name] for name in unpruned.many}, solve), torch.no_grad():
+    with (
+        batch_statistics(pruned, momentum=1.0),
+        _asked_first({name: kept[name] for name in unpruned.many}, solve),
+        torch.no_grad(),
+    ):
         pruned(images)
     return tuple(done)
 
@@ -103,7 +107,7 @@ def images_at_once(module: nn.Module, images: Tensor) -> int:
 
 def adapt_norms(module: nn.Module, images: Tensor) -> None:
     """Give batch norms the statistics of these images, (N, C, H, W), all at once, and change nothing else; in place."""
-    with _adapting(module), torch.no_grad():
+    with batch_statistics(module, momentum=1.0), torch.no_grad():
         module(images)
 
 
@@ -247,22 +251,6 @@ def _asked_first(layers: Mapping[str, nn.Conv2d | nn.Linear], ask: Callable[[str
     finally:
         for handle in handles:
             handle.remove()
-
-
-@contextmanager
-def _adapting(module: nn.Module) -> Iterator[None]:
-    """Within this context batch norms use the batch's statistics, and keep them; all else is in eval mode."""
-    norms = [part for part in module.modules() if isinstance(part, _BatchNorm) and part.track_running_stats]
-    momenta = [norm.momentum for norm in norms]
-    with evaluating(module):
-        try:
-            for norm in norms:
-                norm.train()
-                norm.momentum = 1.0
-            yield
-        finally:
-            for norm, momentum in zip(norms, momenta, strict=True):
-                norm.momentum = momentum
 
 
 def _positions(layer: nn.Conv2d | nn.Linear, image: Tensor) -> int:

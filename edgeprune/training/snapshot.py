@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -23,6 +23,7 @@ from torch import nn
 from edgeprune.models.checkpoint import to_bytes
 from edgeprune.recipe import TuneSection
 from edgeprune.runs import file_sha256, write_atomic
+from edgeprune.space.subnet import WHOLE, Subnet
 
 _log = logging.getLogger(__name__)
 
@@ -46,18 +47,18 @@ class SnapshotHead(BaseModel):
     job: str  # see `job_id`
     sha256: str  # of the safetensors half
     history: tuple[EpochRecord, ...]
-    gone: tuple[dict[str, tuple[int, ...]], tuple[str, ...]] = ({}, ())
+    gone: tuple[dict[str, tuple[int, ...]], tuple[str, ...]] = ({}, ())  # units by group, and branches
 
 
 @dataclass(frozen=True)
 class Snapshot:
     """A whole snapshot: weights and buffers by name, momentum by parameter name, the epochs so far, and where the model
-    is pruned meanwhile (`gradual.py`), the units by group and the branches that are gone."""
+    is pruned meanwhile (`turns.py`), what is gone."""
 
     module: dict[str, torch.Tensor]
     momentum: dict[str, torch.Tensor]
     history: tuple[EpochRecord, ...]
-    gone: tuple[Mapping[str, Sequence[int]], tuple[str, ...]] = ({}, ())
+    gone: Subnet = WHOLE
 
 
 def job_id(
@@ -87,8 +88,7 @@ def write_snapshot(folder: Path, job: str, snapshot: Snapshot) -> None:
     tensors = _prefixed("module.", snapshot.module) | _prefixed("momentum.", snapshot.momentum)
     data = to_bytes(tensors)
     write_atomic(stem.with_suffix(".safetensors"), data)
-    units, branches = snapshot.gone
-    gone = ({name: tuple(numbers) for name, numbers in units.items()}, branches)
+    gone = (dict(snapshot.gone.units), snapshot.gone.dropped)
     head = SnapshotHead(job=job, sha256=hashlib.sha256(data).hexdigest(), history=snapshot.history, gone=gone)
     write_atomic(stem.with_suffix(".json"), head.model_dump_json(indent=1).encode())
     for old in sorted(folder.glob("epoch-*.json"))[:-2]:
@@ -111,7 +111,9 @@ def newest_snapshot(folder: Path, job: str) -> Snapshot | None:
             _log.warning("%s: missing or changed, passed over", weights)
         else:
             tensors = safetensors.torch.load_file(str(weights))
-            return Snapshot(_without("module.", tensors), _without("momentum.", tensors), head.history, head.gone)
+            return Snapshot(
+                _without("module.", tensors), _without("momentum.", tensors), head.history, Subnet(*head.gone)
+            )
     return None
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from edgeprune.space.apply import apply_plan, make_plan
 from edgeprune.space.find import find_structure
 from edgeprune.space.masks import mask_units
+from edgeprune.space.subnet import Subnet
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 sys.path.append(str(BENCHMARKS))
@@ -88,7 +89,7 @@ def pruned_by_us(module: nn.Module) -> tuple[nn.Module, nn.Module, prop.Kept]:
     structure = find_structure(module, image(0))
     removed = ours.half_of(structure)
     assert removed
-    pruned = apply_plan(module, make_plan("test", module, structure, removed), image(0))
+    pruned = apply_plan(module, make_plan("test", module, structure, Subnet(removed)), image(0))
     return pruned, mask_units(module, structure, removed), ours.kept_elements(module, structure, removed)
 
 

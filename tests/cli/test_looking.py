@@ -11,7 +11,7 @@ import pytest
 from tiny_job import Finished, inside, stamps
 
 import edgeprune
-from edgeprune.space.plan import Plan, RemoveBranch, RemoveUnits
+from edgeprune.space.plan import Dropped, Narrowed, Plan
 from edgeprune.sparsity.rewrite import write_sparse
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "sparsity"))
@@ -78,7 +78,7 @@ def test_show_a_run_under_way(copied: Path) -> None:
         shutil.rmtree(copied / stage)
     told = inside("show", copied, "--json").json
     assert {stage for stage, record in told.items() if record is None} == {"export", "verify", "report"}
-    branches = [e for e in edgeprune.read_plan(copied / "prune" / "plan.json").edits if isinstance(e, RemoveBranch)]
+    branches = edgeprune.read_plan(copied / "prune" / "plan.json").subnet.dropped
     # What the plan drops depends on this machine's latencies; the branch has two of the four batch norms.
     assert told["merge"]["result"]["folded"] == 4 - 2 * len(branches)
     shown = words(inside("show", copied).out)
@@ -91,15 +91,15 @@ def test_show_a_plan(finished: Finished, tmp_path: Path) -> None:
     assert inside("show", file, "--json").json == plan.model_dump(mode="json")
     shown = inside("show", file)
     assert shown.code == 0
-    for edit in plan.edits:
-        assert (edit.group if isinstance(edit, RemoveUnits) else edit.branch) in words(shown.out)
+    for name in plan.decisions:
+        assert name in words(shown.out)
 
 
 def test_show_a_plan_that_drops_a_branch(tmp_path: Path) -> None:
     plan = Plan(
         base="m",
         base_parameters=1,
-        edits=(RemoveUnits(group="stem:out", size=8, removed=(1, 2)), RemoveBranch(branch="layer1.0")),
+        decisions={"stem:out": Narrowed(size=8, removed=(1, 2)), "layer1.0": Dropped()},
     )
     (tmp_path / "plan.json").write_text(plan.model_dump_json())
     shown = inside("show", tmp_path / "plan.json")

@@ -12,7 +12,8 @@ from edgeprune.graph.operations import OpSignature
 from edgeprune.latency.tflite_writer import write_operation
 from edgeprune.space.apply import make_plan
 from edgeprune.space.find import find_structure
-from edgeprune.space.plan import RemoveBranch
+from edgeprune.space.plan import Dropped
+from edgeprune.space.subnet import Subnet
 
 NET = """
 from torch import nn
@@ -67,7 +68,7 @@ def test_a_plan_is_predicted_from_the_table(tmp_path: Path, own_cache: None) -> 
 
     loaded = edgeprune.load(model[0], input_size=(3, 16, 16))
     structure = find_structure(loaded.module, loaded.example_input())
-    removed = {group.id: range(64) for group in structure.groups}
+    removed = Subnet({group.id: tuple(range(64)) for group in structure.groups})
     plan = make_plan(loaded.spec.source, loaded.module, structure, removed)
     (tmp_path / "plan.json").write_text(plan.model_dump_json())
     found = inside("predict", *model, "--plan", tmp_path / "plan.json", "--json").json
@@ -80,7 +81,7 @@ def test_a_plan_is_predicted_from_the_table(tmp_path: Path, own_cache: None) -> 
     assert "predicted, not measured" in shown.out
     assert f"{found['of_unpruned']:.3f}x of the unpruned model's" in shown.out
 
-    other = plan.model_copy(update={"edits": (RemoveBranch(branch="layer1.0"),)})
+    other = plan.model_copy(update={"decisions": {"layer1.0": Dropped()}})
     (tmp_path / "other.json").write_text(other.model_dump_json())
     refused = inside("predict", *model, "--plan", tmp_path / "other.json")
     assert refused.code == 2

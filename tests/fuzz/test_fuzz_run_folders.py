@@ -15,7 +15,7 @@ from edgeprune.progress import Silent
 from edgeprune.recipe_file import read_recipe
 from edgeprune.runs import STAGES, create_run, file_sha256, open_run
 from edgeprune.space.find import find_structure
-from edgeprune.space.plan import Plan, RemoveUnits
+from edgeprune.space.plan import Narrowed, Plan
 from edgeprune.stages.context import Context
 
 COUNT = 200
@@ -58,9 +58,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = context.model("load")
     structure = find_structure(model.module, model.example_input())
     group, size = next(iter(structure.sizes.items()))
-    edits = (RemoveUnits(group=group, size=size, removed=(0, 3)),)
+    decisions = {group: Narrowed(size=size, removed=(0, 3))}
     parameters = sum(p.numel() for p in model.module.parameters())
-    plan = Plan(base=model.spec.source, base_parameters=parameters, edits=edits)
+    plan = Plan(base=model.spec.source, base_parameters=parameters, decisions=decisions)
     made = run.clear("prune")
     (made / "plan.json").write_text(plan.model_dump_json(indent=1))
     save_state(made / "model.safetensors", apply_plan(model.module, plan, model.example_input()))

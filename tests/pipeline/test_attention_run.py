@@ -18,6 +18,7 @@ from edgeprune.pipeline import do_stage, prepare_run
 from edgeprune.runs import Run
 from edgeprune.space.apply import apply_plan, make_plan
 from edgeprune.space.find import find_structure
+from edgeprune.space.subnet import Subnet
 from edgeprune.stages.context import Context
 
 FACTORY = f"{Path(__file__).with_name('encoder.py')}:Net"
@@ -37,9 +38,9 @@ def test_the_run_is_built_again_and_a_plan_fits_it(loaded: tuple[Run, Model, lis
     assert "2 nn.MultiheadAttention written as plain layers" in said
     again, x = edgeprune.load(run.folder, stage="load"), model.example_input(2)
     structure = find_structure(model.module, x)
-    removed = {group.id: [0] for group in structure.groups if ".self_attn:" in group.id}
+    removed = {group.id: (0,) for group in structure.groups if ".self_attn:" in group.id}
     assert len(removed) == 6
-    plan = make_plan("net", model.module, structure, removed, ["encoder.layers.1.dropout1:branch"])
+    plan = make_plan("net", model.module, structure, Subnet(removed, ("encoder.layers.1.dropout1:branch",)))
     with torch.no_grad():
         assert torch.equal(again.module(x), model.module(x))
         assert torch.equal(apply_plan(again.module, plan, x)(x), apply_plan(model.module, plan, x)(x))

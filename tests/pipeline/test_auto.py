@@ -11,12 +11,12 @@ from small_jobs import Hearer, recipe
 
 import edgeprune
 from edgeprune.errors import RecipeError, TrainingDiverged
+from edgeprune.methods.arms import ARMS
+from edgeprune.methods.trials import length_of, rounds_of
 from edgeprune.progress import Silent
 from edgeprune.runs import open_run
 from edgeprune.search.path import EXCHANGES
-from edgeprune.stages.arms import ARMS
 from edgeprune.stages.context import Context
-from edgeprune.stages.trials import length_of, rounds_of
 
 ONE_BRANCH = f"{Path(__file__).with_name('one_branch.py')}:net"
 AUTO = {"target": "4kparams", "method": "auto", "auto_minutes": 0.05, "granularity": 4, "minimum_width": 2}

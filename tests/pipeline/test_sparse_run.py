@@ -188,7 +188,7 @@ def test_zeros_alone_prune_no_channel(tmp_path: Path) -> None:
     assert outcome.verdict.outcome == "pass"
     run = open_run(outcome.folder)
     context = Context(run, Silent())
-    assert context.plan.edits == ()
+    assert context.plan.decisions == {}
     merged = context.model("merge")
     assert any(zeros for zeros, _ in zeros_by_layer(merged.module, merged.example_input()).values())
     record = PruneRecord.model_validate_json(context.file("prune", "prune.json").read_bytes())

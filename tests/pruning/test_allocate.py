@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Collection
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy_structures import Additive, chain, group, scores_of
+from toy_structures import Additive, chain, group, problem, scores_of
 
 from edgeprune.errors import TargetError
 from edgeprune.graph.operations import OpSignature
 from edgeprune.latency.cost import MacsCost, total
-from edgeprune.search.path import Allocator, Removed
-from edgeprune.space.limits import Limits, allowed_widths
+from edgeprune.search.path import PathAllocator
+from edgeprune.space.decisions import Limits, allowed_widths
 from edgeprune.space.ranking import ByScore
+from edgeprune.space.subnet import Subnet
 from edgeprune.space.units import Branch, Structure
 
 
@@ -34,26 +34,26 @@ def test_choice_is_in_budget_lowest_scores_go_and_nothing_more_fits(
     structure = chain({f"g{i}": size for i, size in enumerate(sizes)})
     costs, scores = MacsCost(), scores_of(structure, seed)
     budget = share * total(structure.layers, structure.sizes, costs)
-    allocator = Allocator(structure, ByScore(scores), costs, Additive(scores), Limits(granularity, 2))
+    allocator = PathAllocator(problem(structure, ByScore(scores), costs, Additive(scores), Limits(granularity, 2)))
     if allocator.smallest().cost > budget:
         with pytest.raises(TargetError, match="cannot be reached"):
             allocator.within(budget)
         return
     choice = allocator.within(budget)
-    assert choice.cost == pytest.approx(total(structure.layers, choice.kept, costs))
+    assert choice.cost == pytest.approx(total(structure.layers, choice.subnet.kept(structure), costs))
     assert choice.cost <= budget
     lost = 0.0
     for g in structure.groups:
         widths = allowed_widths(g, Limits(granularity, 2))
-        removed = choice.removed.get(g.id, ())
-        assert choice.kept[g.id] in widths
-        assert choice.kept[g.id] == g.size - len(removed)
+        removed = choice.subnet.units.get(g.id, ())
+        assert choice.subnet.kept(structure)[g.id] in widths
+        assert choice.subnet.kept(structure)[g.id] == g.size - len(removed)
         stays = np.delete(scores[g.id], list(removed))
         assert not removed or scores[g.id][list(removed)].max() <= stays.min()
         lost += float(scores[g.id][list(removed)].sum())
-        wider = [w for w in widths if w > choice.kept[g.id]]
+        wider = [w for w in widths if w > choice.subnet.kept(structure)[g.id]]
         if wider:
-            assert total(structure.layers, {**choice.kept, g.id: min(wider)}, costs) > budget
+            assert total(structure.layers, {**choice.subnet.kept(structure), g.id: min(wider)}, costs) > budget
     assert choice.loss == pytest.approx(lost)
 
 
@@ -67,7 +67,7 @@ def test_close_to_brute_force_on_small_problems(seed: int) -> None:
         for widths in itertools.product(*(range(1, g.size + 1) for g in structure.groups))
         if total(structure.layers, dict(zip(structure.sizes, widths, strict=True)), costs) <= budget
     )
-    choice = Allocator(structure, ByScore(scores), costs, Additive(scores), Limits(1, 1)).within(budget)
+    choice = PathAllocator(problem(structure, ByScore(scores), costs, Additive(scores), Limits(1, 1))).within(budget)
     assert best <= choice.loss + 1e-12
     assert choice.loss <= 1.13 * best  # near, not exact; without exchanges one is 1.18 times the best
 
@@ -82,9 +82,9 @@ class Staircase:
 def test_steps_over_plateaus() -> None:
     structure = chain({"a": 64})
     scores = {"a": np.arange(64.0)}
-    choice = Allocator(structure, ByScore(scores), Staircase(), Additive(scores), Limits(4, 4)).within(4)
-    assert choice.kept["a"] == 32  # 36 costs what 48 does: it is passed over
-    assert choice.removed["a"] == tuple(range(32))
+    choice = PathAllocator(problem(structure, ByScore(scores), Staircase(), Additive(scores), Limits(4, 4))).within(4)
+    assert choice.subnet.kept(structure)["a"] == 32  # 36 costs what 48 does: it is passed over
+    assert choice.subnet.units["a"] == tuple(range(32))
 
 
 def test_widths_are_multiples_of_channels() -> None:
@@ -97,8 +97,8 @@ def test_widths_are_multiples_of_channels() -> None:
 class Redundant:
     """Two groups that say the same: either may go for nothing, both together cost all."""
 
-    def __call__(self, removed: Removed, branches: Collection[str]) -> float:
-        return 10.0 if {"a", "b"} <= set(removed) else 0.01 * len(removed.get("c", ()))
+    def __call__(self, subnet: Subnet) -> float:
+        return 10.0 if {"a", "b"} <= set(subnet.units) else 0.01 * len(subnet.units.get("c", ()))
 
 
 def test_cuts_are_judged_together_with_what_is_gone_already() -> None:
@@ -106,8 +106,8 @@ def test_cuts_are_judged_together_with_what_is_gone_already() -> None:
     ranks = {name: np.arange(8.0) for name in "abc"}
     costs = MacsCost()
     full = total(structure.layers, structure.sizes, costs)
-    choice = Allocator(structure, ByScore(ranks), costs, Redundant(), Limits(4, 4)).within(0.5 * full)
-    assert set(choice.removed) in ({"a", "c"}, {"b", "c"})
+    choice = PathAllocator(problem(structure, ByScore(ranks), costs, Redundant(), Limits(4, 4))).within(0.5 * full)
+    assert set(choice.subnet.units) in ({"a", "c"}, {"b", "c"})
     assert choice.loss == pytest.approx(0.04)
 
 
@@ -123,12 +123,14 @@ def test_branches_go_when_they_are_cheapest_and_only_when_they_may() -> None:
     costs = MacsCost()
     full = total(structure.layers, structure.sizes, costs)
     judge = Additive(scores, {"conv1:branch": 0.1})
-    choice = Allocator(structure, ByScore(scores), costs, judge, Limits(8)).within(0.6 * full)
-    assert choice.branches == ("conv1:branch",)
-    assert choice.kept["g1"] == 16  # goes with its branch: listed at its full size
-    kept = Allocator(structure, ByScore(scores), costs, judge, Limits(8, branches=False)).within(0.6 * full)
-    assert kept.branches == ()
-    assert kept.removed
+    choice = PathAllocator(problem(structure, ByScore(scores), costs, judge, Limits(8))).within(0.6 * full)
+    assert choice.subnet.dropped == ("conv1:branch",)
+    assert choice.subnet.kept(structure)["g1"] == 16  # goes with its branch: listed at its full size
+    kept = PathAllocator(problem(structure, ByScore(scores), costs, judge, Limits(8, branches=False))).within(
+        0.6 * full
+    )
+    assert kept.subnet.dropped == ()
+    assert kept.subnet.units
 
 
 def test_the_path_is_walked_once_and_grows_with_the_budgets() -> None:
@@ -136,8 +138,9 @@ def test_the_path_is_walked_once_and_grows_with_the_budgets() -> None:
     scores = scores_of(structure, 0)
     costs, judge, seen = MacsCost(), Additive(scores), []
     full = total(structure.layers, structure.sizes, costs)
-    allocator = Allocator(
-        structure, ByScore(scores), costs, judge, Limits(2, 2), exchanges=0, on_step=lambda cost, _: seen.append(cost)
+    allocator = PathAllocator(
+        problem(structure, ByScore(scores), costs, judge, Limits(2, 2), on_step=lambda cost, _: seen.append(cost)),
+        exchanges=0,
     )
     small = allocator.within(0.3 * full)
     asked, steps = judge.asked, len(seen)
@@ -155,8 +158,8 @@ def test_what_is_judged_is_told_on_the_way_and_in_exchanges() -> None:
     scores, told = scores_of(structure, 0), list[tuple[float, int]]()
     costs, judge = MacsCost(), Additive(scores)
     budget = 0.3 * total(structure.layers, structure.sizes, costs)
-    allocator = Allocator(
-        structure, ByScore(scores), costs, judge, Limits(2, 2), on_step=lambda *step: told.append(step)
+    allocator = PathAllocator(
+        problem(structure, ByScore(scores), costs, judge, Limits(2, 2), on_step=lambda *step: told.append(step))
     )
     allocator.within(budget)
     way = next(number for number, (cost, _) in enumerate(told, start=1) if cost <= budget)
@@ -172,10 +175,10 @@ def test_a_finer_granularity_fills_the_room_that_is_left() -> None:
     scores = scores_of(structure, 1)
     costs = MacsCost()
     budget = 0.5 * total(structure.layers, structure.sizes, costs)
-    allocator = Allocator(structure, ByScore(scores), costs, Additive(scores), Limits(8))
+    allocator = PathAllocator(problem(structure, ByScore(scores), costs, Additive(scores), Limits(8)))
     coarse, fine = allocator.within(budget), allocator.within(budget, granularity=1)
     assert coarse.cost <= fine.cost <= budget
-    assert any(width % 8 for width in fine.kept.values())
+    assert any(width % 8 for width in fine.subnet.kept(structure).values())
 
 
 def test_a_cut_after_which_the_model_answers_no_numbers_is_the_last_to_be_taken() -> None:
@@ -183,12 +186,12 @@ def test_a_cut_after_which_the_model_answers_no_numbers_is_the_last_to_be_taken(
     scores, costs = scores_of(structure, 0), MacsCost()
     judge = Additive(scores)
 
-    def broken(removed: Removed, branches: Collection[str]) -> float:
-        return math.nan if "broken" in removed else judge(removed, branches)
+    def broken(subnet: Subnet) -> float:
+        return math.nan if "broken" in subnet.units else judge(subnet)
 
     full = total(structure.layers, structure.sizes, costs)
-    choice = Allocator(structure, ByScore(scores), costs, broken, Limits(4, 4)).within(0.6 * full)
-    assert set(choice.removed) == {"fine"}
+    choice = PathAllocator(problem(structure, ByScore(scores), costs, broken, Limits(4, 4))).within(0.6 * full)
+    assert set(choice.subnet.units) == {"fine"}
 
 
 def test_what_went_early_comes_back_where_something_else_makes_up_for_it() -> None:
@@ -200,8 +203,8 @@ def test_what_went_early_comes_back_where_something_else_makes_up_for_it() -> No
     costs, scores = MacsCost(), {name: np.full(size, 1e3) for name, size in structure.sizes.items()}
     full, layer = total(structure.layers, structure.sizes, costs), costs.cost(structure.layers[1].operation)
     judge = Additive(scores, {"small": 1.0, "large": 2.1})  # for each layer saved 1.0 and 1.05
-    choice = Allocator(structure, ByScore(scores), costs, judge, Limits(8, 8)).within(full - 1.5 * layer)
-    assert choice.branches == ("large",)
+    choice = PathAllocator(problem(structure, ByScore(scores), costs, judge, Limits(8, 8))).within(full - 1.5 * layer)
+    assert choice.subnet.dropped == ("large",)
     assert choice.loss == pytest.approx(2.1)
 
 
@@ -212,7 +215,7 @@ def test_exchanges_allowed_afterwards_go_on_from_the_way_down(exchanges: float) 
     budget = 0.5 * total(structure.layers, structure.sizes, costs)
     judges = [Additive(scores), Additive(scores)]
     at_once, later = (
-        Allocator(structure, ByScore(scores), costs, judge, Limits(1, 1), exchanges=allowed)
+        PathAllocator(problem(structure, ByScore(scores), costs, judge, Limits(1, 1)), exchanges=allowed)
         for judge, allowed in zip(judges, (exchanges, 0), strict=True)
     )
     before = later.within(budget)

@@ -16,7 +16,7 @@ from edgeprune.errors import TargetError, UsageError
 from edgeprune.graph.operations import OpSignature
 from edgeprune.latency.cost import MacsCost, total
 from edgeprune.search import milp as exact
-from edgeprune.search.milp import Losses, Problem
+from edgeprune.search.milp import Losses, Program
 from edgeprune.space.units import Branch, Layer, Structure, Width
 
 
@@ -53,13 +53,13 @@ def losses_of(structure: Structure, widths: Mapping[str, list[int]], seed: int) 
         ordered = sorted({one.size, *widths[one.id]}, reverse=True)
         falls = np.concatenate([[0.0], np.cumsum(random.exponential(size=len(ordered) - 1))])
         groups[one.id] = dict(zip(ordered, falls.tolist(), strict=True))
-    return Losses(groups, {branch.id: float(random.exponential()) for branch in structure.branches})
+    return {**groups, **{b.id: {1: 0.0, 0: float(random.exponential())} for b in structure.branches}}
 
 
 def brute_force(structure: Structure, losses: Losses, costs: object, budget: float) -> float | None:
     best = None
     names = [one.id for one in structure.groups]
-    for widths in itertools.product(*(losses.groups[name].items() for name in names)):
+    for widths in itertools.product(*(losses[name].items() for name in names)):
         kept = {name: width for name, (width, _) in zip(names, widths, strict=True)}
         for gone in itertools.product((False, True), repeat=len(structure.branches)):
             dropped = [branch for branch, out in zip(structure.branches, gone, strict=True) if out]
@@ -68,7 +68,7 @@ def brute_force(structure: Structure, losses: Losses, costs: object, budget: flo
             left = [layer for layer in structure.layers if not any(layer.name in b.layers for b in dropped)]
             if total(left, kept, costs) > budget:  # type: ignore[arg-type]
                 continue
-            loss = sum(loss for _, loss in widths) + sum(losses.branches[branch.id] for branch in dropped)
+            loss = sum(loss for _, loss in widths) + sum(losses[branch.id][0] for branch in dropped)
             best = loss if best is None else min(best, loss)
     return best
 
@@ -89,7 +89,7 @@ def test_the_loss_is_that_of_brute_force(blocks: int, stream: int, seed: int, sh
     losses, costs = losses_of(structure, widths, seed), MacsCost() if counted else Steps(seed)
     budget = share * total(structure.layers, structure.sizes, costs)
     expected = brute_force(structure, losses, costs, budget)
-    problem = Problem(structure, losses, costs)
+    problem = Program(structure, losses, costs)
     if expected is None:
         with pytest.raises(TargetError, match="the smallest model allowed takes"):
             problem.best(budget)
@@ -101,9 +101,9 @@ def test_the_loss_is_that_of_brute_force(blocks: int, stream: int, seed: int, sh
     left = [
         layer
         for layer in structure.layers
-        if not any(layer.name in b.layers for b in structure.branches if b.id in found.dropped)
+        if not any(layer.name in b.layers for b in structure.branches if found.point.get(b.id) == 0)
     ]
-    assert found.cost == pytest.approx(total(left, found.kept, costs))
+    assert found.cost == pytest.approx(total(left, found.point, costs))
 
 
 @given(blocks=st.integers(0, 2), stream=st.integers(2, 4), seed=st.integers(0, 10_000), counted=st.booleans())
@@ -115,7 +115,7 @@ def test_a_budget_that_a_choice_costs_exactly(blocks: int, stream: int, seed: in
     losses = losses_of(structure, {name: [width] for name, width in choice.items()}, seed)
     costs = MacsCost() if counted else Steps(seed)
     budget = total(structure.layers, choice, costs)
-    found = Problem(structure, losses, costs).best(budget)
+    found = Program(structure, losses, costs).best(budget)
     assert found.loss == pytest.approx(brute_force(structure, losses, costs, budget), rel=1e-6, abs=1e-9)
     assert found.cost <= budget
 
@@ -135,9 +135,9 @@ def test_a_budget_that_the_cheapest_costs_where_another_hardly_costs_more(more: 
     """The solver takes one for the other; less is allowed until nothing is left."""
     structure, costs = chain({"g0": 8}), NearTie(more)
     budget = total(structure.layers, {"g0": 2}, costs)
-    found = Problem(structure, Losses({"g0": {8: 0.0, 4: 1.0, 2: 50.0}}, {}), costs).best(budget)
+    found = Program(structure, {"g0": {8: 0.0, 4: 1.0, 2: 50.0}}, costs).best(budget)
     assert found.cost <= budget
-    assert found.kept["g0"] == 2 or more == 1e-15  # where rounding makes them one
+    assert found.point["g0"] == 2 or more == 1e-15  # where rounding makes them one
 
 
 @given(sizes=st.lists(st.integers(3, 9), min_size=1, max_size=4), seed=st.integers(0, 999), share=st.floats(0.2, 0.9))
@@ -148,7 +148,7 @@ def test_chains_too(sizes: list[int], seed: int, share: float) -> None:
     budget = share * total(structure.layers, structure.sizes, MacsCost())
     expected = brute_force(structure, losses, MacsCost(), budget)
     if expected is not None:
-        assert Problem(structure, losses, MacsCost()).best(budget).loss == pytest.approx(expected, rel=1e-6, abs=1e-9)
+        assert Program(structure, losses, MacsCost()).best(budget).loss == pytest.approx(expected, rel=1e-6, abs=1e-9)
 
 
 def test_a_layer_that_reads_three_groups_is_priced_over_all() -> None:
@@ -162,16 +162,16 @@ def test_a_layer_that_reads_three_groups_is_priced_over_all() -> None:
     for share in (0.4, 0.6, 0.8):
         budget = share * total(structure.layers, structure.sizes, Steps(1))
         expected = brute_force(structure, losses, Steps(1), budget)
-        assert Problem(structure, losses, Steps(1)).best(budget).loss == pytest.approx(expected, rel=1e-6)
+        assert Program(structure, losses, Steps(1)).best(budget).loss == pytest.approx(expected, rel=1e-6)
 
 
 def test_the_least_budget_leaves_the_cheapest_and_the_largest_everything() -> None:
     structure = chain({"g0": 8, "g1": 8})
     losses = losses_of(structure, {"g0": [2, 4], "g1": [4]}, 0)
-    problem = Problem(structure, losses, MacsCost())
+    problem = Program(structure, losses, MacsCost())
     everything = total(structure.layers, structure.sizes, MacsCost())
-    assert problem.best(problem.cheapest().cost * 1.001).kept == {"g0": 2, "g1": 4}
-    assert problem.best(math.inf).kept == structure.sizes
+    assert problem.best(problem.cheapest().cost * 1.001).point == {"g0": 2, "g1": 4}
+    assert problem.best(math.inf).point == structure.sizes
     assert problem.best(everything).loss == 0
 
 
@@ -179,15 +179,15 @@ def test_too_many_choices_on_one_layer_are_refused(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(exact, "MOST_COMBINATIONS", 5)
     structure = chain({"g0": 8, "g1": 8})
     with pytest.raises(UsageError, match="2 choices act on the layer conv1"):
-        Problem(structure, losses_of(structure, {"g0": [2, 4], "g1": [4, 6]}, 0), MacsCost())
+        Program(structure, losses_of(structure, {"g0": [2, 4], "g1": [4, 6]}, 0), MacsCost())
 
 
 def test_where_there_is_nothing_to_choose_the_model_itself_is_the_answer() -> None:
     structure = chain({"g0": 8})
     whole = total(structure.layers, structure.sizes, MacsCost())
-    problem = Problem(structure, Losses({"g0": {8: 0.0}}, {}), MacsCost())
-    assert problem.best(whole).kept == {"g0": 8}
+    problem = Program(structure, {"g0": {8: 0.0}}, MacsCost())
+    assert problem.best(whole).point == {"g0": 8}
     with pytest.raises(TargetError):
         problem.best(0.9 * whole)
-    bare = Problem(Structure((), structure.layers[:0], ()), Losses({}, {}), MacsCost())
-    assert bare.best(1.0).kept == {}
+    bare = Program(Structure((), structure.layers[:0], ()), {}, MacsCost())
+    assert bare.best(1.0).point == {}

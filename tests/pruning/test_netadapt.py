@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy_structures import Additive, chain, scores_of
+from toy_structures import Additive, chain, problem, scores_of
 
 from edgeprune.errors import TargetError, TrainingDiverged
 from edgeprune.latency.cost import MacsCost, total
 from edgeprune.methods.netadapt import NetAdapt
-from edgeprune.space.limits import Limits
+from edgeprune.space.decisions import Limits
 from edgeprune.space.ranking import ByScore
 
 
@@ -23,16 +23,16 @@ def test_the_budget_is_met_and_the_lowest_go(sizes: list[int], share: float, see
     structure = chain({f"g{i}": size for i, size in enumerate(sizes)})
     costs, scores = MacsCost(), scores_of(structure, seed)
     full = total(structure.layers, structure.sizes, costs)
-    walker = NetAdapt(structure, ByScore(scores), costs, Additive(scores), Limits(2, 2))
+    walker = NetAdapt(problem(structure, ByScore(scores), costs, Additive(scores), Limits(2, 2)))
     if walker.smallest().cost > share * full:
         with pytest.raises(TargetError, match="cannot be reached"):
             walker.within(share * full)
         return
     choice = walker.within(share * full)
     assert choice.cost <= share * full
-    assert choice.cost == pytest.approx(total(structure.layers, choice.kept, costs))
-    assert choice.branches == ()
-    for name, gone in choice.removed.items():
+    assert choice.cost == pytest.approx(total(structure.layers, choice.subnet.kept(structure), costs))
+    assert choice.subnet.dropped == ()
+    for name, gone in choice.subnet.units.items():
         assert sorted(scores[name])[: len(gone)] == sorted(scores[name][list(gone)])
     wider = walker.within(max(share, 0.9) * full)
     assert wider.cost <= max(share, 0.9) * full
@@ -51,10 +51,10 @@ def test_a_step_is_the_proposal_that_loses_least() -> None:
     asked: list[float] = []
     judge = Additive(scores)
     walker = NetAdapt(
-        structure, ByScore(scores), MacsCost(), judge, Limits(1, 1), on_step=lambda cost, _: asked.append(cost)
+        problem(structure, ByScore(scores), MacsCost(), judge, Limits(1, 1), on_step=lambda cost, _: asked.append(cost))
     )
     choice = walker.within(0.6 * full)
-    assert set(choice.removed) == {"spare"}
+    assert set(choice.subnet.units) == {"spare"}
     assert asked == sorted(asked, reverse=True)
     assert choice.loss == 0
 
@@ -65,8 +65,14 @@ def test_steps_shrink_as_published() -> None:
     scores, costs = scores_of(structure, 0), [1.0]
     full = total(structure.layers, structure.sizes, MacsCost())
     walker = NetAdapt(
-        *(structure, ByScore(scores), MacsCost(), Additive(scores), Limits(1, 1)),
-        on_step=lambda cost, _: costs.append(cost / full),
+        problem(
+            structure,
+            ByScore(scores),
+            MacsCost(),
+            Additive(scores),
+            Limits(1, 1),
+            on_step=lambda cost, _: costs.append(cost / full),
+        )
     )
     walker.within(0.5 * full)
     saved = -np.diff(costs)
@@ -79,7 +85,7 @@ def test_the_last_step_goes_no_further_than_it_must() -> None:
     structure = chain({"a": 64, "b": 64, "c": 64})
     scores = scores_of(structure, 1)
     full, judge = total(structure.layers, structure.sizes, MacsCost()), Additive(scores)
-    walker = NetAdapt(structure, ByScore(scores), MacsCost(), judge, Limits(16, 16))
+    walker = NetAdapt(problem(structure, ByScore(scores), MacsCost(), judge, Limits(16, 16)))
     small = walker.within(0.4 * full)
     asked = judge.asked
     for share in (0.93, 0.8, 0.6):
@@ -96,21 +102,23 @@ def test_a_proposal_that_answers_no_numbers_is_the_last_to_be_taken() -> None:
     scores = scores_of(structure, 0)
     judge = Additive(scores)
     walker = NetAdapt(
-        structure,
-        ByScore(scores),
-        MacsCost(),
-        lambda removed, branches: math.nan if "broken" in removed else judge(removed, branches),
-        Limits(4, 4),
+        problem(
+            structure,
+            ByScore(scores),
+            MacsCost(),
+            lambda subnet: math.nan if "broken" in subnet.units else judge(subnet),
+            Limits(4, 4),
+        )
     )
     choice = walker.within(0.6 * total(structure.layers, structure.sizes, MacsCost()))
-    assert set(choice.removed) == {"fine"}
+    assert set(choice.subnet.units) == {"fine"}
 
 
 def test_short_trainings_that_all_diverge_are_told() -> None:
     structure = chain({"a": 16, "b": 16})
     full = total(structure.layers, structure.sizes, MacsCost())
     walker = NetAdapt(
-        structure, ByScore(scores_of(structure, 0)), MacsCost(), lambda removed, _: math.nan, Limits(1, 1)
+        problem(structure, ByScore(scores_of(structure, 0)), MacsCost(), lambda _: math.nan, Limits(1, 1))
     )
     with pytest.raises(TrainingDiverged, match="no proposal's loss is a number"):
         walker.within(0.5 * full)

@@ -12,14 +12,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from toy_structures import net
+from toy_structures import net, problem
 
 from edgeprune.latency.cost import MacsCost, total
 from edgeprune.methods.chex import filters, regrow, regrowth_share, residuals, softmax
-from edgeprune.methods.compact import RuleAllocator, Uniform
+from edgeprune.methods.compact import Uniform
+from edgeprune.search.rules import RuleAllocator
 from edgeprune.space.apply import remove_units
+from edgeprune.space.decisions import Limits
 from edgeprune.space.find import find_structure
-from edgeprune.space.limits import Limits
 from edgeprune.space.ranking import ByScore, gone_of
 from edgeprune.space.units import Structure
 
@@ -64,15 +65,17 @@ def test_the_budget_is_passed_by_what_comes_back_alone_and_kept_in_the_end(
     costs = MacsCost()
     full = total(structure.layers, structure.sizes, costs)
     ranking = ByScore({g.id: np.random.default_rng(seed).random(g.size) for g in structure.groups})
-    allocator = RuleAllocator(structure, ranking, costs, lambda *_: 0.0, Limits(1, 1), Uniform(structure.sizes))
+    allocator = RuleAllocator(
+        problem(structure, ranking, costs, lambda *_: 0.0, Limits(1, 1)), Uniform(structure.sizes)
+    )
     budget = max(goal * full, allocator.smallest().cost)
     choice = allocator.within(budget)
     for turn in range(turns + 1):
         share = regrowth_share(first, turn / turns)
-        left = regrow(made, structure, choice.removed, share, np.random.default_rng(turn))
+        left = regrow(made, structure, choice.subnet.units, share, np.random.default_rng(turn))
         kept = {g.id: g.size - len(left.get(g.id, ())) for g in structure.groups}
         for group in structure.groups:
-            assert kept[group.id] <= choice.kept[group.id] + share * group.size + 0.5
+            assert kept[group.id] <= choice.subnet.kept(structure)[group.id] + share * group.size + 0.5
         remove_units(made, structure, left)(torch.randn(1, 3, 8, 8))  # what stays can be cut out, and runs
     assert total(structure.layers, kept, costs) == choice.cost <= budget
 

@@ -14,15 +14,16 @@ from hypothesis import strategies as st
 from scipy.cluster.hierarchy import fcluster
 from scipy.cluster.hierarchy import linkage as scipy_linkage
 from torch import nn
-from toy_structures import net
+from toy_structures import net, problem
 
 from edgeprune.errors import ModelError
 from edgeprune.latency.cost import MacsCost
-from edgeprune.methods.compact import RuleAllocator, Uniform
-from edgeprune.methods.reprune import Reprune, clusters, cover, coverage, cut_height, kernel_sets, linkage
+from edgeprune.methods.compact import Uniform
+from edgeprune.methods.reprune import Cover, clusters, cover, coverage, cut_height, kernel_sets, linkage
 from edgeprune.methods.slimming import batch_norm_scales, telling_scales
+from edgeprune.search.rules import RuleAllocator
+from edgeprune.space.decisions import Limits
 from edgeprune.space.find import find_structure
-from edgeprune.space.limits import Limits
 
 SEEDS = st.integers(0, 10_000)
 
@@ -101,7 +102,7 @@ def test_a_choice_is_the_paper_s_rule(filters: int, inputs: int, keep: int, seed
     labels = np.stack([fcluster(tree, height * (1 + 1e-12), "distance") for tree in trees])
     rng = np.random.default_rng([0, crc32(b"2:out"), keep])  # ties fall alike
     stays = cover(labels.astype(np.int32), keep, rng)
-    assert Reprune(made, structure, seed=0).gone("2:out", keep) == tuple(sorted(set(range(filters)) - set(stays)))
+    assert Cover(made, structure, seed=0).gone("2:out", keep) == tuple(sorted(set(range(filters)) - set(stays)))
 
 
 def test_all_channels_of_a_layer_are_cut_at_the_greatest_height() -> None:
@@ -118,7 +119,7 @@ def test_twins_go_first() -> None:
     with torch.no_grad():
         made.conv1.weight[1], made.conv1.weight[2] = made.conv1.weight[0], made.conv1.weight[0]
         made.deep.weight[1], made.deep.weight[2] = made.deep.weight[0], made.deep.weight[0]
-    gone = Reprune(made, structure).gone("conv1:out", 6)
+    gone = Cover(made, structure).gone("conv1:out", 6)
     assert len(gone) == 2
     assert set(gone) < {0, 1, 2}
 
@@ -127,7 +128,7 @@ def test_twins_go_first() -> None:
 def test_every_width_is_kept_and_a_seed_repeats(group: str) -> None:
     made, structure = net()
     size = structure.sizes[group]
-    one, again = Reprune(made, structure, seed=3), Reprune(made, structure, seed=3)
+    one, again = Cover(made, structure, seed=3), Cover(made, structure, seed=3)
     for keep in range(1, size + 1):
         gone = one.gone(group, keep)
         assert len(gone) == size - keep == len(set(gone))
@@ -147,7 +148,7 @@ def test_weights_that_are_no_numbers_are_refused() -> None:
     with torch.no_grad():
         made.conv1.weight[0, 0, 0, 0] = float("nan")
     with pytest.raises(ModelError, match="not finite") as caught:
-        Reprune(made, structure).gone("conv1:out", 4)
+        Cover(made, structure).gone("conv1:out", 4)
     assert caught.value.where == "conv1.weight"
 
 
@@ -184,8 +185,8 @@ def test_a_layer_of_one_filter_keeps_it() -> None:
     """It is no group of units; the next layer has one kernel a filter, which is enough to choose by."""
     made = nn.Sequential(nn.Conv2d(3, 1, 3), nn.ReLU(), nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 1), nn.Flatten())
     structure = find_structure(made, torch.randn(1, 3, 8, 8))
-    ranking, costs = Reprune(made, structure), MacsCost()
+    ranking, costs = Cover(made, structure), MacsCost()
     uniform = Uniform(structure.sizes)
-    allocator = RuleAllocator(structure, ranking, costs, lambda *_: 0.0, Limits(1, 1), uniform)
-    assert allocator.smallest().kept == {"2:out": 1}
+    allocator = RuleAllocator(problem(structure, ranking, costs, lambda *_: 0.0, Limits(1, 1)), uniform)
+    assert allocator.smallest().subnet.kept(structure) == {"2:out": 1}
     assert len(ranking.gone("2:out", 3)) == 5

@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy_structures import chain, scores_of
+from toy_structures import chain, problem, scores_of
 
 from edgeprune.errors import RecipeError, TargetError
 from edgeprune.latency.cost import MacsCost, total
-from edgeprune.methods.compact import GlobalThreshold, Rule, RuleAllocator, Uniform
+from edgeprune.methods.compact import GlobalThreshold, Uniform
 from edgeprune.methods.halp import SummedScores
 from edgeprune.recipe_file import parse_recipe
 from edgeprune.search.additive import AdditiveAllocator
-from edgeprune.space.limits import Limits, allowed_widths
+from edgeprune.search.rules import Rule, RuleAllocator
+from edgeprune.space.decisions import Limits, allowed_widths
 from edgeprune.space.ranking import ByScore
 
 SIZES = st.lists(st.integers(4, 24), min_size=1, max_size=4)
@@ -34,13 +35,13 @@ def test_the_budget_is_met_and_no_lesser_share_meets_it(sizes: list[int], share:
     scores, costs = scores_of(structure, seed), MacsCost()
     rule: Rule = Uniform(structure.sizes) if name == "uniform" else GlobalThreshold(scores)
     budget = share * total(structure.layers, structure.sizes, costs)
-    allocator = RuleAllocator(structure, ByScore(scores), costs, no_loss, Limits(2, 2), rule)
+    allocator = RuleAllocator(problem(structure, ByScore(scores), costs, no_loss, Limits(2, 2)), rule)
     if allocator.smallest().cost > budget:
         with pytest.raises(TargetError, match="cannot be reached"):
             allocator.within(budget)
         return
     choice = allocator.within(budget)
-    assert choice.cost == pytest.approx(total(structure.layers, choice.kept, costs))
+    assert choice.cost == pytest.approx(total(structure.layers, choice.subnet.kept(structure), costs))
     assert choice.cost <= budget
     for lesser in np.linspace(0.0, 1.0, 1025)[1:]:
         wanted = rule.kept(lesser)
@@ -48,7 +49,7 @@ def test_the_budget_is_met_and_no_lesser_share_meets_it(sizes: list[int], share:
             g.id: min(w for w in allowed_widths(g, Limits(2, 2)) if w >= min(wanted[g.id], g.size))
             for g in structure.groups
         }
-        if kept == choice.kept:
+        if kept == choice.subnet.kept(structure):
             break
         assert total(structure.layers, kept, costs) > budget
 
@@ -68,7 +69,9 @@ def test_the_knapsack_keeps_the_greatest_score(sizes: list[int], share: float, s
     structure = chain({f"g{i}": size for i, size in enumerate(sizes)})
     scores, costs = scores_of(structure, seed), MacsCost()
     budget = share * total(structure.layers, structure.sizes, costs)
-    allocator = AdditiveAllocator(structure, ByScore(scores), costs, no_loss, Limits(1, 1), value=SummedScores(scores))
+    allocator = AdditiveAllocator(
+        problem(structure, ByScore(scores), costs, no_loss, Limits(1, 1)), value=SummedScores(scores)
+    )
     best = math.inf
     for widths in itertools.product(*(range(1, size + 1) for size in sizes)):
         kept = dict(zip(structure.sizes, widths, strict=True))
@@ -81,12 +84,12 @@ def test_the_knapsack_keeps_the_greatest_score(sizes: list[int], share: float, s
         return
     choice = allocator.within(budget)
     assert choice.cost <= budget
-    assert SummedScores(scores)(choice.removed, ()) == pytest.approx(best, abs=1e-9)
+    assert SummedScores(scores)(choice.subnet) == pytest.approx(best, abs=1e-9)
     assert choice.loss == 0.0  # the judge's, not the scores'
 
 
 @pytest.mark.parametrize("allocator", ["global", "knapsack"])
 def test_a_method_without_scores_is_refused_where_scores_are_compared(allocator: str) -> None:
     tree = {"model": {"name": "resnet18"}, "data": {"source": "digits"}}
-    with pytest.raises(RecipeError, match="`reprune` gives none"):
+    with pytest.raises(RecipeError, match="`reprune` does not go with"):
         parse_recipe({**tree, "prune": {"method": "reprune", "allocator": allocator}})

@@ -5,7 +5,6 @@ Here the device is this machine, which runs every file dense; `tests/lab/test_co
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,19 @@ import edgeprune
 from edgeprune.errors import TargetError, UsageError
 from edgeprune.latency.measurement import Ratio
 from edgeprune.latency.probing import Probing
-from edgeprune.recipe import SparseSection
-from edgeprune.search.zeros import LEAST, STEP, Zeros, ZerosAttempt, ZerosLoop, between, counted_zeros, masks_of
+from edgeprune.recipe import SparseSection, Target
+from edgeprune.search.measured import Attempt, Goal
+from edgeprune.search.zeros import (
+    LEAST,
+    STEP,
+    Zeros,
+    ZerosAttempt,
+    ZerosRow,
+    check_zeros_are_needed,
+    counted_zeros,
+    masks_of,
+    zeros_for_latency,
+)
 from edgeprune.space.weight_masks import macs_of_weights
 
 
@@ -85,38 +95,21 @@ def test_what_zeros_cannot_reach_or_need_not_is_refused() -> None:
     made = model()
     with pytest.raises(TargetError, match="without any zero"):
         counted_zeros(made, SparseSection(target="100MMACs"), WHOLE)
-    with pytest.raises(TargetError, match="cannot be reached by zeros") as raised:
+    with pytest.raises(TargetError) as raised:
         counted_zeros(made, SparseSection(target=f"{(STEM + DENSE) / 1e6}MMACs"), WHOLE)
-    assert f"{FIRST + SECOND:.5g} of them" in raised.value.what
+    assert f"{FIRST + SECOND:.5g} of {WHOLE:.5g}" in raised.value.what
+    assert raised.value.where == "sparse.target"
     assert "sparse.layers = 'all'" in str(raised.value.hint)
     with pytest.raises(UsageError, match="without weights"):
         counted_zeros(made, SparseSection(target=f"{(STEM + DENSE + 100) / 1e6}MMACs"), WHOLE)
     dense = made.with_module(nn.Sequential(nn.Conv2d(3, 16, 3)))
-    with pytest.raises(TargetError, match="cannot be reached by zeros"):
+    with pytest.raises(TargetError, match="cannot be reached"):
         counted_zeros(dense, SparseSection(target="0.01MMACs"), WHOLE)
 
 
 def attempt(zeros: float, reached: float) -> ZerosAttempt:
     ratio = Ratio.model_construct(ratio=reached, low=reached, high=reached, quality="stable", evidence="")
     return ZerosAttempt.model_construct(zeros=zeros, ratio=ratio, reached=reached)
-
-
-@given(st.floats(0.3, 0.9), st.floats(0.1, 2.0), st.floats(0.05, 0.95))
-def test_on_a_straight_line_the_next_share_is_the_answer(fixed: float, slope: float, place: float) -> None:
-    def line(zeros: float) -> float:
-        return fixed + slope * (1 - zeros)
-
-    wanted = 0.7 + place * 0.27
-    share = between([attempt(0.97, line(0.97)), attempt(0.7, line(0.7))], line(wanted))
-    assert share == pytest.approx(wanted)
-
-
-def test_between_takes_the_nearest_on_each_side() -> None:
-    tried = [attempt(0.97, 0.2), attempt(0.7, 0.8), attempt(0.9, 0.4), attempt(0.8, 0.6)]
-    assert between(tried, 0.5) == pytest.approx(0.85)
-    assert between(tried, 0.1) is None  # the most are too slow
-    assert between(tried, 0.9) is None  # the fewest are fast enough
-    assert between([attempt(0.9, 0.4), attempt(0.9005, 0.6)], 0.5) is None  # nothing lies between
 
 
 @dataclass(frozen=True)
@@ -140,34 +133,24 @@ def separable(*, heavy: float = 1.0) -> edgeprune.Model:
     return made
 
 
-def loop_of(
-    made: edgeprune.Model, sparse: SparseSection, probing: Probing, folder: Path, known: Sequence[ZerosAttempt] = ()
-) -> tuple[ZerosLoop, list[int]]:
-    """A search on this machine, and how many attempts it had kept after each that it measured."""
-    original, kept = folder / "original.tflite", list[int]()
+def goal_of(made: edgeprune.Model, target: str, probing: Probing, folder: Path) -> Goal:
+    """A search on this machine, for a model that is said to take a millisecond."""
+    original = folder / "original.tflite"
     probing.exporter.write(made, original)
-    loop = ZerosLoop(
-        *(made, original, sparse, probing, folder),
-        original_s=1e-3,
-        tolerance=0.03,
-        corrections=3,
-        known=known,
-        keep=lambda tried: kept.append(len(tried)),
-    )
-    return loop, kept
+    return Goal(Target.parse(target), original, 1e-3, 0.03, 3, probing, where="sparse.target")
 
 
 def test_the_fewest_zeros_are_those_of_weights_whatever_is_counted(probing: Probing, tmp_path: Path) -> None:
     """XNNPACK wants two thirds of the weights. Where those with most multiply-accumulates go first there are less of
     them than that at the same share, so more have to go."""
     made = separable(heavy=100)
-    by_weights, _ = loop_of(made, SparseSection(target="0.5x", block=1), probing, tmp_path)
+    by_weights = ZerosRow(made, SparseSection(target="0.5x", block=1), probing, tmp_path)
     assert by_weights.fewest(0.97) == LEAST
     sparse = SparseSection(target="0.5x", of="macs", block=1)
     few = sum(int((~mask).sum()) for mask in masks_of(made, sparse, LEAST).values())
     assert 3 * few < 2 * sum(mask.numel() for mask in masks_of(made, sparse, LEAST).values())
     (folder := tmp_path / "macs").mkdir()
-    by_macs, _ = loop_of(made, sparse, probing, folder)
+    by_macs = ZerosRow(made, sparse, probing, folder)
     share = by_macs.fewest(0.97)
 
     def weights_gone(share: float) -> float:
@@ -177,40 +160,52 @@ def test_the_fewest_zeros_are_those_of_weights_whatever_is_counted(probing: Prob
     assert weights_gone(share - STEP) <= 2 / 3 < weights_gone(share)
 
 
-def attempts_on_a_line() -> list[ZerosAttempt]:
-    return [attempt(0.97, 0.2), attempt(0.7, 0.8), attempt(0.835, 0.5)]
-
-
 def test_an_interrupted_search_measures_nothing_twice(probing: Probing, tmp_path: Path) -> None:
     """All three files were measured before: this machine, which would take each for as slow as the original, is not
     asked."""
-    sparse = SparseSection(target="0.5x", block=1)
-    loop, kept = loop_of(separable(), sparse, probing, tmp_path, attempts_on_a_line())
-    found = loop.run()
+    made, sparse, kept = separable(), SparseSection(target="0.5x", block=1), list[Attempt]()
+    row = ZerosRow(made, sparse, probing, tmp_path)
+    known = {}
+    for zeros, reached in ((0.97, 0.2), (0.7, 0.8), (0.835, 0.5)):
+        one = Attempt(
+            name=row.name_of(zeros),
+            place=1 - zeros,
+            measured=attempt(zeros, reached).ratio,
+            reached=reached,
+            within=False,
+        )
+        known[one.name] = one
+    goal = goal_of(made, "0.5x", probing, tmp_path)
+    found = zeros_for_latency(made, sparse, goal, tmp_path, known=known, keep=kept.append)
     assert found.zeros == pytest.approx(0.835)
     assert found.within_tolerance
+    assert [one.zeros for one in found.attempts] == pytest.approx([0.97, 0.7, 0.835])
     assert kept == []
 
 
 def test_what_is_measured_is_kept_at_once(probing: Probing, tmp_path: Path) -> None:
     """This machine runs the file dense, so it is refused; the measurement is kept all the same, unless it was noisy."""
-    loop, kept = loop_of(separable(), SparseSection(target="0.01x", block=1), probing, tmp_path)
-    with pytest.raises(TargetError, match="faster than anything zeros reach") as raised:
-        loop.run()
-    assert kept == ([1] if "(stable)" in raised.value.what else [])
+    made, kept = separable(), list[Attempt]()
+    goal = goal_of(made, "0.01x", probing, tmp_path)
+    with pytest.raises(TargetError) as raised:
+        zeros_for_latency(made, SparseSection(target="0.01x", block=1), goal, tmp_path, known={}, keep=kept.append)
+    assert raised.value.where == "sparse.target"
+    assert "97%" in raised.value.what
+    assert len(kept) == (1 if "stable" in raised.value.what else 0)
 
 
 def test_a_model_that_is_fast_enough_gets_no_zeros(probing: Probing, tmp_path: Path) -> None:
     """Unpruned, it takes 1.0x of itself (measured here), and 0.5 ms are half of the millisecond it is said to take."""
-    loop, _ = loop_of(separable(), SparseSection(target="0.5x"), probing, tmp_path)
-    loop.check_zeros_are_needed(None)
+    made = separable()
+    goal = goal_of(made, "0.5x", probing, tmp_path)
+    check_zeros_are_needed(made, goal, None, tmp_path)
     as_said = attempt(0.0, 0.49).ratio
-    with pytest.raises(TargetError, match=r"takes 0\.490x without any zero"):
-        loop.check_zeros_are_needed(as_said)
-    loop, _ = loop_of(separable(), SparseSection(target="0.5ms"), probing, tmp_path)
+    with pytest.raises(TargetError, match=r"0\.490x"):
+        check_zeros_are_needed(made, goal, as_said, tmp_path)
+    goal = goal_of(made, "0.5ms", probing, tmp_path)
     seconds = Ratio.model_construct(ratio=0.9, quality="stable", numerator=Seconds(4e-4))
-    with pytest.raises(TargetError, match=r"takes 0\.400x without any zero, and the target of zeros is 0\.5ms"):
-        loop.check_zeros_are_needed(seconds)
+    with pytest.raises(TargetError, match=r"0\.400x .* 0\.5ms"):
+        check_zeros_are_needed(made, goal, seconds, tmp_path)
 
 
 def test_a_target_that_was_missed_is_told_with_what_was_reached() -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from torch import nn
 
 from edgeprune.graph.operations import OpSignature
-from edgeprune.search.path import Removed
+from edgeprune.latency.cost import CostModel
+from edgeprune.search.problem import Judge, OnStep, Problem
+from edgeprune.space.decisions import Limits, Space
 from edgeprune.space.find import find_structure
+from edgeprune.space.ranking import Ranking
+from edgeprune.space.subnet import Subnet
 from edgeprune.space.units import Layer, Structure, UnitGroup, Width
 
 
@@ -29,6 +33,18 @@ def chain(widths: Mapping[str, int], pixels: int = 8) -> Structure:
     return Structure(tuple(group(name, size) for name, size in widths.items()), tuple(layers), ())
 
 
+def problem(
+    structure: Structure,
+    ranking: Ranking,
+    costs: CostModel,
+    judge: Judge,
+    limits: Limits,
+    *,
+    on_step: OnStep | None = None,
+) -> Problem:
+    return Problem(Space(structure, limits), ranking, costs, judge, on_step)
+
+
 def scores_of(structure: Structure, seed: int) -> dict[str, np.ndarray]:
     generator = np.random.default_rng(seed)
     return {g.id: generator.exponential(size=g.size) for g in structure.groups}
@@ -40,10 +56,10 @@ class Additive:
     def __init__(self, scores: Mapping[str, np.ndarray], branches: Mapping[str, float] | None = None) -> None:
         self.scores, self.branches, self.asked = scores, branches or {}, 0
 
-    def __call__(self, removed: Removed, branches: Collection[str]) -> float:
+    def __call__(self, subnet: Subnet) -> float:
         self.asked += 1
-        units = sum(float(self.scores[name][list(units)].sum()) for name, units in removed.items())
-        return units + sum(self.branches[name] for name in branches)
+        units = sum(float(self.scores[name][list(units)].sum()) for name, units in subnet.units.items())
+        return units + sum(self.branches[name] for name in subnet.dropped)
 
 
 class Net(nn.Module):

@@ -13,14 +13,14 @@ from torch import nn
 
 import edgeprune
 from edgeprune.data.open import open_data
+from edgeprune.methods.settle import Reconstruction
 from edgeprune.pipeline import do_stage
 from edgeprune.recipe_file import parse_recipe
 from edgeprune.runs import STAGES, create_run
-from edgeprune.space.apply import apply_plan, remove_but_gates, removed_units
+from edgeprune.space.apply import apply_but_gates, apply_plan
 from edgeprune.stages.context import Context
 from edgeprune.stages.probe import structure_of
 from edgeprune.stages.prune_record import PruneRecord
-from edgeprune.stages.settle import Reconstruction
 from edgeprune.training.reconstruct import adapt_norms
 
 FACTORY = Path(__file__).parents[1] / "pipeline" / "two_convolutions.py"
@@ -101,9 +101,9 @@ def test_a_gate_leaves_what_it_answers_in_the_cut_model(tmp_path: Path) -> None:
     context, record, _ = pruned(tmp_path / "run", 0, target="1kparams", squeeze_excitation=True, model=model)
     assert record.branches == ("6:gate",)
     structure, whole = structure_of(context), context.model("load").module
-    removed = removed_units(context.plan, structure)
-    assert any(removed.values())
-    narrow, answers = remove_but_gates(whole, structure, removed, record.branches), list[torch.Tensor]()
+    subnet = context.plan.subnet
+    assert subnet.units
+    narrow, answers = apply_but_gates(whole, structure, subnet), list[torch.Tensor]()
     narrow.get_submodule("6.gate").register_forward_hook(lambda _, __, out: answers.append(out.mean((0, 2, 3))))
     with torch.no_grad():
         narrow.eval()(images)

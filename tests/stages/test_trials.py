@@ -7,7 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeprune.stages.trials import length_of, rounds_of
+from edgeprune.methods.trials import length_of, rounds_of
 
 
 @given(st.integers(1, 200_000), st.integers(1, 60_000), st.integers(1, 512))

@@ -16,6 +16,7 @@ from edgeprune.space.find import find_structure
 from edgeprune.space.masks import mask_units
 from edgeprune.space.plan import read_plan
 from edgeprune.space.recasts import apart
+from edgeprune.space.subnet import Subnet
 
 
 def vit(**options: object) -> nn.Module:
@@ -78,7 +79,7 @@ def test_each_width_goes_for_itself(removed: dict[str, list[int]], options: dict
 def test_it_is_pruned_again_exported_and_rebuilt(tmp_path: Path) -> None:
     module, x = vit().float(), image(32).float()
     structure = find_structure(module, x)
-    plan = make_plan("test:vit", module, structure, {"blocks.0.attn:v": [0, 1], "blocks.1.attn:qk": [5]})
+    plan = make_plan("test:vit", module, structure, Subnet({"blocks.0.attn:v": (0, 1), "blocks.1.attn:qk": (5,)}))
     pruned = apply_plan(module, plan, x)
     again = find_structure(pruned, x)
     assert (again.sizes["blocks.0.attn:v"], again.sizes["blocks.1.attn:qk"]) == (62, 63)

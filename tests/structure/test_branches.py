@@ -14,6 +14,7 @@ from edgeprune.space.apply import apply_plan, make_plan
 from edgeprune.space.branches import Zeros, branches_masked, fold_removed, remove_branches
 from edgeprune.space.find import find_structure
 from edgeprune.space.masks import mask_units
+from edgeprune.space.subnet import Subnet
 
 
 class Block(nn.Module):
@@ -98,8 +99,8 @@ def test_removed_equals_masked(net: nn.Module, images: torch.Tensor, which: list
 
 def test_plan_of_units_and_branches(net: nn.Module, images: torch.Tensor) -> None:
     structure = find_structure(net, images)
-    units = {"blocks.0.conv1:out": [1, 5], "blocks.3.conv1:out": [0, 2, 9]}
-    plan = make_plan("net", net, structure, units, ["blocks.1:branch"])
+    units = {"blocks.0.conv1:out": (1, 5), "blocks.3.conv1:out": (0, 2, 9)}
+    plan = make_plan("net", net, structure, Subnet(units, ("blocks.1:branch",)))
     pruned = apply_plan(net, type(plan).model_validate_json(plan.model_dump_json()), images)
     masked = mask_units(net, structure, units)
     with branches_masked(masked, structure, ["blocks.1:branch"]):

@@ -12,10 +12,11 @@ from torch import nn
 import edgeprune
 from edgeprune.graph.trace import operator_name, trace
 from edgeprune.reparam.merge import merge
-from edgeprune.space.apply import apply_plan, make_plan, remove_but_gates, remove_units
+from edgeprune.space.apply import apply, apply_but_gates, apply_plan, make_plan
 from edgeprune.space.branches import fold_removed, remove_branches
 from edgeprune.space.find import find_structure
 from edgeprune.space.gates import UNSETTLED, ConstantGate, settle_gates
+from edgeprune.space.subnet import Subnet
 
 
 class Block(nn.Module):
@@ -86,10 +87,10 @@ def test_keep_holds_a_gate() -> None:
 def test_removed_in_a_plan_with_units_and_a_branch_around_one(last: bool) -> None:
     module, x = net(last=last), images()
     structure = find_structure(module, x)
-    removed = {"1.expand:out": [0, 3], "0:out": [2]}
+    removed = {"1.expand:out": (0, 3), "0:out": (2,)}
     gone = ("1.se:gate", "2.se:gate", "2:branch")
     for order in (gone, gone[::-1]):
-        plan = make_plan("net", module, structure, removed, order)
+        plan = make_plan("net", module, structure, Subnet(removed, order))
         pruned = apply_plan(module, plan, x)  # checks that it computes what the masked model does
         assert isinstance(pruned.get_submodule("1.se.gate"), ConstantGate)
         assert len(pruned.get_submodule("1.se.gate").value) == (7 if last else 10)
@@ -103,9 +104,9 @@ def test_a_gate_that_never_moves_is_removed_without_a_trace() -> None:
         nn.init.zeros_(block.se.expand.weight)
         nn.init.normal_(block.se.expand.bias)
     structure = find_structure(module, x)
-    removed, gone = {"2.expand:out": [1, 5]}, ("1.se:gate", "2.se:gate")
-    narrow = remove_but_gates(module, structure, removed, gone)
-    pruned = remove_branches(remove_units(module, structure, removed), structure, gone)
+    gone = ("1.se:gate", "2.se:gate")
+    subnet = Subnet({"2.expand:out": (1, 5)}, gone)
+    narrow, pruned = apply_but_gates(module, structure, subnet), apply(module, structure, subnet)
     assert float(pruned.get_submodule("1.se.gate").value[0].detach()) == UNSETTLED
     settle_gates(pruned, narrow, structure, gone, [x[:3], x[3:]])
     torch.testing.assert_close(pruned(x), narrow(x), rtol=0, atol=1e-12)

@@ -14,9 +14,10 @@ from edgeprune.data.split import Split
 from edgeprune.recipe import TuneSection
 from edgeprune.space.apply import remove_units
 from edgeprune.space.find import find_structure
+from edgeprune.space.subnet import WHOLE, Subnet
 from edgeprune.space.units import Structure
-from edgeprune.training.gradual import NONE_GONE, Gone, Trained, Turn, share_on_the_way, train_in_turns, turns
 from edgeprune.training.loop import tune
+from edgeprune.training.turns import Trained, Turn, share_on_the_way, train_in_turns, turns
 
 SETTINGS = TuneSection(epochs=5, batch_size=32, lr=0.05, augment="crop", distillation=0.5)
 OUT = "0:out"
@@ -52,7 +53,7 @@ def test_turns_cover_the_epochs_and_end_before_the_goal() -> None:
 
 def test_with_nothing_gone_it_is_the_first_part_of_one_training(train: Split, validation: Split) -> None:
     """Cutting out, putting back, and the momentum between turns change no weight; `tune` ends the same cycle."""
-    turned = _run(train, validation, lambda *_: NONE_GONE, interval=1, epochs=5)
+    turned = _run(train, validation, lambda *_: WHOLE, interval=1, epochs=5)
     one = tune(make_net(), make_net(), train, validation, SETTINGS, seed=3, snapshots=None)
     assert all(torch.equal(dict(turned.module.named_parameters())[n], t) for n, t in one.module.named_parameters())
     assert [e.loss for e in turned.history] == [e.loss for e in one.history]
@@ -65,35 +66,35 @@ def test_with_nothing_gone_it_is_the_first_part_of_one_training(train: Split, va
 
 
 def test_what_is_gone_keeps_its_weights_until_it_comes_back(train: Split, validation: Split) -> None:
-    seen: list[tuple[dict[str, torch.Tensor], Gone]] = []
+    seen: list[tuple[dict[str, torch.Tensor], Subnet]] = []
 
-    def choose(whole: nn.Module, gone: Gone, turn: Turn) -> Gone:
+    def choose(whole: nn.Module, gone: Subnet, turn: Turn) -> Subnet:
         seen.append((copy.deepcopy(whole.state_dict()), gone))
-        return ({OUT: (1, 2)}, ()) if turn.number == 1 else ({OUT: (2, 5)}, ())
+        return Subnet({OUT: (1, 2)}) if turn.number == 1 else Subnet({OUT: (2, 5)})
 
     trained = _run(train, validation, choose)
     (first, none), (second, was) = seen
-    assert none == NONE_GONE
-    assert was == ({OUT: (1, 2)}, ())
+    assert none == WHOLE
+    assert was == Subnet({OUT: (1, 2)})
     end = trained.module.state_dict()
     for name in ("0.weight", "1.weight", "1.running_mean"):
         assert torch.equal(first[name][[1, 2]], second[name][[1, 2]])
         assert not torch.equal(first[name][[0, 5]], second[name][[0, 5]])
         assert torch.equal(second[name][[2, 5]], end[name][[2, 5]])
         assert not torch.equal(second[name][1], end[name][1])
-    assert trained.gone == ({OUT: (2, 5)}, ())
+    assert trained.gone == Subnet({OUT: (2, 5)})
     net = make_net()
-    assert remove_units(trained.module, _structure(net), trained.gone[0])(torch.randn(1, 1, 8, 8)).shape == (1, 3)
+    assert remove_units(trained.module, _structure(net), trained.gone.units)(torch.randn(1, 1, 8, 8)).shape == (1, 3)
 
 
 def test_an_interrupted_run_ends_at_the_same_weights(train: Split, validation: Split, tmp_path: Path) -> None:
-    def choose(_: nn.Module, gone: Gone, turn: Turn) -> Gone:
+    def choose(_: nn.Module, gone: Subnet, turn: Turn) -> Subnet:
         asked.append((turn.number, gone))
         if stop and turn.number == 2:
             raise KeyboardInterrupt
-        return {OUT: (turn.number,)}, ()
+        return Subnet({OUT: (turn.number,)})
 
-    asked: list[tuple[int, Gone]] = []
+    asked: list[tuple[int, Subnet]] = []
     stop = False
     whole = _run(train, validation, choose)
     stop = True
@@ -101,7 +102,7 @@ def test_an_interrupted_run_ends_at_the_same_weights(train: Split, validation: S
         _run(train, validation, choose, tmp_path)
     stop, asked = False, []
     resumed = _run(train, validation, choose, tmp_path)
-    assert asked == [(2, ({OUT: (1,)}, ()))]  # the first turn is not done again
+    assert asked == [(2, Subnet({OUT: (1,)}))]  # the first turn is not done again
     assert all(torch.equal(resumed.module.state_dict()[n], t) for n, t in whole.module.state_dict().items())
     assert [(e.epoch, e.loss) for e in resumed.history] == [(e.epoch, e.loss) for e in whole.history]
     assert resumed.gone == whole.gone

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,12 +19,13 @@ from torch import nn
 
 from edgeprune.data.split import Split
 from edgeprune.recipe import TuneSection
-from edgeprune.space.apply import remove_branches, remove_units
-from edgeprune.space.cut import Removed
+from edgeprune.space.apply import apply
 from edgeprune.space.submodel import Part
+from edgeprune.space.subnet import WHOLE, Subnet
 from edgeprune.space.units import Structure
+from edgeprune.training.hooks import Hook
 from edgeprune.training.loop import Training, TuneProgress
-from edgeprune.training.snapshot import EpochRecord, Snapshot, job_id, newest_snapshot, write_snapshot
+from edgeprune.training.snapshot import EpochRecord, Snapshot, newest_snapshot, write_snapshot
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,7 @@ class Turn:
     goal_progress: float
 
 
-Gone = tuple[Removed, tuple[str, ...]]  # units by group, and branches
-NONE_GONE: Gone = ({}, ())
-Chooser = Callable[[nn.Module, Gone, Turn], Gone]  # (the whole model, what is gone, the turn) -> what goes for the turn
+Choose = Callable[[nn.Module, Subnet, Turn], Subnet]  # (the whole model, what is gone, the turn) -> what goes for it
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class Trained:
     """The whole model after the last turn (on the CPU, in eval mode), what was gone in it, and its epochs."""
 
     module: nn.Module
-    gone: Gone
+    gone: Subnet
     history: tuple[EpochRecord, ...]
 
 
@@ -66,7 +65,7 @@ def turns(epochs: int, interval: int) -> tuple[Turn, ...]:
 def train_in_turns(
     module: nn.Module,
     structure: Structure,
-    choose: Chooser,
+    choose: Choose,
     train: Split,
     validation: Split,
     settings: TuneSection,
@@ -88,41 +87,65 @@ def train_in_turns(
     Raises:
         EdgePruneError: as `tune` does, and what `choose` raises.
     """
-    whole = copy.deepcopy(module).cpu().eval()
     teacher = module if settings.distillation > 0 else None
-    job = job_id(module, teacher, settings, seed, len(train), {})
-    saved = newest_snapshot(snapshots, job) if snapshots is not None else None
-    momentum: dict[str, torch.Tensor] = {}
+    hook = PrunedInTurns(module, structure, choose, turns(epochs, interval))
+    training = Training(module, teacher, train, settings, seed, hooks=[hook])
+    saved = newest_snapshot(snapshots, training.id) if snapshots is not None else None
     history: tuple[EpochRecord, ...] = ()
-    gone = NONE_GONE
     if saved is not None:
-        whole.load_state_dict(saved.module)
-        momentum, history, gone = saved.momentum, saved.history, saved.gone
-    for turn in turns(epochs, interval):
-        if turn.first <= len(history):
-            continue
-        gone = choose(whole, gone, turn)
-        part = Part(whole, structure, gone[0])
-        pruned = remove_branches(remove_units(whole, structure, gone[0]), structure, gone[1])
-        training = Training(pruned, teacher, train, settings, seed)
-        training.take_momentum({name: part.take(name, momentum[name]) for name in training.named if name in momentum})
-        history = (*history, *_epochs(training, turn, validation, on_progress))
-        part.put_back(whole, training.student.cpu())
-        names = dict(whole.named_parameters())
+        hook.go_on(saved)
+        history = saved.history
+
+    def keep(history: tuple[EpochRecord, ...]) -> None:
+        if snapshots is not None and hook.is_whole:
+            write_snapshot(snapshots, training.id, Snapshot(hook.whole.state_dict(), hook.momentum, history, hook.gone))
+
+    history = training.run(range(len(history) + 1, epochs + 1), validation, history, keep, on_progress)
+    return Trained(hook.whole, hook.gone, history)
+
+
+class PrunedInTurns(Hook):
+    """Trains what is chosen for a turn, in the place of the whole model, and puts it back at the turn's end.
+
+    `whole` is the whole model, with `momentum` by parameter name. Between turns (`is_whole`) all that was learned is in
+    them.
+    """
+
+    def __init__(self, module: nn.Module, structure: Structure, choose: Choose, turns: Sequence[Turn]) -> None:
+        self.whole = copy.deepcopy(module).cpu().eval()
+        self.momentum: dict[str, torch.Tensor] = {}
+        self.gone, self.is_whole = WHOLE, True
+        self._structure, self._choose = structure, choose
+        self._first = {turn.first: turn for turn in turns}
+        self._last = {turn.first + turn.epochs - 1 for turn in turns}
+        self._part: Part | None = None
+
+    def go_on(self, saved: Snapshot) -> None:
+        """Take up what an interrupted run left after a turn."""
+        self.whole.load_state_dict(saved.module)
+        self.momentum, self.gone = saved.momentum, saved.gone
+
+    def before_epoch(self, training: Training, epoch: int) -> None:
+        if epoch not in self._first:
+            return
+        self.gone = self._choose(self.whole, self.gone, self._first[epoch])
+        self._part = part = Part(self.whole, self._structure, self.gone.units)
+        pruned = apply(self.whole, self._structure, self.gone)
+        names = [name for name, parameter in pruned.named_parameters() if parameter.requires_grad]
+        taken = {name: part.take(name, self.momentum[name]) for name in names if name in self.momentum}
+        training.put(pruned, taken)
+        self.is_whole = False
+
+    def after_epoch(self, training: Training, epoch: int) -> None:
+        if epoch not in self._last or self._part is None:
+            return
+        self._part.put_back(self.whole, training.student.cpu())
+        named = dict(self.whole.named_parameters())
         for name, buffer in training.momentum().items():
-            if name not in momentum:
-                momentum[name] = torch.zeros_like(names[name])
-            part.put(name, momentum[name], buffer.cpu())
-        if snapshots is not None:
-            write_snapshot(snapshots, job, Snapshot(whole.state_dict(), momentum, history, gone))
-    return Trained(whole, gone, history)
-
-
-def _epochs(
-    training: Training, turn: Turn, validation: Split, on_progress: Callable[[TuneProgress], None] | None
-) -> Iterator[EpochRecord]:
-    for epoch in range(turn.first, turn.first + turn.epochs):
-        yield training.record_of(epoch, validation, on_progress)
+            if name not in self.momentum:
+                self.momentum[name] = torch.zeros_like(named[name])
+            self._part.put(name, self.momentum[name], buffer.cpu())
+        self.is_whole = True
 
 
 def share_on_the_way(goal: float, progress: float) -> float:

@@ -11,17 +11,16 @@ from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from edgeprune.errors import DataError, TargetError, UsageError
+from edgeprune.methods.gradual import choice_at
+from edgeprune.methods.registry import candidate_of
+from edgeprune.methods.scene import Scene
+from edgeprune.methods.settle import settle
 from edgeprune.recipe import DROPPING, AllocatorName, Method, PruneSection
 from edgeprune.runs import read_as, write_atomic
-from edgeprune.search.binding import Chooser
-from edgeprune.search.path import EXCHANGES, Allocator, Choice
+from edgeprune.search.path import EXCHANGES, PathAllocator
+from edgeprune.search.problem import Allocator, Chosen
 from edgeprune.search.remembered import RememberedLosses
-from edgeprune.space.apply import remove_branches, remove_units
-from edgeprune.stages.context import Context
-from edgeprune.stages.settle import settle
-from edgeprune.stages.snapshots import choosing_of
-from edgeprune.stages.turns import Budget, candidate_of
-from edgeprune.training.gradual import NONE_GONE
+from edgeprune.space.apply import apply
 
 
 class Arm(NamedTuple):
@@ -51,11 +50,11 @@ class Choices(BaseModel):
 
     model_config = ConfigDict(frozen=True, ser_json_inf_nan="strings")
     exchanges: float | None = None
-    made: dict[str, Choice] = {}
+    made: dict[str, Chosen] = {}
     left_out: dict[str, str] = {}
 
 
-def choose_for_arms(context: Context, settings: PruneSection, budget: Budget, *, seconds: float) -> Choices:
+def choose_for_arms(scene: Scene, settings: PruneSection, *, seconds: float) -> Choices:
     """Each arm's choice at the target. All go down to it; what is then left of the time goes into exchanges, as many
     for each as for the others. What is chosen is kept, and not chosen again by an interrupted run, nor where that goes
     on with another [tune], of which choices see only how images are augmented and with what precision they are judged.
@@ -64,39 +63,40 @@ def choose_for_arms(context: Context, settings: PruneSection, budget: Budget, *,
         TargetError: no arm can meet the target on this model.
     """
     ends = time.monotonic() + seconds
-    file = choosing_of(context) / FILE
+    file = scene.choosing / FILE
     found = read_as(file, Choices) if file.exists() else Choices()
-    down: dict[Arm, Allocator] = {}
+    down: dict[Arm, PathAllocator] = {}
     walked_s = 0.0
     for arm in ARMS:
         if str(arm) in found.made or str(arm) in found.left_out:
             continue
         try:
-            allocator = _allocator(context, settings, budget, arm)
-            choice = budget.choice(allocator, budget.goal)
+            allocator = _allocator(scene, settings, arm)
+            choice = choice_at(scene, allocator, scene.shares.goal)
         except DataError:
             raise  # of the images, not of the method
         except UsageError as error:
-            context.progress.say(f"not tried: {arm}: {error.what}")
+            scene.progress.say(f"not tried: {arm}: {error.what}")
             found = _keep(file, found, left_out={**found.left_out, str(arm): error.what})
             continue
-        if isinstance(allocator, Allocator):
+        if isinstance(allocator, PathAllocator):
             down[arm] = allocator
-            assert isinstance(allocator.judge, RememberedLosses)
-            walked_s += allocator.judge.spent_s
+            judge = allocator.problem.judge
+            assert isinstance(judge, RememberedLosses)
+            walked_s += judge.spent_s
         else:
             found = _keep(file, found, made={**found.made, str(arm): choice})
     if found.exchanges is None and down:
         exchanges = min(float(EXCHANGES), max(0.0, (ends - time.monotonic()) / walked_s))
         if exchanges < EXCHANGES:
-            context.progress.say(
-                f"prune.auto_minutes is short: {exchanges:.1f} times as many models judged for exchanges as on the way "
+            scene.progress.say(
+                f"prune.auto.minutes is short: {exchanges:.1f} times as many models judged for exchanges as on the way "
                 f"down to the target, where {EXCHANGES} are usual"
             )
         found = _keep(file, found, exchanges=exchanges)
     for arm, exchanging in down.items():
         exchanging.exchanges = found.exchanges or 0.0
-        choice = budget.choice(exchanging, budget.goal)
+        choice = choice_at(scene, exchanging, scene.shares.goal)
         found = _keep(file, found, made={**found.made, str(arm): choice})
     if not found.made:
         raise TargetError(
@@ -107,48 +107,44 @@ def choose_for_arms(context: Context, settings: PruneSection, budget: Budget, *,
     return found
 
 
-def twins_of(made: Mapping[str, Choice]) -> dict[str, str]:
+def twins_of(made: Mapping[str, Chosen]) -> dict[str, str]:
     """The arms that choose what one before them chooses (in the order of `ARMS`), each with the first that does."""
-    first: dict[tuple[object, ...], str] = {}
+    first: dict[str, str] = {}
     twins: dict[str, str] = {}
     for name in (str(arm) for arm in ARMS if str(arm) in made):
-        removed = frozenset((group, frozenset(units)) for group, units in made[name].removed.items() if len(units))
-        choice = removed, frozenset(made[name].branches)
-        if name != (original := first.setdefault(choice, name)):
+        if name != (original := first.setdefault(made[name].subnet.key, name)):
             twins[name] = original
     return twins
 
 
-def model_of(context: Context, choice: Choice, budget: Budget) -> nn.Module:
+def model_of(scene: Scene, chosen: Chosen) -> nn.Module:
     """The pruned model of a choice, settled."""
-    model, structure = context.model("load"), budget.structure
-    pruned = remove_branches(remove_units(model.module, structure, choice.removed), structure, choice.branches)
-    settle(context, pruned, model, structure, choice)
+    pruned = apply(scene.model.module, scene.structure, chosen.subnet)
+    settle(scene, pruned, scene.model, scene.structure, chosen.subnet)
     return pruned
 
 
-def _allocator(context: Context, settings: PruneSection, budget: Budget, arm: Arm) -> Chooser:
+def _allocator(scene: Scene, settings: PruneSection, arm: Arm) -> Allocator:
     """An arm's allocator, which exchanges nothing yet.
 
     Raises:
         UsageError: it cannot do as the recipe asks.
     """
-    asked, there = context.recipe.prune, budget.structure.branches
+    asked, there = scene.recipe.prune, scene.structure.branches
     gates = asked.squeeze_excitation and any(branch.gate for branch in there)
     branches = asked.branches and any(not branch.gate for branch in there)
     if (branches or gates) and arm.allocator not in DROPPING:
         raise UsageError("it lets neither branches nor squeeze-excitation go, and the recipe asks for that")
     own = settings.model_copy(update={"method": arm.method, "allocator": arm.allocator})
-    candidate = candidate_of(context, budget, own, context.model("load"), NONE_GONE)
 
     def show(cost: float, judged: int) -> None:
-        left = budget.share_of(cost)
-        context.progress.update(
+        left = scene.shares.of(cost)
+        scene.progress.update(
             f"{arm} chooses: {left:.2f}x so far, {judged} models judged", round((1 - left) * 100), 100
         )
 
-    allocator = candidate.allocator(budget.costs, show)
-    if isinstance(allocator, Allocator):
+    allocator = candidate_of(scene, own, scene.model).allocator(show)
+    if isinstance(allocator, PathAllocator):
         allocator.exchanges = 0.0
     return allocator
 

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from edgeprune.data.split import Split
 from edgeprune.methods.registry import JUDGING_BATCH, judge_of
+from edgeprune.methods.scene import Scene
 from edgeprune.models.spec import Model
-from edgeprune.search.path import Choice
-from edgeprune.space.apply import remove_but_gates
+from edgeprune.space.apply import apply_but_gates
 from edgeprune.space.gates import removed_gates, settle_gates
+from edgeprune.space.subnet import Subnet
 from edgeprune.space.units import Structure
-from edgeprune.stages.context import Context
 from edgeprune.training.reconstruct import adapt_norms, images_at_once, reconstruct
 
 
@@ -47,7 +47,7 @@ class Reconstruction(BaseModel):
 
 
 def settle(
-    context: Context, pruned: nn.Module, whole: Model, structure: Structure, choice: Choice
+    scene: Scene, pruned: nn.Module, whole: Model, structure: Structure, subnet: Subnet
 ) -> Reconstruction | None:
     """Give a pruned model what it takes from data, in place.
 
@@ -58,12 +58,11 @@ def settle(
         what reconstruction did; None where the recipe has it off or prunes in turns, nothing went, or there is no image
         but the one to judge by.
     """
-    _settle_gates(context, pruned, whole, structure, choice)
-    recipe, train = context.recipe, context.splits.train
-    went = choice.branches or any(choice.removed.values())
-    if not recipe.prune.reconstruct or recipe.prune.epochs or not went:  # in turns it learned to do without by now
+    _settle_gates(scene, pruned, whole, structure, subnet)
+    recipe, train = scene.recipe, scene.splits.train
+    if not recipe.prune.reconstruct or recipe.prune.epochs or not subnet:  # in turns it learned to do without by now
         return None
-    context.progress.update("reconstructing layers", 0, 1)
+    scene.progress.update("reconstructing layers", 0, 1)
     few = max(1, min(recipe.prune.judging_images, len(train) // 4))  # what is judged by is not fitted on
     settings = recipe.prune.model_copy(update={"judging_images": few})
     judge = judge_of(whole, structure, settings, recipe.tune, train, seed=recipe.seed)
@@ -74,7 +73,7 @@ def settle(
     if not len(images):
         return None
     better = copy.deepcopy(pruned)
-    layers = reconstruct(better, whole.module, structure, choice.removed, images, seed=recipe.seed)
+    layers = reconstruct(better, whole.module, structure, subnet.units, images, seed=recipe.seed)
     found = Reconstruction(
         images=len(images),
         layers=len(layers),
@@ -96,19 +95,19 @@ def _first(batches: Iterable[Tensor], most: int) -> Tensor:
     return torch.cat(taken) if taken else torch.empty(0)
 
 
-def _settle_gates(context: Context, pruned: nn.Module, whole: Model, structure: Structure, choice: Choice) -> None:
+def _settle_gates(scene: Scene, pruned: nn.Module, whole: Model, structure: Structure, subnet: Subnet) -> None:
     """Set the constants of the gates that went, from as many images as choices are judged on, with batch norms that
     know what else went."""
-    gates = removed_gates(structure, choice.branches)
+    gates = {gate.id for gate in removed_gates(structure, subnet.dropped)}
     if not gates:
         return
-    narrow = remove_but_gates(whole.module, structure, choice.removed, choice.branches)
-    judging, train = context.recipe.prune.judging_images, context.splits.train
-    if any(choice.removed.values()) or set(choice.branches) - {gate.id for gate in gates}:
+    narrow = apply_but_gates(whole.module, structure, subnet)
+    judging, train = scene.recipe.prune.judging_images, scene.splits.train
+    if subnet.without(gates):
         most = min(judging, images_at_once(whole.module, _all_of(train.take(2))))
         adapt_norms(narrow, _all_of(train.take(most)))
     images = train.take(judging).batches(JUDGING_BATCH)
-    settle_gates(pruned, narrow, structure, choice.branches, (batch for batch, _ in images))
+    settle_gates(pruned, narrow, structure, subnet.dropped, (batch for batch, _ in images))
 
 
 def _all_of(split: Split) -> Tensor:

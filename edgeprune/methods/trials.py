@@ -16,12 +16,11 @@ from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from edgeprune.errors import RecipeError, TrainingDiverged
-from edgeprune.recipe import PruneSection
+from edgeprune.methods.arms import ARMS, Arm, choose_for_arms, model_of, twins_of
+from edgeprune.methods.auto import AutoSettings
+from edgeprune.methods.scene import Scene
+from edgeprune.recipe import AUTO, PruneSection
 from edgeprune.runs import read_as, write_atomic
-from edgeprune.stages.arms import ARMS, Arm, choose_for_arms, model_of, twins_of
-from edgeprune.stages.context import Context
-from edgeprune.stages.snapshots import snapshots_of
-from edgeprune.stages.turns import Budget
 from edgeprune.training.accuracy import top1
 from edgeprune.training.loop import tune
 
@@ -63,7 +62,7 @@ class Trials(BaseModel):
         )
 
 
-def pick_method(context: Context, settings: PruneSection, budget: Budget) -> tuple[PruneSection, Trials]:
+def pick_method(scene: Scene, settings: PruneSection) -> tuple[PruneSection, Trials]:
     """The settings with the method and allocator that do best in short trials, and what was tried.
 
     An interrupted run goes on after its last trial.
@@ -73,34 +72,35 @@ def pick_method(context: Context, settings: PruneSection, budget: Budget) -> tup
         TargetError: no method can meet the target on this model.
         TrainingDiverged: all that were left diverged in their trials.
     """
-    if not len(context.splits.validation):
+    if not len(scene.splits.validation):
         raise RecipeError(
             "prune.method = 'auto' chooses by accuracy on validation images, and there are none",
             hint="set data.validation_images, or name a method",
         )
-    ends = time.monotonic() + settings.auto_minutes * 60
-    file = snapshots_of(context, "prune", "probe") / TRIALS
+    minutes = AutoSettings.model_validate(settings.methods.get(AUTO, {})).minutes
+    ends = time.monotonic() + minutes * 60
+    file = scene.training / TRIALS
     trials = read_as(file, Trials) if file.exists() else Trials()
-    seconds = settings.auto_minutes * 60 * CHOOSING
-    choices = choose_for_arms(context, settings, budget, seconds=seconds)
+    seconds = minutes * 60 * CHOOSING
+    choices = choose_for_arms(scene, settings, seconds=seconds)
     twins = twins_of(choices.made)
     for name, first in twins.items():
-        context.progress.say(f"{name} chooses the same as {first}: tried once")
+        scene.progress.say(f"{name} chooses the same as {first}: tried once")
     arms = [arm for arm in ARMS if str(arm) in choices.made and str(arm) not in twins]
     same = {name: f"it chooses the same as {first}" for name, first in twins.items()}
     trials = trials.model_copy(update={"left_out": {**choices.left_out, **same}})
     models: dict[Arm, nn.Module] = {}
     if trials.images is None and len(arms) > 1:
-        models = {arm: model_of(context, choices.made[str(arm)], budget) for arm in arms}
-        trials = trials.model_copy(update={"images": _first_images(context, len(arms), ends - time.monotonic())})
+        models = {arm: model_of(scene, choices.made[str(arm)]) for arm in arms}
+        trials = trials.model_copy(update={"images": _first_images(scene, len(arms), ends - time.monotonic())})
     for number in range(1, rounds_of(len(arms)) + 1):
         scores = {}
         for arm in arms:
             trial = next((t for t in trials.done if (t.arm, t.round) == (arm, number)), None)
             if trial is None:
                 if arm not in models:  # of an interrupted run
-                    models[arm] = model_of(context, choices.made[str(arm)], budget)
-                trial = _trial(context, models[arm], arm, number, trials.images or 1)
+                    models[arm] = model_of(scene, choices.made[str(arm)])
+                trial = _trial(scene, models[arm], arm, number, trials.images or 1)
                 trials = trials.model_copy(update={"done": (*trials.done, trial)})
                 _keep(file, trials)
             if trial.failure is None:
@@ -109,12 +109,12 @@ def pick_method(context: Context, settings: PruneSection, budget: Budget) -> tup
             raise TrainingDiverged(
                 f"every trial of round {number} diverged",
                 where="prune.method = 'auto'",
-                hint=f"lower `lr` in [tune] (it is {context.recipe.tune.lr:g})",
+                hint=f"lower `lr` in [tune] (it is {scene.recipe.tune.lr:g})",
             )
         arms = sorted(scores, key=lambda arm: -scores[arm])[: math.ceil(len(arms) / 2)]
         if len(arms) == 1:  # sooner than planned where others diverged
             break
-    context.progress.say(f"chosen by trial: {arms[0]}")
+    scene.progress.say(f"chosen by trial: {arms[0]}")
     method, allocator = arms[0]
     return settings.model_copy(update={"method": method, "allocator": allocator}), trials
 
@@ -124,12 +124,12 @@ def rounds_of(arms: int) -> int:
     return math.ceil(math.log2(arms)) if arms > 1 else 0
 
 
-def _first_images(context: Context, arms: int, left_s: float) -> int:
+def _first_images(scene: Scene, arms: int, left_s: float) -> int:
     """How many images the first round's trainings may see, so that all rounds together take the time that is left."""
-    train, batch = context.splits.train, context.recipe.tune.batch_size
+    train, batch = scene.splits.train, scene.recipe.tune.batch_size
     started = time.monotonic()
     try:
-        _tuned(context, context.model("load").module, SPEED_IMAGES)
+        _tuned(scene, scene.model.module, SPEED_IMAGES)
     except TrainingDiverged as error:
         raise TrainingDiverged(
             f"the unpruned model diverges in the training that tells how fast one goes: {error.what}",
@@ -142,29 +142,29 @@ def _first_images(context: Context, arms: int, left_s: float) -> int:
     )  # in first rounds' images
     images = int(max(0.0, left_s) * speed / max(1, trained))
     if images < batch:
-        context.progress.say(f"prune.auto_minutes is short for {arms} methods: one batch each in the first round")
+        scene.progress.say(f"prune.auto.minutes is short for {arms} methods: one batch each in the first round")
     return max(batch, images)
 
 
-def _trial(context: Context, module: nn.Module, arm: Arm, number: int, first: int) -> Trial:
+def _trial(scene: Scene, module: nn.Module, arm: Arm, number: int, first: int) -> Trial:
     asked = first * 2 ** (number - 1)
-    images = length_of(asked, len(context.splits.train), context.recipe.tune.batch_size).trained
+    images = length_of(asked, len(scene.splits.train), scene.recipe.tune.batch_size).trained
     try:
-        accuracy = top1(_tuned(context, module, asked), context.splits.validation)
+        accuracy = top1(_tuned(scene, module, asked), scene.splits.validation)
     except TrainingDiverged as error:
-        context.progress.say(f"trial {number}, {arm}: {error.what}")
+        scene.progress.say(f"trial {number}, {arm}: {error.what}")
         return Trial(arm=arm, round=number, images=images, validation=0.0, failure=error.what)
-    context.progress.say(f"trial {number}, {arm}: validation {accuracy:.2%} after {images} images")
+    scene.progress.say(f"trial {number}, {arm}: validation {accuracy:.2%} after {images} images")
     return Trial(arm=arm, round=number, images=images, validation=accuracy)
 
 
-def _tuned(context: Context, module: nn.Module, images: int) -> nn.Module:
+def _tuned(scene: Scene, module: nn.Module, images: int) -> nn.Module:
     """A copy of a model that has seen so many training images: the same ones in every epoch, spread over classes."""
-    recipe, train = context.recipe, context.splits.train
-    teacher = context.model("load").module if recipe.tune.distillation > 0 else None
+    recipe, train = scene.recipe, scene.splits.train
+    teacher = scene.model.module if recipe.tune.distillation > 0 else None
     length = length_of(images, len(train), recipe.tune.batch_size)
     settings = recipe.tune.model_copy(update={"epochs": length.epochs})
-    none = context.splits.validation.take(0)
+    none = scene.splits.validation.take(0)
     return tune(module, teacher, train.take(length.images), none, settings, seed=recipe.seed, snapshots=None).module
 
 

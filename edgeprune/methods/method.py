@@ -1,0 +1,58 @@
+"""What a pruning method is: a class that ranks units, with its own settings.
+
+A method is one file and one entry point of the group `edgeprune.methods`. Importing it is light: what needs torch is
+imported where it is used, so that a recipe can be checked at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from edgeprune.recipe import AllocatorName, PruneSection, Section
+
+if TYPE_CHECKING:
+    from edgeprune.data.split import Split
+    from edgeprune.models.spec import Model
+    from edgeprune.space.ranking import Ranking
+    from edgeprune.space.units import Structure
+
+OF_SCORES: tuple[AllocatorName, ...] = ("knapsack", "global")  # allocators that compare the scores of units
+OF_RANKINGS: tuple[AllocatorName, ...] = ("judged", "additive", "netadapt", "uniform", "scales")
+
+
+class NoSettings(Section):
+    """The table of a method that has nothing to set."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """Units to rank: a model, what can go from it, and labelled images."""
+
+    model: Model
+    structure: Structure
+    images: Split
+    prune: PruneSection
+    seed: int = 0
+
+
+class Method:
+    """Says which units of a group go at each width. Subclasses are made with their settings, `[prune.NAME]`."""
+
+    name: ClassVar[str]
+    Settings: ClassVar[type[Section]] = NoSettings
+    allocators: ClassVar[tuple[AllocatorName, ...]] = OF_RANKINGS  # that it goes with; the first unless said
+    # Whether it looks at weights alone, and at those of units that are out for a turn of training as they last were.
+    # Others look at what the model computes, without these units.
+    of_weights_alone: ClassVar[bool] = False
+
+    def __init__(self, settings: Section) -> None:
+        self.settings = settings
+
+    def rank(self, task: Task) -> Ranking:
+        """The ranking of every group. An allocator of `OF_SCORES` needs one `ByScore`.
+
+        Raises:
+            ModelError, DataError: the model or the images do not allow it.
+        """
+        raise NotImplementedError
