@@ -57,8 +57,8 @@ class LatencyCost:
     alone never share a curve: their `place` differs.
 
     `extrapolates` holds the operations asked for outside of what was measured, or in a place where none was;
-    `unmeasured` those that cannot be measured, with the reason: they count nothing. `without` leaves one model's run
-    out, by its key.
+    `unmeasured` those that cannot be measured, with the reason: each costs a line above all operations of its kind that
+    were measured, or above all where none of its kind was. `without` leaves one model's run out, by its key.
     """
 
     def __init__(
@@ -76,6 +76,8 @@ class LatencyCost:
             self._points.setdefault(shape_of(operation), []).append((self._point(operation), seconds))
         self._curves: dict[OpSignature, Curve] = {}
         self._cache: dict[OpSignature, float] = {}
+        self._bounds: dict[str, tuple[float, float]] = {}
+        self._held = 1.0  # share of the bounds that counts
         self.extrapolates: set[str] = set()
         self.unmeasured: dict[str, str] = {}
 
@@ -90,6 +92,17 @@ class LatencyCost:
             seconds = self._cache[operation] = self._compute(operation)
         return seconds
 
+    def hold_bounds(self, layers: Sequence[Layer], kept: Mapping[str, int], whole_s: float) -> None:
+        """Make what could not be measured take no more than a whole model that was measured leaves for it."""
+        self._held = 1.0
+        self._cache.clear()
+        costs = {layer.name: (self.cost(operation := layer.signature(kept)), operation.key()) for layer in layers}
+        bounds = math.fsum(cost for cost, key in costs.values() if key in self.unmeasured)
+        left = whole_s - math.fsum(cost for cost, key in costs.values() if key not in self.unmeasured)
+        if bounds > max(0.0, left):
+            self._held = max(0.0, left) / bounds
+            self._cache.clear()
+
     def _compute(self, operation: OpSignature) -> float:
         if operation.place == COUNTED_BEFORE:
             return 0.0
@@ -99,7 +112,7 @@ class LatencyCost:
         if curve is None:
             if reason := self._refusal(operation):
                 self.unmeasured[operation.key()] = reason
-                return 0.0
+                return self._above(operation, reason)
             raise UsageError(
                 f"the operation was never measured: {operation.key()}",
                 where=self._where,
@@ -124,6 +137,27 @@ class LatencyCost:
         like = [known for known in self._points if known.place and replace(known, place="") == anywhere]
         return max(like, key=lambda known: len(self._points[known])) if shape.place and like else None
 
+    def _above(self, operation: OpSignature, reason: str) -> float:
+        """An upper bound for an operation that cannot be measured: what cannot be measured is never free.
+
+        Raises:
+            UsageError: nothing was measured that it could be taken from.
+        """
+        if operation.kind not in self._bounds:
+            every = [(shape, point, seconds) for shape, points in self._points.items() for point, seconds in points]
+            if not every:
+                raise UsageError(
+                    f"the operation cannot be measured ({reason}), and no other was: {operation.key()}",
+                    where=self._where,
+                    hint="probe the model on this device with this runtime first",
+                )
+            alike = [one for one in every if one[0].kind == operation.kind] or every
+            self._bounds[operation.kind] = line_above(
+                [(work_of(shape.with_channels(round(x), round(y))), seconds) for shape, (x, y), seconds in alike]
+            )
+        fixed, rate = self._bounds[operation.kind]
+        return self._held * (fixed + rate * work_of(operation))
+
     def _refusal(self, operation: OpSignature) -> str | None:
         """Why any width of this operation was refused."""
         shape = shape_of(operation)
@@ -134,6 +168,20 @@ class LatencyCost:
         stairs = self._stairs.get(stair_kind(operation))
         out = stairs.at(operation.out_channels) if stairs else float(operation.out_channels)
         return (out if operation.is_square else float(operation.in_channels), out)
+
+
+def work_of(operation: OpSignature) -> float:
+    """Multiply-accumulates, and the numbers that are read and written."""
+    pixels = operation.height * operation.width
+    return float(operation.macs + pixels * (operation.in_channels + operation.out_channels))
+
+
+def line_above(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """(seconds, seconds for each unit of work) of a line that no point lies above: as steep as the slowest of the
+    larger half, where overheads say least, and raised until it covers all."""
+    larger = sorted(points)[len(points) // 2 :]
+    rate = max(seconds / work for work, seconds in larger)
+    return max(0.0, *(seconds - rate * work for work, seconds in points)), rate
 
 
 def shape_of(operation: OpSignature) -> OpSignature:

@@ -165,6 +165,7 @@ def predictor_of(
             )
         measurement = alone.measurement
     costs = _costs(table, setting)
+    costs.hold_bounds(layers, sizes, measurement.median_s)
     constant = measurement.median_s - total(layers, sizes, costs)
     basis = "operations timed alone, and the whole unpruned model"
     return Predictor(tuple(layers), sizes, costs, 1.0, constant, (), {}, basis)

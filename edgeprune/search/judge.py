@@ -9,7 +9,7 @@ candidates by it; here every step of the allocator is.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from edgeprune.errors import ModelError
 from edgeprune.models.modes import batch_statistics
 from edgeprune.recipe import Computing
+from edgeprune.search.prefix import Prefixes
 from edgeprune.space.apply import apply_but_gates
 from edgeprune.space.gates import gates_at_batch_mean
 from edgeprune.space.subnet import WHOLE, Subnet
@@ -47,11 +48,12 @@ class AdaptedLoss:
         self.batches: Sequence[tuple[Tensor, Tensor]] = [
             (images.contiguous(memory_format=torch.channels_last), labels) for images, labels in batches
         ]
+        self.prefixes = Prefixes(module, structure)
 
     def __call__(self, subnet: Subnet) -> float:
         pruned = apply_but_gates(self.module, self.structure, subnet)
         with gates_at_batch_mean(pruned, self.structure, subnet.dropped):
-            return self.of(pruned)
+            return self._mean(pruned, lambda batch, images: self.prefixes.run(pruned, subnet, batch, images))
 
     def check(self) -> None:
         """Check that there is something to compare with.
@@ -68,11 +70,14 @@ class AdaptedLoss:
     def of(self, pruned: nn.Module, *, adapted: bool = True) -> float:
         """The loss of a model; it is left in eval mode, with other batch norm statistics unless it is to be judged with
         those that it has (not `adapted`)."""
+        return self._mean(pruned, lambda _, images: pruned(images), adapted=adapted)
+
+    def _mean(self, pruned: nn.Module, answer: Callable[[int, Tensor], Tensor], *, adapted: bool = True) -> float:
         pruned.eval()
         losses = []
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16"):
-            for images, labels in self.batches:
+            for batch, (images, labels) in enumerate(self.batches):
                 own = batch_statistics(pruned, momentum=1.0) if adapted and len(images) > 1 else nullcontext()
                 with own:
-                    losses.append(F.cross_entropy(pruned(images).float(), labels, reduction="sum"))
+                    losses.append(F.cross_entropy(answer(batch, images).float(), labels, reduction="sum"))
         return float(torch.stack(losses).sum()) / sum(len(labels) for _, labels in self.batches)

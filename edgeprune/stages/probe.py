@@ -45,7 +45,7 @@ def probe_stage(context: Context, folder: Path) -> dict[str, Any]:
             predictor = probe_layers(model, baseline, probing)
             total(predictor.layers, baseline.structure.sizes, predictor.costs)  # asks for all, and notes what lacks
             for operation, reason in predictor.costs.unmeasured.items():
-                context.progress.say(f"not in the table, taken to stay as it is: {operation}: {reason}")
+                context.progress.say(f"not measured, taken for as slow as any of its kind: {operation}: {reason}")
             for product in baseline.structure.products:
                 context.progress.say(f"not in the table, its time is taken to stay as it is: {product.name}")
     write_atomic(folder / "measurement.json", baseline.measurement.model_dump_json(indent=1).encode())

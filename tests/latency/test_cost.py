@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from edgeprune.errors import UsageError
 from edgeprune.graph.operations import COUNTED_BEFORE, OpSignature
-from edgeprune.latency.cost import LatencyCost, MacsCost, ParameterCost, SizeCost, total
+from edgeprune.latency.cost import LatencyCost, MacsCost, ParameterCost, SizeCost, line_above, total
 from edgeprune.latency.measurement import Conditions, Measurement, ModelRun, RuntimeBuild
 from edgeprune.latency.rows import parse_key
 from edgeprune.latency.staircase import SWEEP, fit_staircase
@@ -101,8 +101,43 @@ def test_what_was_never_measured_is_refused_and_what_cannot_be_is_named(table: L
         cost_of(table).cost(other)
     table.put_unsupported(SETTING, other, "no such kernel")
     cost = cost_of(table)
-    assert cost.cost(other.with_channels(4, 4)) == 0.0
+    assert cost.cost(other.with_channels(4, 4)) > 0  # never free
     assert cost.unmeasured == {other.with_channels(4, 4).key(): "no such kernel"}
+    widths = [cost.cost(other.with_channels(width, width)) for width in (1, 4, 8, 64)]
+    assert widths == sorted(widths)
+    table.put(SETTING, OpSignature("activation", 8, 8, 4, 4, function="relu"), measured(5e-3))
+    assert cost_of(table).cost(other) >= 5e-3  # as slow as what is alike
+
+
+def test_what_cannot_be_measured_is_refused_where_nothing_was(table: LatencyTable) -> None:
+    other = OpSignature("activation", 8, 8, 4, 4, function="mish")
+    table.put_unsupported(SETTING, other, "no such kernel")
+    with pytest.raises(UsageError, match="no such kernel"):
+        cost_of(table).cost(other)
+
+
+def test_bounds_take_no_more_than_the_whole_model_leaves(table: LatencyTable) -> None:
+    """The model took a millisecond, its convolution half of that: the activation is in the other half."""
+    table.put(SETTING, CONV.with_channels(16, 16), measured(5e-4))
+    mish = OpSignature("activation", 16, 16, 8, 8, function="mish")
+    table.put_unsupported(SETTING, mish, "no such kernel")
+    layers = [
+        Layer("conv", CONV.with_channels(16, 16), Width(16), Width(16)),
+        Layer("mish", mish, Width(16), Width(16)),
+    ]
+    free, held = cost_of(table), cost_of(table)
+    held.hold_bounds(layers, {}, free.cost(CONV.with_channels(16, 16)) + 0.5 * free.cost(mish))
+    assert held.cost(mish) == pytest.approx(0.5 * free.cost(mish))
+    held.hold_bounds(layers, {}, 1.0)
+    assert held.cost(mish) == pytest.approx(free.cost(mish))
+
+
+@given(st.lists(st.tuples(st.floats(1, 1e9), st.floats(1e-9, 1)), min_size=1, max_size=20))
+def test_no_measured_operation_lies_above_the_bound(points: list[tuple[float, float]]) -> None:
+    fixed, rate = line_above(points)
+    assert fixed >= 0
+    assert rate > 0
+    assert all(seconds <= (fixed + rate * work) * (1 + 1e-9) for work, seconds in points)
 
 
 def test_another_build_shares_nothing(table: LatencyTable) -> None:
