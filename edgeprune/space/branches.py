@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -31,7 +30,7 @@ from edgeprune.models.attention import EmptyAttention, PlainAttention
 from edgeprune.space import gates
 from edgeprune.space.gates import UNSETTLED, ConstantGate
 from edgeprune.space.trial import SAME, answers, difference
-from edgeprune.space.units import Branch, Structure, UnitGroup
+from edgeprune.space.units import Branch, Structure, UnitGroup, is_inside
 
 _MODULE = __name__
 _SCALING = ("mul", "permute", "transpose", "view", "reshape", "contiguous", "clone", "dropout")
@@ -58,8 +57,6 @@ def find_branches(
     layers: Sequence[LabelledLayer],
     groups: Sequence[UnitGroup],
     counted: Sequence[str] = (),
-    *,
-    keep: Sequence[str] = (),
 ) -> tuple[Branch, ...]:
     """The residual branches and gates of a traced model that can be removed, in the order of the graph.
 
@@ -68,13 +65,8 @@ def find_branches(
         trial: the model with weights that all count (`lively`); as before afterwards.
         x: what the branches are tried with (`trial_input`).
         counted: names of what is counted beside the layers.
-        keep: patterns of module names; a branch that holds such a module is not offered.
     """
-    regions = [
-        region
-        for region in _removable(flow)
-        if not any(fnmatchcase(name, pattern) for name in region.roots for pattern in keep)
-    ]
+    regions = list(_removable(flow))
     blocks = Counter((_common_parent(region.roots), region.gate) for region in regions)
     candidates = []
     for region in regions:
@@ -105,7 +97,7 @@ def _apart(branches: Iterable[Branch]) -> list[list[Branch]]:
             apart
             for apart in sets
             if not any(
-                _inside(one, other) or _inside(other, one)
+                is_inside(one, other) or is_inside(other, one)
                 for taken in apart
                 for other in (*taken.modules, taken.output)
                 for one in mine
@@ -157,7 +149,7 @@ class _Region:
     operators: frozenset[str]
 
     def holds(self, layer: str) -> bool:
-        return layer in self.operators or any(_inside(layer, root) for root in self.roots)
+        return layer in self.operators or any(is_inside(layer, root) for root in self.roots)
 
 
 def _removable(flow: Flow) -> Iterator[_Region]:
@@ -303,7 +295,7 @@ def _output(skip: fx.Node, end: fx.Node, region: set[fx.Node], roots: Sequence[s
         waiting += reached
     node = end
     while True:
-        root = next((root for root in roots if _inside(module_path(node), root)), None)
+        root = next((root for root in roots if is_inside(module_path(node), root)), None)
         before = [operand for operand in node.all_input_nodes if operand in computed]
         if root is not None or len(before) != 1 or operator_name(node) not in _SCALING:
             return root
@@ -329,13 +321,8 @@ def _roots(region: set[fx.Node], owners: dict[str, set[fx.Node]]) -> list[str]:
     return sorted(path for path in inside if path.rpartition(".")[0] not in inside)
 
 
-def _inside(name: str, root: str) -> bool:
-    name = name.partition("@")[0]  # NAME@1: the second use of a layer
-    return name == root or name.startswith(f"{root}.")
-
-
 def _lives_inside(group: UnitGroup, roots: Sequence[str]) -> bool:
-    return all(any(_inside(m.name, root) for root in roots) for m in (*group.produced, *group.consumed))
+    return all(any(is_inside(m.name, root) for root in roots) for m in (*group.produced, *group.consumed))
 
 
 def _common_parent(roots: Sequence[str]) -> str:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
 
 from torch import Tensor, fx, nn
 
-from edgeprune.errors import ModelError
 from edgeprune.graph.flow import Flow
 from edgeprune.graph.layers import find_layers
 from edgeprune.graph.propagate import propagate
@@ -25,12 +21,12 @@ from edgeprune.space.groups import Grouping, group_units
 from edgeprune.space.misfits import Misfit, find_misfits
 from edgeprune.space.recasts import apart, find_recasts
 from edgeprune.space.trial import lively, trial_input
-from edgeprune.space.units import AS_ASKED, Structure
+from edgeprune.space.units import Output, Structure
 
 
-def find_structure(module: nn.Module, example: Tensor, *, keep: Sequence[str] = ()) -> Structure:
+def find_structure(module: nn.Module, example: Tensor) -> Structure:
     """Find the units of a model: the channels that can be removed together without changing the others, and the
-    residual branches that can go as a whole.
+    residual branches that can go as a whole. What a user wants to keep is taken out of that (`keep.hold`).
 
     The model is traced, labels are propagated, and the result is tried: pruned, the model must compute what it
     computes with the units masked. What the code does not follow is frozen, until that holds.
@@ -38,15 +34,12 @@ def find_structure(module: nn.Module, example: Tensor, *, keep: Sequence[str] = 
     Args:
         module: unchanged (traced in eval mode).
         example: an input, shape (batch, channels, height, width).
-        keep: patterns of module names (`*` and `?`) whose output width must stay.
 
     Raises:
-        ModelError: the model cannot be traced, or a pattern of `keep` fits no module.
+        ModelError: the model cannot be traced.
     """
     given, module = module, apart(unfused(module))
     flow = propagate(record(module, example), module)
-    for pattern in keep:
-        _freeze_kept(flow, module, pattern)
     layers = find_layers(flow)
     named = couple_attributes(flow, module)
     sizes = find_sizes(flow, module)
@@ -76,27 +69,25 @@ def find_structure(module: nn.Module, example: Tensor, *, keep: Sequence[str] = 
                 products=find_products(flow, grouping, layers),
                 weights=find_weights(flow, module, grouping),
                 uncounted=find_uncounted(flow),
+                outputs=_outputs(flow, module, grouping),
             )
             names = [layer.name for layer in (*found.products, *found.weights)]
-            return replace(found, branches=find_branches(flow, trial, x, layers, found.groups, names, keep=keep))
+            return replace(found, branches=find_branches(flow, trial, x, layers, found.groups, names))
         _freeze_misfits(flow, grouping, misfits)
 
 
-def _freeze_kept(flow: Flow, module: nn.Module, pattern: str) -> None:
-    """Freeze the width of the last value computed inside every module of that name."""
-    names = [name for name, _ in module.named_modules() if name]
-    matched = {name for name in names if fnmatchcase(name, pattern)}
-    if not matched:
-        near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.3)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"modules: {', '.join(names[:8])}, ..."
-        raise ModelError(f"no module is named {pattern!r}", where="keep", hint=hint)
+def _outputs(flow: Flow, module: nn.Module, grouping: Grouping) -> tuple[Output, ...]:
+    """The groups in the last value computed inside every module, in the order in which the modules begin."""
     last: dict[str, fx.Node] = {}
     for node in flow.trace.graph.nodes:
-        last |= {path: node for path, _ in node.meta.get(STACK, ()) if path in matched}
-    for name, node in last.items():
-        value = flow.values[node]
-        for labels in value if isinstance(value, list) else (value,):
-            flow.atoms.freeze_all(labels, f"{AS_ASKED}: {name} fits {pattern!r}")
+        last |= {path: node for path, _ in node.meta.get(STACK, ()) if path}
+    ids = [group.id for group in grouping.structure.groups]
+    groups = {
+        node: tuple(ids[number] for number in sorted(grouping.groups_in(flow.values[node])))
+        for node in dict.fromkeys(last.values())
+    }
+    ran = (Output(name, groups[node]) for name, node in last.items())
+    return (*ran, *(Output(name) for name, _ in module.named_modules() if name and name not in last))
 
 
 def _freeze_misfits(flow: Flow, grouping: Grouping, misfits: list[Misfit]) -> None:

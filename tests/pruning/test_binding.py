@@ -14,6 +14,7 @@ from edgeprune.search.additive import AdditiveAllocator
 from edgeprune.search.binding import Binding, binding
 from edgeprune.search.path import Allocator
 from edgeprune.space.find import find_structure
+from edgeprune.space.keep import hold
 from edgeprune.space.limits import Limits
 from edgeprune.space.ranking import ByScore
 from edgeprune.space.units import Structure
@@ -73,7 +74,7 @@ def test_what_nothing_cuts_is_a_share_of_the_cost(kind: type[Allocator] | type[A
 @BOTH
 def test_what_was_held_is_named(kind: type[Allocator] | type[AdditiveAllocator]) -> None:
     module = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU(), nn.Conv2d(16, 8, 3)).eval()
-    held = bound(kind, find_structure(module, torch.randn(1, 3, 12, 12), keep=["0"]), Limits(4, 4), 0.9)
+    held = bound(kind, hold(find_structure(module, torch.randn(1, 3, 12, 12)), ["0"]), Limits(4, 4), 0.9)
     assert len(held.asked) == 1
     assert f"held by prune.keep: {held.asked[0]}" in held.words
     assert held.uncut_share > 0  # the first layer reads the image and writes what is held
