@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Hashable
+from dataclasses import dataclass, field, replace
+from weakref import WeakKeyDictionary
 
 from torch import Tensor, fx, nn
 
@@ -16,6 +18,7 @@ from edgeprune.space.attributes import couple_attributes, find_attributes
 from edgeprune.space.branches import find_branches
 from edgeprune.space.code_sizes import find_sizes, mends_for, steady_sizes
 from edgeprune.space.counting import find_products, find_uncounted, find_weights
+from edgeprune.space.fingerprint import fingerprint
 from edgeprune.space.fused import find_switches
 from edgeprune.space.groups import Grouping, group_units
 from edgeprune.space.misfits import Misfit, find_misfits
@@ -29,7 +32,8 @@ def find_structure(module: nn.Module, example: Tensor) -> Structure:
     residual branches that can go as a whole. What a user wants to keep is taken out of that (`keep.hold`).
 
     The model is traced, labels are propagated, and the result is tried: pruned, the model must compute what it
-    computes with the units masked. What the code does not follow is frozen, until that holds.
+    computes with the units masked. What the code does not follow is frozen, until that holds. A model that stays as it
+    is (`fingerprint`) is looked at once.
 
     Args:
         module: unchanged (traced in eval mode).
@@ -38,6 +42,30 @@ def find_structure(module: nn.Module, example: Tensor) -> Structure:
     Raises:
         ModelError: the model cannot be traced.
     """
+    state, kind = fingerprint(module), (tuple(example.shape), example.dtype, example.device)
+    known = _FOUND.get(module)
+    if known is None or known.state != state:
+        known = _FOUND[module] = _Found(state)
+    if kind not in known.structures:
+        known.structures[kind] = _search(module, example)
+    return known.structures[kind]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What was found in a model in one state, by the shape, dtype and device of its input."""
+
+    state: Hashable
+    structures: dict[Hashable, Structure] = field(default_factory=dict)
+
+
+# All stages of a run, and the plans that are applied, ask for the structure of the same model, and all that they share
+# is the module: a `Model` cannot hold this (models/ knows nothing of space/), and what is kept in the module itself
+# would go into its copies. So it is kept here, for as long as the module is there.
+_FOUND: WeakKeyDictionary[nn.Module, _Found] = WeakKeyDictionary()
+
+
+def _search(module: nn.Module, example: Tensor) -> Structure:
     given, module = module, apart(unfused(module))
     flow = propagate(record(module, example), module)
     layers = find_layers(flow)
