@@ -29,7 +29,7 @@ from edgeprune.graph.trace import TRACE_ERRORS, module_path, operator_name, shap
 from edgeprune.models.attention import EmptyAttention, PlainAttention
 from edgeprune.space import gates
 from edgeprune.space.gates import UNSETTLED, ConstantGate
-from edgeprune.space.trial import SAME, answers, difference
+from edgeprune.space.trial import SAME, TrialImages, answers, difference
 from edgeprune.space.units import Branch, Structure, UnitGroup, is_inside
 
 _MODULE = __name__
@@ -53,7 +53,7 @@ class Through(nn.Module):
 def find_branches(
     flow: Flow,
     trial: nn.Module,
-    x: Tensor,
+    images: TrialImages,
     layers: Sequence[LabelledLayer],
     groups: Sequence[UnitGroup],
     counted: Sequence[str] = (),
@@ -63,7 +63,7 @@ def find_branches(
     Args:
         flow: the model, traced.
         trial: the model with weights that all count (`lively`); as before afterwards.
-        x: what the branches are tried with (`trial_input`).
+        images: what the branches are tried with.
         counted: names of what is counted beside the layers.
     """
     regions = list(_removable(flow))
@@ -83,7 +83,7 @@ def find_branches(
         )
         if branch.layers and (not gate or _width(trial, branch) == region.channels):
             candidates.append(branch)
-    working = [branch for apart in _apart(candidates) for branch in _working(trial, apart, x)]
+    working = [branch for apart in _apart(candidates) for branch in _working(trial, apart, images)]
     first = {branch.id: branch for branch in reversed(candidates) if branch in working}
     return tuple(branch for branch in candidates if branch is first.get(branch.id))
 
@@ -111,23 +111,23 @@ def _apart(branches: Iterable[Branch]) -> list[list[Branch]]:
     return sets
 
 
-def _working(trial: nn.Module, branches: list[Branch], x: Tensor) -> list[Branch]:
+def _working(trial: nn.Module, branches: list[Branch], images: TrialImages) -> list[Branch]:
     """Those branches without which the model computes what the masked one does.
 
     They are tried together; where that fails those of each kind of block, and where one of a kind fails alone, the
     others are not tried: what fails is the way the block is written.
     """
-    if not branches or _works(trial, branches, x):
+    if not branches or _works(trial, branches, images):
         return branches
     kinds: dict[tuple[object, ...], list[Branch]] = {}
     for branch in branches:
         kinds.setdefault(_kind(trial, branch), []).append(branch)
     if len(kinds) > 1:
-        return [branch for alike in kinds.values() for branch in _working(trial, alike, x)]
-    if len(branches) == 1 or not _works(trial, branches[:1], x):
+        return [branch for alike in kinds.values() for branch in _working(trial, alike, images)]
+    if len(branches) == 1 or not _works(trial, branches[:1], images):
         return []
     middle = -(-len(branches) // 2)
-    return _working(trial, branches[:middle], x) + _working(trial, branches[middle:], x)
+    return _working(trial, branches[:middle], images) + _working(trial, branches[middle:], images)
 
 
 def _kind(trial: nn.Module, branch: Branch) -> tuple[object, ...]:
@@ -337,7 +337,11 @@ def _common_parent(roots: Sequence[str]) -> str:
     return ".".join(common)
 
 
-def _works(trial: nn.Module, branches: Sequence[Branch], x: Tensor) -> bool:
+def _works(trial: nn.Module, branches: Sequence[Branch], images: TrialImages) -> bool:
+    return images.hold(lambda x: _works_with(trial, branches, x))
+
+
+def _works_with(trial: nn.Module, branches: Sequence[Branch], x: Tensor) -> bool:
     """Whether the emptied model runs and computes what the masked one does; `trial` is as before afterwards."""
     names = [name for branch in branches for name in (*branch.modules, branch.output)]
     before = {name: trial.get_submodule(name) for name in names}

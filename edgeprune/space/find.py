@@ -23,7 +23,7 @@ from edgeprune.space.fused import find_switches
 from edgeprune.space.groups import Grouping, group_units
 from edgeprune.space.misfits import Misfit, find_misfits
 from edgeprune.space.recasts import apart, find_recasts
-from edgeprune.space.trial import lively, trial_input
+from edgeprune.space.trial import TrialImages, lively, trial_size
 from edgeprune.space.units import Output, Structure
 
 
@@ -73,7 +73,8 @@ def _search(module: nn.Module, example: Tensor) -> Structure:
     sizes = find_sizes(flow, module)
     told = [*named, *(size.label for size in sizes)]
     trial = lively(module)
-    x = trial_input(trial, example)
+    macs = sum(layer.operation.macs for layer in layers)
+    images = TrialImages(trial, trial_size(flow, module, example, macs), example)
     while True:
         grouping = group_units(flow, layers, told)
         grouping = replace(
@@ -86,9 +87,9 @@ def _search(module: nn.Module, example: Tensor) -> Structure:
                 recasts=find_recasts(given, grouping.structure),
             ),
         )
-        misfits = find_misfits(trial, x, example, flow, grouping)
+        misfits = find_misfits(trial, images, example, flow, grouping)
         if any(misfit.batch for misfit in misfits):
-            steady = steady_sizes(sizes, module, x)
+            steady = steady_sizes(sizes, module, example)
             sizes = steady if len(steady) < len(sizes) else ()
             continue
         if not misfits:
@@ -100,7 +101,7 @@ def _search(module: nn.Module, example: Tensor) -> Structure:
                 outputs=_outputs(flow, module, grouping),
             )
             names = [layer.name for layer in (*found.products, *found.weights)]
-            return replace(found, branches=find_branches(flow, trial, x, layers, found.groups, names))
+            return replace(found, branches=find_branches(flow, trial, images, layers, found.groups, names))
         _freeze_misfits(flow, grouping, misfits)
 
 
