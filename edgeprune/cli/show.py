@@ -57,10 +57,11 @@ def _units(model: str, input_size: str | None, keep: list[str]) -> tuple[dict[st
 
     from edgeprune.api import load
     from edgeprune.space.find import find_structure
+    from edgeprune.space.keep import hold
     from edgeprune.space.listing import list_units
 
     found = load(model, input_size=read_input_size(input_size)) if input_size else load(model)
-    listing = list_units(found.module, find_structure(found.module, found.example_input(), keep=keep))
+    listing = list_units(found.module, hold(find_structure(found.module, found.example_input()), keep))
     units = Table(
         Column("can go", overflow="fold"),
         *(Column(name, justify="right") for name in ("units", "parameters per unit", "MMACs per unit")),

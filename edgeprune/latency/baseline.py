@@ -20,6 +20,7 @@ from edgeprune.models.spec import Model
 from edgeprune.reparam.merge import merge
 from edgeprune.scratch import scratch_folder
 from edgeprune.space.find import find_structure
+from edgeprune.space.keep import hold
 from edgeprune.space.units import Structure
 
 
@@ -40,7 +41,7 @@ def measure_original(model: Model, folder: Path, probing: Probing, *, keep: tupl
         DeviceError: the device is unavailable.
     """
     example, runtime = model.example_input(), probing.runtime
-    structure = find_structure(model.module, example, keep=keep)
+    structure = hold(find_structure(model.module, example), keep)
     file = folder / f"original{SUFFIX_OF[runtime]}"
     probing.exporter.write(_merged(model), file)
     return Baseline(structure, file, probing.measure(file))

@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -30,8 +29,8 @@ from edgeprune.graph.trace import TRACE_ERRORS, module_path, operator_name, shap
 from edgeprune.models.attention import EmptyAttention, PlainAttention
 from edgeprune.space import gates
 from edgeprune.space.gates import UNSETTLED, ConstantGate
-from edgeprune.space.trial import SAME, answers, difference
-from edgeprune.space.units import Branch, Structure, UnitGroup
+from edgeprune.space.trial import SAME, TrialImages, answers, difference
+from edgeprune.space.units import Branch, Structure, UnitGroup, is_inside
 
 _MODULE = __name__
 _SCALING = ("mul", "permute", "transpose", "view", "reshape", "contiguous", "clone", "dropout")
@@ -54,27 +53,20 @@ class Through(nn.Module):
 def find_branches(
     flow: Flow,
     trial: nn.Module,
-    x: Tensor,
+    images: TrialImages,
     layers: Sequence[LabelledLayer],
     groups: Sequence[UnitGroup],
     counted: Sequence[str] = (),
-    *,
-    keep: Sequence[str] = (),
 ) -> tuple[Branch, ...]:
     """The residual branches and gates of a traced model that can be removed, in the order of the graph.
 
     Args:
         flow: the model, traced.
         trial: the model with weights that all count (`lively`); as before afterwards.
-        x: what the branches are tried with (`trial_input`).
+        images: what the branches are tried with.
         counted: names of what is counted beside the layers.
-        keep: patterns of module names; a branch that holds such a module is not offered.
     """
-    regions = [
-        region
-        for region in _removable(flow)
-        if not any(fnmatchcase(name, pattern) for name in region.roots for pattern in keep)
-    ]
+    regions = list(_removable(flow))
     blocks = Counter((_common_parent(region.roots), region.gate) for region in regions)
     candidates = []
     for region in regions:
@@ -91,7 +83,7 @@ def find_branches(
         )
         if branch.layers and (not gate or _width(trial, branch) == region.channels):
             candidates.append(branch)
-    working = [branch for apart in _apart(candidates) for branch in _working(trial, apart, x)]
+    working = [branch for apart in _apart(candidates) for branch in _working(trial, apart, images)]
     first = {branch.id: branch for branch in reversed(candidates) if branch in working}
     return tuple(branch for branch in candidates if branch is first.get(branch.id))
 
@@ -105,7 +97,7 @@ def _apart(branches: Iterable[Branch]) -> list[list[Branch]]:
             apart
             for apart in sets
             if not any(
-                _inside(one, other) or _inside(other, one)
+                is_inside(one, other) or is_inside(other, one)
                 for taken in apart
                 for other in (*taken.modules, taken.output)
                 for one in mine
@@ -119,23 +111,23 @@ def _apart(branches: Iterable[Branch]) -> list[list[Branch]]:
     return sets
 
 
-def _working(trial: nn.Module, branches: list[Branch], x: Tensor) -> list[Branch]:
+def _working(trial: nn.Module, branches: list[Branch], images: TrialImages) -> list[Branch]:
     """Those branches without which the model computes what the masked one does.
 
     They are tried together; where that fails those of each kind of block, and where one of a kind fails alone, the
     others are not tried: what fails is the way the block is written.
     """
-    if not branches or _works(trial, branches, x):
+    if not branches or _works(trial, branches, images):
         return branches
     kinds: dict[tuple[object, ...], list[Branch]] = {}
     for branch in branches:
         kinds.setdefault(_kind(trial, branch), []).append(branch)
     if len(kinds) > 1:
-        return [branch for alike in kinds.values() for branch in _working(trial, alike, x)]
-    if len(branches) == 1 or not _works(trial, branches[:1], x):
+        return [branch for alike in kinds.values() for branch in _working(trial, alike, images)]
+    if len(branches) == 1 or not _works(trial, branches[:1], images):
         return []
     middle = -(-len(branches) // 2)
-    return _working(trial, branches[:middle], x) + _working(trial, branches[middle:], x)
+    return _working(trial, branches[:middle], images) + _working(trial, branches[middle:], images)
 
 
 def _kind(trial: nn.Module, branch: Branch) -> tuple[object, ...]:
@@ -157,7 +149,7 @@ class _Region:
     operators: frozenset[str]
 
     def holds(self, layer: str) -> bool:
-        return layer in self.operators or any(_inside(layer, root) for root in self.roots)
+        return layer in self.operators or any(is_inside(layer, root) for root in self.roots)
 
 
 def _removable(flow: Flow) -> Iterator[_Region]:
@@ -303,7 +295,7 @@ def _output(skip: fx.Node, end: fx.Node, region: set[fx.Node], roots: Sequence[s
         waiting += reached
     node = end
     while True:
-        root = next((root for root in roots if _inside(module_path(node), root)), None)
+        root = next((root for root in roots if is_inside(module_path(node), root)), None)
         before = [operand for operand in node.all_input_nodes if operand in computed]
         if root is not None or len(before) != 1 or operator_name(node) not in _SCALING:
             return root
@@ -329,13 +321,8 @@ def _roots(region: set[fx.Node], owners: dict[str, set[fx.Node]]) -> list[str]:
     return sorted(path for path in inside if path.rpartition(".")[0] not in inside)
 
 
-def _inside(name: str, root: str) -> bool:
-    name = name.partition("@")[0]  # NAME@1: the second use of a layer
-    return name == root or name.startswith(f"{root}.")
-
-
 def _lives_inside(group: UnitGroup, roots: Sequence[str]) -> bool:
-    return all(any(_inside(m.name, root) for root in roots) for m in (*group.produced, *group.consumed))
+    return all(any(is_inside(m.name, root) for root in roots) for m in (*group.produced, *group.consumed))
 
 
 def _common_parent(roots: Sequence[str]) -> str:
@@ -350,7 +337,11 @@ def _common_parent(roots: Sequence[str]) -> str:
     return ".".join(common)
 
 
-def _works(trial: nn.Module, branches: Sequence[Branch], x: Tensor) -> bool:
+def _works(trial: nn.Module, branches: Sequence[Branch], images: TrialImages) -> bool:
+    return images.hold(lambda x: _works_with(trial, branches, x))
+
+
+def _works_with(trial: nn.Module, branches: Sequence[Branch], x: Tensor) -> bool:
     """Whether the emptied model runs and computes what the masked one does; `trial` is as before afterwards."""
     names = [name for branch in branches for name in (*branch.modules, branch.output)]
     before = {name: trial.get_submodule(name) for name in names}

@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, fx, nn
 
 from edgeprune.graph.flow import Flow, arguments
@@ -86,8 +87,9 @@ def find_sizes(flow: Flow, module: nn.Module) -> tuple[Size, ...]:
     return tuple(size for key, size in found.items() if key not in several)
 
 
-def steady_sizes(sizes: Iterable[Size], module: nn.Module, x: Tensor) -> tuple[Size, ...]:
-    """Those sizes that are the same for these images as for the one that was traced: no multiples of the batch."""
+def steady_sizes(sizes: Iterable[Size], module: nn.Module, example: Tensor) -> tuple[Size, ...]:
+    """Those sizes that are the same for twice as many images as were traced: no multiples of the batch."""
+    x = torch.cat([example, example])
     there = {
         (size.module, size.place): len(size.label) for size in find_sizes(propagate(record(module, x), module), module)
     }

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Sequence
-from dataclasses import replace
-from fnmatch import fnmatchcase
+from collections.abc import Hashable
+from dataclasses import dataclass, field, replace
+from weakref import WeakKeyDictionary
 
 from torch import Tensor, fx, nn
 
-from edgeprune.errors import ModelError
 from edgeprune.graph.flow import Flow
 from edgeprune.graph.layers import find_layers
 from edgeprune.graph.propagate import propagate
@@ -20,39 +18,63 @@ from edgeprune.space.attributes import couple_attributes, find_attributes
 from edgeprune.space.branches import find_branches
 from edgeprune.space.code_sizes import find_sizes, mends_for, steady_sizes
 from edgeprune.space.counting import find_products, find_uncounted, find_weights
+from edgeprune.space.fingerprint import fingerprint
 from edgeprune.space.fused import find_switches
 from edgeprune.space.groups import Grouping, group_units
 from edgeprune.space.misfits import Misfit, find_misfits
 from edgeprune.space.recasts import apart, find_recasts
-from edgeprune.space.trial import lively, trial_input
-from edgeprune.space.units import AS_ASKED, Structure
+from edgeprune.space.trial import TrialImages, lively, trial_size
+from edgeprune.space.units import Output, Structure
 
 
-def find_structure(module: nn.Module, example: Tensor, *, keep: Sequence[str] = ()) -> Structure:
+def find_structure(module: nn.Module, example: Tensor) -> Structure:
     """Find the units of a model: the channels that can be removed together without changing the others, and the
-    residual branches that can go as a whole.
+    residual branches that can go as a whole. What a user wants to keep is taken out of that (`keep.hold`).
 
     The model is traced, labels are propagated, and the result is tried: pruned, the model must compute what it
-    computes with the units masked. What the code does not follow is frozen, until that holds.
+    computes with the units masked. What the code does not follow is frozen, until that holds. A model that stays as it
+    is (`fingerprint`) is looked at once.
 
     Args:
         module: unchanged (traced in eval mode).
         example: an input, shape (batch, channels, height, width).
-        keep: patterns of module names (`*` and `?`) whose output width must stay.
 
     Raises:
-        ModelError: the model cannot be traced, or a pattern of `keep` fits no module.
+        ModelError: the model cannot be traced.
     """
+    state, kind = fingerprint(module), (tuple(example.shape), example.dtype, example.device)
+    known = _FOUND.get(module)
+    if known is None or known.state != state:
+        known = _FOUND[module] = _Found(state)
+    if kind not in known.structures:
+        known.structures[kind] = _search(module, example)
+    return known.structures[kind]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What was found in a model in one state, by the shape, dtype and device of its input."""
+
+    state: Hashable
+    structures: dict[Hashable, Structure] = field(default_factory=dict)
+
+
+# All stages of a run, and the plans that are applied, ask for the structure of the same model, and all that they share
+# is the module: a `Model` cannot hold this (models/ knows nothing of space/), and what is kept in the module itself
+# would go into its copies. So it is kept here, for as long as the module is there.
+_FOUND: WeakKeyDictionary[nn.Module, _Found] = WeakKeyDictionary()
+
+
+def _search(module: nn.Module, example: Tensor) -> Structure:
     given, module = module, apart(unfused(module))
     flow = propagate(record(module, example), module)
-    for pattern in keep:
-        _freeze_kept(flow, module, pattern)
     layers = find_layers(flow)
     named = couple_attributes(flow, module)
     sizes = find_sizes(flow, module)
     told = [*named, *(size.label for size in sizes)]
     trial = lively(module)
-    x = trial_input(trial, example)
+    macs = sum(layer.operation.macs for layer in layers)
+    images = TrialImages(trial, trial_size(flow, module, example, macs), example)
     while True:
         grouping = group_units(flow, layers, told)
         grouping = replace(
@@ -65,9 +87,9 @@ def find_structure(module: nn.Module, example: Tensor, *, keep: Sequence[str] = 
                 recasts=find_recasts(given, grouping.structure),
             ),
         )
-        misfits = find_misfits(trial, x, example, flow, grouping)
+        misfits = find_misfits(trial, images, example, flow, grouping)
         if any(misfit.batch for misfit in misfits):
-            steady = steady_sizes(sizes, module, x)
+            steady = steady_sizes(sizes, module, example)
             sizes = steady if len(steady) < len(sizes) else ()
             continue
         if not misfits:
@@ -76,27 +98,25 @@ def find_structure(module: nn.Module, example: Tensor, *, keep: Sequence[str] = 
                 products=find_products(flow, grouping, layers),
                 weights=find_weights(flow, module, grouping),
                 uncounted=find_uncounted(flow),
+                outputs=_outputs(flow, module, grouping),
             )
             names = [layer.name for layer in (*found.products, *found.weights)]
-            return replace(found, branches=find_branches(flow, trial, x, layers, found.groups, names, keep=keep))
+            return replace(found, branches=find_branches(flow, trial, images, layers, found.groups, names))
         _freeze_misfits(flow, grouping, misfits)
 
 
-def _freeze_kept(flow: Flow, module: nn.Module, pattern: str) -> None:
-    """Freeze the width of the last value computed inside every module of that name."""
-    names = [name for name, _ in module.named_modules() if name]
-    matched = {name for name in names if fnmatchcase(name, pattern)}
-    if not matched:
-        near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.3)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"modules: {', '.join(names[:8])}, ..."
-        raise ModelError(f"no module is named {pattern!r}", where="keep", hint=hint)
+def _outputs(flow: Flow, module: nn.Module, grouping: Grouping) -> tuple[Output, ...]:
+    """The groups in the last value computed inside every module, in the order in which the modules begin."""
     last: dict[str, fx.Node] = {}
     for node in flow.trace.graph.nodes:
-        last |= {path: node for path, _ in node.meta.get(STACK, ()) if path in matched}
-    for name, node in last.items():
-        value = flow.values[node]
-        for labels in value if isinstance(value, list) else (value,):
-            flow.atoms.freeze_all(labels, f"{AS_ASKED}: {name} fits {pattern!r}")
+        last |= {path: node for path, _ in node.meta.get(STACK, ()) if path}
+    ids = [group.id for group in grouping.structure.groups]
+    groups = {
+        node: tuple(ids[number] for number in sorted(grouping.groups_in(flow.values[node])))
+        for node in dict.fromkeys(last.values())
+    }
+    ran = (Output(name, groups[node]) for name, node in last.items())
+    return (*ran, *(Output(name) for name, _ in module.named_modules() if name and name not in last))
 
 
 def _freeze_misfits(flow: Flow, grouping: Grouping, misfits: list[Misfit]) -> None:

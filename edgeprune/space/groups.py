@@ -31,8 +31,17 @@ class Grouping:
 
     def groups_in(self, value: Value) -> set[int]:
         """The numbers of the groups whose units take something of a value along."""
-        labels = [label for part in (value if isinstance(value, list) else [value]) for label in part]
-        return {number for label in labels if label is not None for number in _owning(self, label)}
+        labels = (label for part in (value if isinstance(value, list) else [value]) for label in part)
+        return {number for label in labels if label is not None for number in self._owning(label)}
+
+    def _owning(self, label: Indices) -> list[int]:
+        present = np.zeros(self.components.count, dtype=bool)
+        present[self.components.of[label]] = True
+        _, owners = self.components.owners_in(np.flatnonzero(present))
+        found = np.zeros(len(self.structure.groups) + 1, dtype=bool)
+        found[self._group_of[owners]] = True  # the last: of no group
+        numbers: list[int] = np.flatnonzero(found[:-1]).tolist()
+        return numbers
 
     def atoms_of(self, number: int) -> Indices:
         """The atoms that are the units of a group themselves."""
@@ -104,12 +113,6 @@ def _counted(rows: Indices) -> tuple[list[list[int]], list[int]]:
     """The rows of a table, each once, and how often each is there."""
     found, times = np.unique(rows, axis=0, return_counts=True)
     return found.tolist(), times.tolist()
-
-
-def _owning(grouping: Grouping, label: Indices) -> set[int]:
-    present = np.unique(grouping.components.of[label]).tolist()
-    owners = {owner for component in present for owner in grouping.components.owners_of(component)}
-    return {grouping.units[owner][0] for owner in owners if owner in grouping.units}
 
 
 def group_units(flow: Flow, layers: list[LabelledLayer], told: Sequence[Indices] = ()) -> Grouping:

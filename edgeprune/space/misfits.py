@@ -28,7 +28,7 @@ from edgeprune.models.modes import evaluating
 from edgeprune.space.cut import remove_units
 from edgeprune.space.groups import Grouping
 from edgeprune.space.masks import mask_units
-from edgeprune.space.trial import agree
+from edgeprune.space.trial import TrialImages, agree
 from edgeprune.space.units import Structure
 
 # Sizes stand in these operators' arguments; what they amount to shows in the shape of the result.
@@ -63,7 +63,9 @@ class Misfit:
     batch: bool = False  # all is well with one image, and not with two
 
 
-def find_misfits(trial: nn.Module, x: Tensor, example: Tensor, flow: Flow, grouping: Grouping) -> list[Misfit]:
+def find_misfits(
+    trial: nn.Module, images: TrialImages, example: Tensor, flow: Flow, grouping: Grouping
+) -> list[Misfit]:
     """Cut units on trial, and look at what the code makes of it.
 
     Where the pruned model computes what the masked one computes, all is well. Where it does not, it is traced, and
@@ -71,7 +73,7 @@ def find_misfits(trial: nn.Module, x: Tensor, example: Tensor, flow: Flow, group
 
     Args:
         trial: the traced model, with weights that all count (`lively`).
-        x: what it is tried with (`trial_input`).
+        images: what it is tried with.
         example: what it was traced with.
 
     Returns:
@@ -79,8 +81,9 @@ def find_misfits(trial: nn.Module, x: Tensor, example: Tensor, flow: Flow, group
         without; empty when all is as predicted.
     """
     removed = trial_removal(grouping.structure)
-    if not removed or _computes_as_masked(trial, grouping.structure, removed, x):
+    if not removed or images.hold(lambda x: _computes_as_masked(trial, grouping.structure, removed, x)):
         return []
+    x = images.x
     if len(x) > 1 and grouping.structure.mends and _computes_as_masked(trial, grouping.structure, removed, x[:1]):
         return [Misfit("a size in the code depends on the batch", batch=True)]
     pruned = _cut(trial, grouping.structure, removed)

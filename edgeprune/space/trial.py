@@ -7,15 +7,22 @@ whatever is wrong behind them.
 from __future__ import annotations
 
 import copy
+import math
+from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
+from edgeprune.graph.flow import Flow
+from edgeprune.graph.labels import Labels
+from edgeprune.graph.record import follow_quickly
 from edgeprune.graph.sharing import copy_sharing
 from edgeprune.graph.trace import TRACE_ERRORS, tensors_in
 from edgeprune.models.modes import evaluating
 
 SAME = 1e-4  # of the largest value: what single precision leaves equal
+_SMALLER, _STEP = 0.4, 32  # of an image's sides, in steps that strides divide
+_MACS_PER_NODE = 5e6  # to follow a node takes as long as so much arithmetic in all trials
 NOTHING = 1e-3  # parameters that are all smaller than this hide what they multiply
 
 
@@ -49,15 +56,83 @@ def _is_tiny(parameter: Tensor) -> bool:
     return max(-float(least), float(most)) < NOTHING
 
 
-def trial_input(module: nn.Module, example: Tensor) -> Tensor:
-    """Random numbers in the place of an input, always the same: two images where the module takes as many."""
-    shape = (max(2, len(example)), *example.shape[1:])
-    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(example)
+class TrialImages:
+    """Random numbers in the place of images, always the same: two of them where the module takes as many.
+
+    Args:
+        module: takes them.
+        size: (images, channels, ...): at least so many.
+        like: of their dtype and device.
+    """
+
+    def __init__(self, module: nn.Module, size: Sequence[int], like: Tensor) -> None:
+        self._module, self._least = module, size[0]
+        shape = (max(2, size[0]), *size[1:])
+        self.x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(like)
+        self._taken = len(self.x) == self._least  # whether the module takes as many is known
+
+    def hold(self, check: Callable[[Tensor], bool]) -> bool:
+        """Whether something holds with these images; it is asked again with fewer where the module takes no more, and
+        does not hold where the module fails."""
+        if check(self.x):
+            self._taken = True
+            return True
+        if self._taken:
+            return False
+        self._taken = True
+        try:
+            answers(self._module, self.x)
+        except TRACE_ERRORS:
+            self.x = self.x[: self._least]
+            return check(self.x)
+        return False
+
+
+def trial_size(flow: Flow, module: nn.Module, example: Tensor, macs: float) -> tuple[int, ...]:
+    """The size of the images that a model is tried with: smaller ones than it was traced with, where it does the same
+    with them, and where to find that out is less work than to run it.
+
+    With them the same operators run, in the same order, on as many channels and on values of as many dimensions, none
+    of which shrinks to one: what a removed channel does wrong with large images, it does with those.
+
+    Args:
+        flow: the model, traced with `example`.
+        macs: what it takes with one image.
+    """
+    size = tuple(example.shape)
+    small = (*size[:2], *(min(n, _STEP * math.ceil(_SMALLER * n / _STEP)) for n in size[2:]))
+    if small == size or macs < _MACS_PER_NODE * len(flow.trace.graph.nodes):
+        return size
     try:
-        answers(module, x)
+        other = follow_quickly(module, example.new_empty(small))
     except TRACE_ERRORS:
-        return x[: len(example)]
-    return x
+        return size
+    nodes, others = (list(trace.graph.nodes) for trace in (flow.trace, other))
+    alike = len(nodes) == len(others) and all(_alike(flow, *pair) for pair in zip(nodes, others, strict=True))
+    return small if alike else size
+
+
+def _alike(flow: Flow, node: fx.Node, other: fx.Node) -> bool:
+    """Whether two nodes are the same operator, with the same channels."""
+    if (node.op, node.target if node.op == "call_function" else node.name) != (
+        other.op,
+        other.target if other.op == "call_function" else other.name,
+    ):
+        return False
+    value, labelled = node.meta.get("val"), flow.values.get(node, ())
+    pairs = zip(
+        *(v if isinstance(v, list | tuple) else [v] for v in (value, other.meta.get("val"))),
+        labelled if isinstance(labelled, list) else [labelled],
+        strict=False,
+    )
+    return all(_same_channels(one, two, labels) for one, two, labels in pairs if isinstance(one, Tensor))
+
+
+def _same_channels(one: Tensor, other: Tensor, labels: Labels) -> bool:
+    if one.ndim != other.ndim:
+        return False
+    dims = zip(one.shape, other.shape, labels or (None,) * one.ndim, strict=True)
+    return all(a == b if label is not None else (a > 1) == (b > 1) for a, b, label in dims)
 
 
 def agree(pruned: nn.Module, masked: nn.Module, x: Tensor) -> bool:

@@ -147,6 +147,14 @@ class Branch:
 
 
 @dataclass(frozen=True)
+class Output:
+    """A module, and the groups whose units are in the last value that it computes; none where it computes none."""
+
+    module: str
+    groups: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Structure:
     """What was found in a model."""
 
@@ -162,8 +170,15 @@ class Structure:
     weights: tuple[Layer, ...] = ()  # every parameter, batch norms folded
     uncounted: tuple[str, ...] = ()  # operators that may multiply, and are not counted
     standardized: tuple[str, ...] = ()  # convolutions whose weight is computed from it, over a filter's inputs
+    outputs: tuple[Output, ...] = ()  # every module, those that compute something first
 
     @property
     def sizes(self) -> dict[str, int]:
         """Units of each group, none removed."""
         return {group.id: group.size for group in self.groups}
+
+
+def is_inside(name: str, module: str) -> bool:
+    """Whether a module or layer of that name is a module, or inside of it."""
+    name = name.partition("@")[0]  # NAME@1: the second use of a layer
+    return name == module or name.startswith(f"{module}.")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pydantic import BaseModel
+from torch import nn
 
 from device_profiles import DeviceProfile
 from edgeprune.data.open import open_data, with_preprocessing
@@ -44,6 +45,7 @@ class Context:
         self._trust = trust
         self._table_path = table
         self._models: dict[Stage, Model] = {}
+        self._unpruned: nn.Module | None = None
 
     @property
     def recipe(self) -> Recipe:
@@ -161,16 +163,28 @@ class Context:
         for later in STAGES[STAGES.index(stage) :]:
             self._models.pop(later, None)
         if stage == "load":
+            self._unpruned = None
             vars(self).pop("spec", None)
             vars(self).pop("splits", None)
 
     def _rebuild(self, stage: Stage) -> Model:
         self.require_trust()
-        model = Model(self.spec, build(self.spec))
-        if stage != "load":
+        if stage == "load":
+            model = Model(self.spec, build(self.spec))
+        else:
+            model = Model(self.spec, self._base())
             model = model.with_module(apply_plan(model.module, self.plan, model.example_input()))
         if stage == "merge":
             model = model.with_module(merge(model.module.eval(), model.example_input()))
         load_state(model.module, self.file(stage, "model.safetensors"))
         model.module.eval()
         return model
+
+    def _base(self) -> nn.Module:
+        """What plans are applied to, always the same module, so that it is searched once: the model of `load`, or one
+        that is built like it, as the weights come from the stage's own file."""
+        if "load" in self._models:
+            return self._models["load"].module
+        if self._unpruned is None:
+            self._unpruned = build(self.spec)
+        return self._unpruned

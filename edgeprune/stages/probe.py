@@ -19,6 +19,7 @@ from edgeprune.latency.typical import Typical
 from edgeprune.recipe import Target
 from edgeprune.runs import write_atomic
 from edgeprune.space.find import find_structure
+from edgeprune.space.keep import hold
 from edgeprune.space.units import Structure
 from edgeprune.sparsity.arbiter import check_zeros_can_save
 from edgeprune.stages.context import Context
@@ -87,7 +88,7 @@ def measurement_of(context: Context) -> Measurement:
 def structure_of(context: Context) -> Structure:
     """What can go from the unpruned model."""
     model = context.model("load")
-    return find_structure(model.module, model.example_input(), keep=context.recipe.prune.keep)
+    return hold(find_structure(model.module, model.example_input()), context.recipe.prune.keep)
 
 
 def probing_of(context: Context, exporter: MeasuringExporter) -> Probing:

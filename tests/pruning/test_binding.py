@@ -16,6 +16,7 @@ from edgeprune.search.path import PathAllocator
 from edgeprune.search.problem import Shares
 from edgeprune.space.decisions import Limits
 from edgeprune.space.find import find_structure
+from edgeprune.space.keep import hold
 from edgeprune.space.ranking import ByScore
 from edgeprune.space.units import Structure
 
@@ -78,7 +79,7 @@ def test_what_nothing_cuts_is_a_share_of_the_cost(kind: type[PathAllocator] | ty
 @BOTH
 def test_what_was_held_is_named(kind: type[PathAllocator] | type[AdditiveAllocator]) -> None:
     module = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU(), nn.Conv2d(16, 8, 3)).eval()
-    held = bound(kind, find_structure(module, torch.randn(1, 3, 12, 12), keep=["0"]), Limits(4, 4), 0.9)
+    held = bound(kind, hold(find_structure(module, torch.randn(1, 3, 12, 12)), ["0"]), Limits(4, 4), 0.9)
     assert len(held.asked) == 1
     assert f"held by prune.keep: {held.asked[0]}" in held.words
     assert held.uncut_share > 0  # the first layer reads the image and writes what is held

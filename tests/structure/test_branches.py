@@ -13,6 +13,7 @@ from edgeprune.models.timm_import import import_timm
 from edgeprune.space.apply import apply_plan, make_plan
 from edgeprune.space.branches import Zeros, branches_masked, fold_removed, remove_branches
 from edgeprune.space.find import find_structure
+from edgeprune.space.keep import hold
 from edgeprune.space.masks import mask_units
 from edgeprune.space.subnet import Subnet
 
@@ -132,7 +133,7 @@ def test_zeros_leave_the_exported_graph(net: nn.Module, images: torch.Tensor) ->
 
 
 def test_keep_and_unknown_branches(net: nn.Module, images: torch.Tensor) -> None:
-    structure = find_structure(net, images, keep=["blocks.0.conv2"])
+    structure = hold(find_structure(net, images), ["blocks.0.conv2"])
     assert "blocks.0:branch" not in [b.id for b in structure.branches]
     with pytest.raises(ModelError, match=r"no branch blocks\.2:branch"):
         remove_branches(net, structure, ["blocks.2:branch"])

@@ -26,6 +26,7 @@ from edgeprune.errors import ModelError
 from edgeprune.models.timm_import import import_timm
 from edgeprune.space.apply import remove_units
 from edgeprune.space.find import find_structure
+from edgeprune.space.keep import hold
 from edgeprune.space.masks import mask_units
 from edgeprune.space.trial import answers, difference
 from edgeprune.space.units import Structure
@@ -297,11 +298,11 @@ def test_tied_weights_are_frozen() -> None:
 
 def test_keep_freezes_output_widths() -> None:
     module = randomized(ResNet())
-    structure = find_structure(module, image(), keep=["blocks.0.conv1", "blocks.2.*"])
+    structure = hold(find_structure(module, image()), ["blocks.0.conv1", "blocks.2.*"])
     assert set(structure.sizes) == {"stem.0:out", "blocks.1.conv1.0:out"}
     assert "'blocks.0.conv1'" in frozen_reason(structure, "blocks.0.conv1.0:out")
     with pytest.raises(ModelError, match=r"no module is named 'block\.0\.conv1'"):
-        find_structure(module, image(), keep=["block.0.conv1"])
+        hold(find_structure(module, image()), ["block.0.conv1"])
 
 
 def test_module_stays_as_it_was() -> None:
