@@ -48,10 +48,21 @@ def test_finished_stage_is_read_back(run: Run) -> None:
 def test_clearing_a_stage_forgets_the_later_ones(run: Run) -> None:
     for stage in ("load", "prune", "export"):
         finish(run, stage)
-    run.clear("prune")
+    run.clear("prune", "tune", "export")
     assert run.record("load") is not None
     assert run.record("prune") is None
     assert run.record("export") is None
+
+
+@pytest.mark.parametrize("name", ["sawing", "prune"])
+def test_the_record_of_another_stage_is_told(run: Run, name: str) -> None:
+    finish(run)
+    path = run.folder / "load" / "stage.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"stage": name}))
+    with pytest.raises(RunError) as caught:
+        run.record("load")
+    assert caught.value.where == str(path)
+    assert name in caught.value.what
 
 
 @pytest.mark.parametrize("damage", ["change", "shorten", "remove", "record"])

@@ -79,7 +79,7 @@ def pick_method(context: Context, settings: PruneSection, budget: Budget) -> tup
             hint="set data.validation_images, or name a method",
         )
     ends = time.monotonic() + settings.auto_minutes * 60
-    file = snapshots_of(context, "prune", "probe") / TRIALS
+    file = snapshots_of(context, "prune") / TRIALS
     trials = read_as(file, Trials) if file.exists() else Trials()
     seconds = settings.auto_minutes * 60 * CHOOSING
     choices = choose_for_arms(context, settings, budget, seconds=seconds)

@@ -118,7 +118,7 @@ def candidate_of(context: Context, budget: Budget, settings: PruneSection, model
     judge: Judge = adapted
     folder = choosing_of(context)
     if settings.allocator == "netadapt":  # it trains what it judges: all of [tune] counts
-        judge, folder = _tuned_loss(adapted, recipe, train), snapshots_of(context, "prune", "probe")
+        judge, folder = _tuned_loss(adapted, recipe, train), snapshots_of(context, "prune")
     remembered = RememberedLosses(judge, folder / f"judged-{state_digest(scored.module)[:16]}.jsonl")
     return Candidate(model, structure, ranking, remembered, settings, budget.multiple)
 
@@ -181,7 +181,7 @@ def trained_in_turns(context: Context, settings: PruneSection, budget: Budget, f
         epochs=settings.epochs,
         interval=settings.interval,
         seed=recipe.seed,
-        snapshots=snapshots_of(context, "prune", "probe"),
+        snapshots=snapshots_of(context, "prune"),
         on_progress=lambda progress: show_epochs(context, progress),
     )
     write_history(folder, trained.history)

@@ -58,7 +58,7 @@ def words_of_zeros(told: Mapping[str, Any]) -> str:
 def _search_folder(context: Context) -> Path:
     """Where a search keeps what it has measured: of this device, to this tolerance."""
     settings = settings_hash(context.recipe, ("prune", "device"))
-    folder = snapshots_of(context, "tune", "prune") / f"zeros-{settings}"
+    folder = snapshots_of(context, "tune") / f"zeros-{settings}"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
