@@ -9,17 +9,16 @@ import shutil
 import sys
 import time
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from edgeprune.checksum import file_sha256
 from edgeprune.data.folders import NoData
 from edgeprune.data.open import changed_since
 from edgeprune.data.record import RECORD, read_record
 from edgeprune.devices.discovery import refuse_profile
-from edgeprune.devices.store import file_sha256
 from edgeprune.errors import EdgePruneError, ModelError, RunError, is_of_a_path
 from edgeprune.models.trust import remember_recipe
 from edgeprune.progress import Progress, Silent
@@ -230,15 +229,9 @@ def _checkpoint_sha256(run: Run) -> str:
     if path is None:
         return ""
     if path.is_file():
-        state = path.stat()
-        return _sha256(path, state.st_mtime_ns, state.st_size)
+        return file_sha256(path)
     loaded = run.record("load")
     return str(loaded.result.get("checkpoint_sha256", "")) if loaded else ""
-
-
-@lru_cache(maxsize=16)
-def _sha256(path: Path, _changed_ns: int, _size: int) -> str:
-    return file_sha256(path)
 
 
 def _seed(seed: int) -> None:

@@ -21,6 +21,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, field_validator
 
+from edgeprune.checksum import file_sha256
 from edgeprune.errors import EdgePruneError, RunError
 from edgeprune.recipe import Recipe
 
@@ -263,11 +264,6 @@ def _umask() -> int:
     mask = os.umask(0o022)
     os.umask(mask)
     return mask
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 # Keys that came after runs had been made: with this value a recipe says what it said before.

@@ -83,6 +83,28 @@ def test_corrupt_folder_is_told(run: Run, damage: str) -> None:
     assert "delete" in str(caught.value.hint)
 
 
+def bytes_read() -> int:
+    """By this process so far."""
+    return int(Path("/proc/self/io").read_text().split()[1])
+
+
+def test_a_file_is_hashed_once_a_process_and_again_when_it_was_touched(run: Run) -> None:
+    folder, size = run.clear("load"), 1 << 22
+    weights = folder / "weights"
+    weights.write_bytes(bytes(size))
+    os.utime(weights, (1e9, 1e9))  # one that was written just now may change once more without its times showing it
+    run.finish("load", settings="s", seconds=1.0, result={})
+    before = bytes_read()
+    for _ in range(3):
+        assert open_run(run.folder).record("load") is not None
+    assert bytes_read() - before < size
+    weights.write_bytes(bytes(size - 1) + b"1")
+    os.utime(weights, (1e9, 1e9))  # as a copy that keeps times
+    with pytest.raises(RunError) as caught:
+        run.record("load")
+    assert caught.value.where == str(weights)
+
+
 def test_folder_with_something_else_is_refused(tmp_path: Path, recipe: Recipe) -> None:
     (tmp_path / "holiday.jpg").touch()
     with pytest.raises(RunError, match="not empty"):

@@ -20,9 +20,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import nn
 
+from edgeprune.checksum import file_sha256
 from edgeprune.models.checkpoint import to_bytes
 from edgeprune.recipe import TuneSection
-from edgeprune.runs import file_sha256, write_atomic
+from edgeprune.runs import write_atomic
 
 _log = logging.getLogger(__name__)
 

@@ -10,10 +10,11 @@ import pytest
 from mutations import SEED, Judge, Mutator
 
 from edgeprune import api
+from edgeprune.checksum import file_sha256
 from edgeprune.pipeline import is_finished, prepare_run, require_earlier
 from edgeprune.progress import Silent
 from edgeprune.recipe_file import read_recipe
-from edgeprune.runs import create_run, file_sha256, open_run
+from edgeprune.runs import create_run, open_run
 from edgeprune.space.find import find_structure
 from edgeprune.space.plan import Plan, RemoveUnits
 from edgeprune.stages.context import Context
