@@ -8,7 +8,6 @@ RUN/<stage>/stage.json        written last: the stage is finished exactly when t
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -19,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeVar
 
+from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, field_validator
 
 from edgeprune.checksum import file_sha256
@@ -186,16 +186,19 @@ def lock(folder: Path) -> Iterator[None]:
         RunError: another process works on this folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RunError(
-                "another run is working on this folder",
-                where=str(folder),
-                hint="wait for it, or choose another --out",
-            ) from error
+    held = FileLock(folder / ".lock", timeout=0, fallback_to_soft=False)  # a soft one would outlive its holder
+    try:
+        held.acquire()
+    except Timeout as error:
+        raise RunError(
+            "another run is working on this folder",
+            where=str(folder),
+            hint="wait for it, or choose another --out",
+        ) from error
+    try:
         yield
+    finally:
+        held.release()
 
 
 def read_bounded(path: Path) -> bytes:
