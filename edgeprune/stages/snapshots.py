@@ -3,6 +3,7 @@ stage's own folder, which is emptied whenever the stage begins anew, and is remo
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +11,9 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from edgeprune.recipe import Recipe, TuneSection
-from edgeprune.runs import read_as, settings_hash, write_atomic
+from edgeprune.runs import StageRecord, read_as, settings_hash, write_atomic
 from edgeprune.stages.context import Context
+from edgeprune.stages.stage import WEIGHTS
 from edgeprune.training.loop import TuneProgress
 from edgeprune.training.snapshot import EpochRecord
 
@@ -29,9 +31,15 @@ def snapshots_of(context: Context, name: str, *, recipe: Recipe | None = None) -
     record, loaded = context.run.record(before.name), context.run.record("load")
     weights = str(loaded.result.get("checkpoint_sha256", "")) if loaded else ""
     data = str(loaded.result.get("data", {}).get("sha256", "")) if loaded else ""
-    state = f"{record.files[-1].sha256[:12] if record else 'none'}-{weights[:12]}-{data[:12]}"
+    state = f"{_made(record)[:12] if record else 'none'}-{weights[:12]}-{data[:12]}"
     settings = settings_hash(recipe or context.recipe, stage.snapshots or ())
     return context.run.folder / stage.snapshot_folder / f"{settings}-{state}"
+
+
+def _made(record: StageRecord) -> str:
+    """The hash of what a stage made: of the weights, where it leaves a model; else of all its files."""
+    hashes = {file.path: file.sha256 for file in record.files}
+    return hashes.get(WEIGHTS) or hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
 
 
 def choosing_of(context: Context) -> Path:
