@@ -9,8 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
-from pydantic.dataclasses import is_pydantic_dataclass
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from edgeprune.errors import RunError
 from edgeprune.runs import read_as, write_atomic
@@ -63,12 +62,11 @@ class Resumption:
 
 
 class Lines(Generic[Kind]):
-    """A record of a line each; `known` is what it holds."""
+    """A record of a line each, which is a named tuple; `known` is what it holds."""
 
     def __init__(self, file: Path, kind: type[Kind]) -> None:
         self._file = file
-        own = is_pydantic_dataclass(kind) or (isinstance(kind, type) and issubclass(kind, BaseModel))
-        self._adapter: TypeAdapter[Kind] = TypeAdapter(kind) if own else TypeAdapter(kind, config=_CONSTANTS)
+        self._adapter: TypeAdapter[Kind] = TypeAdapter(kind, config=_CONSTANTS)
         self.known = self._read()
 
     def add(self, line: Kind) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from edgeprune.recipe import Recipe, TuneSection
+from edgeprune.resume import Resumption
 from edgeprune.runs import StageRecord, read_as, settings_hash, write_atomic
 from edgeprune.stages.context import Context
 from edgeprune.stages.stage import WEIGHTS
@@ -31,9 +32,9 @@ def snapshots_of(context: Context, name: str, *, recipe: Recipe | None = None) -
     record, loaded = context.run.record(before.name), context.run.record("load")
     weights = str(loaded.result.get("checkpoint_sha256", "")) if loaded else ""
     data = str(loaded.result.get("data", {}).get("sha256", "")) if loaded else ""
-    state = f"{_made(record)[:12] if record else 'none'}-{weights[:12]}-{data[:12]}"
     settings = settings_hash(recipe or context.recipe, stage.snapshots or ())
-    return context.run.folder / stage.snapshot_folder / f"{settings}-{state}"
+    depends = (settings, _made(record)[:12] if record else "none", weights[:12], data[:12])
+    return Resumption(context.run.folder / stage.snapshot_folder, *depends).folder
 
 
 def _made(record: StageRecord) -> str:

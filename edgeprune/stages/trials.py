@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import time
-from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
@@ -17,7 +16,7 @@ from torch import nn
 
 from edgeprune.errors import RecipeError, TrainingDiverged
 from edgeprune.recipe import PruneSection
-from edgeprune.runs import read_as, write_atomic
+from edgeprune.resume import Resumption
 from edgeprune.stages.arms import ARMS, Arm, choose_for_arms, model_of, twins_of
 from edgeprune.stages.context import Context
 from edgeprune.stages.snapshots import snapshots_of
@@ -79,8 +78,8 @@ def pick_method(context: Context, settings: PruneSection, budget: Budget) -> tup
             hint="set data.validation_images, or name a method",
         )
     ends = time.monotonic() + settings.auto_minutes * 60
-    file = snapshots_of(context, "prune") / TRIALS
-    trials = read_as(file, Trials) if file.exists() else Trials()
+    kept = Resumption(snapshots_of(context, "prune"))
+    trials = kept.read(TRIALS, Trials) or Trials()
     seconds = settings.auto_minutes * 60 * CHOOSING
     choices = choose_for_arms(context, settings, budget, seconds=seconds)
     twins = twins_of(choices.made)
@@ -102,7 +101,7 @@ def pick_method(context: Context, settings: PruneSection, budget: Budget) -> tup
                     models[arm] = model_of(context, choices.made[str(arm)], budget)
                 trial = _trial(context, models[arm], arm, number, trials.images or 1)
                 trials = trials.model_copy(update={"done": (*trials.done, trial)})
-                _keep(file, trials)
+                kept.write(TRIALS, trials)
             if trial.failure is None:
                 scores[arm] = trial.validation
         if not scores:
@@ -181,8 +180,3 @@ def length_of(images: int, there: int, batch: int) -> Length:
     epochs = max(1, math.ceil(images / there))
     each = max(1, images // epochs)
     return Length(epochs, each, epochs * max(1, each // batch) * min(each, batch))
-
-
-def _keep(file: Path, trials: Trials) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(file, trials.model_dump_json(indent=1).encode())
