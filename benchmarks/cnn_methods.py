@@ -42,9 +42,10 @@ from edgeprune.errors import TargetError
 from edgeprune.models.load import load_from
 from edgeprune.pipeline import do_stage, prepare_run
 from edgeprune.recipe import Recipe
-from edgeprune.runs import STAGES, lock
+from edgeprune.runs import lock
 from edgeprune.stages.context import Context
 from edgeprune.stages.prune_record import PruneRecord
+from edgeprune.stages.stage import STAGES
 from edgeprune.training.accuracy import top1
 
 PICTURES = ROOT / "docs" / "methods"

@@ -25,8 +25,9 @@ from common import ROOT, Lines, cifar10_npz, keep_row, workers, write_result
 
 from edgeprune.pipeline import do_stage, prepare_run
 from edgeprune.progress import Silent
-from edgeprune.runs import STAGES, lock, open_run
+from edgeprune.runs import lock, open_run
 from edgeprune.stages.context import Context
+from edgeprune.stages.stage import STAGES
 from edgeprune.training import loop
 from edgeprune.training.accuracy import recalibrate_batchnorm, top1
 

@@ -28,9 +28,10 @@ from edgeprune.methods.registry import judge_of
 from edgeprune.pipeline import do_stage, prepare_run
 from edgeprune.progress import Silent
 from edgeprune.recipe import PruneSection
-from edgeprune.runs import STAGES, lock, open_run
+from edgeprune.runs import lock, open_run
 from edgeprune.stages.context import Context
 from edgeprune.stages.probe import structure_of
+from edgeprune.stages.stage import STAGES
 from edgeprune.training.accuracy import top1
 from edgeprune.training.loop import tune
 from edgeprune.training.reconstruct import adapt_norms, reconstruct

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from edgeprune.artifacts.toolkits import Toolkits
 from edgeprune.devices.discovery import open_device
 from edgeprune.devices.jobs import runtime_build
 from edgeprune.errors import RunError, UsageError
@@ -34,7 +35,7 @@ from edgeprune.pipeline import run as run_pipeline
 from edgeprune.progress import Progress, Silent
 from edgeprune.recipe import PruneSection, Recipe, Runtime
 from edgeprune.recipe_file import parse_recipe, read_recipe, resolve_paths
-from edgeprune.runs import Run, Stage, StageRecord, lock, open_run, read_as, settings_hash
+from edgeprune.runs import Run, StageRecord, lock, open_run, read_as, settings_hash
 from edgeprune.sensitivities import ZEROS, Sensitivity
 from edgeprune.sensitivities import sensitivity as ask_sensitivity
 from edgeprune.space.apply import check_base, subnet_of
@@ -43,19 +44,18 @@ from edgeprune.space.plan import Plan
 from edgeprune.space.subnet import WHOLE
 from edgeprune.space.units import Structure
 from edgeprune.stages.context import Context
+from edgeprune.stages.stage import PIPELINE, Pipeline
 from edgeprune.verify.explain import Explanation
 from edgeprune.verify.explain import explain as explain_file
 from edgeprune.verify.verdict import Verdict
 
-_MODELS: tuple[Stage, ...] = ("merge", "tune", "prune", "load")
 
-
-def load(source: str | Path, *, stage: Stage | None = None, trust: bool = False, **options: Any) -> Model:
+def load(source: str | Path, *, stage: str | None = None, trust: bool = False, **options: Any) -> Model:
     """Load a model: a timm name, `package.module:factory`, `file.py:factory`, or a run folder.
 
     Args:
         source: what to load; a run folder gives the model of its last finished stage, in eval mode.
-        stage: of a run folder, whose model: "load", "prune", "tune" or "merge".
+        stage: of a run folder, whose model (one that leaves a model: load, prune, tune or merge).
         trust: of a run folder: run the factory that it names, though you have named it nowhere yourself.
         options: for timm names and factories, those of `edgeprune.models.load.load` (`pretrained`, `checkpoint`,
             `arguments`, `num_classes`, `input_size`, `mean`, `std`, `labels`).
@@ -79,16 +79,17 @@ def load(source: str | Path, *, stage: Stage | None = None, trust: bool = False,
     return Context(run, Silent(), trust=trust).model(_stage_to_load(run, stage))
 
 
-def _stage_to_load(run: Run, asked: Stage | None) -> Stage:
-    if asked is not None and asked not in _MODELS:
-        raise UsageError(f"`{asked}` makes no model", where=str(run.folder), hint=f"one of {', '.join(_MODELS)} does")
-    stage = next((stage for stage in _MODELS if asked in (None, stage) and run.record(stage)), None)
+def _stage_to_load(run: Run, asked: str | None) -> str:
+    models = tuple(reversed(PIPELINE.models().values()))
+    if asked is not None and asked not in models:
+        raise UsageError(f"`{asked}` makes no model", where=str(run.folder), hint=f"one of {', '.join(models)} does")
+    stage = next((stage for stage in models if asked in (None, stage) and run.record(stage)), None)
     if stage is None:
         none = f"the stage `{asked}` of this run is not finished" if asked else "no stage of this run is finished"
         raise RunError(none, where=str(run.folder), hint="go on with it: --resume")
     if is_made(run, stage):
         return stage
-    earlier = next((stage for stage in _MODELS if is_made(run, stage)), None)
+    earlier = next((stage for stage in models if is_made(run, stage)), None)
     raise RunError(
         f"`{stage}` was done with other settings than the recipe has now",
         where=str(run.folder),
@@ -103,12 +104,13 @@ def run(
     device: str | None = None,
     resume: bool = False,
     progress: Progress | None = None,
+    pipeline: Pipeline = PIPELINE,
 ) -> Outcome:
     """Do the whole job of a recipe; see `edgeprune.pipeline.run`."""
     settings = recipe if isinstance(recipe, Recipe) else read_recipe(Path(recipe))
     if device is not None:
         settings = settings.model_copy(update={"device": settings.device.model_copy(update={"id": device})})
-    return run_pipeline(settings, Path(out), resume=resume, progress=progress)
+    return run_pipeline(settings, Path(out), resume=resume, progress=progress, pipeline=pipeline)
 
 
 def front(
@@ -157,17 +159,17 @@ def tune(
         trust: here and in the next verbs: run the factory that the run folder names, though you have named it nowhere
             yourself (in a recipe, or to `load` or `prune`).
     """
-    return _go_on(run, "tune", "tune", settings, progress, trust=trust)
+    return do(run, "tune", progress=progress, trust=trust, **settings)
 
 
 def merge(run: Run | Path | str, *, progress: Progress | None = None, trust: bool = False) -> StageRecord:
     """Fold batch norms, and prove that the answers stay the same."""
-    return _go_on(run, "merge", None, {}, progress, trust=trust)
+    return do(run, "merge", progress=progress, trust=trust)
 
 
 def quantize(run: Run | Path | str, *, progress: Progress | None = None, trust: bool = False) -> StageRecord:
     """Choose calibration images and int8 schemes."""
-    return _go_on(run, "quantize", "quantize", {"enabled": True}, progress, trust=trust)
+    return do(run, "quantize", progress=progress, trust=trust, enabled=True)
 
 
 def export(
@@ -178,7 +180,7 @@ def export(
     trust: bool = False,
 ) -> StageRecord:
     """Write the files, each in a child process, each with its manifest."""
-    return _go_on(run, "export", "export", {"formats": tuple(formats)} if formats else {}, progress, trust=trust)
+    return do(run, "export", progress=progress, trust=trust, formats=tuple(formats) if formats else None)
 
 
 def verify(
@@ -203,7 +205,7 @@ def verify(
         remember_device(own)
     record = _folder(run) / "verify" / "stage.json"
     before = record.stat().st_mtime_ns if record.exists() else None
-    _go_on(run, "verify", None, {}, progress, trust=trust)
+    do(run, "verify", progress=progress, trust=trust)
     if progress is not None and record.stat().st_mtime_ns == before:
         progress.say("verified before: the files are those of its records, and nothing was run again")
     return read_as(_folder(run) / "verify" / "verdict.json", Verdict)
@@ -282,11 +284,11 @@ def explain(file: Path | str, *, device: str, threads: int = 1, limit_db: float 
 
 def write_report(run: Run | Path | str, *, progress: Progress | None = None, trust: bool = False) -> Path:
     """Write the report of a run whose verify stage is finished, unless it is there; returns the page."""
-    _go_on(run, "report", None, {}, progress, trust=trust)
+    do(run, "report", progress=progress, trust=trust)
     return _folder(run) / "report" / "report.html"
 
 
-def _begin(model: str, data: str, out: Path, last: Stage, progress: Progress | None, **options: Any) -> Run:
+def _begin(model: str, data: str, out: Path, last: str, progress: Progress | None, **options: Any) -> Run:
     tree: dict[str, Any] = {"model": {}, "device": {}, "prune": {}}
     homes = {"device": ("device", "id"), "runtime": ("device", "runtime"), "threads": ("device", "threads")}
     homes |= {name: ("prune", name) for name in PruneSection.model_fields}
@@ -300,13 +302,11 @@ def _begin(model: str, data: str, out: Path, last: Stage, progress: Progress | N
         tree[section][key] = value
     tree["model"]["factory" if ":" in model else "name"] = model
     tree["data"] = {"source": data}
-    with lock(out):
+    with lock(out), Toolkits():
         run = prepare_run(_beside_others(tree, out), out, resume=True)
         context = Context(run, progress or Silent(), trust=True)  # the model is given, not read in the folder
-        for stage in ("load", "probe", "prune"):
-            do_stage(context, stage)
-            if stage == last:
-                break
+        for stage in PIPELINE.up_to(last):
+            do_stage(context, stage.name)
     return run
 
 
@@ -330,23 +330,22 @@ def _beside_others(tree: dict[str, Any], folder: Path) -> Recipe:
     return recipe
 
 
-def _go_on(
-    run: Run | Path | str,
-    stage: Stage,
-    section: str | None,
-    settings: dict[str, Any],
-    progress: Progress | None,
-    *,
-    trust: bool = False,
+def do(
+    run: Run | Path | str, stage: str, *, progress: Progress | None = None, trust: bool = False, **settings: Any
 ) -> StageRecord:
-    """Do one stage of a run. Without `trust`, code that the folder names has to have been named by its user."""
+    """Do one stage of a run, by its name; those before it have to be finished.
+
+    Args:
+        settings: go into the recipe's section of the stage's name, where it reads one.
+        trust: see `tune`.
+    """
     folder = _folder(run)
     open_run(folder)  # before the lock, which would make the folder
-    with lock(folder):
+    with lock(folder), Toolkits():
         opened = open_run(folder)
         for source in opened.recipe.data.sources if not trust else ():
             require_data(source, folder)  # before they are looked at, to see whether they changed
-        recipe = _changed(opened.recipe, stage, section, settings)
+        recipe = _changed(opened.recipe, stage, settings)
         changed = Run(folder, opened.info.model_copy(update={"recipe": recipe}))
         require_earlier(changed, stage)  # before the recipe is written: a refused command changes nothing
         if recipe != opened.recipe:
@@ -357,13 +356,19 @@ def _go_on(
         return record
 
 
-def _changed(recipe: Recipe, stage: Stage, section: str | None, settings: dict[str, Any]) -> Recipe:
-    """The recipe with what was given (not None) put into a section."""
+def _changed(recipe: Recipe, stage: str, settings: dict[str, Any]) -> Recipe:
+    """The recipe with what was given (not None) put into a stage's own section.
+
+    Raises:
+        UsageError: it has none.
+    """
     given = {key: value for key, value in settings.items() if value is not None}
-    if section is None or not given:
+    if not given:
         return recipe
+    if stage not in PIPELINE.stage(stage).settings(recipe):
+        raise UsageError(f"the stage `{stage}` takes no settings, got {', '.join(given)}")
     tree = recipe.model_dump(exclude_unset=True)
-    tree[section] = {**tree.get(section, {}), **given}
+    tree[stage] = {**tree.get(stage, {}), **given}
     return parse_recipe(tree, where=stage)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from edgeprune.devices.discovery import refuse_profile
@@ -15,9 +16,9 @@ from edgeprune.progress import Progress
 from edgeprune.recipe import Recipe, Target
 from edgeprune.report.data import read_report
 from edgeprune.report.page import render
-from edgeprune.runs import Run, Stage, lock, write_atomic
+from edgeprune.runs import Run, lock, write_atomic
+from edgeprune.stages.stage import PIPELINE
 
-SHARED: tuple[Stage, ...] = ("load", "probe")  # what does not depend on the target
 PAGE = "front.html"
 
 
@@ -76,11 +77,13 @@ def front(
 
 def _take_over(runs: Sequence[Run], opened: Run) -> None:
     """Copy the stages that runs share from one that has them, unless this one has."""
-    for stage in SHARED:
+    for stage in _shared(opened.recipe):
         source = next((run for run in runs if is_finished(run, stage)), None)
         if source is None or is_finished(opened, stage):
             continue
-        place = opened.clear(stage)  # what was made from another one goes, too
+        place = opened.clear(
+            stage, *(later.name for later in PIPELINE.after(stage))
+        )  # what was made from another one goes, too
         part = opened.folder / f".part-{stage}"  # removed when the run is opened again, should we be killed
         try:
             shutil.copytree(source.stage_folder(stage), part)
@@ -92,3 +95,9 @@ def _take_over(runs: Sequence[Run], opened: Run) -> None:
                 where=str(opened.folder),
                 hint="if the disk is full, free some space; then go on with --resume",
             ) from error
+
+
+def _shared(recipe: Recipe) -> tuple[str, ...]:
+    """The stages before those that depend on the target."""
+    stages = takewhile(lambda stage: "prune" not in stage.settings(recipe), PIPELINE)
+    return tuple(stage.name for stage in stages)

@@ -8,64 +8,27 @@ import random
 import shutil
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from edgeprune.artifacts.plugins import exporter_for, find_exporter, require_toolkit
+from edgeprune.artifacts.toolkits import Toolkits
+from edgeprune.checksum import file_sha256
 from edgeprune.data.folders import NoData
 from edgeprune.data.open import changed_since
 from edgeprune.data.record import RECORD, read_record
 from edgeprune.devices.discovery import refuse_profile
-from edgeprune.devices.store import file_sha256
-from edgeprune.errors import EdgePruneError, ModelError, RunError, UsageError, is_of_a_path
+from edgeprune.errors import EdgePruneError, ModelError, RunError, is_of_a_path
 from edgeprune.models.trust import remember_recipe
 from edgeprune.progress import Progress, Silent
 from edgeprune.recipe import Recipe
-from edgeprune.runs import STAGES, Run, RunInfo, Stage, create_run, lock, open_run, settings_hash, write_atomic
+from edgeprune.runs import Run, RunInfo, create_run, lock, open_run, settings_hash, write_atomic
 from edgeprune.scratch import place_of
 from edgeprune.stages.context import Context
-from edgeprune.stages.export import export_stage
-from edgeprune.stages.load import load_stage
-from edgeprune.stages.merge import merge_stage
-from edgeprune.stages.probe import probe_stage
-from edgeprune.stages.prune import prune_stage
-from edgeprune.stages.quantize import quantize_stage
-from edgeprune.stages.report import report_stage
-from edgeprune.stages.snapshots import SNAPSHOTS
-from edgeprune.stages.tune import tune_stage
-from edgeprune.stages.verify import verify_stage
+from edgeprune.stages.stage import PIPELINE, Pipeline
 from edgeprune.verify.verdict import Verdict
-
-_FUNCTIONS: dict[Stage, Callable[[Context, Path], dict[str, Any]]] = {
-    "load": load_stage,
-    "probe": probe_stage,
-    "prune": prune_stage,
-    "tune": tune_stage,
-    "merge": merge_stage,
-    "quantize": quantize_stage,
-    "export": export_stage,
-    "verify": verify_stage,
-    "report": report_stage,
-}
-
-# The recipe's sections that each stage reads for the first time; a stage depends on its own and all earlier ones.
-_READS: dict[Stage, tuple[str, ...]] = {
-    "load": ("model", "data"),
-    "probe": ("device",),
-    "prune": ("prune",),
-    "tune": ("sparse", "tune"),
-    "merge": (),
-    "quantize": ("quantize",),
-    "export": ("export",),
-    "verify": ("verify",),
-    "report": (),
-}
 
 _PACKAGES = ("edgeprune", "torch", "timm", "ai-edge-litert", "litert-torch", "ai-edge-quantizer", "executorch")
 _MORE_PACKAGES = ("torchao", "coremltools", "onnx", "onnxruntime", "numpy")
@@ -86,10 +49,12 @@ def run(
     *,
     resume: bool = False,
     progress: Progress | None = None,
+    pipeline: Pipeline = PIPELINE,
 ) -> Outcome:
     """Do the whole job; with `resume`, go on from the last finished stage (in training: epoch).
 
-    A stage whose settings in the recipe have changed since is done again, and all that follow it.
+    A stage whose settings in the recipe have changed since is done again, and all that follow it. `pipeline`: with
+    stages of one's own, where it is not the usual one.
 
     Raises:
         UsageError: the recipe's device is a device profile, on which nothing can be verified.
@@ -97,13 +62,15 @@ def run(
         EdgePruneError: what a stage says (finished stages are kept).
     """
     refuse_profile(recipe.device.id)
-    with lock(folder):
+    with lock(folder), Toolkits():
         opened = prepare_run(recipe, folder, resume=resume)
-        if not is_finished(opened, "export"):
-            require_toolkits(recipe)
-        context = Context(opened, progress or Silent(), trust=True)  # the recipe is given, not read in the folder
-        for stage in STAGES:
-            do_stage(context, stage)
+        for stage in pipeline:
+            if stage.needs is not None and not is_finished(opened, stage.name, pipeline=pipeline):
+                stage.check(recipe)
+        # The recipe is given, not read in the folder: it is trusted.
+        context = Context(opened, progress or Silent(), trust=True, pipeline=pipeline)
+        for stage in pipeline:
+            do_stage(context, stage.name)
         verdict = context.read("verify", "verdict.json", Verdict)
         return Outcome(folder, verdict, context.file("report", "report.html"))
 
@@ -121,28 +88,11 @@ def prepare_run(recipe: Recipe, folder: Path, *, resume: bool) -> Run:
     if not (folder / "run.json").exists():
         return create_run(folder, recipe, versions(), _command())
     opened = open_run(folder)
-    if not resume and any(opened.record(stage) for stage in STAGES):
+    if not resume and any(opened.record(stage) for stage in PIPELINE.names):
         return create_run(folder, recipe, versions(), _command())  # says that a run is here
     for part in folder.glob(".part-*"):  # the process that wrote it was killed: we hold its lock now
         shutil.rmtree(part) if part.is_dir() else part.unlink()
     return opened if opened.recipe == recipe else change_recipe(opened, recipe)
-
-
-def require_toolkits(recipe: Recipe) -> None:
-    """Check, before hours of work, that every format of the recipe can be exported here.
-
-    Raises:
-        ToolkitMissing: names the packages and what installs them.
-        UsageError: no exporter writes a format, or `quantize.formats` names one that has no int8 file.
-    """
-    require_toolkit(exporter_for(recipe.device.runtime))
-    for name in recipe.export.formats:
-        require_toolkit(find_exporter(name))
-    for name in recipe.quantize.formats or ():
-        if "int8" not in find_exporter(name).precisions:
-            raise UsageError(
-                f"the format {name} has no int8 file", where="quantize.formats", hint=f"leave {name} out there"
-            )
 
 
 def change_recipe(opened: Run, recipe: Recipe) -> Run:
@@ -178,75 +128,73 @@ def data_now(run: Run) -> DataState:
     return DataState("changed" if changed else record.sha256, changed)
 
 
-def is_finished(run: Run, stage: Stage, data: DataState | None = None) -> bool:
+def is_finished(run: Run, stage: str, data: DataState | None = None, *, pipeline: Pipeline = PIPELINE) -> bool:
     """Whether a stage is finished with the recipe and the data as they are now (`data`, where that is known)."""
     record = run.record(stage)
-    return record is not None and record.settings == _settings(run, stage, (data or data_now(run)).sha256)
+    return record is not None and record.settings == _settings(run, stage, (data or data_now(run)).sha256, pipeline)
 
 
-def is_made(run: Run, stage: Stage) -> bool:
+def is_made(run: Run, stage: str) -> bool:
     """Whether a stage is finished with the recipe as it is now, whatever became of the data since."""
     record = run.record(stage)
     return record is not None and record.settings == _settings(run, stage, _recorded_data(run))
 
 
-def require_earlier(run: Run, stage: Stage, data: DataState | None = None) -> None:
+def require_earlier(run: Run, stage: str, data: DataState | None = None, *, pipeline: Pipeline = PIPELINE) -> None:
     """Check that the stages before this one are finished with the recipe and the data as they are now.
 
     Raises:
         RunError: one is not; names the command that does it.
     """
     data = data or data_now(run)
-    if data.changed and stage != "load":
+    before = pipeline.before(stage)
+    if data.changed and before:
         raise RunError(
             f"the data changed since this run was loaded: {data.changed}",
             where=str(run.folder),
             hint="run `edgeprune run RECIPE --out ... --resume` (or the same `prune` again): all is done again with "
             "them; or bring them back as they were",
         )
-    for earlier in STAGES[: STAGES.index(stage)]:
-        if not is_finished(run, earlier, data):
-            command = f"prune MODEL --target ... --data ... --out {run.folder}"
-            if STAGES.index(earlier) > STAGES.index("prune"):
-                command = f"{earlier} {run.folder}"
+    for earlier in before:
+        if not is_finished(run, earlier.name, data, pipeline=pipeline):
             raise RunError(
-                f"`{stage}` needs the stage `{earlier}`, which is not finished",
+                f"`{stage}` needs the stage `{earlier.name}`, which is not finished",
                 where=str(run.folder),
-                hint=f"run `edgeprune {command}` or `edgeprune run ... --resume` first",
+                hint=f"run `edgeprune {earlier.command(run.folder)}` or `edgeprune run ... --resume` first",
             )
 
 
-def do_stage(context: Context, stage: Stage) -> None:
+def do_stage(context: Context, name: str) -> None:
     """Do a stage unless it is finished.
 
     Raises:
         RunError: a stage before it is not finished.
     """
-    data = data_now(context.run)
-    if is_finished(context.run, stage, data):
+    stage, data = context.pipeline.stage(name), data_now(context.run)
+    if is_finished(context.run, name, data, pipeline=context.pipeline):
         return
-    require_earlier(context.run, stage, data)
-    if stage not in ("load", "report"):
+    require_earlier(context.run, name, data, pipeline=context.pipeline)
+    if stage.runs_code:
         context.require_trust()
-    context.progress.stage(stage)
+    context.progress.stage(name)
     if data.changed:
         context.progress.say(f"the data changed since this run was loaded: {data.changed}; all is done again with them")
-    folder = context.run.clear(stage)
-    context.forget_from(stage)
+    folder = context.run.clear(name, *(later.name for later in context.pipeline.after(name)))
+    context.forget_from(name)
     _seed(context.recipe.seed)
     started = time.monotonic()
     try:
-        result = _FUNCTIONS[stage](context, folder)
+        result = stage.run(context, folder)
         seconds = time.monotonic() - started
-        settings = _settings(context.run, stage, _recorded_data(context.run))
-        context.run.finish(stage, settings=settings, seconds=seconds, result=result)
-        if stage in SNAPSHOTS:
-            shutil.rmtree(context.run.folder / SNAPSHOTS[stage], ignore_errors=True)
+        settings = _settings(context.run, name, _recorded_data(context.run), context.pipeline)
+        context.run.finish(name, settings=settings, seconds=seconds, result=result)
+        if stage.snapshots is not None:
+            shutil.rmtree(context.run.folder / stage.snapshot_folder, ignore_errors=True)
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
         denied = is_of_a_path(error) and not isinstance(error, FileNotFoundError | FileExistsError)
         raise (RunError if denied else EdgePruneError)(
-            f"the stage `{stage}` could not write or read a file: {error}",
+            f"the stage `{name}` could not write or read a file: {error}",
             where=place_of(error, context.run.folder),
             hint="check its rights, and the disk (if it is full, free some space); then go on with --resume (finished "
             "stages are kept)",
@@ -263,12 +211,9 @@ def do_stage(context: Context, stage: Stage) -> None:
         raise
 
 
-def _settings(run: Run, stage: Stage, data: str) -> str:
+def _settings(run: Run, stage: str, data: str, pipeline: Pipeline = PIPELINE) -> str:
     """What a stage and those before it read: sections of the recipe, the content of the checkpoint and of the data."""
-    sections = [name for earlier in STAGES[: STAGES.index(stage) + 1] for name in _READS[earlier]]
-    if run.recipe.prune.epochs and "prune" in sections:
-        sections.append("tune")  # the epochs of pruning are the first of the same training
-    settings = settings_hash(run.recipe, tuple(sections))
+    settings = settings_hash(run.recipe, pipeline.settings(stage, run.recipe))
     contents = (_checkpoint_sha256(run), data)
     return "-".join([settings, *(content[:16] for content in contents if content)])
 
@@ -285,15 +230,9 @@ def _checkpoint_sha256(run: Run) -> str:
     if path is None:
         return ""
     if path.is_file():
-        state = path.stat()
-        return _sha256(path, state.st_mtime_ns, state.st_size)
+        return file_sha256(path)
     loaded = run.record("load")
     return str(loaded.result.get("checkpoint_sha256", "")) if loaded else ""
-
-
-@lru_cache(maxsize=16)
-def _sha256(path: Path, _changed_ns: int, _size: int) -> str:
-    return file_sha256(path)
 
 
 def _seed(seed: int) -> None:

@@ -8,7 +8,6 @@ RUN/<stage>/stage.json        written last: the stage is finished exactly when t
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -19,25 +18,15 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeVar
 
+from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, field_validator
 
+from edgeprune.checksum import file_sha256
 from edgeprune.errors import EdgePruneError, RunError
 from edgeprune.recipe import MOVED, Recipe
 
 MOST_BYTES = 64 << 20  # of a record: the plan of the largest model has a few
 Kind = TypeVar("Kind")
-Stage = Literal["load", "probe", "prune", "tune", "merge", "quantize", "export", "verify", "report"]
-STAGES: tuple[Stage, ...] = (
-    "load",
-    "probe",
-    "prune",
-    "tune",
-    "merge",
-    "quantize",
-    "export",
-    "verify",
-    "report",
-)
 
 
 class FileRecord(BaseModel):
@@ -61,7 +50,7 @@ class StageRecord(BaseModel):
     """What a finished stage made, and from what."""
 
     model_config = ConfigDict(frozen=True)
-    stage: Stage
+    stage: str
     settings: str  # hash of the recipe sections this stage and those before it read
     seconds: float
     files: tuple[FileRecord, ...]
@@ -88,10 +77,10 @@ class Run:
     def recipe(self) -> Recipe:
         return self.info.recipe
 
-    def stage_folder(self, stage: Stage) -> Path:
+    def stage_folder(self, stage: str) -> Path:
         return self.folder / stage
 
-    def record(self, stage: Stage) -> StageRecord | None:
+    def record(self, stage: str) -> StageRecord | None:
         """The record of a stage, or None when it is not finished.
 
         Raises:
@@ -106,6 +95,12 @@ class Run:
             raise RunError(
                 "the stage record cannot be read", where=str(path), hint=f"delete {path.parent} and resume"
             ) from error
+        if record.stage != stage:
+            raise RunError(
+                f"this is the record of a stage {record.stage!r}, and lies where that of `{stage}` belongs",
+                where=str(path),
+                hint=f"delete {path.parent} and resume",
+            )
         for file in record.files:
             there = path.parent / file.path
             if not there.is_file() or there.stat().st_size != file.size or file_sha256(there) != file.sha256:
@@ -116,7 +111,7 @@ class Run:
                 )
         return record
 
-    def finish(self, stage: Stage, *, settings: str, seconds: float, result: dict[str, Any]) -> StageRecord:
+    def finish(self, stage: str, *, settings: str, seconds: float, result: dict[str, Any]) -> StageRecord:
         """Write the record that makes a stage finished; every file in its folder belongs to it."""
         folder = self.stage_folder(stage)
         files = tuple(
@@ -128,15 +123,14 @@ class Run:
         write_atomic(folder / "stage.json", record.model_dump_json(indent=1).encode())
         return record
 
-    def clear(self, stage: Stage) -> Path:
-        """Forget a stage and all after it (their inputs are gone); returns the stage's empty folder."""
-        for later in STAGES[STAGES.index(stage) :]:
-            folder = self.stage_folder(later)
+    def clear(self, stage: str, *later: str) -> Path:
+        """Forget a stage and the later ones that are made from it; returns the stage's empty folder."""
+        folders = [self.stage_folder(name) for name in (stage, *later)]
+        for folder in folders:  # first, so that none is finished whose input is gone
             (folder / "stage.json").unlink(missing_ok=True)
-            if later != stage:
-                shutil.rmtree(folder, ignore_errors=True)
-        folder = self.stage_folder(stage)
-        shutil.rmtree(folder, ignore_errors=True)
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+        folder = folders[0]
         folder.mkdir(parents=True)
         return folder
 
@@ -192,16 +186,19 @@ def lock(folder: Path) -> Iterator[None]:
         RunError: another process works on this folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RunError(
-                "another run is working on this folder",
-                where=str(folder),
-                hint="wait for it, or choose another --out",
-            ) from error
+    held = FileLock(folder / ".lock", timeout=0, fallback_to_soft=False)  # a soft one would outlive its holder
+    try:
+        held.acquire()
+    except Timeout as error:
+        raise RunError(
+            "another run is working on this folder",
+            where=str(folder),
+            hint="wait for it, or choose another --out",
+        ) from error
+    try:
         yield
+    finally:
+        held.release()
 
 
 def read_bounded(path: Path) -> bytes:
@@ -270,11 +267,6 @@ def _umask() -> int:
     mask = os.umask(0o022)
     os.umask(mask)
     return mask
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 # Keys that came after runs had been made: with this value a recipe says what it said before.

@@ -47,6 +47,15 @@ def drop_scratch(folder: Path, lock: int) -> None:
     os.close(lock)
 
 
+def empty_scratch(folder: Path) -> None:
+    """Remove what lies in a folder of `make_scratch`."""
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry, ignore_errors=True)
+        elif entry.name != LOCK:
+            entry.unlink(missing_ok=True)
+
+
 def sweep_scratch() -> int:
     """Remove the folders whose owners were killed; returns how many. Others' folders and living ones stay."""
     removed = 0

@@ -48,10 +48,21 @@ def test_finished_stage_is_read_back(run: Run) -> None:
 def test_clearing_a_stage_forgets_the_later_ones(run: Run) -> None:
     for stage in ("load", "prune", "export"):
         finish(run, stage)
-    run.clear("prune")
+    run.clear("prune", "tune", "export")
     assert run.record("load") is not None
     assert run.record("prune") is None
     assert run.record("export") is None
+
+
+@pytest.mark.parametrize("name", ["sawing", "prune"])
+def test_the_record_of_another_stage_is_told(run: Run, name: str) -> None:
+    finish(run)
+    path = run.folder / "load" / "stage.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"stage": name}))
+    with pytest.raises(RunError) as caught:
+        run.record("load")
+    assert caught.value.where == str(path)
+    assert name in caught.value.what
 
 
 @pytest.mark.parametrize("damage", ["change", "shorten", "remove", "record"])
@@ -70,6 +81,28 @@ def test_corrupt_folder_is_told(run: Run, damage: str) -> None:
         run.record("load")
     assert str(run.folder / "load") in str(caught.value)
     assert "delete" in str(caught.value.hint)
+
+
+def bytes_read() -> int:
+    """By this process so far."""
+    return int(Path("/proc/self/io").read_text().split()[1])
+
+
+def test_a_file_is_hashed_once_a_process_and_again_when_it_was_touched(run: Run) -> None:
+    folder, size = run.clear("load"), 1 << 22
+    weights = folder / "weights"
+    weights.write_bytes(bytes(size))
+    os.utime(weights, (1e9, 1e9))  # one that was written just now may change once more without its times showing it
+    run.finish("load", settings="s", seconds=1.0, result={})
+    before = bytes_read()
+    for _ in range(3):
+        assert open_run(run.folder).record("load") is not None
+    assert bytes_read() - before < size
+    weights.write_bytes(bytes(size - 1) + b"1")
+    os.utime(weights, (1e9, 1e9))  # as a copy that keeps times
+    with pytest.raises(RunError) as caught:
+        run.record("load")
+    assert caught.value.where == str(weights)
 
 
 def test_folder_with_something_else_is_refused(tmp_path: Path, recipe: Recipe) -> None:

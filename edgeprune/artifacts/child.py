@@ -21,9 +21,10 @@ from pydantic import ValidationError
 from edgeprune.artifacts.jobs import REPLY, Converted, ConvertJob, End, Failed, ProbeJob, Probes
 from edgeprune.devices.child import memory_limit, want_of_memory
 from edgeprune.errors import ConversionError
-from edgeprune.scratch import drop_scratch, make_scratch
+from edgeprune.scratch import drop_scratch, empty_scratch, make_scratch
 
 TIMEOUT_S = 3600.0
+SETTLE_S = 10.0
 TAIL_LINES = 25
 _OTHERS = (
     "leave this file out (export.formats, and quantize.formats for int8); the others do not need it. If it is the file "
@@ -45,6 +46,11 @@ class Child:
         self.exporter, self._timeout_s, self._threads = exporter, timeout_s, threads
         self._buffer = b""
         self._started = False
+        self.served = 0  # jobs
+        self._deadline = 0.0
+        self._said = 0  # bytes of the log that earlier jobs wrote
+        self.timed_out = False
+        self.idle = True  # not in the middle of a job
 
     def __enter__(self) -> Self:
         self._log = tempfile.TemporaryFile(prefix="edgeprune-log-")
@@ -72,6 +78,10 @@ class Child:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process, and remove all that it left."""
         self.stop()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
@@ -101,20 +111,24 @@ class Child:
         """
         assert self._process.stdin is not None
         step = 0
-        deadline = time.monotonic() + self._timeout_s
+        self.idle, self._deadline = False, time.monotonic() + self._timeout_s
+        if self.served:  # the first says what goes wrong while the toolkit is imported
+            self._said = os.fstat(self._log.fileno()).st_size
         try:
             self._process.stdin.write(job.model_dump_json().encode() + b"\n")
             self._process.stdin.flush()
         except BrokenPipeError as error:
             raise self._died(job, step) from error
         while True:
-            line = self._read_line(job, step, deadline)
+            line = self._read_line(job, step)
             try:
                 reply = REPLY.validate_json(line)
             except ValidationError as error:
                 self.stop()
                 raise self._error(job, step, "sent an answer that cannot be read") from error
             if isinstance(reply, End):
+                empty_scratch(self._scratch)
+                self.idle, self.served = True, self.served + 1
                 return
             if isinstance(reply, Failed):
                 self._process.wait()
@@ -127,14 +141,23 @@ class Child:
             yield reply
             step += 1
 
-    def _read_line(self, job: ConvertJob | ProbeJob, step: int, deadline: float) -> bytes:
+    def settle(self, replies: Iterator[Converted | Probes]) -> None:
+        """Let a job end of which no more is expected; one that does not soon is stopped. What it says or how it fails
+        by now changes nothing."""
+        self._deadline = min(self._deadline, time.monotonic() + SETTLE_S)
+        with suppress(ConversionError):
+            for _ in replies:
+                pass
+
+    def _read_line(self, job: ConvertJob | ProbeJob, step: int) -> bytes:
         assert self._process.stdout is not None
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ)
             while b"\n" not in self._buffer:
-                left = deadline - time.monotonic()
+                left = self._deadline - time.monotonic()
                 if left <= 0 or not selector.select(left):
                     self.stop()
+                    self.timed_out = True
                     raise self._error(job, step, f"took longer than {self._timeout_s:g} s and was stopped")
                 chunk = os.read(self._process.stdout.fileno(), 65536)
                 if not chunk:
@@ -166,8 +189,9 @@ class Child:
         )
 
     def _log_tail(self) -> str:
-        self._log.seek(0)
-        lines = _without_frames(self._log.read().decode(errors="replace").splitlines())
+        # Not by seeking: the child shares the place in the file.
+        said = os.pread(self._log.fileno(), os.fstat(self._log.fileno()).st_size, self._said)
+        lines = _without_frames(said.decode(errors="replace").splitlines())
         return "\n".join(f"    {line[:300]}" for line in lines[-TAIL_LINES:])
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import queue
+import random
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from types import TracebackType
 from typing import TextIO
+
+import numpy
 
 from edgeprune.artifacts.jobs import JOB, Converted, ConvertJob, End, Failed, Line, ProbeJob, Probes
 from edgeprune.artifacts.plugins import Exporter, ProbeBuilder, find_exporter
@@ -25,9 +29,20 @@ def main() -> None:
     exporter.load()
     while True:
         job = jobs.get()
+        _as_new()
         for reply in _serve(exporter, job):
             _say(replies, reply)
+        gc.collect()  # a graph's nodes refer to each other: their weights would stay for a while
         _say(replies, End())
+
+
+def _as_new() -> None:
+    """Let chance begin as in a new process, whatever was converted before."""
+    import torch
+
+    torch.manual_seed(torch.initial_seed())
+    random.seed(0)
+    numpy.random.seed(0)
 
 
 def _serve(exporter: Exporter, job: ConvertJob | ProbeJob) -> Iterator[Converted | Probes]:

@@ -22,6 +22,7 @@ from edgeprune.artifacts.measuring import MeasuringExporter, export_for_measurin
 from edgeprune.artifacts.plugins import Exporter, find_exporter, require_toolkit, toolkit_versions
 from edgeprune.artifacts.preparation import Preparation
 from edgeprune.artifacts.program import on_cpu, save_program
+from edgeprune.artifacts.toolkits import Toolkits, may_try_again, toolkits
 from edgeprune.errors import ConversionError, DataError, UsageError
 from edgeprune.models.spec import Model
 from edgeprune.recipe import Format, Precision
@@ -167,8 +168,8 @@ def _convert_all(
     ordered = sorted(
         parcels, key=lambda p: SLOWEST_FIRST.index(p.exporter.name) if p.exporter.name in SLOWEST_FIRST else 0
     )
-    running = _Running(threads)
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with toolkits() as ours, ThreadPoolExecutor(AT_ONCE) as pool:
+        running = _Running(ours, threads)
         futures = {
             parcel.exporter.name: pool.submit(_convert, model, parcel, running, work, folder, say) for parcel in ordered
         }
@@ -178,30 +179,34 @@ def _convert_all(
             pool.shutdown(wait=False, cancel_futures=True)
             running.stop()
             raise
-    return {name: future.result() for name, future in futures.items()}
+        return {name: future.result() for name, future in futures.items()}
 
 
 class _Running:
     """The children that are at work, so that all can be stopped from another thread."""
 
-    def __init__(self, threads: int) -> None:
-        self._threads, self._children, self._stopped = threads, list[Child](), False
+    def __init__(self, ours: Toolkits, threads: int) -> None:
+        self._ours, self._threads, self._children, self._stopped = ours, threads, set[Child](), False
 
-    def child(self, exporter: str) -> Child:
-        """A new child; once all were stopped there are no more.
+    @contextmanager
+    def child(self, exporter: str) -> Iterator[Child]:
+        """A child; once all were stopped there are no more.
 
         Raises:
             ConversionError: all were stopped.
         """
-        if self._stopped:
-            raise ConversionError("the conversion was stopped", where=exporter)
-        child = Child(exporter, threads=self._threads)
-        self._children.append(child)
-        return child
+        with self._ours.child(exporter, threads=self._threads) as child:
+            self._children.add(child)
+            try:
+                if self._stopped:
+                    raise ConversionError("the conversion was stopped", where=exporter)
+                yield child
+            finally:
+                self._children.discard(child)
 
     def stop(self) -> None:
         self._stopped = True
-        for child in self._children:
+        for child in tuple(self._children):
             child.stop()
 
 
@@ -210,8 +215,8 @@ def _convert(
 ) -> list[Manifest | NotWritten]:
     """All files of a format: each is moved into place, then its manifest, as soon as it is whole.
 
-    A child that fails ends; what comes after the file it failed at is tried by a new one. Nothing that an exporter does
-    after its last file is whole can undo that file.
+    A child that fails ends; what comes after the file it failed at is tried by a new one, and that file as well, where
+    the child had done other jobs. Nothing that an exporter does after its last file is whole can undo that file.
     """
     exporter, scratch = parcel.exporter, work / parcel.exporter.name
     scratch.mkdir()
@@ -226,16 +231,22 @@ def _convert(
             calibration=calibration if calibration.exists() else None,
             outputs=outputs,
         )
+        again = False
         try:
             with running.child(exporter.name) as child:
+                again = may_try_again(child)
                 replies = child.run(job)
                 for output in outputs:
                     converted = next(replies, None)
                     if not isinstance(converted, Converted):
+                        child.stop()  # it has ended the job, and could be taken for the next
                         raise ConversionError("the exporter ended and gave no such file", where=output.file.name)
                     ends.append(_put_in_place(model, exporter, output, converted, folder))
                     say(f"{exporter.name} {output.precision}: {_told(output, converted)}")
+                child.settle(replies)
         except ConversionError as error:
+            if again and not child.timed_out:
+                continue
             precision = parcel.precisions[len(ends)]
             failed = NotWritten(exporter.name, precision, parcel.file_name(precision), error)
             ends.append(failed)

@@ -9,10 +9,11 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from edgeprune.artifacts.preparation import Preparation
+from edgeprune.checksum import file_sha256
 from edgeprune.errors import UsageError
 from edgeprune.models.spec import Preprocessing
 from edgeprune.recipe import Format, Precision
-from edgeprune.runs import file_sha256, read_bounded
+from edgeprune.runs import read_bounded
 
 
 def _bare(name: str) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgeprune.artifacts.child import Child
 from edgeprune.artifacts.jobs import ProbeJob, Probes
 from edgeprune.artifacts.plugins import ProbeBuilder, exporter_for, require_toolkit
+from edgeprune.artifacts.toolkits import toolkits
 from edgeprune.errors import ConversionError, UsageError
 from edgeprune.graph.operations import OpSignature
 
@@ -29,8 +29,8 @@ def build_probes(runtime: str, signatures: Sequence[OpSignature], folder: Path) 
     if not unique:
         return {}
     files: dict[str, Path] = {}
-    with Child(exporter.name) as child:
-        for reply in child.run(ProbeJob(exporter=exporter.name, signatures=unique, folder=folder)):
+    with toolkits() as open_toolkits:
+        for reply in open_toolkits.do(ProbeJob(exporter=exporter.name, signatures=unique, folder=folder)):
             assert isinstance(reply, Probes)
             files |= {key: file for key, file in reply.files.items() if file.is_file()}
     if not files:

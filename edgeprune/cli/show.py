@@ -104,7 +104,8 @@ def _sparse(file: Path) -> tuple[dict[str, Any], RenderableType]:
 def _run(folder: Path) -> tuple[dict[str, Any], RenderableType]:
     from rich.table import Table
 
-    from edgeprune.runs import STAGES, open_run
+    from edgeprune.runs import open_run
+    from edgeprune.stages.stage import STAGES
 
     run = open_run(folder)
     records = {stage: run.record(stage) for stage in STAGES}

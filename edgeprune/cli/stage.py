@@ -1,8 +1,12 @@
-"""`edgeprune tune|merge|quantize|export|verify RUN`: one stage alone, on a run folder."""
+"""`edgeprune tune|merge|quantize|export|verify RUN`: one stage alone, on a run folder.
+
+Every stage whose object says what its command is for has one; those with options of their own stand here.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +14,7 @@ import typer
 
 from edgeprune.cli.console import DeviceOption, JsonOption, RichProgress, TrustOption, show_result
 from edgeprune.errors import GateFailed
+from edgeprune.stages.stage import PIPELINE
 
 RunArgument = Annotated[Path, typer.Argument(help="The run folder.")]
 
@@ -21,7 +26,6 @@ def tune(
     trust: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Re-train the pruned model with distillation from the unpruned one."""
     from edgeprune import api
 
     with RichProgress().shown() as progress:
@@ -29,17 +33,7 @@ def tune(
     _show(record.result, as_json=as_json)
 
 
-def merge(run: RunArgument, trust: TrustOption = False, as_json: JsonOption = False) -> None:
-    """Fold batch norms into convolutions and prove that the answers stay the same."""
-    from edgeprune import api
-
-    with RichProgress().shown() as progress:
-        record = api.merge(run, progress=progress, trust=trust)
-    _show(record.result, as_json=as_json)
-
-
 def quantize(run: RunArgument, trust: TrustOption = False, as_json: JsonOption = False) -> None:
-    """Choose the calibration images and schemes for the int8 files."""
     from edgeprune import api
 
     with RichProgress().shown() as progress:
@@ -55,7 +49,6 @@ def export(
     trust: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the files, each in a child process, each with its manifest."""
     from edgeprune import api
 
     with RichProgress().shown() as progress:
@@ -74,7 +67,6 @@ def verify(
     trust: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Run every file on the device and hold its figures against the gates."""
     from dataclasses import asdict
 
     from edgeprune import api
@@ -93,6 +85,29 @@ def verify(
             result["explained"] = {name: asdict(one) for name, one in found.items()}
     _show(result, as_json=as_json)
     raise typer.Exit(exit_code(verdict))
+
+
+def _plain(name: str) -> Callable[..., None]:
+    """The command of a stage that takes no more than its run."""
+
+    def command(run: RunArgument, trust: TrustOption = False, as_json: JsonOption = False) -> None:
+        from edgeprune import api
+
+        with RichProgress().shown() as progress:
+            record = api.do(run, name, progress=progress, trust=trust)
+        _show(record.result, as_json=as_json)
+
+    return command
+
+
+_OWN: dict[str, Callable[..., None]] = {"tune": tune, "quantize": quantize, "export": export, "verify": verify}
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the command of each stage that has one."""
+    for stage in PIPELINE:
+        if stage.said:
+            app.command(stage.name, help=stage.said)(_OWN.get(stage.name) or _plain(stage.name))
 
 
 def _show(result: dict[str, Any], *, as_json: bool) -> None:

@@ -18,9 +18,10 @@ from typing import Any
 
 import PIL
 
+from edgeprune.checksum import file_sha256
 from edgeprune.data.decode import Note, decode
 from edgeprune.errors import DataError, EdgePruneError
-from edgeprune.runs import file_sha256, write_atomic
+from edgeprune.runs import write_atomic
 
 OnProgress = Callable[[str, float, float], None]
 _RULES = 2  # raised when `decode` gives other pixels

@@ -28,8 +28,8 @@ from pathlib import Path
 
 from platformdirs import user_cache_dir
 
+from edgeprune.checksum import file_sha256
 from edgeprune.devices.facts import abi_of
-from edgeprune.devices.store import file_sha256
 from edgeprune.errors import ToolkitMissing
 
 RUNNER = "edgeprune-runner"

@@ -19,6 +19,7 @@ from uuid import uuid4
 
 import platformdirs
 
+from edgeprune.checksum import file_sha256
 from edgeprune.devices.base import Completed, Device, DeviceFacts
 from edgeprune.devices.child import TooLate, TooLong, last_lines, run_lines
 from edgeprune.devices.conditions import Conditions
@@ -27,7 +28,6 @@ from edgeprune.devices.lease import Lease
 from edgeprune.devices.phone_app import BUILT, BUNDLE, EXECUTABLE, PROGRAM, how_to_install, sources_version
 from edgeprune.devices.phone_console import PhoneConsole
 from edgeprune.devices.phone_link import PhoneLink, SeenPhone
-from edgeprune.devices.store import file_sha256
 from edgeprune.errors import DeviceError, DeviceLost
 
 FOLDER = "Documents/edgeprune"  # in the app's container, which is the app's working directory

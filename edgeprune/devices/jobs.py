@@ -17,13 +17,13 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from edgeprune.checksum import file_sha256
 from edgeprune.devices.base import LITTLE, Completed, Device
 from edgeprune.devices.child import last_lines, want_of_memory
 from edgeprune.devices.conditions import ComputeUnits, Conditions, RuntimeBuild, RuntimeName
 from edgeprune.devices.events import KernelTimes, Visit, read_bytes, read_kernels, read_visit
 from edgeprune.devices.failures import WHAT_TO_TRY, understood
 from edgeprune.devices.runners import runner_for
-from edgeprune.devices.store import file_sha256
 from edgeprune.errors import DeviceError, DeviceLost, UsageError
 from edgeprune.scratch import scratch_folder
 

@@ -1,14 +1,15 @@
-"""The lease: a lock file that the kernel frees when its holder dies."""
+"""The lease: a lock file that the kernel frees when its holder dies; no soft lock, which would stay."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import BaseFileLock, FileLock, Timeout
 
 from edgeprune.errors import DeviceError
 
@@ -41,32 +42,25 @@ class Lease:
                 finally:
                     self._depth -= 1
                 return
-            descriptor = self._lock(deadline)
+            lock = self._lock(deadline)
             self._depth = 1
             try:
                 yield
             finally:
                 self._depth = 0
-                os.close(descriptor)
+                lock.release()
         finally:
             self._thread_lock.release()
 
-    def _lock(self, deadline: float) -> int:
+    def _lock(self, deadline: float) -> BaseFileLock:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() < deadline:
-                    time.sleep(POLL_S)
-                    continue
-                holder = os.pread(descriptor, 64, 0).decode(errors="replace").strip()
-                os.close(descriptor)
-                raise self._taken(f"process {holder}" if holder else "another process") from None
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
-            return descriptor
+        lock = FileLock(self._path, poll_interval=POLL_S, fallback_to_soft=False, on_acquired=_sign)
+        try:
+            lock.acquire(timeout=max(0.0, deadline - time.monotonic()))
+        except Timeout:
+            holder = self._path.read_bytes()[:64].decode(errors="replace").strip()
+            raise self._taken(f"process {holder}" if holder else "another process") from None
+        return lock
 
     def _taken(self, holder: str) -> DeviceError:
         return DeviceError(
@@ -75,3 +69,9 @@ class Lease:
             hint="wait until that job has ended (`wait_minutes` in a recipe's [device] does so): "
             "two jobs that measure at once would spoil each other's figures",
         )
+
+
+def _sign(descriptor: int) -> None:
+    """Write down who holds a lock."""
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, str(os.getpid()).encode(), 0)

@@ -17,6 +17,7 @@ from uuid import uuid4
 
 import platformdirs
 
+from edgeprune.checksum import file_sha256
 from edgeprune.devices.base import LITTLE, Completed, Device, DeviceFacts, RunnerKind
 from edgeprune.devices.child import TooLate, TooLong, last_lines
 from edgeprune.devices.conditions import Conditions
@@ -25,7 +26,6 @@ from edgeprune.devices.lease import Lease
 from edgeprune.devices.reading import CONDITIONS_SCRIPT, facts_script, read_conditions, read_facts
 from edgeprune.devices.scripts import QUICK, SHA256, add, digests, escaped, instructions, made, touched
 from edgeprune.devices.shell import Answer, Shell
-from edgeprune.devices.store import file_sha256
 from edgeprune.errors import DeviceError, DeviceLost
 
 LARGE = 1 << 20  # bytes; larger files go over alone, and go on where they were broken off

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
@@ -16,7 +15,7 @@ from edgeprune.methods.registry import candidate_of
 from edgeprune.methods.scene import Scene
 from edgeprune.methods.settle import settle
 from edgeprune.recipe import DROPPING, AllocatorName, Method, PruneSection
-from edgeprune.runs import read_as, write_atomic
+from edgeprune.resume import Resumption
 from edgeprune.search.path import EXCHANGES, PathAllocator
 from edgeprune.search.problem import Allocator, Chosen
 from edgeprune.search.remembered import RememberedLosses
@@ -63,8 +62,8 @@ def choose_for_arms(scene: Scene, settings: PruneSection, *, seconds: float) -> 
         TargetError: no arm can meet the target on this model.
     """
     ends = time.monotonic() + seconds
-    file = scene.choosing / FILE
-    found = read_as(file, Choices) if file.exists() else Choices()
+    kept = Resumption(scene.choosing)
+    found = kept.read(FILE, Choices) or Choices()
     down: dict[Arm, PathAllocator] = {}
     walked_s = 0.0
     for arm in ARMS:
@@ -77,7 +76,7 @@ def choose_for_arms(scene: Scene, settings: PruneSection, *, seconds: float) -> 
             raise  # of the images, not of the method
         except UsageError as error:
             scene.progress.say(f"not tried: {arm}: {error.what}")
-            found = _keep(file, found, left_out={**found.left_out, str(arm): error.what})
+            found = _keep(kept, found, left_out={**found.left_out, str(arm): error.what})
             continue
         if isinstance(allocator, PathAllocator):
             down[arm] = allocator
@@ -85,7 +84,7 @@ def choose_for_arms(scene: Scene, settings: PruneSection, *, seconds: float) -> 
             assert isinstance(judge, RememberedLosses)
             walked_s += judge.spent_s
         else:
-            found = _keep(file, found, made={**found.made, str(arm): choice})
+            found = _keep(kept, found, made={**found.made, str(arm): choice})
     if found.exchanges is None and down:
         exchanges = min(float(EXCHANGES), max(0.0, (ends - time.monotonic()) / walked_s))
         if exchanges < EXCHANGES:
@@ -93,11 +92,11 @@ def choose_for_arms(scene: Scene, settings: PruneSection, *, seconds: float) -> 
                 f"prune.auto.minutes is short: {exchanges:.1f} times as many models judged for exchanges as on the way "
                 f"down to the target, where {EXCHANGES} are usual"
             )
-        found = _keep(file, found, exchanges=exchanges)
+        found = _keep(kept, found, exchanges=exchanges)
     for arm, exchanging in down.items():
         exchanging.exchanges = found.exchanges or 0.0
         choice = choice_at(scene, exchanging, scene.shares.goal)
-        found = _keep(file, found, made={**found.made, str(arm): choice})
+        found = _keep(kept, found, made={**found.made, str(arm): choice})
     if not found.made:
         raise TargetError(
             "none of the methods can meet the target on this model",
@@ -156,8 +155,7 @@ def _by_reason(left_out: Mapping[str, str]) -> dict[str, list[str]]:
     return found
 
 
-def _keep(file: Path, choices: Choices, **news: object) -> Choices:
-    kept = choices.model_copy(update=news)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(file, kept.model_dump_json().encode())
-    return kept
+def _keep(kept: Resumption, choices: Choices, **news: object) -> Choices:
+    more = choices.model_copy(update=news)
+    kept.write(FILE, more)
+    return more

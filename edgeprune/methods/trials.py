@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import time
-from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
@@ -20,7 +19,7 @@ from edgeprune.methods.arms import ARMS, Arm, choose_for_arms, model_of, twins_o
 from edgeprune.methods.auto import AutoSettings
 from edgeprune.methods.scene import Scene
 from edgeprune.recipe import AUTO, PruneSection
-from edgeprune.runs import read_as, write_atomic
+from edgeprune.resume import Resumption
 from edgeprune.training.accuracy import top1
 from edgeprune.training.loop import tune
 
@@ -79,8 +78,8 @@ def pick_method(scene: Scene, settings: PruneSection) -> tuple[PruneSection, Tri
         )
     minutes = AutoSettings.model_validate(settings.methods.get(AUTO, {})).minutes
     ends = time.monotonic() + minutes * 60
-    file = scene.training / TRIALS
-    trials = read_as(file, Trials) if file.exists() else Trials()
+    kept = Resumption(scene.training)
+    trials = kept.read(TRIALS, Trials) or Trials()
     seconds = minutes * 60 * CHOOSING
     choices = choose_for_arms(scene, settings, seconds=seconds)
     twins = twins_of(choices.made)
@@ -102,7 +101,7 @@ def pick_method(scene: Scene, settings: PruneSection) -> tuple[PruneSection, Tri
                     models[arm] = model_of(scene, choices.made[str(arm)])
                 trial = _trial(scene, models[arm], arm, number, trials.images or 1)
                 trials = trials.model_copy(update={"done": (*trials.done, trial)})
-                _keep(file, trials)
+                kept.write(TRIALS, trials)
             if trial.failure is None:
                 scores[arm] = trial.validation
         if not scores:
@@ -181,8 +180,3 @@ def length_of(images: int, there: int, batch: int) -> Length:
     epochs = max(1, math.ceil(images / there))
     each = max(1, images // epochs)
     return Length(epochs, each, epochs * max(1, each // batch) * min(each, batch))
-
-
-def _keep(file: Path, trials: Trials) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(file, trials.model_dump_json(indent=1).encode())

@@ -18,12 +18,12 @@ from typing import Any
 
 from platformdirs import user_state_path
 
+from edgeprune.checksum import file_sha256
 from edgeprune.devices.discovery import PROFILE
 from edgeprune.devices.registry import added_devices
 from edgeprune.errors import RunError
 from edgeprune.models.spec import ModelSpec
 from edgeprune.recipe import ModelSection, Recipe
-from edgeprune.runs import file_sha256
 
 TIMM_SCHEMES = ("timm:", "hf-hub:", "hf_hub:", "local-dir:")
 # Arguments of timm's create_model that lead to files, addresses, or what is read from them.

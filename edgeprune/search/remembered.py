@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import NamedTuple
 
-from edgeprune.errors import RunError
-from edgeprune.runs import write_atomic
+from edgeprune.resume import Resumption
 from edgeprune.search.problem import Judge
 from edgeprune.space.subnet import Subnet
 
 
 class _Judged(NamedTuple):
+    key: str  # of what was removed
     loss: float
     seconds: float
 
@@ -27,7 +26,9 @@ class RememberedLosses:
     """
 
     def __init__(self, judge: Judge, file: Path) -> None:
-        self._judge, self._file, self._known = judge, file, _read(file)
+        self._judge = judge
+        self._lines = Resumption(file.parent).lines(file.name, _Judged)
+        self._known = {judged.key: judged for judged in self._lines.known}
         self.spent_s = 0.0  # by the judge on what was asked here, be it in an earlier process
 
     def __call__(self, subnet: Subnet) -> float:
@@ -35,22 +36,7 @@ class RememberedLosses:
         if key not in self._known:
             started = time.monotonic()
             loss = float(self._judge(subnet))
-            self._known[key] = _Judged(loss, time.monotonic() - started)
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            with self._file.open("a") as lines:
-                lines.write(json.dumps([key, *self._known[key]]) + "\n")
+            self._known[key] = _Judged(key, loss, time.monotonic() - started)
+            self._lines.add(self._known[key])
         self.spent_s += self._known[key].seconds
         return self._known[key].loss
-
-
-def _read(file: Path) -> dict[str, _Judged]:
-    """What a file holds; a line that a kill left half written goes."""
-    text = file.read_text() if file.exists() else ""
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        write_atomic(file, whole.encode())
-    try:
-        return {key: _Judged(float(loss), float(seconds)) for key, loss, seconds in map(json.loads, whole.splitlines())}
-    except (ValueError, TypeError, RecursionError) as error:
-        hint = "it was changed by hand: delete it, and what it remembers is judged again"
-        raise RunError(f"the record cannot be read: {error}", where=str(file), hint=hint) from error

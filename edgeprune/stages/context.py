@@ -27,10 +27,9 @@ from edgeprune.models.spec import Model, ModelSpec
 from edgeprune.models.trust import is_of, require, require_data, require_device
 from edgeprune.progress import Progress
 from edgeprune.recipe import Recipe
-from edgeprune.reparam.merge import merge
-from edgeprune.runs import STAGES, Run, Stage, read_as
-from edgeprune.space.apply import apply_plan
+from edgeprune.runs import Run, read_as
 from edgeprune.space.plan import Plan, read_plan
+from edgeprune.stages.stage import PIPELINE, WEIGHTS, Pipeline
 
 Record = TypeVar("Record", bound=BaseModel)
 AGAIN_S = 600  # for another job's measurement, where the work of minutes would be for nothing without the device
@@ -39,12 +38,20 @@ AGAIN_S = 600  # for another job's measurement, where the work of minutes would 
 class Context:
     """One process's view of a run. Models are rebuilt from plan + safetensors, once each."""
 
-    def __init__(self, run: Run, progress: Progress, *, table: Path | None = None, trust: bool = False) -> None:
+    def __init__(
+        self,
+        run: Run,
+        progress: Progress,
+        *,
+        table: Path | None = None,
+        trust: bool = False,
+        pipeline: Pipeline = PIPELINE,
+    ) -> None:
         """`trust`: the recipe is its user's own word, or they trust the folder: the code that it names may run."""
-        self.run, self.progress = run, progress
+        self.run, self.progress, self.pipeline = run, progress, pipeline
         self._trust = trust
         self._table_path = table
-        self._models: dict[Stage, Model] = {}
+        self._models: dict[str, Model] = {}
         self._unpruned: nn.Module | None = None
 
     @property
@@ -126,7 +133,7 @@ class Context:
     def plan(self) -> Plan:
         return read_plan(self.file("prune", "plan.json"))
 
-    def file(self, stage: Stage, name: str) -> Path:
+    def file(self, stage: str, name: str) -> Path:
         """A file of a finished stage.
 
         Raises:
@@ -140,7 +147,7 @@ class Context:
             )
         return path
 
-    def read(self, stage: Stage, name: str, kind: type[Record]) -> Record:
+    def read(self, stage: str, name: str, kind: type[Record]) -> Record:
         """A record that a finished stage wrote.
 
         Raises:
@@ -148,35 +155,32 @@ class Context:
         """
         return read_as(self.file(stage, name), kind)
 
-    def model(self, stage: Stage) -> Model:
-        """The model as a stage (load, prune, tune or merge) left it, in eval mode."""
+    def model(self, stage: str) -> Model:
+        """The model as a stage left it, in eval mode."""
         if stage not in self._models:
             self._models[stage] = self._rebuild(stage)
         return self._models[stage]
 
-    def keep_model(self, stage: Stage, model: Model) -> None:
+    def keep_model(self, stage: str, model: Model) -> None:
         """Remember a model that this process has just made, so that it is not rebuilt."""
         self._models[stage] = model
 
-    def forget_from(self, stage: Stage) -> None:
+    def forget_from(self, stage: str) -> None:
         """Forget the models of a stage that is done again and of those after it."""
-        for later in STAGES[STAGES.index(stage) :]:
+        for later in (stage, *(one.name for one in self.pipeline.after(stage))):
             self._models.pop(later, None)
         if stage == "load":
             self._unpruned = None
             vars(self).pop("spec", None)
             vars(self).pop("splits", None)
 
-    def _rebuild(self, stage: Stage) -> Model:
+    def _rebuild(self, stage: str) -> Model:
         self.require_trust()
-        if stage == "load":
-            model = Model(self.spec, build(self.spec))
-        else:
-            model = Model(self.spec, self._base())
-            model = model.with_module(apply_plan(model.module, self.plan, model.example_input()))
-        if stage == "merge":
-            model = model.with_module(merge(model.module.eval(), model.example_input()))
-        load_state(model.module, self.file(stage, "model.safetensors"))
+        model = Model(self.spec, build(self.spec) if stage == "load" else self._base())
+        for earlier in self.pipeline.up_to(stage):
+            if earlier.leaves is not None:
+                model = earlier.leaves.formed(self, model)
+        load_state(model.module, self.file(stage, WEIGHTS))
         model.module.eval()
         return model
 

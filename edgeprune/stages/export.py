@@ -7,7 +7,9 @@ from typing import Any
 
 from edgeprune.artifacts.export import export_each
 from edgeprune.artifacts.manifest import Manifest, file_hash, file_size, manifest_path, parse_manifest
-from edgeprune.errors import ConversionError
+from edgeprune.artifacts.plugins import exporter_for, find_exporter, require_toolkit
+from edgeprune.errors import ConversionError, UsageError
+from edgeprune.recipe import Recipe
 from edgeprune.runs import write_atomic
 from edgeprune.sparsity.arbiter import SparseVerdict, choose_encoding
 from edgeprune.stages.context import Context
@@ -16,6 +18,23 @@ from edgeprune.verify.execute import runtime_on
 from edgeprune.verify.verdict import Missing
 
 REFERENCE_IMAGES = 16
+
+
+def require_toolkits(recipe: Recipe) -> None:
+    """Check, before hours of work, that every format of the recipe can be exported here.
+
+    Raises:
+        ToolkitMissing: names the packages and what installs them.
+        UsageError: no exporter writes a format, or `quantize.formats` names one that has no int8 file.
+    """
+    require_toolkit(exporter_for(recipe.device.runtime))
+    for name in recipe.export.formats:
+        require_toolkit(find_exporter(name))
+    for name in recipe.quantize.formats or ():
+        if "int8" not in find_exporter(name).precisions:
+            raise UsageError(
+                f"the format {name} has no int8 file", where="quantize.formats", hint=f"leave {name} out there"
+            )
 
 
 def export_stage(context: Context, folder: Path) -> dict[str, Any]:

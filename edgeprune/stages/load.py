@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from edgeprune.checksum import file_sha256
 from edgeprune.data.open import with_preprocessing
 from edgeprune.data.record import RECORD
-from edgeprune.devices.store import file_sha256
 from edgeprune.errors import UsageError
 from edgeprune.methods.registry import resolved
 from edgeprune.methods.slimming import batch_norm_scales, telling_scales

@@ -21,7 +21,8 @@ from edgeprune.methods.settle import settle
 from edgeprune.methods.trials import TRIALS, pick_method
 from edgeprune.models.checkpoint import save_state
 from edgeprune.recipe import AUTO, PruneSection, Target
-from edgeprune.runs import read_as, settings_hash, write_atomic
+from edgeprune.resume import Resumption
+from edgeprune.runs import write_atomic
 from edgeprune.scratch import scratch_folder
 from edgeprune.search.channels import prune_to_latency
 from edgeprune.search.measured import Attempt, Goal
@@ -128,12 +129,12 @@ def _to_latency(context: Context, folder: Path) -> _Done:
             probing,
             lease=lambda: context.lease(again=True),  # others may have the device while the host chooses
         )
-        measured = scene.choosing / f"attempts-{settings_hash(recipe, ('prune', 'device'))}.json"
-        known = read_as(measured, ATTEMPTS) if measured.exists() else {}
+        kept, name = Resumption(scene.choosing), "attempts.json"
+        known = kept.read(name, ATTEMPTS) or {}
 
         def keep(attempt: Attempt) -> None:
             known[attempt.name] = attempt
-            write_atomic(measured, ATTEMPTS.dump_json(known, indent=1))
+            kept.write(name, known, ATTEMPTS)
 
         pruned = prune_to_latency(
             candidate.model,
@@ -244,7 +245,7 @@ def _scene(context: Context, structure: Structure, costs: CostModel, shares: Sha
         shares=shares,
         multiple=channel_multiple(context),
         choosing=choosing_of(context),
-        training=snapshots_of(context, "prune", "probe"),
+        training=snapshots_of(context, "prune"),
         progress=context.progress,
     )
 

@@ -11,7 +11,6 @@ from edgeprune.methods.trials import TRIALS, Trials
 from edgeprune.report.data import Epoch, MergeFacts, ReportData, StagePoint, TargetOutcome
 from edgeprune.report.names import published_device, published_recipe, published_spec, without_address
 from edgeprune.report.write import write_report
-from edgeprune.runs import STAGES, Run, Stage
 from edgeprune.search.zeros import LAYERS, Zeros
 from edgeprune.stages.context import Context
 from edgeprune.stages.export import read_manifests
@@ -41,7 +40,7 @@ def gather(context: Context) -> ReportData:
         device=published_device(context.device.facts()),
         recipe=published_recipe(recipe),
         target=_target_of_zeros(zeros) if zeros else _target(pruned),
-        stages=_points(run, pruned, verdict, measurement),
+        stages=_points(context, pruned, verdict, measurement),
         against_original=pruned.ratio,
         layers=pruned.layers,
         attempts=pruned.attempts,
@@ -54,7 +53,7 @@ def gather(context: Context) -> ReportData:
         versions=run.info.versions,
         seed=recipe.seed,
         created=datetime.datetime.fromtimestamp(measurement.after.time, datetime.UTC).isoformat(timespec="seconds"),
-        timings={s: record.seconds for s in STAGES if s != "report" and (record := run.record(s))},
+        timings={s.name: done.seconds for s in context.pipeline.before("report") if (done := run.record(s.name))},
         notes=_notes(context, pruned, verdict),
     )
     return without_address(data, recipe.device.id)
@@ -95,12 +94,10 @@ def _measured(ratio: Ratio) -> tuple[str, str]:
     return f"{ratio.ratio:.3f}x, {ratio.numerator.median_s * 1e3:.3f} ms", why
 
 
-def _points(run: Run, pruned: PruneRecord, verdict: Verdict, original: Measurement) -> tuple[StagePoint, ...]:
+def _points(context: Context, pruned: PruneRecord, verdict: Verdict, original: Measurement) -> tuple[StagePoint, ...]:
     """Accuracy and latency after each stage. Tuning and merging change no width: they keep the pruned latency."""
     faster = pruned.ratio.numerator if pruned.ratio else None
-    made: dict[str, Stage] = {"original": "load", "pruned": "prune", "tuned": "prune", "merged": "merge"}
-    records = {name: run.record(stage) for name, stage in made.items()}
-    parameters = {name: record.result.get("parameters") for name, record in records.items() if record}
+    parameters = _parameters(context)
     points = [
         StagePoint(
             stage=stage,
@@ -124,6 +121,17 @@ def _points(run: Run, pruned: PruneRecord, verdict: Verdict, original: Measureme
             )
         )
     return tuple(points)
+
+
+def _parameters(context: Context) -> dict[str, int | None]:
+    """How many each model has; a stage that does not tell has changed no width."""
+    told: dict[str, int | None] = {}
+    last: int | None = None
+    for word, stage in context.pipeline.models().items():
+        record = context.run.record(stage)
+        last = record.result.get("parameters", last) if record else last
+        told[word] = last
+    return told
 
 
 def _epochs(context: Context) -> tuple[Epoch, ...]:

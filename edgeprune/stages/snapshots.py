@@ -3,6 +3,7 @@ stage's own folder, which is emptied whenever the stage begins anew, and is remo
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,28 +11,36 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from edgeprune.recipe import Recipe, TuneSection
-from edgeprune.runs import Stage, read_as, settings_hash, write_atomic
+from edgeprune.resume import Resumption
+from edgeprune.runs import StageRecord, read_as, settings_hash, write_atomic
 from edgeprune.stages.context import Context
+from edgeprune.stages.stage import WEIGHTS
 from edgeprune.training.loop import TuneProgress
 from edgeprune.training.snapshot import EpochRecord
 
 HISTORY = "history.json"
 _HISTORY = TypeAdapter(tuple[EpochRecord, ...])
-SNAPSHOTS: dict[Stage, str] = {"prune": "prune.snapshots", "tune": "tune.snapshots"}
 
 
-def snapshots_of(context: Context, stage: Stage, after: Stage, *, recipe: Recipe | None = None) -> Path:
+def snapshots_of(context: Context, name: str, *, recipe: Recipe | None = None) -> Path:
     """The folder for a stage's snapshots that go with these settings and with what the stage before it made.
 
     Args:
         recipe: with what counts of the run's; all of it without.
     """
-    record, loaded = context.run.record(after), context.run.record("load")
+    stage, before = context.pipeline.stage(name), context.pipeline.before(name)[-1]
+    record, loaded = context.run.record(before.name), context.run.record("load")
     weights = str(loaded.result.get("checkpoint_sha256", "")) if loaded else ""
     data = str(loaded.result.get("data", {}).get("sha256", "")) if loaded else ""
-    state = f"{record.files[-1].sha256[:12] if record else 'none'}-{weights[:12]}-{data[:12]}"
-    sections = ("prune", "tune", "data", "device") if stage == "prune" else ("tune", "data", "sparse")
-    return context.run.folder / SNAPSHOTS[stage] / f"{settings_hash(recipe or context.recipe, sections)}-{state}"
+    settings = settings_hash(recipe or context.recipe, stage.snapshots or ())
+    depends = (settings, _made(record)[:12] if record else "none", weights[:12], data[:12])
+    return Resumption(context.run.folder / stage.snapshot_folder, *depends).folder
+
+
+def _made(record: StageRecord) -> str:
+    """The hash of what a stage made: of the weights, where it leaves a model; else of all its files."""
+    hashes = {file.path: file.sha256 for file in record.files}
+    return hashes.get(WEIGHTS) or hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
 
 
 def choosing_of(context: Context) -> Path:
@@ -39,7 +48,7 @@ def choosing_of(context: Context) -> Path:
     how images are augmented and with what precision they are judged."""
     tune = context.recipe.tune
     seen = TuneSection(augment=tune.augment, precision=tune.precision)
-    return snapshots_of(context, "prune", "probe", recipe=context.recipe.model_copy(update={"tune": seen}))
+    return snapshots_of(context, "prune", recipe=context.recipe.model_copy(update={"tune": seen}))
 
 
 def write_history(folder: Path, history: Sequence[EpochRecord]) -> None:

@@ -33,7 +33,7 @@ def tune_stage(context: Context, folder: Path) -> dict[str, Any]:
         context.splits.validation,
         settings,
         seed=recipe.seed,
-        snapshots=snapshots_of(context, "tune", "prune"),
+        snapshots=snapshots_of(context, "tune"),
         first=recipe.prune.epochs + 1,
         masks=masks,
         on_progress=lambda progress: show_epochs(context, progress),

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 
 from edgeprune.errors import UsageError
-from edgeprune.runs import Stage, write_atomic
+from edgeprune.runs import write_atomic
 from edgeprune.stages.context import Context
 from edgeprune.stages.export import not_written, read_manifests
 from edgeprune.stages.probe import read_baseline
@@ -18,16 +18,15 @@ from edgeprune.verify.check import verify
 from edgeprune.verify.outputs import Labels
 from edgeprune.verify.speed import is_judged
 
-MODELS: dict[str, Stage] = {"original": "load", "pruned": "prune", "tuned": "tune", "merged": "merge"}
-
 
 def verify_stage(context: Context, folder: Path) -> dict[str, Any]:
     recipe = context.recipe
     test = context.splits.test if recipe.verify.images is None else context.splits.test.take(recipe.verify.images)
     named: dict[str, Labels] = {}
-    for number, (name, stage) in enumerate(MODELS.items()):
-        context.progress.update(f"accuracy of the {name} model", number, len(MODELS))
-        named[name] = predict(context.model(stage).module, test).argmax(1)
+    models = context.pipeline.models()
+    for number, (word, stage) in enumerate(models.items()):
+        context.progress.update(f"accuracy of the {word} model", number, len(models))
+        named[word] = predict(context.model(stage).module, test).argmax(1)
     merged = context.model("merge").module
 
     def float_outputs(images: npt.NDArray[Any]) -> npt.NDArray[Any]:

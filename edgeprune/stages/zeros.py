@@ -10,7 +10,8 @@ from pydantic import TypeAdapter
 
 from edgeprune.artifacts.export import MeasuringExporter
 from edgeprune.recipe import Target
-from edgeprune.runs import read_as, settings_hash, write_atomic
+from edgeprune.resume import Resumption
+from edgeprune.runs import settings_hash, write_atomic
 from edgeprune.scratch import scratch_folder
 from edgeprune.search.measured import Attempt, Goal
 from edgeprune.search.zeros import Zeros, check_zeros_are_needed, counted_zeros, masks_of, zeros_for_latency
@@ -30,11 +31,12 @@ def masks_for(context: Context, folder: Path) -> Masks | None:
     sparse, pruned = context.recipe.sparse, context.model("prune")
     if sparse.target is None:
         return masks_of(pruned, sparse, sparse.zeros) if sparse.zeros else None
-    kept = _search_folder(context) / FILE
-    if not kept.exists():
-        write_atomic(kept, _find(context, sparse.target).model_dump_json(indent=1).encode())
-    found = read_as(kept, Zeros)
-    write_atomic(folder / FILE, kept.read_bytes())
+    kept = _search(context)
+    found = kept.read(FILE, Zeros)
+    if found is None:
+        found = _find(context, sparse.target)
+        kept.write(FILE, found)
+    write_atomic(folder / FILE, found.model_dump_json(indent=1).encode())
     context.progress.say(found.words)
     return masks_of(pruned, sparse, found.zeros)
 
@@ -56,12 +58,9 @@ def words_of_zeros(told: Mapping[str, Any]) -> str:
     return said
 
 
-def _search_folder(context: Context) -> Path:
-    """Where a search keeps what it has measured: of this device, to this tolerance."""
-    settings = settings_hash(context.recipe, ("prune", "device"))
-    folder = snapshots_of(context, "tune", "prune") / f"zeros-{settings}"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+def _search(context: Context) -> Resumption:
+    """What a search has measured and found: on this device, to this tolerance."""
+    return Resumption(snapshots_of(context, "tune"), "zeros", settings_hash(context.recipe, ("prune", "device")))
 
 
 def _find(context: Context, text: str) -> Zeros:
@@ -70,12 +69,12 @@ def _find(context: Context, text: str) -> Zeros:
     if not target.is_latency:
         return counted_zeros(pruned, recipe.sparse, record.macs_after)
     baseline = read_baseline(context)
-    attempts = _search_folder(context) / ATTEMPTS
-    known = read_as(attempts, _ATTEMPTS) if attempts.exists() else {}
+    kept = _search(context)
+    known = kept.read(ATTEMPTS, _ATTEMPTS) or {}
 
     def keep(attempt: Attempt) -> None:
         known[attempt.name] = attempt
-        write_atomic(attempts, _ATTEMPTS.dump_json(known, indent=1))
+        kept.write(ATTEMPTS, known, _ATTEMPTS)
 
     with (
         context.lease(),

@@ -17,12 +17,15 @@ from typing import Literal
 
 import safetensors.torch
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from torch import nn
 
+from edgeprune.checksum import file_sha256
+from edgeprune.errors import RunError
 from edgeprune.models.checkpoint import to_bytes
 from edgeprune.recipe import TuneSection
-from edgeprune.runs import file_sha256, write_atomic
+from edgeprune.resume import Resumption
+from edgeprune.runs import write_atomic
 from edgeprune.space.subnet import WHOLE, Subnet
 
 _log = logging.getLogger(__name__)
@@ -90,7 +93,7 @@ def write_snapshot(folder: Path, job: str, snapshot: Snapshot) -> None:
     write_atomic(stem.with_suffix(".safetensors"), data)
     gone = (dict(snapshot.gone.units), snapshot.gone.dropped)
     head = SnapshotHead(job=job, sha256=hashlib.sha256(data).hexdigest(), history=snapshot.history, gone=gone)
-    write_atomic(stem.with_suffix(".json"), head.model_dump_json(indent=1).encode())
+    Resumption(folder).write(f"{stem.name}.json", head)
     for old in sorted(folder.glob("epoch-*.json"))[:-2]:
         old.unlink()
         old.with_suffix(".safetensors").unlink(missing_ok=True)
@@ -101,9 +104,11 @@ def newest_snapshot(folder: Path, job: str) -> Snapshot | None:
     for path in sorted(folder.glob("epoch-*.json"), reverse=True):
         weights = path.with_suffix(".safetensors")
         try:
-            head = SnapshotHead.model_validate_json(path.read_bytes())
-        except (ValidationError, OSError) as error:
-            _log.warning("%s: not a snapshot, passed over (%s)", path, error)
+            head = Resumption(folder).read(path.name, SnapshotHead)
+        except RunError as error:  # the one before it is whole, and an epoch is soon trained again
+            _log.warning("%s: not a snapshot, passed over (%s)", path, error.what)
+            continue
+        if head is None:
             continue
         if head.job != job:
             _log.warning("%s: a snapshot of another run, passed over", path)

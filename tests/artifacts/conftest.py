@@ -65,15 +65,42 @@ class Chatty(Base):
         print('{"kind": "end"}', flush=True)
         os.write(1, b"x" * 200_000)
 
+class Forgetful(Base):
+    name, jobs = "forgetful", 0
+    def act(self, output):
+        Forgetful.jobs += output.precision == "fp32"
+        if Forgetful.jobs > 1:
+            raise ValueError("one job is all I can do")
+
+class Littering(Base):
+    name = "littering"
+    def act(self, output):
+        import pathlib, tempfile
+        folder = pathlib.Path(tempfile.gettempdir())
+        print("here:", sorted(path.name for path in folder.iterdir() if path.name[0] != "."))
+        (folder / "litter").mkdir(exist_ok=True)
+        (folder / "more litter").touch()
+        if output.file.with_name("fail").exists():
+            raise ValueError("told to fail")
+
 class Missing(Base):
     name = "missing"
     packages, extra = ("no_such_toolkit",), "nothing"
     def load(self): import no_such_toolkit
 """
-ENTRY_POINTS = "[edgeprune.exporters]\n" + "".join(
-    f"{name.lower()} = strange_exporters:{name}\n"
-    for name in ("Aborting", "Raising", "Hungry", "Killed", "Leaving", "Sleeping", "Chatty", "Missing")
-)
+NAMES = [
+    "Aborting",
+    "Raising",
+    "Hungry",
+    "Killed",
+    "Leaving",
+    "Sleeping",
+    "Chatty",
+    "Forgetful",
+    "Littering",
+    "Missing",
+]
+ENTRY_POINTS = "[edgeprune.exporters]\n" + "".join(f"{name.lower()} = strange_exporters:{name}\n" for name in NAMES)
 
 
 @pytest.fixture

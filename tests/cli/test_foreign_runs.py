@@ -15,8 +15,9 @@ import edgeprune
 from edgeprune.errors import RunError, UsageError
 from edgeprune.pipeline import _recorded_data, _settings
 from edgeprune.progress import Silent
-from edgeprune.runs import STAGES, open_run
+from edgeprune.runs import open_run
 from edgeprune.stages.context import Context
+from edgeprune.stages.stage import STAGES
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ LIGHT = [
     *("edgeprune", "edgeprune.cli", "edgeprune.recipe", "edgeprune.recipe_file", "edgeprune.runs", "edgeprune.errors"),
     *("edgeprune.devices.discovery", "edgeprune.devices.jobs", "edgeprune.artifacts.plugins"),
     *("edgeprune.latency.table", "edgeprune.latency.cost", "edgeprune.latency.protocol", "device_profiles"),
+    "edgeprune.stages.stage",
     "apps.runner.python_runner",
 ]
 LIST = f"import sys; print(*(name for name in {HEAVY!r} if name in sys.modules))"

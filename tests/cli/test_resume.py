@@ -17,7 +17,7 @@ import psutil
 import pytest
 from tiny_job import COMMAND, Done, edgeprune, inside, leftovers, stamps, write_job
 
-from edgeprune.runs import STAGES
+from edgeprune.stages.stage import STAGES
 
 pytestmark = pytest.mark.slow
 

@@ -17,9 +17,9 @@ from tiny_job import INPUT, Finished
 import edgeprune
 from edgeprune.artifacts.manifest import file_hash, read_manifest
 from edgeprune.progress import Silent
-from edgeprune.runs import STAGES
 from edgeprune.space.apply import apply_plan
 from edgeprune.stages.context import Context
+from edgeprune.stages.stage import STAGES
 
 pytestmark = pytest.mark.slow
 

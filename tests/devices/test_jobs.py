@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgeprune.checksum import file_sha256
 from edgeprune.devices import runners
 from edgeprune.devices.inference import run_inference
 from edgeprune.devices.jobs import Case, Job, Timing, run_job, runtime_build
 from edgeprune.devices.local import LocalDevice
-from edgeprune.devices.store import file_sha256
 from edgeprune.errors import DeviceError, ToolkitMissing, UsageError
 from edgeprune.graph.operations import OpSignature
 from edgeprune.latency.tflite_writer import write_operation

@@ -10,13 +10,15 @@ import pytest
 from mutations import SEED, Judge, Mutator
 
 from edgeprune import api
+from edgeprune.checksum import file_sha256
 from edgeprune.pipeline import is_finished, prepare_run, require_earlier
 from edgeprune.progress import Silent
 from edgeprune.recipe_file import read_recipe
-from edgeprune.runs import STAGES, create_run, file_sha256, open_run
+from edgeprune.runs import create_run, open_run
 from edgeprune.space.find import find_structure
 from edgeprune.space.plan import Narrowed, Plan
 from edgeprune.stages.context import Context
+from edgeprune.stages.stage import STAGES
 
 COUNT = 200
 FACTORY = """

@@ -93,7 +93,7 @@ def test_content_that_was_changed_there_is_sent_again(device: RemoteDevice, tmp_
 
 
 def test_a_large_file_goes_on_where_it_was_broken_off(device: RemoteDevice, tmp_path: Path) -> None:
-    from edgeprune.devices.store import file_sha256
+    from edgeprune.checksum import file_sha256
 
     path, half = tmp_path / "large", tmp_path / "half"
     path.write_bytes(os.urandom(4_000_000))

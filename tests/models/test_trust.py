@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import edgeprune
+from edgeprune.checksum import file_sha256
 from edgeprune.errors import EdgePruneError, ModelError, RunError
 from edgeprune.models.load import load
 from edgeprune.models.spec import ModelSpec
@@ -20,7 +21,7 @@ from edgeprune.pipeline import do_stage, prepare_run
 from edgeprune.progress import Silent
 from edgeprune.recipe import ModelSection, Recipe
 from edgeprune.recipe_file import parse_recipe
-from edgeprune.runs import StageRecord, file_sha256
+from edgeprune.runs import StageRecord
 from edgeprune.stages.context import Context
 
 NET = """

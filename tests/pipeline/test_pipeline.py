@@ -24,9 +24,10 @@ from edgeprune.errors import (
 from edgeprune.pipeline import change_recipe, do_stage, is_finished, prepare_run
 from edgeprune.progress import Silent
 from edgeprune.recipe import TuneSection
-from edgeprune.runs import STAGES, Run, Stage, create_run, open_run
+from edgeprune.runs import Run, create_run, open_run
 from edgeprune.stages.context import Context
 from edgeprune.stages.report import gather
+from edgeprune.stages.stage import STAGES
 from edgeprune.training.loop import tune
 
 
@@ -95,7 +96,7 @@ def test_a_finished_run_is_not_done_again(folder: Path) -> None:
     ],
 )
 def test_a_changed_setting_reaches_its_stage_and_what_follows(
-    folder: Path, changed: dict[str, Any], first: Stage | None
+    folder: Path, changed: dict[str, Any], first: str | None
 ) -> None:
     run = change_recipe(open_run(folder), recipe(**changed))
     kept = STAGES if first is None else STAGES[: STAGES.index(first)]
@@ -188,7 +189,7 @@ def test_loading_a_stage_and_none_that_is_out_of_date(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("stage", ["load", "probe", "prune", "tune", "export", "verify"])
-def test_ctrl_c_leaves_nothing_half_done(tmp_path: Path, whole: edgeprune.Outcome, stage: Stage) -> None:
+def test_ctrl_c_leaves_nothing_half_done(tmp_path: Path, whole: edgeprune.Outcome, stage: str) -> None:
     """Stopped at the first word of a stage: what is finished stays, and going on ends as if nothing had been."""
     folder, place = tmp_path / "run", STAGES.index(stage)
     shutil.copytree(whole.folder, folder, ignore=shutil.ignore_patterns(*STAGES[place:]))

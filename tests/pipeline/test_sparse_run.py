@@ -17,12 +17,13 @@ from edgeprune.pipeline import do_stage
 from edgeprune.progress import Silent
 from edgeprune.recipe import SparseSection
 from edgeprune.recipe_file import parse_recipe
-from edgeprune.runs import STAGES, create_run, open_run
+from edgeprune.runs import create_run, open_run
 from edgeprune.search.zeros import masks_of
 from edgeprune.space.weight_masks import macs_of_weights, zeros_by_layer
 from edgeprune.stages.context import Context
 from edgeprune.stages.prune_record import PruneRecord
 from edgeprune.stages.report import _target_of_zeros
+from edgeprune.stages.stage import STAGES
 from edgeprune.stages.zeros import read_zeros
 
 pytestmark = pytest.mark.slow

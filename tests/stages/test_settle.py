@@ -16,11 +16,12 @@ from edgeprune.data.open import open_data
 from edgeprune.methods.settle import Reconstruction
 from edgeprune.pipeline import do_stage
 from edgeprune.recipe_file import parse_recipe
-from edgeprune.runs import STAGES, create_run
+from edgeprune.runs import create_run
 from edgeprune.space.apply import apply_but_gates, apply_plan
 from edgeprune.stages.context import Context
 from edgeprune.stages.probe import structure_of
 from edgeprune.stages.prune_record import PruneRecord
+from edgeprune.stages.stage import STAGES
 from edgeprune.training.reconstruct import adapt_norms
 
 FACTORY = Path(__file__).parents[1] / "pipeline" / "two_convolutions.py"
