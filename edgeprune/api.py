@@ -21,6 +21,7 @@ from edgeprune.devices.jobs import runtime_build
 from edgeprune.errors import RunError, UsageError
 from edgeprune.fronts import FrontPoint
 from edgeprune.fronts import front as run_front
+from edgeprune.installed import require_runtime
 from edgeprune.latency.compare import Comparison
 from edgeprune.latency.compare import compare as compare_files
 from edgeprune.latency.predictor import Prediction, Predictor, predictor_of
@@ -240,8 +241,10 @@ def predict(
 
     Raises:
         ModelError: the plan was made for another model.
-        UsageError: the table has no whole run of this model on this device with this build and number of threads.
+        UsageError: there is no such runtime, or the table has no whole run of this model on this device with this
+            build and number of threads.
     """
+    require_runtime(runtime)
     if plan is not None:
         check_base(model.module, plan)
     structure = find_structure(model.module, model.example_input())

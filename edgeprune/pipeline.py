@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from edgeprune.artifacts.plugins import exporter_for, find_exporter, require_toolkit
+from edgeprune.artifacts.plugins import exporter_for, find_exporter, require_own_files, require_toolkit
 from edgeprune.data.folders import NoData
 from edgeprune.data.open import changed_since
 from edgeprune.data.record import RECORD, read_record
@@ -27,6 +27,7 @@ from edgeprune.errors import EdgePruneError, ModelError, RunError, UsageError, i
 from edgeprune.models.trust import remember_recipe
 from edgeprune.progress import Progress, Silent
 from edgeprune.recipe import Recipe
+from edgeprune.recipe_names import require_names
 from edgeprune.runs import STAGES, Run, RunInfo, Stage, create_run, lock, open_run, settings_hash, write_atomic
 from edgeprune.scratch import place_of
 from edgeprune.stages.context import Context
@@ -132,12 +133,17 @@ def require_toolkits(recipe: Recipe) -> None:
     """Check, before hours of work, that every format of the recipe can be exported here.
 
     Raises:
+        RecipeError: no installed package offers a format or the runtime, or `quantize.formats` names one that is not
+            to be exported.
         ToolkitMissing: names the packages and what installs them.
-        UsageError: no exporter writes a format, or `quantize.formats` names one that has no int8 file.
+        UsageError: `quantize.formats` names one that has no int8 file, or two formats would have one file's name.
     """
+    require_names(recipe)
     require_toolkit(exporter_for(recipe.device.runtime))
-    for name in recipe.export.formats:
-        require_toolkit(find_exporter(name))
+    exporters = [find_exporter(name) for name in recipe.export.formats]
+    for exporter in exporters:
+        require_toolkit(exporter)
+    require_own_files(exporters)
     for name in recipe.quantize.formats or ():
         if "int8" not in find_exporter(name).precisions:
             raise UsageError(

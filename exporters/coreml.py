@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
-
-import torch
-from torch.export import ExportedProgram
+from typing import TYPE_CHECKING, Any, Literal
 
 from edgeprune.artifacts.jobs import Converted, Output
 from edgeprune.artifacts.manifest import TensorSpec
 from edgeprune.recipe import Precision
+
+if TYPE_CHECKING:
+    import torch
+    from torch.export import ExportedProgram
 
 ROUNDING_IMAGES = 32
 

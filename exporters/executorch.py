@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
-
-import torch
-from torch.export import ExportedProgram
+from typing import TYPE_CHECKING, Any, Literal
 
 from edgeprune.artifacts.jobs import Converted, Output
 from edgeprune.artifacts.manifest import Delegation, TensorSpec
 from edgeprune.graph.operations import OpSignature
 from edgeprune.recipe import Precision
-from exporters.softmax import softmax_over_rows
+
+if TYPE_CHECKING:
+    import torch
+    from torch.export import ExportedProgram
 
 
 class ExecuTorchExporter:
@@ -35,6 +35,8 @@ class ExecuTorchExporter:
         self, program: ExportedProgram, outputs: Sequence[Output], calibration: torch.Tensor | None
     ) -> Iterator[Converted]:
         """See `edgeprune.artifacts.plugins.Exporter`."""
+        from exporters.softmax import softmax_over_rows
+
         softmax_over_rows(program)
         for output in outputs:
             source = program

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
-from torch.export import ExportedProgram
 
 from edgeprune.artifacts.jobs import Converted, Output
 from edgeprune.artifacts.manifest import Delegation, TensorSpec
 from edgeprune.recipe import Precision
-from exporters.pools import average_plainly, pad_max_pools
+
+if TYPE_CHECKING:
+    import torch
+    from torch.export import ExportedProgram
 
 
 class TFLiteExporter:
@@ -57,6 +58,8 @@ class TFLiteExporter:
 
 def _lower(program: ExportedProgram) -> Any:
     import litert_torch
+
+    from exporters.pools import average_plainly, pad_max_pools
 
     pad_max_pools(program)
     average_plainly(program)

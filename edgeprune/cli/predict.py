@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from edgeprune.cli.console import DeviceOption, InputSizeOption, JsonOption, ThreadsOption, read_input_size, show_result
+from edgeprune.cli.console import (
+    DeviceOption,
+    InputSizeOption,
+    JsonOption,
+    RuntimeOption,
+    ThreadsOption,
+    read_input_size,
+    show_result,
+)
 
 
 def predict(
     model: Annotated[str, typer.Argument(help="The unpruned model, as it was given to `edgeprune probe`.")],
     plan: Annotated[Path | None, typer.Option(help="A plan.json; without it the model as it is.")] = None,
     device: DeviceOption = None,
-    runtime: Annotated[Literal["litert", "executorch"], typer.Option(help="The runtime it was probed in.")] = "litert",
+    runtime: RuntimeOption = "litert",
     threads: ThreadsOption = 1,
     input_size: InputSizeOption = None,
     as_json: JsonOption = False,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -11,6 +11,7 @@ from edgeprune.cli.console import (
     InputSizeOption,
     JsonOption,
     RichProgress,
+    RuntimeOption,
     ThreadsOption,
     milliseconds,
     read_input_size,
@@ -21,7 +22,7 @@ from edgeprune.cli.console import (
 def probe(
     model: Annotated[str, typer.Argument(help="A timm name, package.module:factory or file.py:factory.")],
     device: DeviceOption = None,
-    runtime: Annotated[Literal["litert", "executorch"], typer.Option(help="The runtime to measure in.")] = "litert",
+    runtime: RuntimeOption = "litert",
     threads: ThreadsOption = 1,
     protocol: Annotated[str, typer.Option(help="Of the whole model: quick, standard or mlperf.")] = "quick",
     granularity: Annotated[int | None, typer.Option(help="Widths in steps of this; the device profile's else.")] = None,
@@ -35,6 +36,7 @@ def probe(
     from edgeprune.api import load
     from edgeprune.artifacts.export import MeasuringExporter
     from edgeprune.devices.discovery import open_device
+    from edgeprune.installed import require_runtime
     from edgeprune.latency.baseline import measure_original, probe_layers
     from edgeprune.latency.care import profile_of
     from edgeprune.latency.probing import Probing
@@ -42,6 +44,7 @@ def probe(
     from edgeprune.recipe import PruneSection
     from edgeprune.scratch import scratch_folder
 
+    require_runtime(runtime)
     opened, table = open_device("local" if device is None else device), LatencyTable()
     profile = profile_of(opened)
     found = load(model, input_size=read_input_size(input_size)) if input_size else load(model)

@@ -50,7 +50,7 @@ def quantize(run: RunArgument, trust: TrustOption = False, as_json: JsonOption =
 def export(
     run: RunArgument,
     formats: Annotated[
-        list[str] | None, typer.Option("--format", help="tflite, pte, coreml or onnx; may be repeated.")
+        list[str] | None, typer.Option("--format", help="tflite, pte, coreml, onnx, or another's; may be repeated.")
     ] = None,
     trust: TrustOption = False,
     as_json: JsonOption = False,

@@ -32,7 +32,7 @@ class Short(Base):
         return self.write([output for output in outputs if output.precision == "fp32"])
 
 class Late(Base):
-    name, packages = "onnx", ("exporters",)  # a package that no distribution of this name installs
+    name, suffix, packages = "onnx", ".late.bin", ("exporters",)  # a package that no distribution of this name installs
     def convert(self, program, outputs, calibration):
         yield from self.write(outputs)
         raise ValueError("too late to fail")
