@@ -52,7 +52,7 @@ class Exporter(Protocol):
 
     @property
     def extra(self) -> str:
-        """The extra of edgeprune that installs them, e.g. `executorch` for `edgeprune[executorch]`."""
+        """The extra of edgeprune that installs them, `executorch` of `edgeprune[executorch]`; empty for others'."""
         ...
 
     def load(self) -> None:
@@ -142,8 +142,13 @@ def require_toolkit(exporter: Exporter) -> None:
     if missing:
         raise ToolkitMissing(
             f"exporting to {exporter.name} needs {' and '.join(missing)}, not installed here",
-            hint=f"pip install 'edgeprune[{exporter.extra}]'",
+            hint=how_to_install(exporter, missing),
         )
+
+
+def how_to_install(exporter: Exporter, missing: Sequence[str]) -> str:
+    """The command that brings what an exporter lacks."""
+    return f"pip install 'edgeprune[{exporter.extra}]'" if exporter.extra else f"pip install {' '.join(missing)}"
 
 
 def toolkit_versions(exporter: Exporter) -> dict[str, str]:
