@@ -11,6 +11,7 @@ from edgeprune.artifacts.jobs import Converted, Output
 from edgeprune.artifacts.manifest import Delegation, TensorSpec
 from edgeprune.graph.operations import OpSignature
 from edgeprune.recipe import Precision
+from exporters.executorch_lowering import lower, write
 
 if TYPE_CHECKING:
     import torch
@@ -58,23 +59,6 @@ class ExecuTorchExporter:
         from exporters.executorch_probes import build
 
         return build(signatures, folder)
-
-
-def lower(program: ExportedProgram) -> Any:
-    """The program as an edge program manager, with all that XNNPACK takes inside delegates."""
-    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-    from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
-
-    return to_edge_transform_and_lower(
-        program,
-        partitioner=[XnnpackPartitioner()],
-        compile_config=EdgeCompileConfig(_check_ir_validity=False),  # the export is torch's own; saves time
-    )
-
-
-def write(edge: Any, file: Path) -> None:
-    with file.open("wb") as handle:
-        edge.to_executorch().write_to_file(handle)
 
 
 def _check_loads(file: Path) -> None:
