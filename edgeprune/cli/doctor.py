@@ -8,7 +8,10 @@ from edgeprune.cli.console import JsonOption, show_result
 
 
 def doctor(as_json: JsonOption = False) -> None:
-    """Say which formats and devices work here, and how to mend those that don't."""
+    """Say which formats and devices work here.
+
+    Of those that don't it says what mends them.
+    """
     from rich.table import Table
 
     from edgeprune.artifacts.plugins import find_exporters, how_to_install, missing_packages

@@ -27,9 +27,12 @@ def predict(
     input_size: InputSizeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Predict what MODEL takes when a plan has pruned it; nothing is built and nothing is measured.
+    """Predict the latency of a pruned form of a model.
 
-    With --device profile:NAME it comes from the typical tables of a kind of device, never measured on yours."""
+    Nothing is built and nothing is measured: it comes from the latency table that `edgeprune probe` filled.
+
+    With --device profile:NAME it comes from the typical tables of a kind of device, never measured on yours.
+    """
     from edgeprune import api
     from edgeprune.space.plan import read_plan
 

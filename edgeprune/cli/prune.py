@@ -45,9 +45,12 @@ def prune(
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Prune MODEL to a target measured on a device; the other stages go on from the run folder this makes.
+    """Prune a model to a target, without a recipe.
 
-    With --device profile:NAME the latency is predicted from the typical tables of a kind of device, never measured."""
+    The target is measured on a device; the other stages go on from the run folder that this makes.
+
+    With --device profile:NAME the latency is predicted from the typical tables of a kind of device, never measured.
+    """
     from rich.pretty import Pretty
 
     from edgeprune.api import prune as prune_model

@@ -8,10 +8,18 @@ from typing import Annotated, Any
 
 import typer
 
-from edgeprune.cli.console import DeviceOption, JsonOption, RichProgress, TrustOption, show_result
+from edgeprune.cli.console import (
+    DeviceOption,
+    JsonOption,
+    RichProgress,
+    TrustOption,
+    complete_formats,
+    complete_runs,
+    show_result,
+)
 from edgeprune.errors import GateFailed
 
-RunArgument = Annotated[Path, typer.Argument(help="The run folder.")]
+RunArgument = Annotated[Path, typer.Argument(help="The run folder.", autocompletion=complete_runs)]
 
 
 def tune(
@@ -21,7 +29,10 @@ def tune(
     trust: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Re-train the pruned model with distillation from the unpruned one."""
+    """Re-train the pruned model.
+
+    The unpruned model is its teacher (distillation).
+    """
     from edgeprune import api
 
     with RichProgress().shown() as progress:
@@ -30,7 +41,10 @@ def tune(
 
 
 def merge(run: RunArgument, trust: TrustOption = False, as_json: JsonOption = False) -> None:
-    """Fold batch norms into convolutions and prove that the answers stay the same."""
+    """Fold batch norms, and prove that the answers stay.
+
+    They go into the convolutions before them.
+    """
     from edgeprune import api
 
     with RichProgress().shown() as progress:
@@ -39,7 +53,7 @@ def merge(run: RunArgument, trust: TrustOption = False, as_json: JsonOption = Fa
 
 
 def quantize(run: RunArgument, trust: TrustOption = False, as_json: JsonOption = False) -> None:
-    """Choose the calibration images and schemes for the int8 files."""
+    """Choose calibration images and schemes for int8 files."""
     from edgeprune import api
 
     with RichProgress().shown() as progress:
@@ -50,12 +64,20 @@ def quantize(run: RunArgument, trust: TrustOption = False, as_json: JsonOption =
 def export(
     run: RunArgument,
     formats: Annotated[
-        list[str] | None, typer.Option("--format", help="tflite, pte, coreml, onnx, or another's; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            "--format",
+            help="tflite, pte, coreml, onnx, or another's; may be repeated.",
+            autocompletion=complete_formats,
+        ),
     ] = None,
     trust: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the files, each in a child process, each with its manifest."""
+    """Write the files of every format.
+
+    Each is written in a child process, and has its manifest.
+    """
     from edgeprune import api
 
     with RichProgress().shown() as progress:
@@ -74,7 +96,10 @@ def verify(
     trust: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Run every file on the device and hold its figures against the gates."""
+    """Run every file on the device, and judge its figures.
+
+    They are held against the gates of the recipe.
+    """
     from dataclasses import asdict
 
     from edgeprune import api

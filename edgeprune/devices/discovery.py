@@ -29,13 +29,20 @@ def find_devices() -> list[DeviceFacts]:
 def known_ids() -> list[str]:
     """The ids of all devices, without asking them anything."""
     from edgeprune.devices.adb import attached
-    from edgeprune.devices.registry import added_devices
 
     try:
         serials = [f"adb:{serial}" for serial in attached()]
     except EdgePruneError:
         serials = []
-    return ["local", *serials, *(device.id for device in added_devices()), *other_ids()]
+    here, *others = ids_at_hand()
+    return [here, *serials, *others]
+
+
+def ids_at_hand() -> list[str]:
+    """The ids that are known without any other program: this machine, those that were added, other packages'."""
+    from edgeprune.devices.registry import added_devices
+
+    return ["local", *(device.id for device in added_devices()), *other_ids()]
 
 
 def open_device(id: str) -> Device:

@@ -13,7 +13,7 @@ _STYLE: dict[headline.State, str] = {"good": "bold green", "bad": "bold red", "w
 
 
 def summary(data: ReportData) -> RenderableType:
-    """What `edgeprune run` prints at its end and `edgeprune show RUN` prints again; for `rich.print` or a Console.
+    """What `edgeprune run` prints at its end and `edgeprune show run RUN` prints again; for `rich.print` or a Console.
 
     Texts from the data are shown as they are: rich markup in a model's name is not obeyed.
     """

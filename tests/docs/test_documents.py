@@ -55,7 +55,7 @@ def test_documented_commands_exist_with_their_options(command: str) -> None:
     """Each command line of the documents names a command and options that are there (they are run in tests/cli)."""
     _, name, *rest = command.split()
     path = [name]
-    if name in ("table", "devices") and rest:  # commands with commands of their own
+    if name in ("show", "table", "devices") and rest:  # commands with commands of their own
         path += rest[:2] if rest[0] == "add" else rest[:1]
     shown = CliRunner().invoke(app, [*path, "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
     assert shown.exit_code == 0, shown.output
