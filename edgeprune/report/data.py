@@ -96,7 +96,7 @@ class Attempt(Part):
 
 
 class Epoch(Part):
-    """One epoch of tuning; accuracies are shares (0..1)."""
+    """One epoch of tuning; accuracies are shares (0..1), that on training images as they were trained on."""
 
     epoch: int
     loss: float
