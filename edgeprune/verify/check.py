@@ -26,7 +26,7 @@ from edgeprune.verify.speed import (
     profile_of_file,
     size_check,
 )
-from edgeprune.verify.verdict import Check, FileVerdict, Verdict
+from edgeprune.verify.verdict import NEVER_RUN, NOWHERE, Check, FileVerdict, Verdict
 
 
 def verify(
@@ -188,13 +188,13 @@ class _Judge:
     def _never_run(self, manifest: Manifest) -> FileVerdict:
         """What can be said of a file of another's exporter that no runner here knows: nothing that is proven."""
         why = f"no device's runner knows {Path(manifest.file).suffix} files: run and compare it where it is used"
-        run = Check(name="run", value=0, unit="files", limit=1, outcome="undecided", why=why)
+        run = Check(name=NEVER_RUN, value=0, unit="files", limit=1, outcome="undecided", why=why)
         checks = (run, size_check(manifest, self.folder, self.gates), delegation_check(manifest.delegation))
         return FileVerdict(
             file=manifest.file,
             format=manifest.format,
             precision=manifest.precision,
-            executed_on="nowhere",
+            executed_on=NOWHERE,
             checks=tuple(check for check in checks if check is not None),
         )
 

@@ -198,7 +198,7 @@ def test_show_units_says_that_nothing_can_go_and_what_was_made_plain(tmp_path: P
 def test_show_units_needs_a_model_and_only_one() -> None:
     alone = inside("show", "units")
     assert alone.code == 2
-    assert "MODEL" in alone.err
+    assert "'model'" in alone.err
     assert inside("show", "units", SMALL, SMALL).code == 2
     assert inside("show", "units", SMALL, "--input-size", "big").code == 2
 
@@ -236,4 +236,4 @@ def test_show_whether_a_file_would_run_sparsely(tmp_path: Path) -> None:
     assert inside("show", "sparse", tmp_path / "missing.tflite").code == 2
     alone = inside("show", "sparse")
     assert alone.code == 2
-    assert "FILE" in alone.err
+    assert "'file'" in alone.err
