@@ -23,6 +23,7 @@ class CoreMLExporter:
     name = "coreml"
     suffix = ".mlpackage"
     precisions: tuple[Precision, ...] = ("fp16", "int8")
+    int8_scheme = "linear symmetric int8 weights per channel, fp16 activations"
     runtime: None = None
     packages = ("coremltools",)
     extra = "coreml"

@@ -24,6 +24,7 @@ class ExecuTorchExporter:
     name = "pte"
     suffix = ".pte"
     precisions: tuple[Precision, ...] = ("fp32", "int8")
+    int8_scheme = "PT2E XNNPACKQuantizer, symmetric int8 weights per channel, int8 activations per tensor"
     runtime: Literal["executorch"] = "executorch"
     packages = ("executorch", "torchao")
     extra = "executorch"

@@ -23,6 +23,7 @@ class TFLiteExporter:
     name = "tflite"
     suffix = ".tflite"
     precisions: tuple[Precision, ...] = ("fp32", "int8")
+    int8_scheme = "ai-edge-quantizer static, int8 weights per channel, int8 activations per tensor"
     runtime: Literal["litert"] = "litert"
     packages = ("litert_torch", "ai_edge_quantizer", "ai_edge_litert")
     extra = "tflite"

@@ -151,6 +151,11 @@ def how_to_install(exporter: Exporter, missing: Sequence[str]) -> str:
     return f"pip install 'edgeprune[{exporter.extra}]'" if exporter.extra else f"pip install {' '.join(missing)}"
 
 
+def int8_scheme(exporter: Exporter) -> str:
+    """How it quantizes, in words: its attribute `int8_scheme`, where it has one."""
+    return str(getattr(exporter, "int8_scheme", "its own"))
+
+
 def toolkit_versions(exporter: Exporter) -> dict[str, str]:
     """Versions of torch and of the packages that conversion uses."""
     return {package: _version(package) for package in ("torch", *exporter.packages)}

@@ -13,6 +13,7 @@ from edgeprune.artifacts.plugins import (
     exporter_for,
     find_exporter,
     find_exporters,
+    int8_scheme,
     missing_packages,
     require_toolkit,
 )
@@ -29,6 +30,12 @@ def test_ours_are_found_with_what_they_write() -> None:
     }
     assert all(found[name].name == name for name in found)
     assert isinstance(found["pte"], ProbeBuilder)
+    schemes = {name: int8_scheme(e) for name, e in found.items() if "int8" in e.precisions}
+    assert {name: words.split()[0] for name, words in schemes.items()} == {
+        "tflite": "ai-edge-quantizer",
+        "pte": "PT2E",
+        "coreml": "linear",
+    }
     assert exporter_for("litert").name == "tflite"
     assert exporter_for("executorch").name == "pte"
 
