@@ -7,7 +7,6 @@ accuracy.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import tomlkit
 import torch
 from PIL import Image
 from safetensors.torch import save_file
@@ -105,18 +105,19 @@ class Base:
             section.update(given)
             for key in [key for key, value in section.items() if value is None]:
                 del section[key]
-        lines = [
-            "\n".join([f"[{name}]", *(f"{key} = {toml(value)}" for key, value in section.items())])
-            for name, section in tree.items()
-        ]
-        (folder / "recipe.toml").write_text("\n".join(lines) + "\n")
+        (folder / "recipe.toml").write_text(tomlkit.dumps(nested(tree)))
         return ["run", "recipe.toml", "--out", "run"]
 
 
-def toml(value: object) -> str:
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{key} = {toml(one)}" for key, one in value.items()) + " }"
-    return json.dumps(value)
+def nested(tree: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Sections by their names, as `verify.gates`, in one another."""
+    whole: dict[str, Any] = {}
+    for name, values in tree.items():
+        section = whole
+        for part in name.split("."):
+            section = section.setdefault(part, {})
+        section.update(values)
+    return whole
 
 
 def draw(label: int, random: np.random.Generator, height: int = SIDE, width: int = SIDE) -> npt.NDArray[np.uint8]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from edgeprune.errors import EdgePruneError
     from edgeprune.fronts import FrontPoint
     from edgeprune.latency.compare import Comparison
+    from edgeprune.latency.model_probe import Probed
     from edgeprune.latency.predictor import Prediction
     from edgeprune.models.spec import Model, ModelSpec
     from edgeprune.pipeline import Outcome
@@ -54,6 +55,7 @@ _HOMES = {
     "predict": "api",
     "Prediction": "latency.predictor",
     "probe": "api",
+    "Probed": "latency.model_probe",
     "prune": "api",
     "quantize": "api",
     "run": "api",
@@ -69,8 +71,8 @@ _HOMES = {
     "read_recipe": "recipe_file",
     "Run": "runs",
     "open_run": "runs",
-    "Plan": "structure.plan",
-    "read_plan": "structure.plan",
+    "Plan": "space.plan",
+    "read_plan": "space.plan",
     "Verdict": "api",
 }
 
@@ -84,6 +86,7 @@ __all__ = [
     "Outcome",
     "Plan",
     "Prediction",
+    "Probed",
     "Recipe",
     "Run",
     "Sensitivity",

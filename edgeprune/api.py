@@ -22,8 +22,10 @@ from edgeprune.devices.jobs import runtime_build
 from edgeprune.errors import RunError, UsageError
 from edgeprune.fronts import FrontPoint
 from edgeprune.fronts import front as run_front
+from edgeprune.installed import require_runtime
 from edgeprune.latency.compare import Comparison
 from edgeprune.latency.compare import compare as compare_files
+from edgeprune.latency.model_probe import Probed, probe_model
 from edgeprune.latency.predictor import Prediction, Predictor, predictor_of
 from edgeprune.latency.table import LatencyTable, Setting
 from edgeprune.latency.typical import is_typical, open_typical
@@ -126,9 +128,40 @@ def front(
     return run_front(settings, targets, Path(out), resume=resume, progress=progress)
 
 
-def probe(model: str, *, data: str, out: Path | str, progress: Progress | None = None, **options: Any) -> Run:
-    """Measure a model and its layers on a device; options as for `prune`. Returns the run, pruned no further."""
-    return _begin(model, data, Path(out), "probe", progress, **options)
+def probe(
+    model: Model,
+    *,
+    device: str = "local",
+    runtime: Runtime = "litert",
+    threads: int = 1,
+    protocol: str = "quick",
+    granularity: int | None = None,
+    progress: Progress | None = None,
+) -> Probed:
+    """Measure a model on a device, and fill the user's latency table with what its pruned forms take there.
+
+    `edgeprune.predict` answers from the table then, and `edgeprune.prune` measures what it lacks only.
+
+    Args:
+        model: as `edgeprune.load` gives it.
+        protocol: of the whole model: quick, standard or mlperf.
+        granularity: widths in steps of this; None for the device profile's.
+
+    Raises:
+        UsageError: there is no such runtime or protocol.
+        DeviceError: the device is unavailable, in use or was lost; what was measured before is kept.
+    """
+    require_runtime(runtime)
+    return probe_model(
+        model,
+        open_device(device),
+        LatencyTable(),
+        runtime=runtime,
+        threads=threads,
+        protocol=protocol,
+        granularity=granularity,
+        progress=progress or Silent(),
+    )
 
 
 def prune(
@@ -147,7 +180,7 @@ def prune(
         TargetError: the target cannot be met (the message says the fastest reachable).
         DeviceError: the device is unavailable or too noisy.
     """
-    return _begin(model, data, Path(out), "prune", progress, target=target, **options)
+    return _begin(model, data, Path(out), progress, target=target, **options)
 
 
 def tune(
@@ -243,8 +276,10 @@ def predict(
 
     Raises:
         ModelError: the plan was made for another model.
-        UsageError: the table has no whole run of this model on this device with this build and number of threads.
+        UsageError: there is no such runtime, or the table has no whole run of this model on this device with this
+            build and number of threads.
     """
+    require_runtime(runtime)
     if plan is not None:
         check_base(model.module, plan)
     structure = find_structure(model.module, model.example_input())
@@ -288,7 +323,7 @@ def write_report(run: Run | Path | str, *, progress: Progress | None = None, tru
     return _folder(run) / "report" / "report.html"
 
 
-def _begin(model: str, data: str, out: Path, last: str, progress: Progress | None, **options: Any) -> Run:
+def _begin(model: str, data: str, out: Path, progress: Progress | None, **options: Any) -> Run:
     tree: dict[str, Any] = {"model": {}, "device": {}, "prune": {}}
     homes = {"device": ("device", "id"), "runtime": ("device", "runtime"), "threads": ("device", "threads")}
     homes |= {name: ("prune", name) for name in PruneSection.model_fields}
@@ -305,7 +340,7 @@ def _begin(model: str, data: str, out: Path, last: str, progress: Progress | Non
     with lock(out), Toolkits():
         run = prepare_run(_beside_others(tree, out), out, resume=True)
         context = Context(run, progress or Silent(), trust=True)  # the model is given, not read in the folder
-        for stage in PIPELINE.up_to(last):
+        for stage in PIPELINE.up_to("prune"):
             do_stage(context, stage.name)
     return run
 

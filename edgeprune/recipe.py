@@ -22,11 +22,13 @@ from edgeprune.errors import RecipeError
 from edgeprune.kinds import why_another_kind
 from edgeprune.plain import shown
 
-Format = Literal["tflite", "pte", "coreml", "onnx"]
+# Formats and runtimes are what installed exporters write (see installed.py, recipe_names.py).
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._+-]*"  # it is part of file names
+Format = Annotated[str, Field(pattern=rf"^{_NAME}$", max_length=64)]
 Precision = Literal["fp32", "fp16", "int8"]
 Computing = Literal["fp32", "bf16"]
-Runtime = Literal["litert", "executorch"]
-Method = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=64)]  # an installed one
+Runtime = Annotated[str, Field(pattern=rf"^{_NAME}$", max_length=64)]
+Method = Annotated[str, Field(pattern=rf"^{_NAME}$", max_length=64)]  # an installed one
 AUTO = "auto"  # tries several methods
 AllocatorName = Literal["judged", "additive", "knapsack", "netadapt", "uniform", "global", "scales"]
 DROPPING = ("judged", "additive")  # allocators that may let whole branches go

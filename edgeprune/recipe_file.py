@@ -16,6 +16,7 @@ from edgeprune.errors import RecipeError
 from edgeprune.labels import read_labels
 from edgeprune.plain import first_unfit, read_text, shown
 from edgeprune.recipe import Recipe
+from edgeprune.recipe_names import int8_error, int8_of_no_file, recipe_error, wrong_name
 
 MOST_BYTES = 1 << 20  # of a recipe file
 
@@ -46,19 +47,9 @@ def read_recipe(path: Path) -> Recipe:
             hint="write a number of a usual size, a date as a text",
         ) from error
     recipe = parse_recipe(tree, text=text, where=str(path))
-    _check_int8(recipe, text, str(path))
+    if strange := int8_of_no_file(recipe):  # `edgeprune export --format` may write fewer later
+        raise int8_error(strange, _spot(str(path), _line_of(text, ["quantize", "formats"])))
     return resolve_paths(recipe, path.resolve().parent, text=text, where=str(path))
-
-
-def _check_int8(recipe: Recipe, text: str, where: str) -> None:
-    """Check that a file that is to be int8 is to be written. (`edgeprune export --format` may write fewer later.)"""
-    strange = [name for name in recipe.quantize.formats or () if name not in recipe.export.formats]
-    if strange:
-        raise RecipeError(
-            f"`quantize.formats` names {', '.join(strange)}, which `export.formats` does not",
-            where=_spot(where, _line_of(text, ["quantize", "formats"])),
-            hint="add it there, or leave it out here",
-        )
 
 
 def parse_recipe(tree: Mapping[str, Any], *, text: str = "", where: str = "recipe") -> Recipe:
@@ -72,7 +63,7 @@ def parse_recipe(tree: Mapping[str, Any], *, text: str = "", where: str = "recip
             hint="numbers are finite and of 64 bits, texts have no NUL",
         )
     try:
-        return Recipe.model_validate(tree)
+        recipe = Recipe.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
         location = _keys_of(first["loc"])
@@ -89,6 +80,9 @@ def parse_recipe(tree: Mapping[str, Any], *, text: str = "", where: str = "recip
             where=spot,
             hint="add it" if first["type"] == "missing" else got,
         ) from error
+    if found := wrong_name(recipe):
+        raise recipe_error(found, _spot(where, _line_of(text, list(found.location)))) from found.error
+    return recipe
 
 
 def _keys_of(location: Sequence[str | int]) -> list[str]:

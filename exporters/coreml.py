@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
-
-import torch
-from torch.export import ExportedProgram
+from typing import TYPE_CHECKING, Any, Literal
 
 from edgeprune.artifacts.jobs import Converted, Output
 from edgeprune.artifacts.manifest import TensorSpec
 from edgeprune.recipe import Precision
+
+if TYPE_CHECKING:
+    import torch
+    from torch.export import ExportedProgram
 
 ROUNDING_IMAGES = 32
 
@@ -22,6 +23,7 @@ class CoreMLExporter:
     name = "coreml"
     suffix = ".mlpackage"
     precisions: tuple[Precision, ...] = ("fp16", "int8")
+    int8_scheme = "linear symmetric int8 weights per channel, fp16 activations"
     runtime: None = None
     packages = ("coremltools",)
     extra = "coreml"

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
-
-import torch
-from torch.export import ExportedProgram
+from typing import TYPE_CHECKING, Any, Literal
 
 from edgeprune.artifacts.jobs import Converted, Output
 from edgeprune.artifacts.manifest import Delegation, TensorSpec
 from edgeprune.graph.operations import OpSignature
 from edgeprune.recipe import Precision
-from exporters.softmax import softmax_over_rows
+from exporters.executorch_lowering import lower, write
+
+if TYPE_CHECKING:
+    import torch
+    from torch.export import ExportedProgram
 
 
 class ExecuTorchExporter:
@@ -23,6 +24,7 @@ class ExecuTorchExporter:
     name = "pte"
     suffix = ".pte"
     precisions: tuple[Precision, ...] = ("fp32", "int8")
+    int8_scheme = "PT2E XNNPACKQuantizer, symmetric int8 weights per channel, int8 activations per tensor"
     runtime: Literal["executorch"] = "executorch"
     packages = ("executorch", "torchao")
     extra = "executorch"
@@ -35,6 +37,8 @@ class ExecuTorchExporter:
         self, program: ExportedProgram, outputs: Sequence[Output], calibration: torch.Tensor | None
     ) -> Iterator[Converted]:
         """See `edgeprune.artifacts.plugins.Exporter`."""
+        from exporters.softmax import softmax_over_rows
+
         softmax_over_rows(program)
         for output in outputs:
             source = program
@@ -56,23 +60,6 @@ class ExecuTorchExporter:
         from exporters.executorch_probes import build
 
         return build(signatures, folder)
-
-
-def lower(program: ExportedProgram) -> Any:
-    """The program as an edge program manager, with all that XNNPACK takes inside delegates."""
-    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-    from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
-
-    return to_edge_transform_and_lower(
-        program,
-        partitioner=[XnnpackPartitioner()],
-        compile_config=EdgeCompileConfig(_check_ir_validity=False),  # the export is torch's own; saves time
-    )
-
-
-def write(edge: Any, file: Path) -> None:
-    with file.open("wb") as handle:
-        edge.to_executorch().write_to_file(handle)
 
 
 def _check_loads(file: Path) -> None:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgeprune.graph.operations import OpSignature
+from exporters.executorch_lowering import lower, write
 
 FUNCTIONS: dict[str, type[nn.Module]] = {
     "": nn.Identity,
@@ -109,8 +110,6 @@ def _lower(signature: OpSignature, program: torch.export.ExportedProgram) -> Any
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import EdgeCompileConfig, to_edge
 
-    from exporters.executorch import lower
-
     plain = signature.kind in ("conv2d", "depthwise_conv2d", "add", "mul") and signature.function in (
         "",
         "relu",
@@ -123,8 +122,6 @@ def _lower(signature: OpSignature, program: torch.export.ExportedProgram) -> Any
 
 
 def _write(signature: OpSignature, file: Path) -> None:
-    from exporters.executorch import write
-
     module, example = module_of(signature)
     with torch.no_grad():
         program = torch.export.export(module.eval(), (example,), strict=False)

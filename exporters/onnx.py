@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
-
-import torch
-from torch.export import ExportedProgram
+from typing import TYPE_CHECKING, Any, Literal
 
 from edgeprune.artifacts.jobs import Converted, Output
 from edgeprune.artifacts.manifest import TensorSpec
 from edgeprune.recipe import Precision
+
+if TYPE_CHECKING:
+    import torch
+    from torch.export import ExportedProgram
 
 
 class OnnxExporter:
@@ -35,6 +36,7 @@ class OnnxExporter:
     ) -> Iterator[Converted]:
         """See `edgeprune.artifacts.plugins.Exporter`."""
         import onnx
+        import torch
 
         for output in outputs:
             written = torch.onnx.export(

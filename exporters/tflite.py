@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
-from torch.export import ExportedProgram
 
 from edgeprune.artifacts.jobs import Converted, Output
 from edgeprune.artifacts.manifest import Delegation, TensorSpec
 from edgeprune.recipe import Precision
-from exporters.pools import average_plainly, pad_max_pools
+
+if TYPE_CHECKING:
+    import torch
+    from torch.export import ExportedProgram
 
 
 class TFLiteExporter:
@@ -22,6 +23,7 @@ class TFLiteExporter:
     name = "tflite"
     suffix = ".tflite"
     precisions: tuple[Precision, ...] = ("fp32", "int8")
+    int8_scheme = "ai-edge-quantizer static, int8 weights per channel, int8 activations per tensor"
     runtime: Literal["litert"] = "litert"
     packages = ("litert_torch", "ai_edge_quantizer", "ai_edge_litert")
     extra = "tflite"
@@ -57,6 +59,8 @@ class TFLiteExporter:
 
 def _lower(program: ExportedProgram) -> Any:
     import litert_torch
+
+    from exporters.pools import average_plainly, pad_max_pools
 
     pad_max_pools(program)
     average_plainly(program)

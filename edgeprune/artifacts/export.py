@@ -19,7 +19,7 @@ from edgeprune.artifacts.child import Child
 from edgeprune.artifacts.jobs import Converted, ConvertJob, Output
 from edgeprune.artifacts.manifest import Manifest, file_hash, file_size, manifest_path
 from edgeprune.artifacts.measuring import MeasuringExporter, export_for_measuring
-from edgeprune.artifacts.plugins import Exporter, find_exporter, require_toolkit, toolkit_versions
+from edgeprune.artifacts.plugins import Exporter, find_exporter, require_own_files, require_toolkit, toolkit_versions
 from edgeprune.artifacts.preparation import Preparation
 from edgeprune.artifacts.program import on_cpu, save_program
 from edgeprune.artifacts.toolkits import Toolkits, may_try_again, toolkits
@@ -130,10 +130,11 @@ def export_each(
 
     Raises:
         ToolkitMissing: a format's toolkit is not installed (checked before anything is done).
-        UsageError, DataError, ModelError: wrong format, images or model.
+        UsageError, DataError, ModelError: wrong format, two whose files would have one name, images or model.
     """
     say = on_progress or (lambda _: None)
     parcels = [_parcel(name, name in int8, floats) for name in dict.fromkeys(formats)]
+    require_own_files([parcel.exporter for parcel in parcels])
     _check_images(model, reference_input, "the reference input")
     if int8 and calibration is None:
         raise DataError("int8 needs calibration images", hint="give some, or turn quantization off")

@@ -7,13 +7,14 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
 
 from edgeprune.artifacts.jobs import ConvertJob, Output
 from edgeprune.artifacts.plugins import exporter_for, require_toolkit
 from edgeprune.artifacts.program import save_program
 from edgeprune.artifacts.toolkits import Toolkits, toolkits
 from edgeprune.models.spec import Model
+from edgeprune.recipe import Runtime
 
 
 class MeasuringExporter:
@@ -23,7 +24,7 @@ class MeasuringExporter:
         ToolkitMissing: on creation, when the runtime's toolkit is not installed.
     """
 
-    def __init__(self, runtime: Literal["litert", "executorch"], *, threads: int = 1) -> None:
+    def __init__(self, runtime: Runtime, *, threads: int = 1) -> None:
         self._exporter = exporter_for(runtime)
         require_toolkit(self._exporter)
         self._threads = threads
@@ -67,7 +68,7 @@ class MeasuringExporter:
         return file
 
 
-def export_for_measuring(model: Model, runtime: Literal["litert", "executorch"], file: Path) -> Path:
+def export_for_measuring(model: Model, runtime: Runtime, file: Path) -> Path:
     """One quick float32 file for a runtime; see `MeasuringExporter`, which is faster from the second file on.
 
     Raises:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator, Sequence
-from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
+from importlib.metadata import EntryPoint, PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from edgeprune import installed
 from edgeprune.artifacts.jobs import Converted, Output
 from edgeprune.errors import ToolkitMissing, UsageError
 from edgeprune.graph.operations import OpSignature
@@ -17,13 +18,11 @@ if TYPE_CHECKING:
     import torch
     from torch.export import ExportedProgram
 
-GROUP = "edgeprune.exporters"
-
 
 class Exporter(Protocol):
-    """Writes one format. Making an instance must be cheap and must not import the toolkit.
+    """Writes one format. Importing its module and making an instance must be cheap and must import no toolkit.
 
-    Class attributes are enough for the properties.
+    The properties are attributes of the class: they are read before an instance is made.
     """
 
     @property
@@ -33,7 +32,7 @@ class Exporter(Protocol):
 
     @property
     def suffix(self) -> str:
-        """Of the files, with the dot."""
+        """Of the files, with the dot. Its last part tells which runtime of a device runs them (`.small.tflite`)."""
         ...
 
     @property
@@ -42,8 +41,8 @@ class Exporter(Protocol):
         ...
 
     @property
-    def runtime(self) -> Literal["litert", "executorch", "onnxruntime"] | None:
-        """Which runtime of a device executes its files; None when only another machine can."""
+    def runtime(self) -> str | None:
+        """Which runtime of a device executes its files (see `devices/runtimes.py`); None when none does."""
         ...
 
     @property
@@ -53,7 +52,7 @@ class Exporter(Protocol):
 
     @property
     def extra(self) -> str:
-        """The extra of edgeprune that installs them, e.g. `executorch` for `edgeprune[executorch]`."""
+        """The extra of edgeprune that installs them, `executorch` of `edgeprune[executorch]`; empty for others'."""
         ...
 
     def load(self) -> None:
@@ -86,7 +85,7 @@ def find_exporters() -> dict[str, Exporter]:
     Raises:
         UsageError: two packages offer the same name, or a plugin cannot be loaded.
     """
-    return {name: _load(points) for name, points in _by_name().items()}
+    return {name: find_exporter(name) for name in installed.offered(installed.EXPORTERS)}
 
 
 def find_exporter(name: str) -> Exporter:
@@ -95,25 +94,37 @@ def find_exporter(name: str) -> Exporter:
     Raises:
         UsageError: no package offers it, two do, or the plugin cannot be loaded.
     """
-    points = _by_name()
-    if name not in points:
-        raise UsageError(
-            f"no exporter writes the format {name!r}",
-            hint=f"installed formats: {', '.join(sorted(points)) or 'none'}",
-        )
-    return _load(points[name])
+    point = installed.chosen(installed.EXPORTERS, name, "format")
+    return _made(point, installed.load(point, "exporter"))
 
 
 def exporter_for(runtime: str) -> Exporter:
-    """The exporter whose files a runtime executes.
+    """The exporter whose files a runtime executes and is probed with; ours before another's.
 
     Raises:
         UsageError: there is none.
     """
-    for exporter in find_exporters().values():
-        if exporter.runtime == runtime:
-            return exporter
-    raise UsageError(f"no installed exporter writes files for the runtime {runtime!r}", hint="litert or executorch")
+    for point, exporter in installed.exporters():
+        if installed.measures(exporter, runtime):
+            return _made(point, exporter)
+    installed.require_runtime(runtime)
+    raise AssertionError(runtime)  # it has just said that there is none
+
+
+def require_own_files(exporters: Sequence[Exporter]) -> None:
+    """Check that no two exporters would write a file of one name.
+
+    Raises:
+        UsageError: two would.
+    """
+    by_suffix: dict[str, str] = {}
+    for exporter in exporters:
+        other = by_suffix.setdefault(exporter.suffix, exporter.name)
+        if other != exporter.name:
+            raise UsageError(
+                f"the formats {other} and {exporter.name} both write *{exporter.suffix}",
+                hint=f"export them apart, or give one a suffix of its own, as .{exporter.name}{exporter.suffix}",
+            )
 
 
 def missing_packages(exporter: Exporter) -> tuple[str, ...]:
@@ -131,8 +142,18 @@ def require_toolkit(exporter: Exporter) -> None:
     if missing:
         raise ToolkitMissing(
             f"exporting to {exporter.name} needs {' and '.join(missing)}, not installed here",
-            hint=f"pip install 'edgeprune[{exporter.extra}]'",
+            hint=how_to_install(exporter, missing),
         )
+
+
+def how_to_install(exporter: Exporter, missing: Sequence[str]) -> str:
+    """The command that brings what an exporter lacks."""
+    return f"pip install 'edgeprune[{exporter.extra}]'" if exporter.extra else f"pip install {' '.join(missing)}"
+
+
+def int8_scheme(exporter: Exporter) -> str:
+    """How it quantizes, in words: its attribute `int8_scheme`, where it has one."""
+    return str(getattr(exporter, "int8_scheme", "its own"))
 
 
 def toolkit_versions(exporter: Exporter) -> dict[str, str]:
@@ -147,25 +168,12 @@ def _version(package: str) -> str:
         return "unknown"
 
 
-def _by_name() -> dict[str, list[EntryPoint]]:
-    points: dict[str, list[EntryPoint]] = {}
-    for point in entry_points(group=GROUP):
-        points.setdefault(point.name, []).append(point)
-    return dict(sorted(points.items()))
-
-
-def _load(points: list[EntryPoint]) -> Exporter:
-    values = {point.value for point in points}
-    if len(values) > 1:
-        raise UsageError(f"two exporters are installed for {points[0].name!r}: {', '.join(sorted(values))}")
-    point = points[0]
+def _made(point: EntryPoint, exporter: Any) -> Exporter:
     try:
-        exporter: Exporter = point.load()()
+        made: Exporter = exporter()
     except (ImportError, AttributeError, TypeError) as error:
-        package = point.dist.name if point.dist else "an unknown package"
-        raise UsageError(
-            f"the exporter plugin {point.name!r} ({point.value}) cannot be loaded: {error}",
-            where=package,
-            hint=f"repair or uninstall {package}",
-        ) from error
-    return exporter
+        raise installed.broken(point, "exporter", error) from error
+    if made.name != point.name:
+        why = f"it calls itself {made.name!r}: the entry point and the exporter's `name` are one word"
+        raise installed.broken(point, "exporter", TypeError(why))
+    return made

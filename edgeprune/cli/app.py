@@ -77,7 +77,6 @@ app = typer.Typer(
     help="Prune vision models to a latency measured on the device, and prove the exported file there.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
     rich_markup_mode=None,  # rich's help costs more time than all our own imports
 )
 app.command("run")(run.run)
@@ -94,7 +93,7 @@ app.command("explain")(explain.explain)
 app.add_typer(table.table, name="table")
 app.add_typer(devices.devices, name="devices")
 app.command("doctor")(doctor.doctor)
-app.command("show")(show.show)
+app.add_typer(show.show, name="show")
 app.command("report")(report.report)
 
 

@@ -23,7 +23,10 @@ def bench(
     ] = "ALL",
     as_json: JsonOption = False,
 ) -> None:
-    """Measure FILES on a device, those of one runtime interleaved, with interval and quality."""
+    """Measure the latency of files on a device.
+
+    Those of one runtime are interleaved; each latency has an interval and a quality.
+    """
     from rich.table import Column, Table
 
     from edgeprune.devices.discovery import open_device

@@ -25,7 +25,9 @@ def compare(
     seed: Annotated[int, typer.Option(help="Of the random order of the visits.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure A and B in turn until it is sure which is faster, or that it will not become sure.
+    """Say whether file B is slower than file A.
+
+    They are measured in turn until it is sure which is faster, or that it will not become sure.
 
     Exit code 0: B is faster, or there is no difference above the margin. 1: B is slower. 4: undecided.
     """

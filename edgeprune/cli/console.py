@@ -17,8 +17,44 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 _ANSWERS: ContextVar[TextIO | None] = ContextVar("answers", default=None)  # None: stdout as it is
+
+
+def complete_formats(incomplete: str) -> list[str]:
+    """The formats that installed exporters write."""
+    from edgeprune.installed import EXPORTERS, offered
+
+    return [name for name in offered(EXPORTERS) if name.startswith(incomplete)]
+
+
+def complete_devices(incomplete: str) -> list[str]:
+    """The ids that are known without asking a device or starting a server."""
+    from edgeprune.devices.discovery import ids_at_hand
+    from edgeprune.errors import EdgePruneError
+
+    try:
+        return [id for id in ids_at_hand() if id.startswith(incomplete)]
+    except EdgePruneError:  # the user's list of devices is broken: its commands tell of that
+        return []
+
+
+def complete_runs(incomplete: str) -> list[str]:
+    """Run folders, and the folders on the way to them."""
+    from pathlib import Path
+
+    above = Path(incomplete if incomplete.endswith("/") else Path(incomplete).parent)
+    try:
+        folders = sorted(path for path in above.iterdir() if path.is_dir() and str(path).startswith(incomplete))
+    except OSError:
+        return []
+    runs = [str(path) for path in folders if (path / "run.json").is_file()]
+    return runs or [f"{path}/" for path in folders if not path.name.startswith(".")]
+
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
-DeviceOption = Annotated[str | None, typer.Option("--device", help="Device id, see `edgeprune devices`.")]
+DeviceOption = Annotated[
+    str | None,
+    typer.Option("--device", help="Device id, see `edgeprune devices`.", autocompletion=complete_devices),
+]
 TrustOption = Annotated[
     bool,
     typer.Option(
@@ -27,6 +63,7 @@ TrustOption = Annotated[
     ),
 ]
 ThreadsOption = Annotated[int, typer.Option(min=1, max=1024, help="Threads of the runtime.")]
+RuntimeOption = Annotated[str, typer.Option(help="The runtime whose latency is meant: litert, executorch.")]
 InputSizeOption = Annotated[str | None, typer.Option(help="Channels,height,width, e.g. 3,224,224.")]
 
 

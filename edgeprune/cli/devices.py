@@ -6,11 +6,13 @@ from typing import Annotated
 
 import typer
 
-from edgeprune.cli.console import JsonOption, show_result
+from edgeprune.cli.console import JsonOption, complete_devices, show_result
 
-IdArgument = Annotated[str, typer.Argument(help="Device id, see `edgeprune devices`.", metavar="ID")]
+IdArgument = Annotated[
+    str, typer.Argument(help="Device id, see `edgeprune devices`.", metavar="ID", autocompletion=complete_devices)
+]
 
-devices = typer.Typer(help="List devices (without a subcommand); add, prepare and clean them.", rich_markup_mode=None)
+devices = typer.Typer(help="List devices; add, prepare and clean them.", rich_markup_mode=None)
 add = typer.Typer(help="Add a machine that no bus announces.", no_args_is_help=True, rich_markup_mode=None)
 devices.add_typer(add, name="add")
 
@@ -50,7 +52,10 @@ def add_ssh(
     python: Annotated[str, typer.Option(help="The interpreter there, if not python3.")] = "",
     runner: Annotated[str | None, typer.Option(help="native or python, where LiteRT could be run by both.")] = None,
 ) -> None:
-    """Add a Linux board: it is reached with your own ssh, its config, agent and known_hosts."""
+    """Add a Linux board.
+
+    It is reached with your own ssh, its config, agent and known_hosts.
+    """
     _add("ssh", host, name, ssh_config, python, runner)
 
 
@@ -106,7 +111,10 @@ def remove(id: IdArgument) -> None:
 
 @devices.command("prepare")
 def prepare(id: IdArgument, as_json: JsonOption = False) -> None:
-    """Put the runner on a device, once, and start every runtime there. For an iPhone: how to install the app."""
+    """Put the runner on a device, and start every runtime there.
+
+    It goes over once. For an iPhone it says how to install the app.
+    """
     from rich.table import Table
 
     from edgeprune.devices.discovery import open_device

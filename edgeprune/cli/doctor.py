@@ -8,17 +8,20 @@ from edgeprune.cli.console import JsonOption, show_result
 
 
 def doctor(as_json: JsonOption = False) -> None:
-    """Say which formats and devices work here, and how to mend those that don't."""
+    """Say which formats and devices work here.
+
+    Of those that don't it says what mends them.
+    """
     from rich.table import Table
 
-    from edgeprune.artifacts.plugins import find_exporters, missing_packages
+    from edgeprune.artifacts.plugins import find_exporters, how_to_install, missing_packages
     from edgeprune.devices.discovery import find_devices
     from edgeprune.devices.means import means
 
     rows: list[dict[str, Any]] = []
     for name, exporter in sorted(find_exporters().items()):
         missing = missing_packages(exporter)
-        fix = f"pip install 'edgeprune[{exporter.extra}]'" if missing else ""
+        fix = how_to_install(exporter, missing) if missing else ""
         rows.append({"what": f"format {name}", "ok": not missing, "missing": list(missing), "fix": fix})
     for one in means():
         rows.append({"what": one.what, "ok": not one.fix, "missing": [one.why] if one.fix else [], "fix": one.fix})

@@ -18,7 +18,10 @@ def explain(
     limit_db: Annotated[float | None, typer.Option(help="SQNR below which outputs differ (80; integers 25).")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Find the first operator of FILE whose output on the device differs from this machine's."""
+    """Find where a file's answers part from this machine's.
+
+    That is the first operator of FILE whose output on the device differs from what it is here.
+    """
     from rich.table import Table
 
     from edgeprune import api

@@ -18,7 +18,10 @@ def front(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the runs that are there.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Do the recipe's whole job for several targets: what each latency costs in accuracy, on one page."""
+    """Do a recipe's whole job for several targets.
+
+    What each latency costs in accuracy is shown on one page.
+    """
     from edgeprune.recipe_file import read_recipe
 
     settings = read_recipe(recipe)

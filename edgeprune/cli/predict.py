@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from edgeprune.cli.console import DeviceOption, InputSizeOption, JsonOption, ThreadsOption, read_input_size, show_result
+from edgeprune.cli.console import (
+    DeviceOption,
+    InputSizeOption,
+    JsonOption,
+    RuntimeOption,
+    ThreadsOption,
+    read_input_size,
+    show_result,
+)
 
 
 def predict(
     model: Annotated[str, typer.Argument(help="The unpruned model, as it was given to `edgeprune probe`.")],
     plan: Annotated[Path | None, typer.Option(help="A plan.json; without it the model as it is.")] = None,
     device: DeviceOption = None,
-    runtime: Annotated[Literal["litert", "executorch"], typer.Option(help="The runtime it was probed in.")] = "litert",
+    runtime: RuntimeOption = "litert",
     threads: ThreadsOption = 1,
     input_size: InputSizeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Predict what MODEL takes when a plan has pruned it; nothing is built and nothing is measured.
+    """Predict the latency of a pruned form of a model.
 
-    With --device profile:NAME it comes from the typical tables of a kind of device, never measured on yours."""
+    Nothing is built and nothing is measured: it comes from the latency table that `edgeprune probe` filled.
+
+    With --device profile:NAME it comes from the typical tables of a kind of device, never measured on yours.
+    """
     from edgeprune import api
     from edgeprune.space.plan import read_plan
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -11,6 +11,7 @@ from edgeprune.cli.console import (
     InputSizeOption,
     JsonOption,
     RichProgress,
+    RuntimeOption,
     ThreadsOption,
     milliseconds,
     read_input_size,
@@ -21,73 +22,50 @@ from edgeprune.cli.console import (
 def probe(
     model: Annotated[str, typer.Argument(help="A timm name, package.module:factory or file.py:factory.")],
     device: DeviceOption = None,
-    runtime: Annotated[Literal["litert", "executorch"], typer.Option(help="The runtime to measure in.")] = "litert",
+    runtime: RuntimeOption = "litert",
     threads: ThreadsOption = 1,
     protocol: Annotated[str, typer.Option(help="Of the whole model: quick, standard or mlperf.")] = "quick",
     granularity: Annotated[int | None, typer.Option(help="Widths in steps of this; the device profile's else.")] = None,
     input_size: InputSizeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure a model, and its operations at several widths as far as the latency table lacks them."""
-    import time
-    from pathlib import Path
+    """Fill the latency table for a model.
 
-    from edgeprune.api import load
-    from edgeprune.artifacts.export import MeasuringExporter
-    from edgeprune.devices.discovery import open_device
-    from edgeprune.latency.baseline import measure_original, probe_layers
-    from edgeprune.latency.care import profile_of
-    from edgeprune.latency.probing import Probing
-    from edgeprune.latency.table import LatencyTable, Setting
-    from edgeprune.recipe import PruneSection
-    from edgeprune.scratch import scratch_folder
+    It is measured whole, and at several widths as far as the table lacks them.
+    """
+    from edgeprune import api
 
-    opened, table = open_device("local" if device is None else device), LatencyTable()
-    profile = profile_of(opened)
-    found = load(model, input_size=read_input_size(input_size)) if input_size else load(model)
-    begin = time.monotonic()
+    found = api.load(model, input_size=read_input_size(input_size)) if input_size else api.load(model)
     progress = RichProgress()
-    with (
-        scratch_folder("probe") as folder,
-        opened.lease(),
-        progress.shown(),
-        MeasuringExporter(runtime) as exporter,
-    ):
+    with progress.shown():
         progress.stage("probe")
-        probing = Probing(
-            device=opened,
-            table=table,
+        probed = api.probe(
+            found,
+            device="local" if device is None else device,
             runtime=runtime,
-            exporter=exporter,
             threads=threads,
             protocol=protocol,
-            granularity=granularity or profile.channel_multiple,
-            minimum=PruneSection().minimum_width,
-            on_progress=lambda done, total, text: progress.update(text, done, total),
-            on_message=progress.say,
+            granularity=granularity,
+            progress=progress,
         )
-        baseline = measure_original(found, Path(folder), probing)
-        predictor = probe_layers(found, baseline, probing)
-    predictor.predict(baseline.structure.sizes)  # asks for all layers, and notes what lacks
-    seconds, whole = time.monotonic() - begin, baseline.measurement
-    setting = Setting(opened.facts().fingerprint, whole.runtime.id, threads)
+    whole = probed.measurement
     result = {
         "model": model,
         "measurement": whole.model_dump(mode="json"),
-        "operations_in_table": len(table.medians(setting)),
-        "whole_models_in_table": len(table.models(setting)),
-        "predictor": {"basis": predictor.basis, "spread": predictor.spread},
-        "unmeasured": dict(predictor.costs.unmeasured),
-        "profile": profile.name,
-        "seconds": round(seconds, 1),
+        "operations_in_table": probed.operations_in_table,
+        "whole_models_in_table": probed.whole_models_in_table,
+        "predictor": {"basis": probed.basis, "spread": probed.spread},
+        "unmeasured": probed.unmeasured,
+        "profile": probed.profile,
+        "seconds": round(probed.seconds, 1),
     }
     latency = milliseconds(whole.median_s, whole.low_s, whole.high_s, whole.quality)
     shown = "\n".join(
         [
-            f"{model}: {latency} with {whole.runtime.id} on {opened.id} ({profile.name})",
-            f"its pruned forms are predicted from {predictor.basis}: {_trust(predictor.spread)}",
-            f"the table is {table.path}; {seconds:.0f} s",
-            *(f"not measured: {operation}: {reason}" for operation, reason in predictor.costs.unmeasured.items()),
+            f"{model}: {latency} with {whole.runtime.id} on {device or 'local'} ({probed.profile})",
+            f"its pruned forms are predicted from {probed.basis}: {_trust(probed.spread)}",
+            f"the table is {probed.table}; {probed.seconds:.0f} s",
+            *(f"not measured: {operation}: {reason}" for operation, reason in probed.unmeasured.items()),
         ]
     )
     show_result(result, shown, as_json=as_json)

@@ -17,7 +17,10 @@ def profile(
     runs: Annotated[int, typer.Option(help="Profiled runs.")] = 400,
     as_json: JsonOption = False,
 ) -> None:
-    """Time each kernel of FILE in place, as the runtime has fused it."""
+    """Time each kernel of a file in place.
+
+    Kernels are what the runtime has fused the operators to.
+    """
     from rich.table import Column, Table
 
     from edgeprune.devices.discovery import open_device

@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from edgeprune.cli.console import DeviceOption, InputSizeOption, JsonOption, RichProgress, read_input_size, show_result
+from edgeprune.cli.console import (
+    DeviceOption,
+    InputSizeOption,
+    JsonOption,
+    RichProgress,
+    RuntimeOption,
+    read_input_size,
+    show_result,
+)
 
 
 def prune(
@@ -16,7 +24,7 @@ def prune(
     data: Annotated[str, typer.Option(help="A folder of class folders, `digits`, npz:FILE or timm:NAME.")],
     out: Annotated[Path, typer.Option(help="The run folder to make.")],
     device: DeviceOption = None,
-    runtime: Annotated[str, typer.Option(help="litert or executorch: whose latency the target means.")] = "litert",
+    runtime: RuntimeOption = "litert",
     method: Annotated[str, typer.Option(help="taylor, magnitude, reprune, or auto (by short trials).")] = "taylor",
     allocator: Annotated[
         str, typer.Option(help="judged, additive, knapsack, netadapt, uniform, global or scales.")
@@ -37,9 +45,12 @@ def prune(
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Prune MODEL to a target measured on a device; the other stages go on from the run folder this makes.
+    """Prune a model to a target, without a recipe.
 
-    With --device profile:NAME the latency is predicted from the typical tables of a kind of device, never measured."""
+    The target is measured on a device; the other stages go on from the run folder that this makes.
+
+    With --device profile:NAME the latency is predicted from the typical tables of a kind of device, never measured.
+    """
     from rich.pretty import Pretty
 
     from edgeprune.api import prune as prune_model

@@ -7,16 +7,19 @@ from typing import Annotated
 
 import typer
 
-from edgeprune.cli.console import JsonOption, RichProgress, TrustOption, show_result
+from edgeprune.cli.console import JsonOption, RichProgress, TrustOption, complete_runs, show_result
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    runs: Annotated[list[Path], typer.Argument(help="Run folders.", autocompletion=complete_runs)],
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
     trust: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write one self-contained page for RUNS; a verified run that has no report of its own yet gets it."""
+    """Write one self-contained page for one run or several.
+
+    A verified run that has no report of its own yet gets it.
+    """
     from edgeprune.report.data import read_report
     from edgeprune.report.page import render
     from edgeprune.runs import open_run, write_atomic

@@ -20,7 +20,10 @@ def run(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that is there.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Prune, tune, merge, quantize, export and verify a model as the recipe says, and write the report."""
+    """Do the whole job of a recipe.
+
+    Prune, tune, merge, quantize, export and verify a model as the recipe says, and write the report.
+    """
     from edgeprune.recipe_file import read_recipe
 
     settings = read_recipe(recipe)  # before the heavy imports: a wrong recipe is told at once

@@ -16,8 +16,10 @@ def sensitivity(
     images: Annotated[int, typer.Option(min=1, help="Validation images at most.")] = 500,
     as_json: JsonOption = False,
 ) -> None:
-    """Ask a model how many zeros each type of layer bears (1x1, depthwise, squeeze-excitation, ...), without
-    re-training: one type at a time is pruned by magnitude."""
+    """Ask how many zeros each type of layer bears.
+
+    Types are 1x1, depthwise, squeeze-excitation, ...: without re-training, one at a time is pruned by magnitude.
+    """
     from edgeprune.errors import UsageError
     from edgeprune.recipe_file import read_recipe
 

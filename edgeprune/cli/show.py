@@ -1,4 +1,4 @@
-"""`edgeprune show`: a run, a plan, an exported file, the units of a model or a file's rules of sparsity, in words."""
+"""`edgeprune show run|plan|file|units|sparse`: what a run, a plan, an exported file or a model is, in words."""
 
 from __future__ import annotations
 
@@ -7,46 +7,104 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from edgeprune.cli.console import InputSizeOption, JsonOption, read_input_size, show_result
+from edgeprune.cli.console import InputSizeOption, JsonOption, complete_runs, read_input_size, show_result
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
-def show(
-    what: Annotated[
-        Path, typer.Argument(help="A run folder, a plan.json, an exported file, or the word `units` or `sparse`.")
-    ],
-    of: Annotated[
-        str | None, typer.Argument(help="With `units`: a timm name or a factory; with `sparse`: a .tflite file.")
-    ] = None,
-    input_size: InputSizeOption = None,
-    keep: Annotated[list[str] | None, typer.Option(help="With `units`: module name pattern whose width stays.")] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Show what a run has done, what a plan removes, what an exported file is, (`show units MODEL`) what can go from a
-    model and what cannot, and why, or (`show sparse FILE.tflite`) whether XNNPACK would run a file's zeros sparsely,
-    and which operators stand against it."""
+class _Show(TyperGroup):
+    """The sub-commands; a path in the place of one is shown as what it is, as it always was."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args[:1] == ["--json"]:  # it may stand before the path
+            args = [*args[1:], "--json"]
+        return super().parse_args(ctx, args)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            kind = _kind_of(Path(args[0]))
+            typer.echo(f"`edgeprune show {kind} {args[0]}` says the same, and what is shown", err=True)
+            return kind, self.commands[kind], args
+        return super().resolve_command(ctx, args)
+
+
+def _kind_of(path: Path) -> str:
+    """The sub-command that shows what lies at a path."""
     from edgeprune.errors import UsageError
 
-    if of is not None and str(what) not in ("units", "sparse"):
-        hint = "for a model: edgeprune show units MODEL; for a file: edgeprune show sparse FILE.tflite"
-        raise UsageError(f"one thing at a time: {what} {of}", hint=hint)
-    if of is not None and str(what) == "sparse":
-        result, shown = _sparse(Path(of))
-    elif of is not None:
-        result, shown = _units(of, input_size, keep or [])
-    elif not what.exists():
-        hint = "name a run folder, a plan.json or a file; or: edgeprune show units MODEL, show sparse FILE.tflite"
-        raise UsageError("no such file or folder", where=str(what), hint=hint)
-    elif what.is_dir() and what.suffix != ".mlpackage":
-        result, shown = _run(what)
-    elif what.name.endswith("plan.json"):
-        result, shown = _plan(what)
-    else:
-        result, shown = _file(what)
-    show_result(result, shown, as_json=as_json)
+    if not path.exists():
+        hint = "edgeprune show run FOLDER, show plan FILE, show file FILE, show units MODEL or show sparse FILE"
+        raise UsageError("no such file or folder", where=str(path), hint=hint)
+    if path.is_dir() and path.suffix != ".mlpackage":
+        return "run"
+    return "plan" if path.name.endswith("plan.json") else "file"
+
+
+show = typer.Typer(
+    cls=_Show,
+    help="Show a run, a plan, a file, or the units of a model.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@show.command("run")
+def run(
+    folder: Annotated[Path, typer.Argument(help="A run folder.", autocompletion=complete_runs)],
+    as_json: JsonOption = False,
+) -> None:
+    """Say what a run has done.
+
+    Stage by stage; of a finished one its report.
+    """
+    _print(_run(folder), as_json=as_json)
+
+
+@show.command("plan")
+def plan(
+    file: Annotated[Path, typer.Argument(help="A plan.json, as in RUN/prune.")], as_json: JsonOption = False
+) -> None:
+    """Say what a plan removes."""
+    _print(_plan(file), as_json=as_json)
+
+
+@show.command("file")
+def file(
+    file: Annotated[Path, typer.Argument(help="An exported file, as in RUN/export, or its manifest.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Say what an exported file is.
+
+    One that is not what its manifest describes is refused.
+    """
+    _print(_file(file), as_json=as_json)
+
+
+@show.command("units")
+def units(
+    model: Annotated[str, typer.Argument(help="A timm name, package.module:factory or file.py:factory.")],
+    input_size: InputSizeOption = None,
+    keep: Annotated[list[str] | None, typer.Option(help="Module name pattern whose width stays.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what can go from a model and what cannot, and why."""
+    _print(_units(model, input_size, keep or []), as_json=as_json)
+
+
+@show.command("sparse")
+def sparse(file: Annotated[Path, typer.Argument(help="A .tflite file.")], as_json: JsonOption = False) -> None:
+    """Say whether XNNPACK would run a file's zeros sparsely.
+
+    If not: which operators stand against it.
+    """
+    _print(_sparse(file), as_json=as_json)
+
+
+def _print(found: tuple[Any, RenderableType], *, as_json: bool) -> None:
+    show_result(*found, as_json=as_json)
 
 
 def _units(model: str, input_size: str | None, keep: list[str]) -> tuple[dict[str, Any], RenderableType]:

@@ -12,11 +12,19 @@ from typing import Annotated, Any
 
 import typer
 
-from edgeprune.cli.console import DeviceOption, JsonOption, RichProgress, TrustOption, show_result
+from edgeprune.cli.console import (
+    DeviceOption,
+    JsonOption,
+    RichProgress,
+    TrustOption,
+    complete_formats,
+    complete_runs,
+    show_result,
+)
 from edgeprune.errors import GateFailed
 from edgeprune.stages.stage import PIPELINE
 
-RunArgument = Annotated[Path, typer.Argument(help="The run folder.")]
+RunArgument = Annotated[Path, typer.Argument(help="The run folder.", autocompletion=complete_runs)]
 
 
 def tune(
@@ -44,7 +52,12 @@ def quantize(run: RunArgument, trust: TrustOption = False, as_json: JsonOption =
 def export(
     run: RunArgument,
     formats: Annotated[
-        list[str] | None, typer.Option("--format", help="tflite, pte, coreml or onnx; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            "--format",
+            help="tflite, pte, coreml, onnx, or another's; may be repeated.",
+            autocompletion=complete_formats,
+        ),
     ] = None,
     trust: TrustOption = False,
     as_json: JsonOption = False,

@@ -1,4 +1,4 @@
-"""`edgeprune table show|export|import|merge|prune|repair`: the latency table of this user."""
+"""`edgeprune table show|export|import|merge|delete|repair`: the latency table of this user."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FingerprintOption = Annotated[str | None, typer.Option(help="Fingerprint of the 
 BuildOption = Annotated[str | None, typer.Option(help="Runtime build, or its beginning: litert-2.3.0.")]
 
 table = typer.Typer(
-    help="Show the latency table, carry its rows to other machines, or delete some.",
+    help="Look at the latency table, carry it over, or delete rows.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -23,7 +23,10 @@ table = typer.Typer(
 
 @table.command("show")
 def show(file: FileOption = None, as_json: JsonOption = False) -> None:
-    """What the table holds: a line for each device, runtime build and number of threads."""
+    """Say what the table holds.
+
+    There is a line for each device, runtime build and number of threads.
+    """
     from rich.table import Column, Table
 
     from edgeprune.latency.exchange import summarize
@@ -51,7 +54,10 @@ def export(
     file: FileOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write rows to a file that `import` reads on another machine."""
+    """Write rows to a file, for another machine.
+
+    `import` reads it there.
+    """
     from edgeprune.latency.exchange import Filter, export_rows
     from edgeprune.latency.table import LatencyTable
 
@@ -65,7 +71,10 @@ def import_(
     file: FileOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Take the rows of an exported file; of two measurements of one thing the newer stays."""
+    """Take the rows of an exported file.
+
+    Of two measurements of one thing the newer stays.
+    """
     from edgeprune.latency.exchange import import_rows
     from edgeprune.latency.table import LatencyTable
 
@@ -79,7 +88,10 @@ def merge(
     file: FileOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Take the rows of another table; of two measurements of one thing the newer stays."""
+    """Take the rows of another table.
+
+    Of two measurements of one thing the newer stays.
+    """
     from edgeprune.latency.exchange import bring
     from edgeprune.latency.table import LatencyTable
 
@@ -87,8 +99,8 @@ def merge(
     show_result(moved.model_dump(), f"{moved.taken} rows taken, {moved.older} known as new already", as_json=as_json)
 
 
-@table.command("prune")
-def prune(
+@table.command("delete")
+def delete(
     fingerprint: FingerprintOption = None,
     build: BuildOption = None,
     older_than: Annotated[float | None, typer.Option(help="Days since the measurement.")] = None,
@@ -97,7 +109,7 @@ def prune(
     file: FileOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete rows; they are measured anew when they are needed."""
+    """Delete rows: they are measured anew when needed."""
     from edgeprune.latency.exchange import Filter, forget
     from edgeprune.latency.table import LatencyTable
 
@@ -108,13 +120,31 @@ def prune(
     show_result({"rows": count, "deleted": not dry_run}, words, as_json=as_json)
 
 
+@table.command("prune", hidden=True)
+def prune(
+    fingerprint: FingerprintOption = None,
+    build: BuildOption = None,
+    older_than: Annotated[float | None, typer.Option()] = None,
+    noisy: Annotated[bool, typer.Option("--noisy")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run")] = False,
+    file: FileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The old name of `delete`."""
+    typer.echo("`edgeprune table delete` is the name of this now: nothing is pruned here, rows are deleted", err=True)
+    delete(fingerprint, build, older_than, noisy, dry_run, file, as_json)
+
+
 @table.command("repair")
 def repair(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what is damaged only.")] = False,
     file: FileOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete damaged rows; of a damaged file keep a copy and the rows that can be read."""
+    """Delete damaged rows.
+
+    Of a damaged file a copy is kept, and the rows that can be read.
+    """
     from edgeprune.latency.repair import is_whole
     from edgeprune.latency.repair import repair as repair_table
     from edgeprune.latency.table import LatencyTable

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from edgeprune.errors import DataError
 
 if TYPE_CHECKING:
-    from edgeprune.data.sources import Labelled
+    from edgeprune.data.pools import Labelled
     from edgeprune.models.spec import ModelSpec
 
 _SYNSET = re.compile(r"n\d{8}")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from edgeprune.data.sources import Labelled
+from edgeprune.data.pools import Labelled
 from edgeprune.errors import DataError
 
 Indices = npt.NDArray[np.int64]

@@ -8,7 +8,7 @@ import numpy as np
 
 from edgeprune.data.copies import groups_of
 from edgeprune.data.images import Indices
-from edgeprune.data.sources import Labelled
+from edgeprune.data.pools import Labelled
 from edgeprune.data.split import Labels, spread
 from edgeprune.errors import DataError
 from edgeprune.recipe import DataSection

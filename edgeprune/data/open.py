@@ -14,8 +14,9 @@ from edgeprune.data.copies import tell_copies, without_copies
 from edgeprune.data.divide import PARTS, Division, divide
 from edgeprune.data.folders import list_classes
 from edgeprune.data.images import Geometry, Indices
+from edgeprune.data.pools import FolderPool, Found, Labelled, Opening, Source
 from edgeprune.data.record import LEFT_OUT, DataRecord, ImageRecord, changes
-from edgeprune.data.sources import FolderPool, Found, Labelled, Opening, Source, find_source
+from edgeprune.data.sources import find_source
 from edgeprune.data.split import Split, Splits
 from edgeprune.errors import DataError
 from edgeprune.progress import Progress, Silent

@@ -9,123 +9,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgeprune.data.archive import read_arrays
-from edgeprune.data.check import OnProgress, check_files
-from edgeprune.data.decode import pixels_digest, said_of
-from edgeprune.data.folders import Listing, layout_of, list_classes, role_of, visible_folders
-from edgeprune.data.images import Geometry, Images, array_images, file_images
+from edgeprune.data.decode import pixels_digest
+from edgeprune.data.folders import layout_of, list_classes, role_of, visible_folders
+from edgeprune.data.images import Images, array_images
+from edgeprune.data.pools import MOST_CLASSES, FolderPool, Labelled, Opening, Source, check_shape
 from edgeprune.data.split import Labels
 from edgeprune.errors import DataError
-
-MOST_CLASSES = 1 << 20
-Known = Mapping[str, str]  # an image's name -> the digest of its pixels, from when it was checked
-
-
-@dataclass(frozen=True)
-class Opening:
-    """How a pool is opened: for which model, and whether its images were checked before (`known`)."""
-
-    geometry: Geometry
-    memory_limit: int
-    on_progress: OnProgress
-    known: Known | None = None
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """A pool of images, their labels as positions in `classes`, and where they are from.
-
-    `names` tells the images apart, the same each time; `pixels` are digests, equal for equal images. `numbered`: the
-    labels are the data set's own numbers, and not places of names in an order that was chosen here.
-    """
-
-    where: str
-    images: Images
-    labels: Labels
-    classes: tuple[str, ...]
-    names: tuple[str, ...]
-    pixels: tuple[str, ...]
-    numbered: bool
-    told: tuple[str, ...] = ()
-    in_files: bool = False  # each image is a file of its own
-
-
-class Found(Protocol):
-    """A pool that was found and not looked into yet."""
-
-    @property
-    def where(self) -> str: ...
-
-    def files(self) -> Mapping[str, Path]:
-        """The files that it consists of by name; none where it is no set of files."""
-        ...
-
-    def open(self, opening: Opening) -> Labelled:
-        """Look at every image, unless that was done before.
-
-        Raises:
-            DataError: an image or label cannot be used.
-        """
-        ...
-
-
-@dataclass(frozen=True)
-class Source:
-    """What a source holds: splits of its own, or one undivided pool (`whole`)."""
-
-    train: Found | None = None
-    test: Found | None = None
-    whole: Found | None = None
-    told: tuple[str, ...] = ()
-
-    def for_training(self) -> Found | None:
-        return self.train or self.whole
-
-    def for_testing(self) -> Found | None:
-        return self.test or self.whole
-
-
-@dataclass(frozen=True)
-class FolderPool:
-    """Image files of class folders."""
-
-    listing: Listing
-    numbered: bool = False
-
-    @property
-    def where(self) -> str:
-        return str(self.listing.root)
-
-    def files(self) -> Mapping[str, Path]:
-        root = self.listing.root
-        return {_name_in(root, path): path for path in self.listing.files}
-
-    def open(self, opening: Opening) -> Labelled:
-        listing, files, told = self.listing, self.files(), self.listing.told()
-        if opening.known is not None:
-            pixels = tuple(opening.known.get(name, "") for name in files)
-        else:
-            checked = check_files(listing.root, listing.files, on_progress=opening.on_progress)
-            for path, one in zip(listing.files, checked, strict=True):
-                _check_shape(opening.geometry, one.width, one.height, str(path))
-            pixels = tuple(one.pixels for one in checked)
-            told += [f"in {listing.root.name}/: {said}" for said in said_of(n for one in checked for n in one.notes)]
-        return Labelled(
-            self.where,
-            file_images(listing.files, opening.geometry, memory_limit=opening.memory_limit),
-            np.array(listing.labels, np.int64),
-            listing.classes,
-            tuple(files),
-            pixels,
-            self.numbered,
-            tuple(told),
-            in_files=True,
-        )
 
 
 @dataclass(frozen=True)
@@ -161,7 +56,7 @@ class ArrayPool:
                 hint="give each image the number of its class, from 0: labels.astype('int64'), of one-hot ones "
                 "labels.argmax(1)",
             )
-        _check_shape(opening.geometry, images.shape[2], images.shape[1], where)
+        check_shape(opening.geometry, images.shape[2], images.shape[1], where)
         return _numbered_pool(
             self.where,
             array_images(images, opening.geometry, memory_limit=opening.memory_limit),
@@ -180,7 +75,8 @@ def _how_to_get_there(images: npt.NDArray[Any]) -> str:
 
 @dataclass(frozen=True)
 class Digits:
-    """scikit-learn's 1797 handwritten digits, 8x8 with 17 grey levels, resized to the model's input."""
+    """1797 handwritten digits, 8x8 with 17 grey levels, resized to the model's input: the test part of "Optical
+    Recognition of Handwritten Digits" (E. Alpaydin, C. Kaynak; UCI, CC BY 4.0), as scikit-learn has it too."""
 
     where: str = "digits"
 
@@ -188,12 +84,9 @@ class Digits:
         return {}
 
     def open(self, opening: Opening) -> Labelled:
-        from sklearn.datasets import load_digits
-
-        bunch = load_digits()
-        pixels = np.round(bunch.images * (255 / 16)).astype(np.uint8)
+        with np.load(Path(__file__).with_name("digits.npz")) as digits:
+            pixels, labels = np.round(digits["images"] * (255 / 16)).astype(np.uint8), digits["labels"].astype(np.int64)
         images = array_images(pixels, opening.geometry, memory_limit=opening.memory_limit)
-        labels = bunch.target.astype(np.int64)
         return _numbered_pool("digits", images, labels, tuple(pixels_digest(image) for image in pixels))
 
 
@@ -282,14 +175,3 @@ def _checked_labels(labels: npt.NDArray[Any], name: str, where: str) -> Labels:
             hint="number the classes 0, 1, 2, ... in the order of the model's outputs",
         )
     return labels.astype(np.int64)
-
-
-def _check_shape(geometry: Geometry, width: int, height: int, where: str) -> None:
-    try:
-        geometry.check(width, height)
-    except DataError as error:
-        raise DataError(error.what, where=where, hint=error.hint) from error
-
-
-def _name_in(root: Path, path: Path) -> str:
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)

@@ -13,7 +13,7 @@ import numpy as np
 from edgeprune.data.decode import upright
 from edgeprune.data.folders import Listing
 from edgeprune.data.images import DecodedImages
-from edgeprune.data.sources import MOST_CLASSES, FolderPool, Found, Labelled, Opening, Source
+from edgeprune.data.pools import MOST_CLASSES, FolderPool, Found, Labelled, Opening, Source
 from edgeprune.errors import DataError
 
 _SCHEMES = ("torch", "hfds", "hfids", "tfds", "wds")

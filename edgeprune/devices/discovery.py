@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from edgeprune.devices.base import Device, DeviceFacts
 from edgeprune.devices.facts import local_facts
 from edgeprune.devices.local import LocalDevice
+from edgeprune.devices.others import absent, open_other, other_devices, other_ids, other_kinds
 from edgeprune.errors import DeviceError, EdgePruneError, ToolkitMissing, UsageError
 
 if TYPE_CHECKING:
@@ -20,30 +21,37 @@ PROFILE = "profile:"  # how the id of a device profile begins: the typical table
 
 
 def find_devices() -> list[DeviceFacts]:
-    """Every device that can be seen from here or was added: this machine, adb, ssh, Apple. Those that do not answer
-    are there with the reason."""
-    return [local_facts(), *_adb_devices(), *_added_devices(), *_apple_devices()]
+    """Every device that can be seen from here or was added: this machine, adb, ssh, Apple, other packages' kinds.
+    Those that do not answer are there with the reason."""
+    return [local_facts(), *_adb_devices(), *_added_devices(), *_apple_devices(), *other_devices()]
 
 
 def known_ids() -> list[str]:
     """The ids of all devices, without asking them anything."""
     from edgeprune.devices.adb import attached
-    from edgeprune.devices.registry import added_devices
 
     try:
         serials = [f"adb:{serial}" for serial in attached()]
     except EdgePruneError:
         serials = []
-    return ["local", *serials, *(device.id for device in added_devices())]
+    here, *others = ids_at_hand()
+    return [here, *serials, *others]
+
+
+def ids_at_hand() -> list[str]:
+    """The ids that are known without any other program: this machine, those that were added, other packages'."""
+    from edgeprune.devices.registry import added_devices
+
+    return ["local", *(device.id for device in added_devices()), *other_ids()]
 
 
 def open_device(id: str) -> Device:
-    """Open a device by its id: `local`, `adb:SERIAL`, `ssh:NAME` (as added, or a host of the ssh config) or
-    `apple:NAME` (a Mac as added, or the UDID of an iPhone).
+    """Open a device by its id: `local`, `adb:SERIAL`, `ssh:NAME` (as added, or a host of the ssh config),
+    `apple:NAME` (a Mac as added, or the UDID of an iPhone) or `KIND:NAME` of another package's kind.
 
     Raises:
         DeviceError: no such device (names the known ids), or it does not answer.
-        UsageError: it is a device profile, on which nothing runs.
+        UsageError: it is a device profile, on which nothing runs, or a package's kind that does not load.
         ToolkitMissing: what is needed to reach it is not installed.
     """
     if not id.strip():
@@ -62,6 +70,8 @@ def open_device(id: str) -> Device:
         return _open_ssh(id, name)
     if kind == "apple" and name:
         return _open_apple(id, name)
+    if name and kind in other_kinds():
+        return open_other(kind, name)
     known = known_ids()
     near = difflib.get_close_matches(id, known, n=1)
     hint = f"did you mean `{near[0]}`? " if near else ""
@@ -157,19 +167,3 @@ def _apple_devices() -> Iterator[DeviceFacts]:
         yield from find_apple()
     except (DeviceError, ValueError) as error:  # its tool is there and does not work, or says what is no JSON
         yield absent("apple", "apple", f"iPhones cannot be listed: {error}")
-
-
-def absent(id: str, kind: str, reason: str) -> DeviceFacts:
-    """What is known of a device that does not answer."""
-    return DeviceFacts(
-        id=id,
-        kind=kind,
-        model="unknown",
-        cpu="unknown",
-        abi="unknown",
-        os="unknown",
-        cores=1,
-        memory_bytes=0,
-        ready=False,
-        reason=reason,
-    )

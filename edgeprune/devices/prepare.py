@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgeprune.devices.base import Device
-from edgeprune.devices.conditions import RuntimeBuild, RuntimeName
+from edgeprune.devices.conditions import RuntimeBuild
 from edgeprune.devices.jobs import runtime_build
 from edgeprune.errors import DeviceError
 
@@ -20,7 +20,4 @@ def prepare_device(device: Device) -> list[RuntimeBuild]:
     if not facts.runtimes:
         hint = facts.fix or "see docs/devices.md"
         raise DeviceError(facts.reason or "nothing runs models there", where=device.id, hint=hint)
-    names: list[RuntimeName] = [
-        name for name in ("litert", "executorch", "onnxruntime", "coreml") if name in facts.runtimes
-    ]
-    return [runtime_build(device, name) for name in names]
+    return [runtime_build(device, name) for name in facts.runtimes]

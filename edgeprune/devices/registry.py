@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from edgeprune.errors import UsageError
+
+if TYPE_CHECKING:
+    from tomlkit.items import AoT
+
+_WRITTEN = "Written by `edgeprune devices add`; may be edited."
 
 
 class AddedDevice(BaseModel):
@@ -69,9 +74,18 @@ def added_devices(file: Path | None = None) -> tuple[AddedDevice, ...]:
 
 
 def add_device(device: AddedDevice, file: Path | None = None) -> None:
-    """Keep a device; one of the same id is replaced."""
-    others = [known for known in added_devices(file) if known.id != device.id]
-    _write((*others, device), file or registry_file())
+    """Keep a device; one of the same id is replaced. What the user wrote beside, comments too, stays."""
+    path = file or registry_file()
+    places = [place for place, known in enumerate(added_devices(path)) if known.id == device.id]
+
+    def change(entries: AoT) -> None:
+        entry = device.model_dump(exclude_defaults=True)
+        if places:
+            entries[places[0]] = entry
+        else:
+            entries.append(entry)
+
+    _edit(path, change)
 
 
 def remove_device(id: str, file: Path | None = None) -> None:
@@ -80,28 +94,27 @@ def remove_device(id: str, file: Path | None = None) -> None:
     Raises:
         UsageError: there is none of this id.
     """
-    known = added_devices(file)
-    if id not in {device.id for device in known}:
-        names = ", ".join(device.id for device in known) or "none"
-        raise UsageError(f"no device {id!r} was added", hint=f"added: {names}")
-    _write(tuple(device for device in known if device.id != id), file or registry_file())
+    path = file or registry_file()
+    known = [device.id for device in added_devices(path)]
+    if id not in known:
+        raise UsageError(f"no device {id!r} was added", hint=f"added: {', '.join(known) or 'none'}")
+    _edit(path, lambda entries: entries.pop(known.index(id)))
 
 
-def _write(devices: tuple[AddedDevice, ...], path: Path) -> None:
-    lines = ["# Written by `edgeprune devices add`; may be edited."]
-    for device in devices:
-        lines += ["", "[[device]]"]
-        lines += [f"{key} = {_text(str(value))}" for key, value in device.model_dump(exclude_defaults=True).items()]
+def _edit(path: Path, change: Callable[[AoT], object]) -> None:
+    """Change the list of devices in the file, which was read without an error before."""
+    import tomlkit
+
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    document = tomlkit.parse(text or f"# {_WRITTEN}\n\n")
+    if "device" not in document:
+        document.append("device", tomlkit.aot())
+    change(cast("AoT", document["device"]))
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        content = ("\n".join(lines) + "\n").encode()
+        content = tomlkit.dumps(document).encode()
     except UnicodeEncodeError as error:
         raise UsageError(f"a name or path is no valid UTF-8: {error}", where=str(path), hint="rename it") from error
     partial.write_bytes(content)
     partial.replace(path)
-
-
-def _text(value: str) -> str:
-    """A TOML string: JSON's escapes below the letters are TOML's; the letters stay as they are."""
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

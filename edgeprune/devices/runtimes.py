@@ -14,6 +14,7 @@ RUNTIME_OF: dict[str, RuntimeName] = {
     ".onnx": "onnxruntime",
     ".mlpackage": "coreml",  # a folder
 }
+RUNTIMES = tuple(dict.fromkeys(RUNTIME_OF.values()))  # those that our runners have
 SUFFIX_OF: dict[RuntimeName, str] = {runtime: suffix for suffix, runtime in RUNTIME_OF.items()}
 
 

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -24,10 +23,10 @@ from edgeprune.latency.protocol import measurement_of
 from edgeprune.latency.staircase import SWEEP, fit_staircase
 from edgeprune.latency.table import LatencyTable, Setting
 from edgeprune.latency.tflite_writer import Graph, Unsupported, append, input_shape
+from edgeprune.recipe import Runtime
 from edgeprune.scratch import scratch_folder
 from edgeprune.space.units import Layer, Width
 
-ProbeRuntime = Literal["litert", "executorch"]
 POINTS = 4  # widths measured along a free axis
 BATCH = 48  # operations in one runner process; their results are kept when it has ended
 AGREE = 0.03  # the two quietest rounds of a probe agree so well, or it is measured once more
@@ -40,7 +39,7 @@ def find_staircases(
     layers: Sequence[Layer],
     table: LatencyTable,
     *,
-    runtime: ProbeRuntime = "litert",
+    runtime: Runtime = "litert",
     threads: int = 1,
     on_progress: Callable[[int, int, str], None] | None = None,
 ) -> None:
@@ -67,7 +66,7 @@ def probe(
     sizes: Mapping[str, int],
     table: LatencyTable,
     *,
-    runtime: ProbeRuntime = "litert",
+    runtime: Runtime = "litert",
     threads: int = 1,
     granularity: int = 8,
     on_progress: Callable[[int, int, str], None] | None = None,
@@ -95,7 +94,7 @@ def probe(
     tell(len(missing), len(missing), "measured")
 
 
-def _prober(device: Device, table: LatencyTable, runtime: ProbeRuntime, threads: int) -> _Prober:
+def _prober(device: Device, table: LatencyTable, runtime: Runtime, threads: int) -> _Prober:
     build = runtime_build(device, runtime)
     return _Prober(device, table, Setting(device.facts().fingerprint, build.id, threads), build, runtime)
 
@@ -163,7 +162,7 @@ class _Prober:
     """Builds, times and keeps operations for one setting."""
 
     def __init__(
-        self, device: Device, table: LatencyTable, setting: Setting, build: RuntimeBuild, runtime: ProbeRuntime
+        self, device: Device, table: LatencyTable, setting: Setting, build: RuntimeBuild, runtime: Runtime
     ) -> None:
         self._device, self._table, self.setting, self._build, self._runtime = device, table, setting, build, runtime
 

@@ -24,6 +24,7 @@ import torch
 from torch import nn
 
 from edgeprune.errors import ModelError
+from edgeprune.models.frames import own_frame
 from edgeprune.models.timm_import import import_torchvision
 
 SEED = 0
@@ -55,7 +56,8 @@ def call_factory(source: str, arguments: Mapping[str, Any], *, seed: int = SEED)
 
 @contextmanager
 def users_code(what: str, where: str, hint: str | None = None) -> Iterator[None]:
-    """Run code that is not ours: whatever it raises, `sys.exit` too, becomes a ModelError. Ctrl-C stays Ctrl-C."""
+    """Run code that is not ours: whatever it raises, `sys.exit` too, becomes a ModelError that names the last of the
+    user's own lines. Ctrl-C stays Ctrl-C."""
     try:
         yield
     except (KeyboardInterrupt, GeneratorExit):
@@ -63,6 +65,8 @@ def users_code(what: str, where: str, hint: str | None = None) -> Iterator[None]
     except BaseException as error:
         lines = str(error).strip().splitlines()
         said = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+        frame = own_frame(error, where)
+        said += f" ({frame})" if frame else ""
         raise ModelError(f"{what}: {said}", where=where, hint=hint) from error
 
 

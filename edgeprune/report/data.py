@@ -24,7 +24,7 @@ from edgeprune.runs import read_bounded
 from edgeprune.search.binding import Binding
 from edgeprune.space.units import Structure
 from edgeprune.verify.intervals import share_interval
-from edgeprune.verify.verdict import Between, FileVerdict, Verdict
+from edgeprune.verify.verdict import NOWHERE, Between, FileVerdict, Verdict
 
 Standing = Literal["proven", "reference", "failed", "uncertain", "undecided", "unproven"]
 DEAREST = 12  # kernels shown of a file
@@ -96,7 +96,7 @@ class Attempt(Part):
 
 
 class Epoch(Part):
-    """One epoch of tuning; accuracies are shares (0..1)."""
+    """One epoch of tuning; accuracies are shares (0..1), that on training images as they were trained on."""
 
     epoch: int
     loss: float
@@ -213,10 +213,10 @@ class FileLine(Part):
         if "fail" in outcomes:
             failed = [check for check in self.verdict.checks if check.outcome == "fail"]
             return "uncertain" if all(check.uncertain for check in failed) else "failed"
+        if "pass" not in outcomes or self.verdict.executed_on == NOWHERE:
+            return "unproven"
         if "undecided" in outcomes:
             return "undecided"
-        if "pass" not in outcomes:
-            return "unproven"
         return "reference" if NO_DEVICE in self.verdict.executed_on else "proven"
 
 

@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 
 from edgeprune.report import text
 from edgeprune.report.data import FileLine, ReportData
-from edgeprune.verify.verdict import Check
+from edgeprune.verify.verdict import NEVER_RUN, Check
 
 _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # what XML 1.0 cannot carry
 
@@ -63,7 +63,7 @@ def _case(check: Check, where: str) -> ET.Element:
         # A limit missed on a noisy device, or that few images cannot tell, is no regression.
         tag, kind = ("error", "device too noisy") if check.uncertain else ("failure", "gate")
         if check.outcome == "undecided":
-            tag, kind = "error", "too few test images"
+            tag, kind = "error", "not run" if check.name == NEVER_RUN else "too few test images"
         failure = ET.SubElement(case, tag, _clean({"message": f"{check.name}: {said}", "type": kind}))
         failure.text = _ILLEGAL.sub("\ufffd", check.why)
     elif check.outcome == "info":

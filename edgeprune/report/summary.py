@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
 from edgeprune.report import headline, text
 from edgeprune.report.data import ReportData, Standing
 
+ROOM = 45  # that the columns beside a file's name take at least
 _STYLE: dict[headline.State, str] = {"good": "bold green", "bad": "bold red", "warn": "bold yellow", "plain": "bold"}
 
 
 def summary(data: ReportData) -> RenderableType:
-    """What `edgeprune run` prints at its end and `edgeprune show RUN` prints again; for `rich.print` or a Console.
+    """What `edgeprune run` prints at its end and `edgeprune show run RUN` prints again; for `rich.print` or a Console.
 
     Texts from the data are shown as they are: rich markup in a model's name is not obeyed.
     """
@@ -23,7 +24,7 @@ def summary(data: ReportData) -> RenderableType:
     if data.stages:
         parts.append(_stages(data))
     if data.files:
-        parts.append(_files(data))
+        parts.append(_Files(data))
     held = [
         (line.file, check)
         for line in data.files
@@ -54,8 +55,20 @@ def _stages(data: ReportData) -> Table:
     return table
 
 
-def _files(data: ReportData) -> Table:
+class _Files:
+    """The table of the files. Their names stay whole, so that they can be copied, where there is room for that."""
+
+    def __init__(self, data: ReportData) -> None:
+        self._data = data
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        longest = max(len(line.file) for line in self._data.files)
+        yield _files(self._data, whole_names=longest + ROOM <= options.max_width)
+
+
+def _files(data: ReportData, *, whole_names: bool) -> Table:
     table = _table("file", "standing", "size", "latency", "of the original")
+    table.columns[0].no_wrap = whole_names
     states: dict[Standing, headline.State] = {
         "proven": "good",
         "reference": "plain",

@@ -7,9 +7,10 @@ from typing import Any
 
 from edgeprune.artifacts.export import export_each
 from edgeprune.artifacts.manifest import Manifest, file_hash, file_size, manifest_path, parse_manifest
-from edgeprune.artifacts.plugins import exporter_for, find_exporter, require_toolkit
+from edgeprune.artifacts.plugins import exporter_for, find_exporter, require_own_files, require_toolkit
 from edgeprune.errors import ConversionError, UsageError
 from edgeprune.recipe import Recipe
+from edgeprune.recipe_names import require_names
 from edgeprune.runs import write_atomic
 from edgeprune.sparsity.arbiter import SparseVerdict, choose_encoding
 from edgeprune.stages.context import Context
@@ -24,12 +25,17 @@ def require_toolkits(recipe: Recipe) -> None:
     """Check, before hours of work, that every format of the recipe can be exported here.
 
     Raises:
+        RecipeError: no installed package offers a format or the runtime, or `quantize.formats` names one that is not
+            to be exported.
         ToolkitMissing: names the packages and what installs them.
-        UsageError: no exporter writes a format, or `quantize.formats` names one that has no int8 file.
+        UsageError: `quantize.formats` names one that has no int8 file, or two formats would have one file's name.
     """
+    require_names(recipe)
     require_toolkit(exporter_for(recipe.device.runtime))
-    for name in recipe.export.formats:
-        require_toolkit(find_exporter(name))
+    exporters = [find_exporter(name) for name in recipe.export.formats]
+    for exporter in exporters:
+        require_toolkit(exporter)
+    require_own_files(exporters)
     for name in recipe.quantize.formats or ():
         if "int8" not in find_exporter(name).precisions:
             raise UsageError(

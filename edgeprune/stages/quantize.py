@@ -12,16 +12,10 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from edgeprune.artifacts.plugins import find_exporter
+from edgeprune.artifacts.plugins import find_exporter, int8_scheme
 from edgeprune.recipe import Format, Recipe
 from edgeprune.runs import write_atomic
 from edgeprune.stages.context import Context
-
-SCHEMES = {
-    "tflite": "ai-edge-quantizer static, int8 weights per channel, int8 activations per tensor",
-    "pte": "PT2E XNNPACKQuantizer, symmetric int8 weights per channel, int8 activations per tensor",
-    "coreml": "linear symmetric int8 weights per channel, fp16 activations",
-}
 
 
 def int8_formats(recipe: Recipe) -> tuple[Format, ...]:
@@ -38,7 +32,7 @@ def quantize_stage(context: Context, folder: Path) -> dict[str, Any]:
     split = context.splits.calibration
     images = torch.cat([images for images, _ in split.batches(64)])
     write_atomic(folder / "calibration.safetensors", safetensors.torch.save({"input": images.contiguous()}))
-    schemes = {f: SCHEMES[f] for f in int8_formats(context.recipe) if f in SCHEMES}
+    schemes = {name: int8_scheme(find_exporter(name)) for name in int8_formats(context.recipe)}
     return {"enabled": True, "images": len(images), "schemes": schemes}
 
 

@@ -139,7 +139,15 @@ def _epochs(context: Context) -> tuple[Epoch, ...]:
     files = [context.run.stage_folder("prune") / HISTORY, context.file("tune", HISTORY)]
     records = (record for file in files if file.exists() for record in read_history(file))
     return tuple(
-        Epoch(epoch=r.epoch, loss=r.loss, validation_accuracy=r.validation, lr=r.lr, seconds=r.seconds) for r in records
+        Epoch(
+            epoch=r.epoch,
+            loss=r.loss,
+            train_accuracy=r.train,
+            validation_accuracy=r.validation,
+            lr=r.lr,
+            seconds=r.seconds,
+        )
+        for r in records
     )
 
 

@@ -150,6 +150,8 @@ class Training:
             nesterov=self.settings.momentum > 0,
         )
         self._replayed: nn.Module | None = None
+        self._right: torch.Tensor | int = 0  # images of this epoch whose class was named, and images in all
+        self._seen = 0
         self.take_momentum(momentum)
 
     def run(
@@ -200,11 +202,19 @@ class Training:
         start = time.perf_counter()
         loss = self.run_epoch(epoch, on_progress)
         accuracy = top1(self.student, validation) if len(validation) else None
-        return EpochRecord(epoch=epoch, loss=loss, lr=self.lr, validation=accuracy, seconds=time.perf_counter() - start)
+        return EpochRecord(
+            epoch=epoch,
+            loss=loss,
+            lr=self.lr,
+            train=float(self._right) / self._seen,
+            validation=accuracy,
+            seconds=time.perf_counter() - start,
+        )
 
     def run_epoch(self, epoch: int, on_progress: Callable[[TuneProgress], None] | None) -> float:
         """Train one epoch (numbered from 1); returns the mean loss."""
         settings, losses, start = self.settings, [], time.perf_counter()
+        self._right, self._seen = 0, 0
         self.student.train()
         batches = self.train.batches(settings.batch_size, seed=_seed_of(self.seed, epoch), augment=settings.augment)
         if self.device.type == "cuda":
@@ -233,6 +243,7 @@ class Training:
                 with torch.no_grad():
                     targets = self.teacher(images).float()
             logits = student(images).float()
+        self._right, self._seen = self._right + (logits.argmax(1) == labels).sum(), self._seen + len(labels)
         loss = self._loss(logits, labels, targets)
         self.optimizer.zero_grad()
         loss.backward()

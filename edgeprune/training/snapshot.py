@@ -32,12 +32,17 @@ _log = logging.getLogger(__name__)
 
 
 class EpochRecord(BaseModel):
-    """One epoch: mean loss of its steps, the last learning rate, top-1 on the validation images (None without any)."""
+    """One epoch: mean loss of its steps, the last learning rate, top-1 on the validation images (None without any).
+
+    `train` is top-1 on the training images of its steps, as they were trained on: augmented, with the weights of each
+    step. None in what an earlier version wrote.
+    """
 
     model_config = ConfigDict(frozen=True)
     epoch: int  # from 1
     loss: float
     lr: float
+    train: float | None = None
     validation: float | None
     seconds: float
 

@@ -13,7 +13,7 @@ from edgeprune.devices.base import Device
 from edgeprune.errors import RunError
 from edgeprune.recipe import Gates, Runtime, Target
 from edgeprune.verify.accuracy import accuracy_checks, parity_check
-from edgeprune.verify.execute import Execution, Floats, run_file
+from edgeprune.verify.execute import Execution, Floats, run_file, runtime_of
 from edgeprune.verify.intervals import drop_interval, share_interval
 from edgeprune.verify.outputs import Answers, Labels, SplitLike, collect_outputs
 from edgeprune.verify.speed import (
@@ -26,7 +26,7 @@ from edgeprune.verify.speed import (
     profile_of_file,
     size_check,
 )
-from edgeprune.verify.verdict import FileVerdict, Verdict
+from edgeprune.verify.verdict import NEVER_RUN, NOWHERE, Check, FileVerdict, Verdict
 
 
 def verify(
@@ -68,7 +68,7 @@ def verify(
     for manifest in manifests:
         check_unchanged(manifest, folder)
     outputs = collect_outputs(
-        manifests,
+        [manifest for manifest in manifests if runtime_of(manifest) is not None],
         folder,
         device,
         float_outputs,
@@ -160,6 +160,9 @@ class _Judge:
     def file(self, manifest: Manifest) -> FileVerdict:
         """All checks of one file, in the order in which a reader asks for them."""
 
+        if runtime_of(manifest) is None:
+            return self._never_run(manifest)
+
         def run(images: Floats) -> Execution:
             return run_file(self.device, self.folder / manifest.file, manifest, images, threads=self.threads)
 
@@ -180,6 +183,19 @@ class _Judge:
             latency=self.speed.latencies.get(manifest.file),
             against_original=self.speed.ratios.get(manifest.file),
             profile=profile_of_file(self.device, manifest, self.folder, threads=self.threads, say=self.say),
+        )
+
+    def _never_run(self, manifest: Manifest) -> FileVerdict:
+        """What can be said of a file of another's exporter that no runner here knows: nothing that is proven."""
+        why = f"no device's runner knows {Path(manifest.file).suffix} files: run and compare it where it is used"
+        run = Check(name=NEVER_RUN, value=0, unit="files", limit=1, outcome="undecided", why=why)
+        checks = (run, size_check(manifest, self.folder, self.gates), delegation_check(manifest.delegation))
+        return FileVerdict(
+            file=manifest.file,
+            format=manifest.format,
+            precision=manifest.precision,
+            executed_on=NOWHERE,
+            checks=tuple(check for check in checks if check is not None),
         )
 
 

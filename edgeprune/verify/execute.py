@@ -5,28 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgeprune.artifacts.manifest import Manifest, TensorSpec
 from edgeprune.devices.base import Device
+from edgeprune.devices.conditions import RuntimeName
 from edgeprune.devices.inference import run_inference
 from edgeprune.devices.local import LocalDevice
+from edgeprune.devices.runtimes import RUNTIME_OF
 from edgeprune.errors import DataError, ToolkitMissing
-from edgeprune.recipe import Format
 
 Floats = npt.NDArray[np.float32]
-FileRuntime = Literal["litert", "executorch", "onnxruntime", "coreml"]
 
 REFERENCE_EXECUTION = "reference execution, no device"
-RUNTIMES: dict[Format, FileRuntime] = {
-    "tflite": "litert",
-    "pte": "executorch",
-    "onnx": "onnxruntime",
-    "coreml": "coreml",
-}
 
 
 @dataclass(frozen=True)
@@ -60,12 +54,12 @@ def run_file(
     """
     fed = encode_input(images, manifest.input)
     runtime = runtime_on(device, manifest)
-    if runtime is None and manifest.format == "coreml":
+    if runtime is None and runtime_of(manifest) == "coreml":
         from edgeprune.verify.mil import run_mlpackage
 
         return Execution(_rows(run_mlpackage(file, fed), len(images), file), REFERENCE_EXECUTION, None)
     if runtime is None:
-        lacking = RUNTIMES[manifest.format]
+        lacking = runtime_of(manifest) or f"a runtime for {manifest.file}"
         if device.id == "local":
             raise ToolkitMissing(f"{lacking} is not installed", where=str(file), hint="see `edgeprune doctor`")
         here = run_file(LocalDevice(), file, manifest, images, threads=threads, timeout_s=timeout_s)
@@ -78,9 +72,14 @@ def run_file(
     return Execution(outputs, place, result.peak_memory_bytes)
 
 
-def runtime_on(device: Device, manifest: Manifest) -> FileRuntime | None:
+def runtime_of(manifest: Manifest) -> RuntimeName | None:
+    """The runtime that runs an exported file, by its suffix; None where no runner knows its kind."""
+    return RUNTIME_OF.get(Path(manifest.file).suffix)
+
+
+def runtime_on(device: Device, manifest: Manifest) -> RuntimeName | None:
     """The runtime that runs a file on this device; None where the device has none."""
-    runtime = RUNTIMES[manifest.format]
+    runtime = runtime_of(manifest)
     return runtime if runtime in device.facts().runtimes else None
 
 

@@ -10,12 +10,13 @@ from typing import Literal
 
 from edgeprune.artifacts.manifest import Delegation, Manifest, file_size
 from edgeprune.devices.base import Device
+from edgeprune.devices.conditions import RuntimeName
 from edgeprune.errors import UsageError
 from edgeprune.latency.measurement import Measurement, Quality, Ratio
 from edgeprune.latency.profile import Profile, profile
 from edgeprune.latency.protocol import measure, measure_peak_memory, measure_ratio
 from edgeprune.recipe import Gates, Runtime, Target
-from edgeprune.verify.execute import RUNTIMES, FileRuntime, runtime_on
+from edgeprune.verify.execute import runtime_of, runtime_on
 from edgeprune.verify.limits import at_most, info
 from edgeprune.verify.verdict import Check
 
@@ -44,22 +45,24 @@ def measure_speed(
     threads: int,
     protocol: Protocol,
 ) -> Speed:
-    """Measure every file that runs on the device; the judged one interleaved with the original where that is given.
+    """Measure every file that runs on the device; the judged interleaved with the original where that is
+    given.
 
     Raises:
         UsageError: the target is a share of the original, and the original's file is not given.
         DeviceError: the device was lost.
     """
-    judged = next((m for m in manifests if is_judged(m, runtime)), None)
+    judged = [m for m in manifests if is_judged(m, runtime)]
     if target is not None and target.unit == "x" and original_file is None:
         raise UsageError(
             f"the target {target} is a share of the original's latency, and the original's file is missing",
             hint="run the probe stage first: it exports and measures the original",
         )
     ratios: dict[str, Ratio] = {}
-    if judged is not None and original_file is not None:
-        ratios[judged.file] = measure_ratio(
-            device, folder / judged.file, original_file, runtime=runtime, threads=threads, protocol=protocol
+    for one in judged if original_file is not None else ():
+        assert original_file is not None
+        ratios[one.file] = measure_ratio(
+            device, folder / one.file, original_file, runtime=runtime, threads=threads, protocol=protocol
         )
     # The interleaved measurement also tells the latency itself, unless the target is an absolute time.
     absolute = target is not None and target.unit in _SECONDS
@@ -73,7 +76,7 @@ def measure_speed(
 
 def is_judged(manifest: Manifest, runtime: Runtime) -> bool:
     """Whether this is the file that the latency target is about: fp32, in the runtime that was pruned for."""
-    return manifest.precision == "fp32" and RUNTIMES[manifest.format] == runtime
+    return manifest.precision == "fp32" and runtime_of(manifest) == runtime
 
 
 def latency_check(
@@ -174,8 +177,8 @@ def _said(measurement: Measurement) -> str:
     )
 
 
-def _by_runtime(device: Device, manifests: Iterable[Manifest]) -> dict[FileRuntime, list[Manifest]]:
-    groups: dict[FileRuntime, list[Manifest]] = {}
+def _by_runtime(device: Device, manifests: Iterable[Manifest]) -> dict[RuntimeName, list[Manifest]]:
+    groups: dict[RuntimeName, list[Manifest]] = {}
     for manifest in manifests:
         runtime = runtime_on(device, manifest)
         if runtime is not None:

@@ -19,6 +19,8 @@ Between = tuple[float, float]  # a 95 % interval
 _CONFIG = ConfigDict(frozen=True, ser_json_inf_nan="strings")
 
 
+NOWHERE = "nowhere"  # in `executed_on`: no runner knows the file's kind
+NEVER_RUN = "run"  # the name of the check that says so
 HOST_AGREEMENT = "agreement with this machine"  # the name of that check
 
 

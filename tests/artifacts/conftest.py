@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import textwrap
 from pathlib import Path
 
 import pytest
+from plugin_packages import install
 
 PLUGINS = """
 import os, signal, time
@@ -32,7 +32,7 @@ class Aborting(Base):
         os.abort()
 
 class Raising(Base):
-    name = "raising"
+    name, suffix = "raising", ".raised.bin"
     def act(self, output):
         output.file.write_bytes(b"ha")
         print("chatter on stdout")
@@ -111,11 +111,3 @@ def strange_exporters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.syspath_prepend(str(site))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(site), os.environ.get("PYTHONPATH")))))
     return site
-
-
-def install(site: Path, name: str, code: str, entry_points: str) -> None:
-    information = site / f"{name}-1.0.dist-info"
-    information.mkdir(parents=True)
-    (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-    (information / "entry_points.txt").write_text(entry_points)
-    (site / f"{name}_exporters.py").write_text(textwrap.dedent(code))

@@ -65,7 +65,7 @@ def test_a_failing_toolkit_is_one_clear_error_and_leaves_no_file(
 def test_all_that_failed_are_named(tmp_path: Path) -> None:
     folder = tmp_path / "out"
     error = try_export(folder, "aborting", "raising")
-    assert "2 files failed: model_fp32.bin, model_fp32.bin" in str(error)
+    assert "2 files failed: model_fp32.bin, model_fp32.raised.bin" in str(error)
     assert "SIGABRT" in str(error)
     assert "flux capacitor" in str(error)
     assert left_in(folder) == {"reference.safetensors"}

@@ -44,7 +44,7 @@ class Once(Base):
         yield from self.write(outputs)
 
 class Late(Base):
-    name, packages = "onnx", ("exporters",)  # a package that no distribution of this name installs
+    name, suffix, packages = "onnx", ".late.bin", ("exporters",)  # a package that no distribution of this name installs
     def convert(self, program, outputs, calibration):
         yield from self.write(outputs)
         raise ValueError("too late to fail")

@@ -64,9 +64,9 @@ def test_doctor() -> None:
 
 def test_show_a_finished_run(finished: Finished) -> None:
     before = stamps(finished.run)
-    told = inside("show", finished.run, "--json").json
+    told = inside("show", "run", finished.run, "--json").json
     assert told == json.loads((finished.run / "report" / "report.json").read_text())
-    shown = inside("show", finished.run)
+    shown = inside("show", "run", finished.run)
     assert shown.code == 0
     for text in ("0.6x", "tflite int8", "coreml fp16", "original", "merged"):
         assert text in words(shown.out)
@@ -76,20 +76,20 @@ def test_show_a_finished_run(finished: Finished) -> None:
 def test_show_a_run_under_way(copied: Path) -> None:
     for stage in ("report", "verify", "export"):
         shutil.rmtree(copied / stage)
-    told = inside("show", copied, "--json").json
+    told = inside("show", "run", copied, "--json").json
     assert {stage for stage, record in told.items() if record is None} == {"export", "verify", "report"}
     branches = edgeprune.read_plan(copied / "prune" / "plan.json").subnet.dropped
     # What the plan drops depends on this machine's latencies; the branch has two of the four batch norms.
     assert told["merge"]["result"]["folded"] == 4 - 2 * len(branches)
-    shown = words(inside("show", copied).out)
+    shown = words(inside("show", "run", copied).out)
     assert "export │ │ not done" in shown
 
 
 def test_show_a_plan(finished: Finished, tmp_path: Path) -> None:
     file = finished.run / "prune" / "plan.json"
     plan = edgeprune.read_plan(file)
-    assert inside("show", file, "--json").json == plan.model_dump(mode="json")
-    shown = inside("show", file)
+    assert inside("show", "plan", file, "--json").json == plan.model_dump(mode="json")
+    shown = inside("show", "plan", file)
     assert shown.code == 0
     for name in plan.decisions:
         assert name in words(shown.out)
@@ -102,7 +102,7 @@ def test_show_a_plan_that_drops_a_branch(tmp_path: Path) -> None:
         decisions={"stem:out": Narrowed(size=8, removed=(1, 2)), "layer1.0": Dropped()},
     )
     (tmp_path / "plan.json").write_text(plan.model_dump_json())
-    shown = inside("show", tmp_path / "plan.json")
+    shown = inside("show", "plan", tmp_path / "plan.json")
     assert shown.code == 0, shown.err
     assert "stem:out │ 8 │ 2 │ 6" in words(shown.out)
     assert "layer1.0 │ │ the whole branch" in words(shown.out)
@@ -111,9 +111,9 @@ def test_show_a_plan_that_drops_a_branch(tmp_path: Path) -> None:
 @pytest.mark.parametrize("file", ["model_int8.tflite", "model_fp16.mlpackage", "model_fp32.pte"])
 def test_show_a_file(finished: Finished, file: str) -> None:
     path = finished.run / "export" / file
-    told = inside("show", path, "--json").json
+    told = inside("show", "file", path, "--json").json
     assert told == json.loads(path.with_name(f"{file}.json").read_text())
-    shown = inside("show", path)
+    shown = inside("show", "file", path)
     assert shown.code == 0
     assert file in shown.out
     assert told["sha256"] in shown.out
@@ -195,14 +195,32 @@ def test_show_units_says_that_nothing_can_go_and_what_was_made_plain(tmp_path: P
     assert len(told["said"]) == 2
 
 
-def test_show_units_needs_a_model_and_only_one_thing(tmp_path: Path) -> None:
-    both = inside("show", tmp_path, SMALL)
-    assert both.code == 2
-    assert "one thing at a time" in words(both.err)
+def test_show_units_needs_a_model_and_only_one() -> None:
     alone = inside("show", "units")
     assert alone.code == 2
-    assert "edgeprune show units MODEL" in words(alone.err)
+    assert "'model'" in alone.err
+    assert inside("show", "units", SMALL, SMALL).code == 2
     assert inside("show", "units", SMALL, "--input-size", "big").code == 2
+
+
+def test_the_old_way_to_show_still_shows_and_names_the_new_one(finished: Finished, tmp_path: Path) -> None:
+    places = {
+        "run": finished.run,
+        "plan": finished.run / "prune" / "plan.json",
+        "file": finished.run / "export" / "model_fp32.onnx",
+    }
+    for kind, place in places.items():
+        new, old = inside("show", kind, place, "--json"), inside("show", place, "--json")
+        assert (old.code, old.json) == (0, new.json)
+        assert inside("show", "--json", place).json == new.json
+        assert f"edgeprune show {kind} {place}" in old.err
+        assert new.err == ""
+    assert inside("show", places["file"].with_suffix(".mlpackage").with_name("model_fp16.mlpackage")).code == 0
+    nothing = inside("show", tmp_path / "none")
+    nothing.refused(str(tmp_path / "none"), "show run")
+    shown = inside("show", "--help").out
+    for kind in ("run", "plan", "file", "units", "sparse"):
+        assert f"  {kind} " in shown
 
 
 def test_show_whether_a_file_would_run_sparsely(tmp_path: Path) -> None:
@@ -216,4 +234,6 @@ def test_show_whether_a_file_would_run_sparsely(tmp_path: Path) -> None:
         assert answer in words(shown.out)
     assert "7x7;" in words(shown.out)
     assert inside("show", "sparse", tmp_path / "missing.tflite").code == 2
-    assert "show sparse FILE" in words(inside("show", "sparse").err)
+    alone = inside("show", "sparse")
+    assert alone.code == 2
+    assert "'file'" in alone.err

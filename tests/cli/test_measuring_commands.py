@@ -8,6 +8,7 @@ import pytest
 from tiny_job import inside
 
 import edgeprune
+from edgeprune.errors import UsageError
 from edgeprune.graph.operations import OpSignature
 from edgeprune.latency.tflite_writer import write_operation
 from edgeprune.space.apply import make_plan
@@ -48,12 +49,31 @@ def test_a_probed_model_is_in_the_table_and_travels(tmp_path: Path, own_cache: N
     other = tmp_path / "other.sqlite"
     assert inside("table", "import", rows, "--table", other, "--json").json == {"taken": exported["rows"], "older": 0}
     assert inside("table", "merge", other, "--json").json == {"taken": 0, "older": exported["rows"]}
-    assert inside("table", "prune", "--older-than", "1", "--dry-run").out.startswith("0 rows would go")
-    assert inside("table", "prune", "--build", "litert", "--json").json == {"rows": exported["rows"], "deleted": True}
+    assert inside("table", "delete", "--older-than", "1", "--dry-run").out.startswith("0 rows would go")
+    old = inside("table", "prune", "--build", "litert", "--dry-run", "--json")  # as it was called
+    assert old.json == {"rows": exported["rows"], "deleted": False}
+    assert "edgeprune table delete" in old.err
+    assert "  prune" not in inside("table", "--help").out
+    deleted = inside("table", "delete", "--build", "litert", "--json")
+    assert deleted.json == {"rows": exported["rows"], "deleted": True}
+    assert deleted.err == ""
     assert "empty" in inside("table", "show").out
-    refused = inside("table", "prune")
-    assert refused.code == 2
-    assert "which rows" in refused.err
+    for name in ("delete", "prune"):
+        refused = inside("table", name)
+        assert refused.code == 2
+        assert "which rows" in refused.err
+
+
+def test_a_runtime_that_there_is_not(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(NET)
+    model = edgeprune.load(f"{tmp_path / 'net.py'}:make", input_size=(3, 16, 16))
+    for ask in (edgeprune.probe, edgeprune.predict):
+        with pytest.raises(UsageError, match="'tensorrt'") as caught:
+            ask(model, runtime="tensorrt")
+        assert "litert (edgeprune)" in (caught.value.hint or "")
+    for command in ("probe", "predict"):
+        done = inside(command, f"{tmp_path / 'net.py'}:make", "--input-size", "3,16,16", "--runtime", "tensorrt")
+        done.refused("'tensorrt'", "executorch (edgeprune)")
 
 
 def test_a_plan_is_predicted_from_the_table(tmp_path: Path, own_cache: None) -> None:
@@ -67,6 +87,10 @@ def test_a_plan_is_predicted_from_the_table(tmp_path: Path, own_cache: None) -> 
     assert "whole models, each layer timed in its place" in probed.out
 
     loaded = edgeprune.load(model[0], input_size=(3, 16, 16))
+    again = edgeprune.probe(loaded, granularity=8)  # the command is this function, and nothing lacks any more
+    assert f"the table is {again.table}" in probed.out
+    assert again.basis in probed.out
+    assert again.whole_models_in_table > 1
     structure = find_structure(loaded.module, loaded.example_input())
     removed = Subnet({group.id: tuple(range(64)) for group in structure.groups})
     plan = make_plan(loaded.spec.source, loaded.module, structure, removed)

@@ -63,6 +63,12 @@ def test_stdout_is_json_alone_and_progress_is_on_stderr(finished: Finished) -> N
     assert attempt.endswith("target 0.600x")  # a line of progress is not wrapped where nobody looks on
 
 
+def test_stderr_is_ours_alone(finished: Finished) -> None:
+    """What toolkits say at import was in it: kernels of other Pythons that do not load, calls that are deprecated."""
+    for line in finished.done.err.splitlines():
+        assert line.startswith("  ") or line in STAGES, line
+
+
 def test_target_was_measured_against_the_original(finished: Finished) -> None:
     told = next(f for f in finished.done.json["verdict"]["files"] if f["file"] == "model_fp32.tflite")
     ratio = told["against_original"]

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from edgeprune.data import sources
 from edgeprune.data.open import open_data
 from edgeprune.data.split import Split, Splits, spread
 from edgeprune.errors import DataError
@@ -317,3 +318,12 @@ def test_a_folder_that_timm_does_not_divide_is_divided_by_us(tmp_path: Path) -> 
     splits = open_data(section, spec(classes=2), seed=0)
     assert disjoint(splits)
     assert sum(len(s) for s in (splits.train, splits.validation, splits.calibration, splits.test)) == 40
+
+
+def test_the_embedded_digits_are_scikit_learns() -> None:
+    """Which has them from the same place; it was asked for them before they were embedded."""
+    datasets = pytest.importorskip("sklearn.datasets")
+    theirs = datasets.load_digits()
+    with np.load(Path(sources.__file__).with_name("digits.npz"), allow_pickle=False) as ours:
+        assert np.array_equal(ours["images"], theirs.images)
+        assert np.array_equal(ours["labels"], theirs.target)

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from edgeprune.cli import app
 from edgeprune.devices.registry import AddedDevice, add_device, added_devices, registry_file, remove_device
 from edgeprune.errors import DeviceError, UsageError
+
+WORDS = st.text(st.characters(blacklist_categories=["Cs"]), min_size=1, max_size=12)
 
 
 def test_what_is_added_is_found_again(tmp_path: Path) -> None:
@@ -28,6 +33,61 @@ def test_what_is_added_is_found_again(tmp_path: Path) -> None:
     assert [device.id for device in added_devices(file)] == ["ssh:shelf-3"]
     with pytest.raises(UsageError, match=r"no device 'apple:mini' was added\n.*ssh:shelf-3"):
         remove_device("apple:mini", file)
+
+
+HAND_WRITTEN = """\
+# the shelf in the lab
+
+[[device]]
+name = "shelf-3"   # the fast one
+host = 'pi@shelf'
+
+# gone since May
+[[device]]
+name = "shelf-4"
+host = "pi@other"
+"""
+
+
+def test_what_a_user_wrote_beside_stays(tmp_path: Path) -> None:
+    """Comments and quotes were lost when a device was added."""
+    file = tmp_path / "devices.toml"
+    file.write_text(HAND_WRITTEN)
+    add_device(AddedDevice(name="mini", host="mini.local", kind="mac"), file)
+    assert file.read_text().startswith(HAND_WRITTEN)
+    assert [device.id for device in added_devices(file)] == ["ssh:shelf-3", "ssh:shelf-4", "apple:mini"]
+    remove_device("ssh:shelf-4", file)
+    add_device(AddedDevice(name="mini", host="mini.net", kind="mac"), file)
+    assert [(device.id, device.host) for device in added_devices(file)] == [
+        ("ssh:shelf-3", "pi@shelf"),
+        ("apple:mini", "mini.net"),
+    ]
+    assert "# the shelf in the lab\n" in file.read_text()
+    assert 'name = "shelf-3"   # the fast one\n' in file.read_text()
+
+
+def test_a_list_of_inline_tables_is_kept_up_too(tmp_path: Path) -> None:
+    file = tmp_path / "devices.toml"
+    file.write_text("device = [{name = 'a', host = 'x'}, {name = 'b', host = 'y'}]  # two\n")
+    add_device(AddedDevice(name="c", host="z", python="/opt/py thon"), file)
+    remove_device("ssh:a", file)
+    add_device(AddedDevice(name="b", host="other"), file)
+    assert [(device.id, device.host) for device in added_devices(file)] == [("ssh:b", "other"), ("ssh:c", "z")]
+    assert file.read_text().endswith("# two\n")
+
+
+@given(st.lists(st.tuples(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,8}", fullmatch=True), WORDS, WORDS), max_size=4))
+def test_any_text_comes_back(devices: list[tuple[str, str, str]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "devices.toml"
+        wanted: dict[str, AddedDevice] = {}
+        for name, host, python in devices:
+            wanted[name] = AddedDevice(name=name, host=host, python=python)
+            add_device(wanted[name], file)
+        assert added_devices(file) == tuple(wanted.values())
+        for name in wanted:
+            remove_device(f"ssh:{name}", file)
+        assert added_devices(file) == ()
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def test_documented_commands_exist_with_their_options(command: str) -> None:
     """Each command line of the documents names a command and options that are there (they are run in tests/cli)."""
     _, name, *rest = command.split()
     path = [name]
-    if name in ("table", "devices") and rest:  # commands with commands of their own
+    if name in ("show", "table", "devices") and rest:  # commands with commands of their own
         path += rest[:2] if rest[0] == "add" else rest[:1]
     shown = CliRunner().invoke(app, [*path, "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
     assert shown.exit_code == 0, shown.output
@@ -70,3 +70,13 @@ def test_rooms_of_the_architecture_are_there() -> None:
     for room in rooms:
         folder = "" if room.startswith(("exporters", "device_profiles", "apps")) else "edgeprune/"
         assert (ROOT / folder / room).exists(), room
+
+
+def test_the_files_that_documents_name_are_there() -> None:
+    """Rooms were renamed, and pages went on telling of files that were gone."""
+    missing = []
+    for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
+        for name in re.findall(r"`([A-Za-z0-9_./-]+/[A-Za-z0-9_-]+\.py)`", page.read_text()):
+            if not any((folder / name).exists() for folder in (ROOT, ROOT / "edgeprune")):
+                missing.append(f"{page.relative_to(ROOT)}: {name}")
+    assert missing == []

@@ -57,6 +57,16 @@ def parameters_shown(folder: Path) -> dict[str, int | None]:
     return {stages[point.stage]: point.parameters for point in shown if point.stage in stages}
 
 
+def test_the_report_knows_the_accuracy_on_training_images(whole: edgeprune.Outcome) -> None:
+    """Every real report said that it was not known: the tests' sample alone had it."""
+    (epoch,) = gather(Context(open_run(whole.folder), Silent())).tuning
+    assert epoch.train_accuracy is not None
+    assert 0 <= epoch.train_accuracy <= 1
+    page = whole.page.read_text()
+    assert f"train {100 * epoch.train_accuracy:.1f}" in page
+    assert "train not known" not in page
+
+
 def test_whole_run_by_the_library(whole: edgeprune.Outcome, listener: Listener) -> None:
     assert listener.stages == list(STAGES)
     assert [f.file for f in whole.verdict.files] == ["model_fp32.onnx"]

@@ -34,7 +34,7 @@ from edgeprune.report.page import render
 from edgeprune.report.summary import summary
 from edgeprune.search.binding import Binding
 from edgeprune.space.units import Layer, Member, Structure, UnitGroup, Width
-from edgeprune.verify.verdict import Check
+from edgeprune.verify.verdict import NOWHERE, Check, FileVerdict
 
 
 def printed(data: object, width: int = 120) -> str:
@@ -230,6 +230,41 @@ def test_summary_says_what_the_page_says() -> None:
     for words in ("PASS", "2.01\u00d7 faster", "93.1 %", "model_int8.tflite", "✓ proven", "◐ reference only", "531 kB"):
         assert words in said
     assert "1.35 ms (1.33\u20131.36), stable" in said
+
+
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_names_of_files_are_whole_where_a_terminal_has_room(width: int) -> None:
+    """They broke in the middle at 80 columns, and could not be copied."""
+    said = printed(summary(sample()), width=width)
+    assert max(map(len, said.splitlines())) <= width
+    for line in sample().files:
+        assert any(row.startswith(f"{line.file} ") for row in said.splitlines()), line.file
+        assert line.verdict is not None
+        for figure in text.latency(line.verdict.latency).split():
+            assert figure in said.split()
+
+
+def test_in_a_narrow_terminal_they_are_folded_and_nothing_of_them_is_lost() -> None:
+    said = printed(summary(sample()), width=60)
+    column = "".join(row[:11].strip() for row in said.splitlines())
+    for line in sample().files:
+        assert line.file in column
+
+
+def test_a_file_that_was_never_run_is_not_proven_and_no_images_are_missed() -> None:
+    verdict = sample().verdict
+    assert verdict is not None
+    run = Check(name="run", value=0, unit="files", limit=1, outcome="undecided", why="no runner knows .numbers files")
+    never = FileVerdict(file="m.numbers", format="numbers", precision="fp32", executed_on=NOWHERE, checks=(run,))
+    data = sample(verdict=verdict.model_copy(update={"files": (never,)}), manifests=())
+    (line,) = data.files
+    assert line.standing == "unproven"
+    assert outcome(data).word == "NOT PROVEN"
+    told = printed(summary(data))
+    assert "no runner knows .numbers files" in told
+    assert "too few" not in told
+    (error,) = ET.fromstring(junit(data)).iter("error")
+    assert error.attrib["type"] == "not run"
 
 
 def test_what_binds_is_said_where_it_is_known() -> None:

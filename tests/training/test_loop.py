@@ -48,6 +48,22 @@ def test_it_learns_and_leaves_what_it_was_given(train: Split, validation: Split)
     assert all(p.is_contiguous() for p in result.module.parameters())
 
 
+def test_the_accuracy_on_training_images_is_that_of_its_steps(train: Split, validation: Split) -> None:
+    """With a rate that changes nothing it is the net's own on the images of whole batches; one that learns gains."""
+    net = make_net(dropout=0.0)
+    still = TuneSection(epochs=1, batch_size=len(train), lr=1e-12, warmup=0.0, augment="none", distillation=0.0)
+    (epoch,) = tune(net, None, train, validation, still, seed=0, snapshots=None).history
+    images, labels = next(iter(train.batches(len(train))))
+    with torch.no_grad():
+        right = (net.train()(images).argmax(1) == labels).float().mean().item()
+    assert epoch.train == pytest.approx(right, abs=1e-6)
+    learning = TuneSection(epochs=4, batch_size=32, lr=0.05, augment="none", distillation=0.0)
+    first, *_, last = tune(make_net(), None, train, validation, learning, seed=0, snapshots=None).history
+    assert first.train is not None
+    assert last.train is not None
+    assert first.train < last.train <= 1
+
+
 def test_the_same_seed_gives_the_same_weights(train: Split, validation: Split) -> None:
     torch.manual_seed(1)
     one = tune(make_net(), make_net(1), train, validation, SETTINGS, seed=7, snapshots=None)

@@ -11,7 +11,6 @@ def manifest(**changes: object) -> Manifest:
         "format": "tflite",
         "precision": "fp32",
         "weights_precision": "fp32",
-        "file": "m.tflite",
         "sha256": "0",
         "size_bytes": 1,
         "input": tensor,
@@ -23,4 +22,5 @@ def manifest(**changes: object) -> Manifest:
         "toolkit": {},
         "seconds": 0.0,
     }
-    return Manifest.model_validate({**base, **changes})
+    suffix = {"coreml": "mlpackage"}.get(str(changes.get("format", "tflite")), changes.get("format", "tflite"))
+    return Manifest.model_validate({**base, "file": f"m.{suffix}", **changes})

@@ -54,9 +54,9 @@ def judge(speed: Speed, target: str | None, *, file: Manifest | None = None, gat
     )
 
 
-def speed(value: float, quality: Quality = "stable") -> Speed:
+def speed(value: float, quality: Quality = "stable", *, file: str = "m.tflite") -> Speed:
     measured = ratio(value, quality)
-    return Speed({"m.tflite": measured.numerator}, {"m.tflite": measured})
+    return Speed({file: measured.numerator}, {file: measured})
 
 
 @pytest.mark.parametrize(("value", "outcome"), [(0.3, "pass"), (0.5, "pass"), (0.515, "pass"), (0.516, "fail")])
@@ -101,8 +101,17 @@ def test_without_a_latency_target_it_is_only_told(target: str | None) -> None:
 )
 def test_only_the_float_file_of_the_targets_runtime_is_judged(other: Manifest) -> None:
     assert not is_judged(other, "litert")
-    assert judge(speed(0.9), "0.5x", file=other).outcome == "info"
+    assert judge(speed(0.9, file=other.file), "0.5x", file=other).outcome == "info"
 
 
 def test_a_file_that_runs_on_no_device_has_no_latency() -> None:
     assert judge(Speed(), "0.5x", file=manifest(format="coreml", file="m.mlpackage")) is None
+
+
+def test_every_file_of_the_targets_runtime_is_judged_by_its_own_ratio() -> None:
+    """An exporter of somebody's may write a second one; its latency was looked up where it had not been measured."""
+    slim = manifest(format="slim", file="m.slim.tflite")
+    assert is_judged(slim, "litert")
+    both = Speed(ratios={"m.tflite": ratio(0.4), slim.file: ratio(0.7)}, latencies={slim.file: measurement(7e-4)})
+    found = judge(both, "0.5x", file=slim)
+    assert (found.outcome, found.value) == ("fail", 0.7)

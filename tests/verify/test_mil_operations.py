@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from edgeprune.errors import UsageError
 from edgeprune.verify.mil import run_mlpackage
-from edgeprune.verify.mil.registry import known_operations
+from edgeprune.verify.mil.operations import known_operations
 
 Build = Callable[[Callable[[Any, Any], Any], tuple[int, ...]], Path]
 

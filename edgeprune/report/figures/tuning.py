@@ -62,7 +62,6 @@ def _accuracy(canvas: Canvas, epochs: Sequence[Epoch], goal: float | None, x: Sc
 
 
 def _said(epoch: Epoch) -> str:
-    return (
-        f"epoch {epoch.epoch}: loss {epoch.loss:.3f}, train {text.percent(epoch.train_accuracy)}, "
-        f"validation {text.percent(epoch.validation_accuracy)}, lr {epoch.lr:.2g}, {text.seconds(epoch.seconds)}"
-    )
+    accuracies = (("train", epoch.train_accuracy), ("validation", epoch.validation_accuracy))
+    known = "".join(f"{name} {text.percent(value)}, " for name, value in accuracies if value is not None)
+    return f"epoch {epoch.epoch}: loss {epoch.loss:.3f}, {known}lr {epoch.lr:.2g}, {text.seconds(epoch.seconds)}"

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from edgeprune.chatter import without_known_chatter
 from edgeprune.errors import ToolkitMissing, UsageError
 from edgeprune.verify.mil.blobs import Array, BlobFile, decode, numpy_dtype
 
@@ -145,7 +146,8 @@ def _model_message() -> Any:
     level = logger.level
     logger.setLevel(logging.ERROR)  # it warns of every optional part that is not there
     try:
-        from coremltools.proto import Model_pb2
+        with without_known_chatter():  # it imports torchao, where that is installed
+            from coremltools.proto import Model_pb2
     except ImportError as error:
         raise ToolkitMissing(
             "checking a .mlpackage needs coremltools", hint='install it: pip install "edgeprune[coreml]"'

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from edgeprune.errors import UsageError
+from edgeprune.verify.mil.operations import find_operation
 from edgeprune.verify.mil.package import Package, TensorType, open_package, tensor_type
-from edgeprune.verify.mil.registry import Result, check_arguments, find_operation
+from edgeprune.verify.mil.registry import Result, check_arguments
 
 Value = Tensor | str | list[Tensor]
 

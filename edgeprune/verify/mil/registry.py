@@ -1,4 +1,4 @@
-"""The operations the reference executor knows: one small function each, called with the arguments by name.
+"""How an operation is made known to the reference executor: one small function, called with the arguments by name.
 
 Floats come as float32 tensors (half precision values included), integers as int64, booleans as bool, strings as str.
 """
@@ -6,7 +6,7 @@ Floats come as float32 tensors (half precision values included), integers as int
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from torch import Tensor
@@ -32,21 +32,9 @@ def operation(*names: str) -> Callable[[Function], Function]:
     return register
 
 
-def find_operation(name: str, *, where: str) -> Callable[..., Result]:
-    """The function of an operation.
-
-    Raises:
-        UsageError: the executor does not know it.
-    """
-    from edgeprune.verify.mil import operations  # noqa: F401  (importing it registers them)
-
-    if name not in _OPERATIONS:
-        raise UsageError(
-            f"the reference executor does not know the Core ML operation `{name}`",
-            where=where,
-            hint="leave coreml out of [export] formats, or add the operation to edgeprune/verify/mil/operations",
-        )
-    return _OPERATIONS[name]
+def registered() -> Mapping[str, Callable[..., Result]]:
+    """The operations that are registered so far; all of them once the package `operations` is imported."""
+    return _OPERATIONS
 
 
 def check_arguments(name: str, function: Callable[..., Result], arguments: dict[str, Any], *, where: str) -> None:
@@ -61,13 +49,6 @@ def check_arguments(name: str, function: Callable[..., Result], arguments: dict[
         raise UsageError(
             f"the reference executor cannot call the Core ML operation `{name}`: {error}", where=where
         ) from error
-
-
-def known_operations() -> tuple[str, ...]:
-    """Names of all operations, sorted."""
-    from edgeprune.verify.mil import operations  # noqa: F401  (importing it registers them)
-
-    return tuple(sorted(_OPERATIONS))
 
 
 def refuse(operation_name: str, what: str) -> UsageError:
