@@ -25,10 +25,12 @@ def prune(
     out: Annotated[Path, typer.Option(help="The run folder to make.")],
     device: DeviceOption = None,
     runtime: RuntimeOption = "litert",
-    method: Annotated[str, typer.Option(help="taylor, magnitude, reprune, or auto (by short trials).")] = "taylor",
+    method: Annotated[
+        str, typer.Option(help="taylor, magnitude, reprune, halp, netadapt, or auto (by short trials).")
+    ] = "taylor",
     allocator: Annotated[
-        str, typer.Option(help="judged, additive, knapsack, netadapt, uniform, global or scales.")
-    ] = "judged",
+        str | None, typer.Option(help="judged, additive, knapsack, netadapt, uniform, global or scales.")
+    ] = None,
     auto_minutes: Annotated[float, typer.Option(help="How long `--method auto` may try methods.")] = 30.0,
     pretrained: Annotated[bool, typer.Option("--pretrained", help="Let timm load its published weights.")] = False,
     checkpoint: Annotated[Path | None, typer.Option(help="Weights: safetensors, or a weights-only .pt.")] = None,

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 from toy_training import make_split
 
 from edgeprune.data.split import Split
+
+sys.path.append(str(Path(__file__).parents[1] / "search"))  # nets that the tests of searches prune, too
 
 
 @pytest.fixture

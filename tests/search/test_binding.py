@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from test_exact import residual
+from test_milp import residual
 from torch import nn
 from toy_structures import Additive, chain, problem, scores_of
 

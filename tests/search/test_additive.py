@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from test_exact import residual
+from test_milp import residual
 from toy_structures import Additive, chain, problem, scores_of
 
 from edgeprune.errors import TargetError

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from test_allocate import chain, group
+from toy_structures import chain, group
 
 from edgeprune.errors import TargetError, UsageError
 from edgeprune.graph.operations import OpSignature
