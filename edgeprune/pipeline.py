@@ -177,6 +177,8 @@ def do_stage(context: Context, name: str) -> None:
     if stage.runs_code:
         context.require_trust()
     context.progress.stage(name)
+    if not data.changed and context.run.record(name) is not None:
+        context.progress.say(f"`{name}` was finished with other settings than the recipe has now: it is done again")
     if data.changed:
         context.progress.say(f"the data changed since this run was loaded: {data.changed}; all is done again with them")
     folder = context.run.clear(name, *(later.name for later in context.pipeline.after(name)))

@@ -294,6 +294,7 @@ def _as_before_tables(prune: dict[str, Any]) -> dict[str, Any]:
     """[prune] as it was before methods had tables and allocators of their own: runs of that time go on."""
     methods = {name: dict(table) for name, table in prune.pop("methods", {}).items()}
     for key, (method, name, default) in MOVED.items():
-        prune[key] = methods.get(method, {}).pop(name, default)
+        value = methods.get(method, {}).pop(name, default)
+        prune[key] = float(value) if isinstance(default, float) else value  # 5 was 5.0 then
     tables = {name: table for name, table in methods.items() if table}
     return {**prune, "allocator": prune["allocator"] or "judged", **({"methods": tables} if tables else {})}

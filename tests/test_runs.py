@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -151,6 +152,7 @@ def test_full_disk_is_told_and_leaves_no_part_file(tmp_path: Path) -> None:
     script = f"""
 import resource, signal
 from pathlib import Path
+from typing import Any
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 from edgeprune.errors import EdgePruneError
@@ -191,4 +193,36 @@ def test_waiting_for_a_device_is_no_setting_of_a_stage() -> None:
     assert settings_hash(patient, ("device",)) == settings_hash(parse_recipe(tree), ("device",))
     assert settings_hash(patient, ("device",)) != settings_hash(
         parse_recipe({**tree, "device": {"threads": 2}}), ("device",)
+    )
+
+
+@pytest.mark.parametrize(
+    ("prune", "before"),
+    [
+        ({}, "7f96f229cfcf1c95"),
+        ({"scoring_batches": 2}, "19228ca2d63a3205"),
+        ({"taylor": {"scoring_batches": 2}}, "19228ca2d63a3205"),
+        ({"method": "auto", "auto_minutes": 5}, "5fffcdde020c447f"),
+        ({"method": "auto", "auto": {"minutes": 5}}, "5fffcdde020c447f"),
+        (
+            {"method": "reprune", "allocator": "scales", "epochs": 4, "interval": 1, "regrow": 0.3},
+            "3e4982f8bf4bb169",
+        ),
+    ],
+)
+def test_a_run_from_before_methods_had_tables_goes_on(prune: dict[str, Any], before: str) -> None:
+    """The hashes are those that version 0.1 wrote before: what it finished is finished."""
+    recipe = parse_recipe({"model": {"name": "resnet18"}, "data": {"source": "digits"}, "prune": prune})
+    sections = ("model", "data", "device", "prune", "sparse", "tune")
+    assert settings_hash(recipe, sections) == before
+    assert settings_hash(Recipe.model_validate_json(recipe.model_dump_json()), sections) == before
+
+
+def test_settings_of_another_method_are_other_settings() -> None:
+    def hash_of(**prune: Any) -> str:
+        tree = {"model": {"name": "resnet18"}, "data": {"source": "digits"}, "prune": prune}
+        return settings_hash(parse_recipe(tree), ("prune",))
+
+    assert (
+        len({hash_of(), hash_of(method="halp"), hash_of(halp={"scoring_batches": 2}), hash_of(method="netadapt")}) == 4
     )
