@@ -80,6 +80,7 @@ class AtomTable:
         self._frozen: list[tuple[Indices, str]] = []
         self._products: list[Product] = []
         self._layouts: dict[tuple[bytes, tuple[int, ...]], tuple[Label, ...]] = {}
+        self._known: tuple[tuple[int, int, int], Indices, _Parents] | None = None
         self.roles: list[tuple[Indices, str]] = []  # what dimensions are to attention: "heads", "qk", "v"
 
     def fresh(self, count: int) -> Indices:
@@ -136,18 +137,29 @@ class AtomTable:
 
     def components(self) -> Components:
         """Connected components of the coupling graph, with what their products imply."""
-        while True:
-            of = self._connected()
-            parents, conflicts = self._parents(of)
-            if not conflicts:
-                break
-            for conflict in conflicts:
-                self._settle(conflict)
+        of, parents = self._laid_out()
         reason: dict[int, str] = {}
+        count = int(of.max(initial=-1)) + 1
         for atoms, why in self._frozen:
-            for component in np.unique(of[atoms]).tolist():
+            for component in present_in(of[atoms], count).tolist():
                 reason.setdefault(component, why)
         return _resolved(of, reason, parents)
+
+    def _laid_out(self) -> tuple[Indices, _Parents]:
+        """The component of each atom, and what components are laid out over; what is frozen changes neither."""
+        if self._known is None or self._known[0] != self._extent():
+            while True:
+                of = self._connected()
+                parents, conflicts = self._parents(of)
+                if not conflicts:
+                    break
+                for conflict in conflicts:
+                    self._settle(conflict)
+            self._known = self._extent(), of, parents
+        return self._known[1:]
+
+    def _extent(self) -> tuple[int, int, int]:
+        return self.count, len(self._left), len(self._products)
 
     def _connected(self) -> Indices:
         empty: list[Indices] = [np.empty(0, dtype=np.int64)]
@@ -194,6 +206,13 @@ class AtomTable:
             self.freeze_all(product.axes, reason)
             self._products = [p for p in self._products if p is not product]
             self.freeze(product.children, reason)
+
+
+def present_in(numbers: Indices, count: int) -> Indices:
+    """The numbers below `count` that are among these, ascending."""
+    present = np.zeros(count, dtype=bool)
+    present[numbers] = True
+    return np.flatnonzero(present).astype(np.int64, copy=False)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ shapes without values, so that code which asks for a value (`if x.max() > 1`) ca
 
 from __future__ import annotations
 
-import copy
 import operator
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +24,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode
 from torch.utils import _pytree as pytree
 
+from edgeprune.graph.sharing import copy_module
 from edgeprune.graph.trace import FRAMES, STACK, TRACE_ERRORS, Frame, check_one_input, untraceable
 
 _TORCH = f"{Path(torch.__file__).parent}/"
@@ -41,6 +41,7 @@ class Trace:
     graph: fx.Graph
     parameters: Mapping[fx.Node, str]  # placeholder -> its name in the state dict
     inputs: frozenset[fx.Node]
+    fake: bool = False  # whether the code was followed with fake tensors
 
 
 def record(module: nn.Module, example: Tensor) -> Trace:
@@ -67,20 +68,20 @@ def follow(module: nn.Module, example: Tensor) -> Trace:
     they are where the model is, and take twice the time.
     """
     try:
-        return follow_quickly(module, example)
+        return _followed(module, example, None)
     except TRACE_ERRORS:
         return _followed(module, example, FakeTensorMode())
 
 
-def follow_quickly(module: nn.Module, example: Tensor) -> Trace:
-    """`follow`, of code that does not mind where its tensors are."""
-    return _followed(module, example, None)
+def follow_as(trace: Trace, module: nn.Module, example: Tensor) -> Trace:
+    """`follow`, of code that is known from a trace of it: with the kind of tensors that it took then."""
+    return _followed(module, example, FakeTensorMode() if trace.fake else None)
 
 
 def _followed(module: nn.Module, example: Tensor, fake: FakeTensorMode | None) -> Trace:
     recorder = _Recorder(fake)
     memo: dict[int, Any] = {id(t): recorder.ghost_of(t) for t in (*module.parameters(), *module.buffers())}
-    ghost = copy.deepcopy(module, memo).eval()
+    ghost = copy_module(module, memo).eval()
     parameters = {
         recorder.placeholder(name, tensor): name for name, tensor in (*ghost.named_parameters(), *ghost.named_buffers())
     }
@@ -92,7 +93,7 @@ def _followed(module: nn.Module, example: Tensor, fake: FakeTensorMode | None) -
                 stack.enter_context(mode)
         output = ghost(x)
     recorder.graph.output([recorder.node_of(tensor) for tensor in _tensors_of(output)])
-    return Trace(recorder.graph, MappingProxyType(parameters), inputs)
+    return Trace(recorder.graph, MappingProxyType(parameters), inputs, fake is not None)
 
 
 def _tensors_of(output: object) -> list[Tensor]:
@@ -125,6 +126,7 @@ class _Recorder(ProxyTorchDispatchMode):
         self._views: dict[tuple[object, ...], fx.Node] = {}  # memory -> the node that made it last
         self._ghosts: dict[int, Tensor] = {}  # id of a tensor with values -> one without
         self._alive: list[Tensor] = []  # so that no id is given twice
+        self._forms: dict[object, Any] = {}  # operator and arguments -> the form of the answer
         self._stack: list[tuple[str, str]] = []
 
     def placeholder(self, name: str, tensor: Tensor) -> fx.Node:
@@ -170,12 +172,37 @@ class _Recorder(ProxyTorchDispatchMode):
         given = args
         if self._fake is not None or any(operand.meta["val"].is_meta for operand in node.all_input_nodes):
             args, kwargs = _map(self.ghost_of, args), {key: _map(self.ghost_of, v) for key, v in kwargs.items()}
-        result = func(*args, **kwargs)
+        result = self._answer(func, args, kwargs)
         node.meta |= {"val": result, STACK: tuple(self._stack), FRAMES: _frames()}
         self._bind(result, node)
         for argument, before in zip(func._schema.arguments, given, strict=False):
             if argument.alias_info is not None and argument.alias_info.is_write and isinstance(before, Tensor):
                 self._nodes[id(before)] = node  # a constant that was written to, of which a ghost was
+        return result
+
+    def _answer(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What an operator answers. Blocks are alike: of one that has been carried out on tensors of the same form and
+        that made a new tensor, or wrote to its first, the form is known. (Torch works it out in Python, which takes
+        most of the time.) Fake tensors have a memory of their own."""
+        if self._fake is not None:
+            return func(*args, **kwargs)
+        try:
+            asked = func, _form(args), _form(kwargs)
+            known = self._forms.get(asked)
+        except TypeError:  # an argument that cannot be told from others
+            return func(*args, **kwargs)
+        if known is _FIRST:
+            return args[0]
+        if known is not None:
+            kind, forms = known
+            made = [torch.empty_strided(shape, stride, dtype=dtype, device="meta") for shape, stride, dtype in forms]
+            return made[0] if kind is Tensor else kind(made)
+        result = func(*args, **kwargs)
+        if (args and result is args[0] and _form(args) == asked[1]) and func._schema.is_mutable:
+            self._forms[asked] = _FIRST
+        elif type(result) in (Tensor, tuple, list) and _is_new(result, args, kwargs):
+            parts = [result] if type(result) is Tensor else result
+            self._forms[asked] = type(result), [(tuple(p.shape), p.stride(), p.dtype) for p in parts]
         return result
 
     def _bind(self, result: Any, node: fx.Node) -> None:
@@ -216,6 +243,42 @@ def _map(function: Callable[[Tensor], Any], value: Any) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(_map(function, item) for item in value)
     return value
+
+
+_FIRST = "the first argument"
+
+
+def _form(value: Any) -> Any:
+    """An argument of an operator, and of a tensor what its answer's form may depend on.
+
+    Raises:
+        TypeError: it cannot be told from others.
+    """
+    if isinstance(value, Tensor):
+        if type(value) not in (Tensor, nn.Parameter) or not _is_ordinary(value):
+            raise TypeError
+        return Tensor, value.shape, value.stride(), value.storage_offset(), value.dtype
+    if isinstance(value, list | tuple):
+        return type(value), tuple(map(_form, value))
+    if isinstance(value, dict):
+        return tuple((key, _form(item)) for key, item in value.items())
+    return type(value), value
+
+
+def _is_ordinary(tensor: Tensor) -> bool:
+    return tensor.is_meta and tensor.layout is torch.strided and not tensor.is_conj() and not tensor.is_neg()
+
+
+def _is_new(result: Any, args: object, kwargs: object) -> bool:
+    """Whether an answer is tensors with memory of their own each, and nothing but their form."""
+    parts = [result] if isinstance(result, Tensor) else result
+    if not all(type(part) is Tensor and _is_ordinary(part) for part in parts):
+        return False
+    if any(part.storage_offset() or part.requires_grad for part in parts):
+        return False
+    given = (leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
+    own = {part.untyped_storage()._cdata for part in parts}
+    return len(own) == len(parts) and own.isdisjoint(leaf.untyped_storage()._cdata for leaf in given)
 
 
 def _memory(tensor: Tensor) -> tuple[object, ...]:

@@ -5,20 +5,47 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
 
 from edgeprune.graph.flow import Flow, Slots
-from edgeprune.graph.labels import Components, Indices, Label, Mixed, Value
+from edgeprune.graph.labels import Components, Indices, Label, Mixed, Value, present_in
 from edgeprune.graph.layers import LabelledLayer
 from edgeprune.space.units import Frozen, Layer, Member, Structure, UnitGroup, Width
 
 Noted = TypeVar("Noted", bound=str)
-Owned = dict[int, dict[int, Indices]]  # component -> slot number -> the indices that go with it; both ascending
+
+
+@dataclass(frozen=True, eq=False)
+class _Owned:
+    """What goes with each component: row i is index `index[i]` of slot `slot[i]`. The rows of a component follow each
+    other, by slot and index: those of `components[j]` are `begin[j]`..`begin[j + 1]`."""
+
+    components: Indices  # ascending
+    begin: Indices
+    slot: Indices
+    index: Indices
+
+    def slots_of(self, component: int) -> list[int]:
+        """The slots that lose something with a component, ascending."""
+        start, end = self._rows(component)
+        return list(dict.fromkeys(self.slot[start:end].tolist()))
+
+    def indices(self, components: Sequence[int]) -> dict[int, Indices]:
+        """slot -> the indices (components, each) that go with each of some components of one pattern."""
+        place = np.searchsorted(self.components, components)
+        start, end = self._rows(components[0])
+        table = self.index[self.begin[place][:, None] + np.arange(end - start)]
+        slots, first = np.unique(self.slot[start:end], return_index=True)
+        parts = (np.ascontiguousarray(part) for part in np.split(table, first[1:], axis=1))
+        return dict(zip(slots.tolist(), parts, strict=True))
+
+    def _rows(self, component: int) -> tuple[int, int]:
+        place = int(np.searchsorted(self.components, component))
+        return int(self.begin[place]), int(self.begin[place + 1])
 
 
 @dataclass(frozen=True)
@@ -28,6 +55,7 @@ class Grouping:
     structure: Structure
     components: Components
     units: dict[int, tuple[int, int]]  # component -> (group number, unit number)
+    _widths: dict[bytes, Width] = field(default_factory=dict, compare=False)  # of dimensions that were asked for
 
     def groups_in(self, value: Value) -> set[int]:
         """The numbers of the groups whose units take something of a value along."""
@@ -35,9 +63,7 @@ class Grouping:
         return {number for label in labels if label is not None for number in self._owning(label)}
 
     def _owning(self, label: Indices) -> list[int]:
-        present = np.zeros(self.components.count, dtype=bool)
-        present[self.components.of[label]] = True
-        _, owners = self.components.owners_in(np.flatnonzero(present))
+        _, owners = self.components.owners_in(present_in(self.components.of[label], self.components.count))
         found = np.zeros(len(self.structure.groups) + 1, dtype=bool)
         found[self._group_of[owners]] = True  # the last: of no group
         numbers: list[int] = np.flatnonzero(found[:-1]).tolist()
@@ -63,14 +89,21 @@ class Grouping:
         """The size of a dimension as a function of what is kept. `channels`: its size where it has no label."""
         if label is None:
             return Width(fixed=channels)
-        position, owner = self.components.owners_in(self.components.of[label])
+        present = self.components.of[label]
+        key = present.tobytes()
+        if key not in self._widths:
+            self._widths[key] = self._width(present)
+        return self._widths[key]
+
+    def _width(self, present: Indices) -> Width:
+        position, owner = self.components.owners_in(present)
         group = self._group_of[owner]
         groups = self.structure.groups
         owned = group >= 0
         twice = self._squares(position[owned], owner[owned], group[owned])
         pairs = np.unique((position * len(groups) + group)[owned])  # each group once at a position
         position, group = np.divmod(pairs, max(1, len(groups)))
-        several = np.bincount(position, minlength=len(label))
+        several = np.bincount(position, minlength=len(present))
         terms = []
         for many in np.unique(several[several > 0]).tolist():
             together = group[several[position] == many].reshape(-1, many)
@@ -165,7 +198,7 @@ def _ordered_slots(flow: Flow) -> list[Slots]:
     return sorted(flow.slots.values(), key=lambda slot: first_use[slot.name])
 
 
-def _owned_indices(components: Components, slots: list[Slots]) -> Owned:
+def _owned_indices(components: Components, slots: list[Slots]) -> _Owned:
     """What goes with each component that a convolution or linear layer produces something of."""
     made = np.zeros(components.count, dtype=bool)
     rows: list[Indices] = []
@@ -175,43 +208,50 @@ def _owned_indices(components: Components, slots: list[Slots]) -> Owned:
         rows.append(np.stack([owner, np.full_like(owner, number), index]))
     table = np.concatenate(rows, axis=1) if rows else np.empty((3, 0), dtype=np.int64)
     table = table[:, made[table[0]]]
-    table = table[:, np.lexsort(table[::-1])]
-    begins = np.flatnonzero(np.diff(table[:2], axis=1, prepend=-1).any(axis=0))
-    owned: Owned = defaultdict(dict)
-    for place, end in pairwise([*begins.tolist(), table.shape[1]]):
-        owned[int(table[0, place])][int(table[1, place])] = table[2, place:end]
-    return owned
+    table = table[:, np.argsort(table[0], kind="stable")]  # by slot and index they are already
+    present, begin = np.unique(table[0], return_index=True)
+    return _Owned(present, np.append(begin, table.shape[1]), table[1], table[2])
 
 
-def _patterns(components: Components, slots: list[Slots], owned: Owned, sides: Sequence[Label]) -> list[list[int]]:
+def _patterns(components: Components, slots: list[Slots], owned: _Owned, sides: Sequence[Label]) -> list[list[int]]:
     """Components by pattern: patterns by their first producer, units by their first produced index."""
-    widths: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    widths = _widths(components, owned, sides)
+    makes = np.array([slot.producer for slot in slots], dtype=bool)[owned.slot]
+    first = np.flatnonzero(makes)[np.searchsorted(np.flatnonzero(makes), owned.begin[:-1])]  # each makes something
+    order = np.lexsort((owned.index[first], owned.slot[first]))
+    alike: dict[tuple[bytes, bytes], list[int]] = defaultdict(list)
+    begin = owned.begin.tolist()
+    for place in order.tolist():
+        pattern = owned.slot[begin[place] : begin[place + 1]].tobytes()  # a slot as often as it has indices
+        alike[pattern, widths[place]].append(int(owned.components[place]))
+    return list(alike.values())
+
+
+def _widths(components: Components, owned: _Owned, sides: Sequence[Label]) -> list[bytes]:
+    """For each component with something to go, how many channels of which sides it is."""
+    rows: list[Indices] = []
     for number, label in enumerate(sides):
         if label is not None:
-            _, owners = components.owners_in(components.of[label])
-            for owner, count in zip(*(part.tolist() for part in np.unique(owners, return_counts=True)), strict=True):
-                widths[owner].append((number, count))
-    first: dict[int, tuple[int, int]] = {}
-    alike: dict[tuple[object, ...], list[int]] = defaultdict(list)
-    for component, members in owned.items():
-        slot = next(number for number in members if slots[number].producer)
-        first[component] = (slot, int(members[slot][0]))
-        pattern = tuple((number, len(indices)) for number, indices in members.items())
-        alike[pattern, tuple(widths[component])].append(component)
-    patterns = [sorted(members, key=first.__getitem__) for members in alike.values()]
-    return sorted(patterns, key=lambda members: first[members[0]])
+            _, owner = components.owners_in(components.of[label])
+            present, count = np.unique(owner, return_counts=True)
+            rows.append(np.stack([present, np.full_like(present, number), count]))
+    table = np.concatenate(rows, axis=1) if rows else np.empty((3, 0), dtype=np.int64)
+    table = table[:, np.argsort(table[0], kind="stable")]
+    begin, end = (np.searchsorted(table[0], owned.components, side).tolist() for side in ("left", "right"))
+    counts = np.ascontiguousarray(table[1:].T)
+    return [counts[start:stop].tobytes() for start, stop in zip(begin, end, strict=True)]
 
 
 def _name(
     names: dict[str, int],
     slots: list[Slots],
-    owned: Owned,
+    owned: _Owned,
     members: list[int],
     roles: Collection[str],
 ) -> str:
     """ "<first producing layer>:out", or by its role in attention "<attention module>:heads"; numbered where a layer's
     channels fall into several groups."""
-    slot = next(number for number in owned[members[0]] if slots[number].producer)
+    slot = next(number for number in owned.slots_of(members[0]) if slots[number].producer)
     layer = slots[slot].name.removesuffix(".weight")
     name = f"{layer}:out"
     if roles:
@@ -225,7 +265,7 @@ def _noted(components: Components, labelled: Iterable[tuple[Indices, Noted]]) ->
     """component -> what rules have noted of labels that it is in."""
     noted: dict[int, set[Noted]] = defaultdict(set)
     for label, role in labelled:
-        for component in np.unique(components.of[label]).tolist():
+        for component in present_in(components.of[label], components.count).tolist():
             for owner in components.owners_of(component):
                 noted[owner].add(role)
     return noted
@@ -234,21 +274,20 @@ def _noted(components: Components, labelled: Iterable[tuple[Indices, Noted]]) ->
 def _roles(
     components: Components,
     slots: list[Slots],
-    owned: Owned,
+    owned: _Owned,
     component: int,
     noted: dict[int, set[str]],
 ) -> Collection[str]:
     """The roles of an axis; a layer's own channels are called after the layer."""
-    slot = next(number for number in owned[component] if slots[number].producer)
+    slot = next(number for number in owned.slots_of(component) if slots[number].producer)
     return () if component in components.of[slots[slot].atoms] else noted.get(component, ())
 
 
-def _group(name: str, slots: list[Slots], owned: Owned, components: list[int], ways: Collection[Mixed]) -> UnitGroup:
+def _group(name: str, slots: list[Slots], owned: _Owned, components: list[int], ways: Collection[Mixed]) -> UnitGroup:
     produced: list[Member] = []
     consumed: list[Member] = []
     normalized: list[Member] = []
-    for number in owned[components[0]]:
-        indices = np.array([owned[c][number] for c in components], dtype=np.int64)
+    for number, indices in owned.indices(components).items():
         member = Member(slots[number].name, slots[number].dim, indices)
         kind = normalized if slots[number].statistics else consumed if slots[number].consumed else produced
         kind.append(member)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from edgeprune.graph.labels import Indices
+from edgeprune.graph.sharing import copy_module
 from edgeprune.space.cut import (
     Removed,
     chosen_units,
@@ -48,7 +47,7 @@ def mask_units(module: nn.Module, structure: Structure, removed: Removed) -> nn.
 
 def zero_units(module: nn.Module, structure: Structure, removed: Removed) -> nn.Module:
     """A copy of a module in which the parameters of some units are zero, whatever norms make of that."""
-    zeroed = copy.deepcopy(module)
+    zeroed = copy_module(module, {})
     parameters = {name for name, _ in zeroed.named_parameters(remove_duplicate=False)}
     with torch.no_grad():
         for group, units in chosen_units(structure, removed):

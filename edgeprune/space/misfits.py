@@ -10,12 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor, fx, nn
 
 from edgeprune.graph.flow import Flow
 from edgeprune.graph.labels import Indices, Labels
-from edgeprune.graph.record import follow
+from edgeprune.graph.record import follow_as
 from edgeprune.graph.trace import (
     TRACE_ERRORS,
     describe,
@@ -28,7 +27,7 @@ from edgeprune.models.modes import evaluating
 from edgeprune.space.cut import remove_units
 from edgeprune.space.groups import Grouping
 from edgeprune.space.masks import mask_units
-from edgeprune.space.trial import TrialImages, agree
+from edgeprune.space.trial import TrialImages, agree, answers
 from edgeprune.space.units import Structure
 
 # Sizes stand in these operators' arguments; what they amount to shows in the shape of the result.
@@ -88,9 +87,9 @@ def find_misfits(
         return [Misfit("a size in the code depends on the batch", batch=True)]
     pruned = _cut(trial, grouping.structure, removed)
     try:
-        trace = follow(pruned, example)
+        trace = follow_as(flow.trace, pruned, example)
     except TRACE_ERRORS as error:
-        return _failed(trial, example, flow, grouping, error)
+        return _failed(trial, example, flow, grouping, _with_values(pruned, example) or error)
     return _compare(flow, grouping.kept(removed), trace.graph) or _disagreeing(trial, x, grouping, removed)
 
 
@@ -138,15 +137,21 @@ def _failed(trial: nn.Module, example: Tensor, flow: Flow, grouping: Grouping, e
     for number in suspects:
         name = grouping.structure.groups[number].id
         if name in removed:
-            pruned = _cut(trial, grouping.structure, {name: removed[name]})
-            try:
-                with evaluating(pruned), torch.no_grad():
-                    pruned(example)
-            except TRACE_ERRORS as alone:
+            alone = _with_values(_cut(trial, grouping.structure, {name: removed[name]}), example)
+            if alone is not None:
                 found.append(Misfit(_complaint(alone), groups=(number,)))
     if not found:
         found = [misfit for number in suspects for misfit in _alone(trial, example, flow, grouping, number)]
     return found or [Misfit(_complaint(error), groups=tuple(suspects))]
+
+
+def _with_values(module: nn.Module, example: Tensor) -> BaseException | None:
+    """What a module raises: with values torch says more than without."""
+    try:
+        answers(module, example)
+    except TRACE_ERRORS as error:
+        return error
+    return None
 
 
 def _alone(trial: nn.Module, example: Tensor, flow: Flow, grouping: Grouping, number: int) -> list[Misfit]:
@@ -155,10 +160,11 @@ def _alone(trial: nn.Module, example: Tensor, flow: Flow, grouping: Grouping, nu
     units = trial_removal(grouping.structure).get(name)
     if units is None:
         return []
+    pruned = _cut(trial, grouping.structure, {name: units})
     try:
-        trace = follow(_cut(trial, grouping.structure, {name: units}), example)
+        trace = follow_as(flow.trace, pruned, example)
     except TRACE_ERRORS as error:
-        return [Misfit(_complaint(error), groups=(number,))]
+        return [Misfit(_complaint(_with_values(pruned, example) or error), groups=(number,))]
     misfits = _compare(flow, grouping.kept({name: units}), trace.graph)
     return [Misfit(misfits[0].reason, groups=(number,))] if misfits else []
 

@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 
 from edgeprune.graph.flow import Flow
 from edgeprune.graph.labels import Labels
-from edgeprune.graph.record import follow_quickly
+from edgeprune.graph.record import follow_as
 from edgeprune.graph.sharing import copy_sharing
 from edgeprune.graph.trace import TRACE_ERRORS, tensors_in
 from edgeprune.models.modes import evaluating
@@ -104,7 +104,7 @@ def trial_size(flow: Flow, module: nn.Module, example: Tensor, macs: float) -> t
     if small == size or macs < _MACS_PER_NODE * len(flow.trace.graph.nodes):
         return size
     try:
-        other = follow_quickly(module, example.new_empty(small))
+        other = follow_as(flow.trace, module, example.new_empty(small))
     except TRACE_ERRORS:
         return size
     nodes, others = (list(trace.graph.nodes) for trace in (flow.trace, other))
