@@ -46,7 +46,7 @@ def export_stage(context: Context, folder: Path) -> dict[str, Any]:
         int8=int8_formats(context.recipe),
         calibration=read_calibration(context),
         reference_input=reference,
-        on_progress=context.progress.say,
+        progress=context.progress,
     )
     if not done.manifests:
         raise ConversionError(
