@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +25,7 @@ from edgeprune.artifacts.program import on_cpu, save_program
 from edgeprune.artifacts.toolkits import Toolkits, may_try_again, toolkits
 from edgeprune.errors import ConversionError, DataError, UsageError
 from edgeprune.models.spec import Model
+from edgeprune.progress import Progress, Silent
 from edgeprune.recipe import Format, Precision
 from edgeprune.runs import write_atomic
 
@@ -77,7 +78,7 @@ def export(
     int8: bool,
     calibration: Tensor | None,
     reference_input: Tensor,
-    on_progress: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[Manifest]:
     """Write the model in each format, in float and (where the format has it) int8; see `export_each`.
 
@@ -94,7 +95,7 @@ def export(
         int8=formats if int8 else (),
         calibration=calibration,
         reference_input=reference_input,
-        on_progress=on_progress,
+        progress=progress,
     )
     if len(done.not_written) == 1:
         raise done.not_written[0].error
@@ -118,7 +119,7 @@ def export_each(
     floats: bool = True,
     calibration: Tensor | None,
     reference_input: Tensor,
-    on_progress: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
 ) -> Exported:
     """Write the model in each format; a file that fails takes no other along.
 
@@ -132,7 +133,7 @@ def export_each(
         ToolkitMissing: a format's toolkit is not installed (checked before anything is done).
         UsageError, DataError, ModelError: wrong format, two whose files would have one name, images or model.
     """
-    say = on_progress or (lambda _: None)
+    progress = progress or Silent()
     parcels = [_parcel(name, name in int8, floats) for name in dict.fromkeys(formats)]
     require_own_files([parcel.exporter for parcel in parcels])
     _check_images(model, reference_input, "the reference input")
@@ -147,7 +148,7 @@ def export_each(
         if int8 and calibration is not None:
             save_file({"images": calibration.detach().cpu().contiguous()}, work / "calibration.safetensors")
         _save_reference(model, reference_input, folder)
-        made = _convert_all(model, parcels, work, folder, say)
+        made = _convert_all(model, parcels, work, folder, progress)
     ends = [end for parcel in parcels for end in made[parcel.exporter.name]]
     return Exported(
         tuple(end for end in ends if isinstance(end, Manifest)),
@@ -162,7 +163,7 @@ def _parcel(name: Format, int8: bool, floats: bool) -> _Parcel:
 
 
 def _convert_all(
-    model: Model, parcels: Sequence[_Parcel], work: Path, folder: Path, say: Callable[[str], None]
+    model: Model, parcels: Sequence[_Parcel], work: Path, folder: Path, progress: Progress
 ) -> dict[str, list[Manifest | NotWritten]]:
     """Convert with a few toolkits at a time."""
     threads = max(1, (os.cpu_count() or 1) // min(AT_ONCE, max(1, len(parcels))))
@@ -172,7 +173,8 @@ def _convert_all(
     with toolkits() as ours, ThreadPoolExecutor(AT_ONCE) as pool:
         running = _Running(ours, threads)
         futures = {
-            parcel.exporter.name: pool.submit(_convert, model, parcel, running, work, folder, say) for parcel in ordered
+            parcel.exporter.name: pool.submit(_convert, model, parcel, running, work, folder, progress)
+            for parcel in ordered
         }
         try:
             wait(futures.values())
@@ -212,7 +214,7 @@ class _Running:
 
 
 def _convert(
-    model: Model, parcel: _Parcel, running: _Running, work: Path, folder: Path, say: Callable[[str], None]
+    model: Model, parcel: _Parcel, running: _Running, work: Path, folder: Path, progress: Progress
 ) -> list[Manifest | NotWritten]:
     """All files of a format: each is moved into place, then its manifest, as soon as it is whole.
 
@@ -243,7 +245,7 @@ def _convert(
                         child.stop()  # it has ended the job, and could be taken for the next
                         raise ConversionError("the exporter ended and gave no such file", where=output.file.name)
                     ends.append(_put_in_place(model, exporter, output, converted, folder))
-                    say(f"{exporter.name} {output.precision}: {_told(output, converted)}")
+                    progress.say(f"{exporter.name} {output.precision}: {_told(output, converted)}")
                 child.settle(replies)
         except ConversionError as error:
             if again and not child.timed_out:
@@ -251,7 +253,7 @@ def _convert(
             precision = parcel.precisions[len(ends)]
             failed = NotWritten(exporter.name, precision, parcel.file_name(precision), error)
             ends.append(failed)
-            say(f"{exporter.name} {precision}: {failed.file} is not written: {failed.why}")
+            progress.say(f"{exporter.name} {precision}: {failed.file} is not written: {failed.why}")
     return ends
 
 

@@ -57,6 +57,10 @@ class Toolkits:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         _OPEN.reset(self._token)
+        self.end()
+
+    def end(self) -> None:
+        """End all children that are at no work; those that are needed again are started anew."""
         for place in self._places.values():
             if place.rest is not None:
                 place.rest.cancel()

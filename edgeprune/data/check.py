@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -21,9 +21,9 @@ import PIL
 from edgeprune.checksum import file_sha256
 from edgeprune.data.decode import Note, decode
 from edgeprune.errors import DataError, EdgePruneError
+from edgeprune.progress import Progress
 from edgeprune.runs import write_atomic
 
-OnProgress = Callable[[str, float, float], None]
 _RULES = 2  # raised when `decode` gives other pixels
 _SETTLED_NS = 2_000_000_000  # a file that changed so shortly before it was read may have changed again since
 _WORKERS = max(2, os.cpu_count() or 1)
@@ -86,7 +86,7 @@ class Kept:
             return
 
 
-def check_files(root: Path, paths: Sequence[Path], *, on_progress: OnProgress) -> list[Checked]:
+def check_files(root: Path, paths: Sequence[Path], *, progress: Progress) -> list[Checked]:
     """Decode every file's image to its end, those that were checked before and are unchanged excepted.
 
     Raises:
@@ -104,7 +104,7 @@ def check_files(root: Path, paths: Sequence[Path], *, on_progress: OnProgress) -
     what = f"checking {len(paths)} images"
     with ThreadPoolExecutor(_WORKERS) as pool:
         for start in range(0, len(todo), _AT_ONCE):
-            on_progress(what, start, len(todo))
+            progress.update(what, start, len(todo))
             some = todo[start : start + _AT_ONCE]
             for path, result in zip(some, pool.map(_check, some), strict=True):
                 if isinstance(result, str):
@@ -113,7 +113,7 @@ def check_files(root: Path, paths: Sequence[Path], *, on_progress: OnProgress) -
                     kept.add(path, *result)
                     found[path] = result[1]
     if todo:
-        on_progress(what, len(todo), len(todo))
+        progress.update(what, len(todo), len(todo))
         there = {str(path) for path in paths}
         kept.entries = {name: entry for name, entry in kept.entries.items() if name in there}
         kept.write()

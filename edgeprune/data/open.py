@@ -74,7 +74,7 @@ def open_data(
             if record is None:
                 progress.say(text)
 
-    opening = Opening(_geometry(section, spec), memory_limit, progress.update)
+    opening = Opening(_geometry(section, spec), memory_limit, progress)
     found, remarks = find_parts(section, spec.labels)
     for remark in remarks:
         say(remark)
@@ -173,7 +173,7 @@ def _with_known(opening: Opening, record: DataRecord | None, part: str) -> Openi
         return opening
     begin = f"{part}/"
     known = {name.removeprefix(begin): one.pixels for name, one in record.images.items() if name.startswith(begin)}
-    return Opening(opening.geometry, opening.memory_limit, opening.on_progress, known)
+    return Opening(opening.geometry, opening.memory_limit, opening.progress, known)
 
 
 def _check_apart(pools: Mapping[str, Found]) -> None:

@@ -9,12 +9,13 @@ from typing import Protocol
 
 import numpy as np
 
-from edgeprune.data.check import OnProgress, check_files
+from edgeprune.data.check import check_files
 from edgeprune.data.decode import said_of
 from edgeprune.data.folders import Listing
 from edgeprune.data.images import Geometry, Images, file_images
 from edgeprune.data.split import Labels
 from edgeprune.errors import DataError
+from edgeprune.progress import Progress
 
 MOST_CLASSES = 1 << 20
 Known = Mapping[str, str]  # an image's name -> the digest of its pixels, from when it was checked
@@ -26,7 +27,7 @@ class Opening:
 
     geometry: Geometry
     memory_limit: int
-    on_progress: OnProgress
+    progress: Progress
     known: Known | None = None
 
 
@@ -104,7 +105,7 @@ class FolderPool:
         if opening.known is not None:
             pixels = tuple(opening.known.get(name, "") for name in files)
         else:
-            checked = check_files(listing.root, listing.files, on_progress=opening.on_progress)
+            checked = check_files(listing.root, listing.files, progress=opening.progress)
             for path, one in zip(listing.files, checked, strict=True):
                 check_shape(opening.geometry, one.width, one.height, str(path))
             pixels = tuple(one.pixels for one in checked)

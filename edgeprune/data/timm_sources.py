@@ -42,7 +42,7 @@ class DatasetPool:
         pixels = []
         for number in range(len(data)):
             if number % 256 == 0:
-                opening.on_progress(f"checking {len(data)} images", number, len(data))
+                opening.progress.update(f"checking {len(data)} images", number, len(data))
             pixels.append(_decoded(data, number, where).pixels_digest)
         images = DecodedImages(
             len(data),

@@ -23,7 +23,6 @@ from edgeprune.graph.trace import (
     operator_name,
     user_frames,
 )
-from edgeprune.models.modes import evaluating
 from edgeprune.space.cut import remove_units
 from edgeprune.space.groups import Grouping
 from edgeprune.space.masks import mask_units

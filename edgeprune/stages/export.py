@@ -8,6 +8,7 @@ from typing import Any
 from edgeprune.artifacts.export import export_each
 from edgeprune.artifacts.manifest import Manifest, file_hash, file_size, manifest_path, parse_manifest
 from edgeprune.artifacts.plugins import exporter_for, find_exporter, require_own_files, require_toolkit
+from edgeprune.artifacts.toolkits import toolkits
 from edgeprune.errors import ConversionError, UsageError
 from edgeprune.recipe import Recipe
 from edgeprune.recipe_names import require_names
@@ -45,15 +46,17 @@ def require_toolkits(recipe: Recipe) -> None:
 
 def export_stage(context: Context, folder: Path) -> dict[str, Any]:
     reference, _ = next(iter(context.splits.test.take(REFERENCE_IMAGES).batches(REFERENCE_IMAGES)))
-    done = export_each(
-        context.model("merge"),
-        folder,
-        formats=context.recipe.export.formats,
-        int8=int8_formats(context.recipe),
-        calibration=read_calibration(context),
-        reference_input=reference,
-        on_progress=context.progress.say,
-    )
+    with toolkits() as ours:
+        done = export_each(
+            context.model("merge"),
+            folder,
+            formats=context.recipe.export.formats,
+            int8=int8_formats(context.recipe),
+            calibration=read_calibration(context),
+            reference_input=reference,
+            progress=context.progress,
+        )
+        ours.end()  # nothing is converted after this, and what measures the files needs the memory
     if not done.manifests:
         raise ConversionError(
             "no file could be written:\n" + "\n".join(str(one.error) for one in done.not_written), where=str(folder)

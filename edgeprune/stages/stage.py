@@ -29,12 +29,16 @@ WEIGHTS = "model.safetensors"  # of the model that a stage leaves, in its folder
 class Left:
     """The model that a stage leaves, its weights in `WEIGHTS`.
 
-    `word` names it in verdicts and reports ("pruned"). `form` makes this model's modules of the one's before, whatever
-    the weights; None where only weights change.
+    `word`, without a space, names it in verdicts and reports ("pruned"). `form` makes this model's modules of the one's
+    before, whatever the weights; None where only weights change.
     """
 
     word: str
     form: Form | str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.word.isidentifier():  # with a space it would be a file's there
+            raise UsageError(f"one word names a model, and {self.word!r} is none")
 
     def formed(self, context: Context, before: Model) -> Model:
         form: Form | None = _function(self.form)

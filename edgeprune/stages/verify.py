@@ -59,8 +59,7 @@ def verify_stage(context: Context, folder: Path) -> dict[str, Any]:
             images=recipe.verify.images,
             named=named,
             untrained=recipe.model.untrained,
-            on_progress=context.progress.say,
-            on_images=context.progress.update,
+            progress=context.progress,
         )
     verdict = verdict.model_copy(update={"files": (*verdict.files, *(one.verdict for one in missing))})
     write_atomic(folder / "verdict.json", verdict.model_dump_json(indent=1).encode())

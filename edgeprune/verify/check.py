@@ -11,6 +11,7 @@ import numpy.typing as npt
 from edgeprune.artifacts.manifest import Manifest, file_hash
 from edgeprune.devices.base import Device
 from edgeprune.errors import RunError
+from edgeprune.progress import Progress, Silent
 from edgeprune.recipe import Gates, Runtime, Target
 from edgeprune.verify.accuracy import accuracy_checks, parity_check
 from edgeprune.verify.execute import Execution, Floats, run_file, runtime_of
@@ -45,16 +46,14 @@ def verify(
     images: int | None,
     named: Mapping[str, Labels],
     untrained: bool = False,
-    on_progress: Callable[[str], None] | None = None,
-    on_images: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Verdict:
     """Check every exported file of a folder.
 
     `float_outputs` maps images (N, C, H, W) float32 to the float model's logits (N, classes). `original_file` is the
     unpruned model's fp32 file in `runtime`. `images` limits how many test images are used. `named` has the
     class (N,) that the model of each stage names for each test image; with the key "original" the drop against it is
-    checked too. Of an `untrained` model nothing is asked that chance could not answer. `on_images` gets (what runs,
-    images done, in all).
+    checked too. Of an `untrained` model nothing is asked that chance could not answer.
 
     Raises:
         RunError: there is nothing to check, or a file is missing or was changed since its manifest was written.
@@ -62,7 +61,7 @@ def verify(
         UsageError: a file cannot be run, or a target in x comes without the original.
         DeviceError: the device was lost.
     """
-    say = on_progress or _silent
+    progress = progress or Silent()
     if not manifests:
         raise RunError("there is no exported file to check", where=str(folder), hint="run the export stage first")
     for manifest in manifests:
@@ -75,10 +74,9 @@ def verify(
         test,
         images=images,
         threads=threads,
-        on_progress=say,
-        on_images=on_images or _uncounted,
+        progress=progress,
     )
-    say("measuring latency")
+    progress.say("measuring latency")
     speed = measure_speed(
         manifests,
         folder,
@@ -91,10 +89,10 @@ def verify(
     )
     named = {stage: classes[: len(outputs.labels)] for stage, classes in named.items()}
     original = named.get("original")
-    judge = _Judge(folder, device, gates, target, runtime, threads, original, untrained, outputs, speed, say)
+    judge = _Judge(folder, device, gates, target, runtime, threads, original, untrained, outputs, speed, progress.say)
     files = []
     for manifest in manifests:
-        say(f"{manifest.file}: parity, memory and kernels")
+        progress.say(f"{manifest.file}: parity, memory and kernels")
         files.append(judge.file(manifest))
     return _verdict(device.id, outputs.labels, named, files)
 
@@ -197,11 +195,3 @@ class _Judge:
             executed_on=NOWHERE,
             checks=tuple(check for check in checks if check is not None),
         )
-
-
-def _uncounted(text: str, done: int, total: int) -> None:
-    """Images that nobody counts."""
-
-
-def _silent(_: str) -> None:
-    """Progress that nobody asked for."""

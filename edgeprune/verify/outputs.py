@@ -15,6 +15,7 @@ from edgeprune.artifacts.manifest import Manifest
 from edgeprune.devices.base import Device
 from edgeprune.devices.local import LocalDevice
 from edgeprune.errors import DataError
+from edgeprune.progress import Progress
 from edgeprune.verify.execute import Floats, run_file, runtime_on
 
 Labels = npt.NDArray[np.int64]
@@ -55,8 +56,7 @@ def collect_outputs(
     *,
     images: int | None,
     threads: int,
-    on_progress: Callable[[str], None],
-    on_images: Callable[[str, int, int], None],
+    progress: Progress,
 ) -> Answers:
     """Run the float model and every file on the first `images` test images (all when None).
 
@@ -79,10 +79,10 @@ def collect_outputs(
         labels.append(part_labels)
         floats.append(np.asarray(float_outputs(part), dtype=np.float32))
         for manifest in manifests:
-            on_progress(f"{manifest.file}: test images {done + 1} to {done + len(part)} of {total}")
+            progress.say(f"{manifest.file}: test images {done + 1} to {done + len(part)} of {total}")
 
             def count(images: int, what: str = f"{manifest.file} on {device.id}", before: int = done) -> None:
-                on_images(what, before + images, total)
+                progress.update(what, before + images, total)
 
             execution = run_file(device, folder / manifest.file, manifest, part, threads=threads, on_progress=count)
             if execution.outputs.shape != floats[-1].shape:

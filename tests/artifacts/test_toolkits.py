@@ -63,6 +63,9 @@ def test_one_child_serves_all_who_ask_and_ends_with_the_run(job: Callable[[str],
         assert children() == first
         ours.do(job("littering"))
         assert len(children()) == 2
+        ours.end()
+        assert children() == set()
+        ours.do(job("chatty"))
     assert children() == set()
 
 

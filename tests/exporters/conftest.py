@@ -13,6 +13,17 @@ from torch import Tensor
 from edgeprune.artifacts.export import export
 from edgeprune.artifacts.manifest import Manifest
 from edgeprune.models.spec import Model
+from edgeprune.progress import Silent
+
+
+class Saying(Silent):
+    """Keeps what is said."""
+
+    def __init__(self, said: list[str]) -> None:
+        self.said = said
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
 
 
 @dataclass(frozen=True)
@@ -44,6 +55,6 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
         int8=True,
         calibration=calibration,
         reference_input=reference,
-        on_progress=said.append,
+        progress=Saying(said),
     )
     return Exported(model, folder, tuple(manifests), calibration, reference, tuple(said))

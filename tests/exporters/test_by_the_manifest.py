@@ -20,6 +20,7 @@ from edgeprune.artifacts.preparation import Preparation
 from edgeprune.data.open import open_data, with_preprocessing
 from edgeprune.devices.local import LocalDevice
 from edgeprune.models.spec import Model, ModelSpec, Preprocessing
+from edgeprune.progress import Silent
 from edgeprune.recipe import DataSection
 from edgeprune.verify.mil import run_mlpackage
 from edgeprune.verify.outputs import collect_outputs
@@ -146,8 +147,7 @@ def test_every_file_is_as_often_right_by_its_manifest_alone(tmp_path: Path) -> N
         splits.test,
         images=None,
         threads=1,
-        on_progress=lambda _: None,
-        on_images=lambda *_: None,
+        progress=Silent(),
     )
     for one in manifests:
         told = json.loads(manifest_path(folder / one.file).read_text())

@@ -87,6 +87,8 @@ def test_names_that_cannot_be() -> None:
     for name in ("../load", "", "a b"):
         with pytest.raises(UsageError):
             Stage(name, double)
+        with pytest.raises(UsageError):
+            Left(name)
 
 
 def test_settings_given_to_a_stage_that_has_none(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from edgeprune.reparam.merge import merge
 from edgeprune.space.apply import apply, apply_but_gates, apply_plan, make_plan
 from edgeprune.space.branches import fold_removed, remove_branches
 from edgeprune.space.find import find_structure
-from edgeprune.space.keep import hold
 from edgeprune.space.gates import UNSETTLED, ConstantGate, settle_gates
+from edgeprune.space.keep import hold
 from edgeprune.space.subnet import Subnet
 
 

@@ -18,6 +18,7 @@ from edgeprune.artifacts.manifest import Manifest
 from edgeprune.devices.local import LocalDevice
 from edgeprune.errors import DataError, RunError, UsageError
 from edgeprune.models.spec import Model, ModelSpec, Preprocessing
+from edgeprune.progress import Silent
 from edgeprune.recipe import Gates, Target
 from edgeprune.verify.check import verify
 from edgeprune.verify.execute import REFERENCE_EXECUTION, run_file
@@ -27,6 +28,16 @@ from edgeprune.verify.verdict import Verdict, exit_code
 pytestmark = pytest.mark.slow
 
 GATES = Gates(accuracy_drop=0.5, size_bytes=1e6, peak_memory_bytes=1e10)
+
+
+class Saying(Silent):
+    """Keeps what is said."""
+
+    def __init__(self, said: list[str]) -> None:
+        self.said = said
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
 
 
 class Images:
@@ -110,7 +121,7 @@ def check(exported: Exported, device: LocalDevice, **changes: Any) -> Verdict:
 
 def test_every_file_is_run_and_judged(exported: Exported, device: LocalDevice) -> None:
     said: list[str] = []
-    verdict = check(exported, device, on_progress=said.append)
+    verdict = check(exported, device, progress=Saying(said))
     assert [f.file for f in verdict.files] == [m.file for m in exported.manifests]
     assert verdict.test_images == 90
     assert any("test images 1 to 90 of 90" in line for line in said)
