@@ -20,6 +20,7 @@ import torch
 from safetensors import SafetensorError
 
 from edgeprune.errors import ModelError
+from edgeprune.plain import shown
 from edgeprune.runs import read_bounded
 
 _HEAD = 512
@@ -71,16 +72,21 @@ def read_tree(path: Path) -> Any:
     return _read_torch(path)
 
 
+def _lies_beside(name: Any) -> bool:
+    """Whether a name in an index is that of a file beside it, and of none that is an index again."""
+    bare = isinstance(name, str) and name == Path(name).name and "\0" not in name
+    return bare and not name.endswith(".index.json")
+
+
 def _read_shards(path: Path) -> dict[str, torch.Tensor]:
     """The tensors of a model that is stored in several files, by the index that lies beside them."""
     hint = "an index names the file of each tensor (weight_map), and lies beside these files"
     try:
         files = set(json.loads(read_bounded(path))["weight_map"].values())
-        bare = all(isinstance(name, str) and name == Path(name).name and "\0" not in name for name in files)
     except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise ModelError("not an index of a checkpoint's files", where=str(path), hint=hint) from error
-    if not bare or any(name.endswith(".index.json") for name in files):
-        raise ModelError("the index names files elsewhere", where=str(path), hint=hint)
+    if strange := [name for name in files if not _lies_beside(name)]:
+        raise ModelError(f"the index names no file beside it: {shown(strange[0])}", where=str(path), hint=hint)
     found: dict[str, torch.Tensor] = {}
     for name in sorted(files):
         part = read_tree(path.with_name(name))

@@ -13,7 +13,7 @@ from PIL import Image
 from tiny_job import INPUT, Done, inside, leftovers, write_job
 
 import edgeprune
-from edgeprune.errors import UsageError
+from edgeprune.errors import DataError, EdgePruneError, ModelError, RecipeError, UsageError
 from edgeprune.recipe_file import read_recipe
 
 NAMES = [f"digit{number}" for number in range(10)]
@@ -38,7 +38,7 @@ def run(folder: Path, source: Path | str, *, model: dict[str, Any] | None = None
 
 def test_a_class_without_a_folder(tmp_path: Path) -> None:
     root = photos(tmp_path / "photos", NAMES[:9])
-    run(tmp_path, root).refused("9 classes", "answers 10", "model.labels")
+    run(tmp_path, root).fails(DataError, 9, 10, "model.labels")
     with pytest.raises(UsageError):
         edgeprune.run(tmp_path / "recipe.toml", tmp_path / "again")
 
@@ -46,50 +46,50 @@ def test_a_class_without_a_folder(tmp_path: Path) -> None:
 def test_splits_that_are_copies(tmp_path: Path) -> None:
     photos(tmp_path / "photos" / "Training", NAMES)
     shutil.copytree(tmp_path / "photos" / "Training", tmp_path / "photos" / "Testing")
-    run(tmp_path, tmp_path / "photos").refused("the same", "40 of 40")
-    run(tmp_path, f"timm:{tmp_path / 'photos'}").refused("the same")
+    run(tmp_path, tmp_path / "photos").fails(DataError, "40 of 40")
+    run(tmp_path, f"timm:{tmp_path / 'photos'}").fails(DataError, "40 of 40")
 
 
 def test_a_broken_body_is_found_before_the_device_is_asked(tmp_path: Path) -> None:
     root = photos(tmp_path / "photos", NAMES)
     broken = root / "digit3" / "2.png"
     broken.write_bytes(broken.read_bytes()[:-40])
-    run(tmp_path, root).refused(str(broken), "remove it")
+    run(tmp_path, root).fails(DataError, broken)
 
 
 def test_one_image_a_class_and_none_to_calibrate_on(tmp_path: Path) -> None:
-    run(tmp_path, photos(tmp_path / "photos", NAMES[:2], each=1), model={"labels": NAMES}).refused("too few", "needs")
+    run(tmp_path, photos(tmp_path / "photos", NAMES[:2], each=1), model={"labels": NAMES}).fails(DataError, 2)
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "kind", "facts"),
     [
-        ("\n".join(NAMES[:9]), ["9 labels for 10"]),
-        ("\n".join([*NAMES[:9], "digit0"]), ["labels 1 and 10", "digit0"]),
-        ("\n".join(["", *NAMES[1:]]), ["label 1"]),
-        ("", ["no labels"]),
-        (json.dumps({"0": "digit0"}), ["a JSON object has no order"]),
-        (json.dumps([*NAMES[:9], 9]), ["label 10"]),
-        ("[" * 5000, ["cannot be read"]),
-        ("\n".join([*NAMES[:9], "nine"]), ["digit9"]),
+        ("\n".join(NAMES[:9]), ModelError, [9, 10]),
+        ("\n".join([*NAMES[:9], "digit0"]), RecipeError, [1, 10, "digit0"]),
+        ("\n".join(["", *NAMES[1:]]), RecipeError, [1]),
+        ("", RecipeError, ["names.txt"]),
+        (json.dumps({"0": "digit0"}), RecipeError, ["JSON"]),
+        (json.dumps([*NAMES[:9], 9]), RecipeError, [10]),
+        ("[" * 5000, RecipeError, ["names.txt"]),
+        ("\n".join([*NAMES[:9], "nine"]), DataError, ["digit9"]),
     ],
 )
-def test_labels_that_do_not_fit(tmp_path: Path, text: str, words: list[str]) -> None:
+def test_labels_that_do_not_fit(tmp_path: Path, text: str, kind: type[EdgePruneError], facts: list[object]) -> None:
     root = photos(tmp_path / "photos", NAMES)
     (tmp_path / "names.txt").write_text(text)
-    run(tmp_path, root, model={"labels": "names.txt"}).refused(*words)
+    run(tmp_path, root, model={"labels": "names.txt"}).fails(kind, *facts)
     options = ("--input-size", ",".join(map(str, INPUT)), "--target", "0.5x", "--data", root, "--out", tmp_path / "p")
-    inside("prune", f"{tmp_path / 'tiny.py'}:tiny", *options, "--labels", tmp_path / "names.txt").refused(*words)
+    inside("prune", f"{tmp_path / 'tiny.py'}:tiny", *options, "--labels", tmp_path / "names.txt").fails(kind, *facts)
 
 
 def test_labels_that_are_no_file(tmp_path: Path) -> None:
     root = photos(tmp_path / "photos", NAMES)
     for name in ("none.txt", "photos"):
-        run(tmp_path, root, model={"labels": name}).refused("the labels cannot be read", name)
+        run(tmp_path, root, model={"labels": name}).fails(RecipeError, tmp_path / name)
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\x00")
-    run(tmp_path, root, model={"labels": "bytes.txt"}).refused("the labels cannot be read")
+    run(tmp_path, root, model={"labels": "bytes.txt"}).fails(RecipeError, tmp_path / "bytes.txt")
     for labels in (7, [1, 2], [["a"]]):
-        run(tmp_path, root, model={"labels": labels}).refused("model.labels")
+        run(tmp_path, root, model={"labels": labels}).fails(RecipeError, "model.labels")
 
 
 def test_labels_are_read_into_the_recipe_from_text_and_json_alike(tmp_path: Path) -> None:

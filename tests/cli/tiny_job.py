@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from facts import tells
+
 from edgeprune.cli import main
+from edgeprune.errors import EdgePruneError
 
 COMMAND = str(Path(sys.executable).with_name("edgeprune"))
 INPUT = (1, 16, 16)
@@ -86,11 +89,23 @@ class Done:
     code: int
     out: str
     err: str
+    error: BaseException | None = None  # of a command in this process
 
     @property
     def json(self) -> Any:
         """All of stdout as JSON: a single stray line there fails."""
         return json.loads(self.out)
+
+    def fails(self, kind: type[EdgePruneError], *facts: object, code: int = 2) -> None:
+        """Check that the command, in this process, was refused with an error of exactly this type, without a
+        traceback, and that what its user reads has each fact in it (see `facts.tells`)."""
+        assert self.code == code, self.err
+        assert "Traceback" not in self.err
+        error = self.error
+        assert type(error) is kind, f"{type(error).__name__} instead of {kind.__name__}: {self.err}"
+        lacking = [fact for fact in facts if not tells(error, fact)]
+        assert not lacking, f"{lacking} is not told by: {self.err}"
+        assert str(error) in self.err
 
     def refused(self, *words: str, code: int = 2) -> None:
         """Check that the command was refused in words, without a traceback."""
@@ -127,7 +142,7 @@ def edgeprune(*arguments: object, environment: Mapping[str, str] | None = None, 
 
 def inside(*arguments: object) -> Done:
     """The command in this process, by its own entry point: as `edgeprune`, without waiting for imports."""
-    out, err, code = io.StringIO(), io.StringIO(), 0
+    out, err, code, error = io.StringIO(), io.StringIO(), 0, None
     with (
         mock.patch.dict(os.environ),
         mock.patch.object(sys, "argv", ["edgeprune", *map(str, arguments)]),
@@ -137,8 +152,8 @@ def inside(*arguments: object) -> Done:
         try:
             main()
         except SystemExit as end:
-            code = int(end.code or 0)
-    return Done(code, out.getvalue(), err.getvalue())
+            code, error = int(end.code or 0), end.__cause__ or end.__context__
+    return Done(code, out.getvalue(), err.getvalue(), error)
 
 
 def stamps(run: Path) -> dict[str, tuple[int, bytes]]:

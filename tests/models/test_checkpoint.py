@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from facts import refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -95,9 +96,8 @@ class Payload:
 
 def test_a_pickle_is_never_executed(tmp_path: Path) -> None:
     torch.save({"state_dict": Payload(tmp_path / "executed")}, tmp_path / "evil.pt")
-    with pytest.raises(ModelError, match="never executed") as caught:
+    with refused(ModelError, "pickle", tmp_path / "evil.pt", "torch.load", "weights_only=False"):
         read_tree(tmp_path / "evil.pt")
-    assert "torch.load" in str(caught.value.hint)
     assert not (tmp_path / "executed").exists()
 
 
@@ -108,11 +108,9 @@ def test_another_architecture_is_refused_and_the_differences_listed(tmp_path: Pa
     state["0.weight"] = torch.zeros(5, 3, 3, 3)
     safetensors.torch.save_file(state, tmp_path / "other.safetensors")
     before = _bits(net)
-    with pytest.raises(ModelError, match="another architecture") as caught:
+    differences = ("3.bias", "extra.weight", "0.weight", (5, 3, 3, 3), (4, 3, 3, 3))
+    with refused(ModelError, tmp_path / "other.safetensors", *differences):
         load_state(net, tmp_path / "other.safetensors")
-    text = str(caught.value)
-    for part in ("missing 3.bias", "unexpected extra.weight", "0.weight is (5, 3, 3, 3), the model's (4, 3, 3, 3)"):
-        assert part in text
     assert _bits(net) == before
 
 
@@ -123,7 +121,7 @@ def test_only_the_batch_counter_may_be_missing(tmp_path: Path) -> None:
     load_state(_net(), tmp_path / "old.safetensors")
     del state["1.running_var"]
     safetensors.torch.save_file(state, tmp_path / "older.safetensors")
-    with pytest.raises(ModelError, match=r"missing 1\.running_var"):
+    with refused(ModelError, "1.running_var", tmp_path / "older.safetensors"):
         load_state(_net(), tmp_path / "older.safetensors")
 
 
@@ -131,7 +129,7 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     net = _net()
     net[0].weight.data[0] = float("nan")
     save_state(tmp_path / "nan.safetensors", net)
-    with pytest.raises(ModelError, match=r"not finite, in 0\.weight"):
+    with refused(ModelError, "finite", "0.weight", tmp_path / "nan.safetensors"):
         load_state(_net(), tmp_path / "nan.safetensors")
 
 
@@ -139,7 +137,7 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint at all", b"PK\x03\x04" + bytes(100)])
 def test_a_broken_file_is_named(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(ModelError, match=name.replace(".", r"\.")):
+    with refused(ModelError, tmp_path / name):
         read_tree(tmp_path / name)
 
 
@@ -152,19 +150,19 @@ def test_a_truncated_file_is_refused(tmp_path: Path, name: str) -> None:
         save_state(tmp_path / name, net)
     data = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(data[: len(data) // 2])
-    with pytest.raises(ModelError):
+    with refused(ModelError, tmp_path / name):
         read_tree(tmp_path / name)
 
 
 @pytest.mark.parametrize("content", [[1, 2], {}, {"weight": torch.zeros(1), "lr": 0.1}, {"epoch": 3}])
 def test_what_is_no_state_dict_is_refused(tmp_path: Path, content) -> None:
     torch.save(content, tmp_path / "odd.pt")
-    with pytest.raises(ModelError):
+    with refused(ModelError, tmp_path / "odd.pt"):
         load_state(_net(), tmp_path / "odd.pt")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"nothing\.pt: no such checkpoint"):
+    with refused(ModelError, tmp_path / "nothing.pt"):
         read_tree(tmp_path / "nothing.pt")
 
 
@@ -176,7 +174,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(EdgePruneError, match="No space left"):
+    with refused(EdgePruneError, os.strerror(errno.ENOSPC), code=3, because=OSError):
         save_state(tmp_path / "net.safetensors", _net())
     assert [p.name for p in tmp_path.iterdir()] == ["net.safetensors"]
     assert (tmp_path / "net.safetensors").read_bytes() == before
@@ -189,7 +187,7 @@ def test_state_that_is_no_tensor_is_refused(tmp_path: Path) -> None:
 
         def set_extra_state(self, state: object) -> None: ...
 
-    with pytest.raises(ModelError, match="_extra_state"):
+    with refused(ModelError, "_extra_state"):
         save_state(tmp_path / "x.safetensors", Extra(1, 1))
 
 

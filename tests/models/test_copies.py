@@ -9,6 +9,7 @@ from pathlib import Path
 import odd_nets
 import pytest
 import torch
+from facts import refused
 from torch import nn
 from torch.nn.utils import parametrize
 
@@ -90,23 +91,23 @@ def test_what_cannot_be_loaded_is_refused(name: str) -> None:
     ],
 )
 def test_weights_that_are_no_plain_tensors_are_refused(name: str, place: str) -> None:
-    with pytest.raises(ModelError, match=place):
+    with refused(ModelError, place):
         loaded(name)
 
 
 @pytest.mark.parametrize(
     ("name", "advice"),
     [
-        ("OfOnePixel", r"\.flatten\(1\)"),
+        ("OfOnePixel", ".flatten(1)"),
         ("Squeezing", "squeeze"),
-        ("AnsweringATuple", "logits alone"),
-        ("OfTwoInputs", "nothing else"),
+        ("AnsweringATuple", "tuple"),
+        ("OfTwoInputs", "forward"),
         ("returning_nothing", "`return`"),
-        ("returning_a_tuple", "the model itself"),
+        ("returning_a_tuple", "tuple"),
     ],
 )
 def test_what_is_no_classifier_is_told_what_to_do(name: str, advice: str) -> None:
-    with pytest.raises(ModelError, match=advice):
+    with refused(ModelError, advice):
         loaded(name)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from facts import refused
 from torch import nn
 
 from edgeprune.errors import ModelError
@@ -101,9 +102,8 @@ def test_random_weights_are_the_same_and_the_generator_is_left_alone() -> None:
 
 
 def test_an_unknown_name_gets_its_neighbours() -> None:
-    with pytest.raises(ModelError, match="resnet18") as caught:
+    with refused(ModelError, "resnet81", "resnet18", "timm"):
         load("resnet81")
-    assert "timm has no model `resnet81`" in str(caught.value)
 
 
 def test_weights_out_of_reach_are_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -111,9 +111,8 @@ def test_weights_out_of_reach_are_an_error(monkeypatch: pytest.MonkeyPatch, tmp_
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(ModelError, match="from the hub") as caught:
+    with refused(ModelError, "resnet10t", "hub", "checkpoint", because=Exception):
         load("resnet10t", pretrained=True)
-    assert "checkpoint" in str(caught.value)
 
 
 def test_a_factory_in_a_file(factory: Path, tmp_path: Path) -> None:
@@ -161,34 +160,36 @@ def test_a_recipe_names_timm_models() -> None:
 
 
 @pytest.mark.parametrize(
-    ("function", "settings", "message"),
+    ("function", "settings", "facts"),
     [
-        ("make", {}, "input size"),
-        ("boom", {"input_size": (3, 16, 16)}, "ArithmeticError: out of luck"),
-        ("a_dict", {"input_size": (3, 16, 16)}, "made a dict"),
-        ("segmenter", {"input_size": (3, 16, 16)}, r"answers \(1, 5, 14, 14\)"),
-        ("mkae", {"input_size": (3, 16, 16)}, "did you mean make"),
-        ("make", {"input_size": (1, 16, 16)}, r"does not run on an input of \(1, 1, 16, 16\)"),
-        ("make", {"input_size": (3, 16, 16), "num_classes": 9}, "answers 5 classes, num_classes is 9"),
-        ("make", {"input_size": (3, 16, 16), "labels": ("a",)}, "1 labels for 5 classes"),
-        ("make", {"input_size": (3, 16, 16), "mean": (0.1,)}, "one value for each of 3 channels"),
-        ("make", {"input_size": (3, 16, 16), "std": (1.0, 0.0, 1.0)}, "std must be positive"),
-        ("diverged", {"input_size": (3, 16, 16)}, "weights are not finite: 3.bias"),
-        ("make", {"input_size": (3, 16, 16), "pretrained": True}, "is for timm models"),
-        ("make", {"input_size": (3, 16, 16), "arguments": {"depth": 3}}, "unexpected keyword argument 'depth'"),
+        ("make", {}, ("input_size",)),
+        ("boom", {"input_size": (3, 16, 16)}, ("ArithmeticError: out of luck", "boom")),
+        ("a_dict", {"input_size": (3, 16, 16)}, ("dict", "nn.Module")),
+        ("segmenter", {"input_size": (3, 16, 16)}, ((1, 5, 14, 14),)),
+        ("mkae", {"input_size": (3, 16, 16)}, ("mkae", "make")),
+        ("make", {"input_size": (1, 16, 16)}, ((1, 1, 16, 16),)),
+        ("make", {"input_size": (3, 16, 16), "num_classes": 9}, (5, "num_classes", 9)),
+        ("make", {"input_size": (3, 16, 16), "labels": ("a",)}, (1, "labels", 5)),
+        ("make", {"input_size": (3, 16, 16), "mean": (0.1,)}, ("mean", 3)),
+        ("make", {"input_size": (3, 16, 16), "std": (1.0, 0.0, 1.0)}, ("std", "positive")),
+        ("diverged", {"input_size": (3, 16, 16)}, ("finite", "3.bias")),
+        ("make", {"input_size": (3, 16, 16), "pretrained": True}, ("pretrained", "timm")),
+        ("make", {"input_size": (3, 16, 16), "arguments": {"depth": 3}}, ("'depth'", "arguments")),
     ],
 )
-def test_what_does_not_fit_is_said(factory: Path, function: str, settings: dict, message: str) -> None:
-    with pytest.raises(ModelError, match=message):
+def test_what_does_not_fit_is_said(factory: Path, function: str, settings: dict, facts: tuple[object, ...]) -> None:
+    with refused(ModelError, *facts):
         load(f"{factory}:{function}", **settings)
 
 
-@pytest.mark.parametrize("source", ["nowhere.at_all:make", "/nowhere/net.py:make"])
-def test_a_factory_that_is_not_there(source: str) -> None:
-    with pytest.raises(ModelError, match="cannot import"):
+@pytest.mark.parametrize(
+    ("source", "because"), [("nowhere.at_all:make", ModuleNotFoundError), ("/nowhere/net.py:make", FileNotFoundError)]
+)
+def test_a_factory_that_is_not_there(source: str, because: type[Exception]) -> None:
+    with refused(ModelError, source, because=because):
         load(source, input_size=(3, 8, 8))
 
 
 def test_two_sources_of_weights_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="give one of them"):
+    with refused(ModelError, "pretrained", "checkpoint"):
         load("resnet18", pretrained=True, checkpoint=tmp_path / "w.pt")
