@@ -16,6 +16,7 @@ from edgeprune.space.apply import apply_plan, make_plan, remove_but_gates, remov
 from edgeprune.space.branches import fold_removed, remove_branches
 from edgeprune.space.find import find_structure
 from edgeprune.space.gates import UNSETTLED, ConstantGate, settle_gates
+from edgeprune.space.keep import hold
 
 
 class Block(nn.Module):
@@ -78,7 +79,7 @@ def test_a_spatial_gate_and_one_that_reads_something_else_are_no_gates() -> None
 
 
 def test_keep_holds_a_gate() -> None:
-    structure = find_structure(net(), images(), keep=("1.se.reduce",))
+    structure = hold(find_structure(net(), images()), ["1.se.reduce"])
     assert [branch.id for branch in structure.branches if branch.gate] == ["2.se:gate"]
 
 
