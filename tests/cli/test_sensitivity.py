@@ -33,7 +33,7 @@ source = "digits"
 validation_images = {validation}
 calibration_images = 40
 """
-FACTORY = Path(__file__).parents[1] / "structure" / "gated.py"
+FACTORY = Path(__file__).parents[1] / "space" / "gated.py"
 
 
 def recipe_file(folder: Path, validation: int = 60) -> Path:

@@ -19,7 +19,7 @@ from edgeprune.stages.context import Context
 
 TREE = {
     "model": {
-        "factory": f"{Path(__file__).parents[1] / 'structure' / 'gated.py'}:net",
+        "factory": f"{Path(__file__).parents[1] / 'space' / 'gated.py'}:net",
         "input_size": (1, 16, 16),
         "untrained": True,
     },

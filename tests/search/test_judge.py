@@ -18,6 +18,7 @@ from edgeprune.recipe import DataSection, PruneSection, TuneSection
 from edgeprune.search.judge import AdaptedLoss
 from edgeprune.space.apply import remove_branches, remove_units
 from edgeprune.space.find import find_structure
+from edgeprune.space.subnet import WHOLE, Subnet
 
 
 class Net(nn.Module):
@@ -47,8 +48,8 @@ def test_is_the_loss_of_the_pruned_model_with_the_batch_statistics(norm: bool, b
     structure = find_structure(module, batches[0][0][:1])
     before = copy.deepcopy(module.state_dict())
     removed = {group.id: (0, 3, 5) for group in structure.groups}
-    branches = [b.id for b in structure.branches] if branch else []
-    judged = AdaptedLoss(module, structure, batches)(removed, branches)
+    branches = tuple(b.id for b in structure.branches) if branch else ()
+    judged = AdaptedLoss(module, structure, batches)(Subnet(removed, branches))
     pruned = remove_branches(remove_units(module, structure, removed), structure, branches).train()
     with torch.no_grad():
         losses = [F.cross_entropy(pruned(x), y, reduction="sum") for x, y in batches]
@@ -87,7 +88,7 @@ def test_a_batch_of_one_image_is_judged_with_the_models_own_statistics() -> None
     structure = find_structure(module, batches[0][0])
     with torch.no_grad():
         expected = float(F.cross_entropy(module(batches[0][0]), batches[0][1]))
-    assert AdaptedLoss(module, structure, batches)({}, ()) == pytest.approx(expected, rel=1e-5)
+    assert AdaptedLoss(module, structure, batches)(WHOLE) == pytest.approx(expected, rel=1e-5)
 
 
 def test_adapting_undoes_what_pruning_does_to_the_statistics() -> None:
@@ -95,8 +96,8 @@ def test_adapting_undoes_what_pruning_does_to_the_statistics() -> None:
     torch.manual_seed(0)
     module, batches = Net(True).eval(), data(64)
     structure = find_structure(module, batches[0][0][:1])
-    plain = AdaptedLoss(module, structure, batches)({}, ())
+    plain = AdaptedLoss(module, structure, batches)(WHOLE)
     with torch.no_grad():
         module.conv2.weight.mul_(10)
         module.conv2.bias.mul_(10)
-    assert AdaptedLoss(module, structure, batches)({}, ()) == pytest.approx(plain, rel=1e-3)
+    assert AdaptedLoss(module, structure, batches)(WHOLE) == pytest.approx(plain, rel=1e-3)

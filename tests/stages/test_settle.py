@@ -90,7 +90,7 @@ def test_it_can_be_turned_off(tmp_path: Path) -> None:
 def test_a_gate_leaves_what_it_answers_in_the_cut_model(tmp_path: Path) -> None:
     """Where channels before it go, too, its mean is taken with batch norms that know that."""
     torch.manual_seed(0)
-    deep = f"{Path(__file__).parents[1] / 'structure' / 'gated.py'}:deep"
+    deep = f"{Path(__file__).parents[1] / 'space' / 'gated.py'}:deep"
     model = {"factory": deep, "input_size": (1, 16, 16), "untrained": True}
     made = edgeprune.load(deep, input_size=(1, 16, 16))
     net, data = made.module, parse_recipe(TREE).data

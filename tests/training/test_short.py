@@ -12,6 +12,7 @@ from edgeprune.methods.short_training import TunedLoss
 from edgeprune.recipe import TuneSection
 from edgeprune.search.judge import AdaptedLoss
 from edgeprune.space.find import find_structure
+from edgeprune.space.subnet import Subnet
 from edgeprune.training.loop import tune
 
 
@@ -22,10 +23,10 @@ def test_a_short_training_brings_some_of_the_loss_back(train: Split, validation:
     judge = AdaptedLoss(net, structure, validation.batches(60, seed=0))
     batches = list(train.batches(32, seed=0))
     before = copy.deepcopy(net.state_dict())
-    removed = {"0:out": (0, 1, 2, 3, 4, 5)}
-    tuned = TunedLoss(judge, batches, settings)(removed, ())
-    assert tuned < judge(removed, ())
-    assert TunedLoss(judge, [], settings)(removed, ()) == judge(removed, ())
+    removed = Subnet({"0:out": (0, 1, 2, 3, 4, 5)})
+    tuned = TunedLoss(judge, batches, settings)(removed)
+    assert tuned < judge(removed)
+    assert TunedLoss(judge, [], settings)(removed) == judge(removed)
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
 
 
@@ -36,8 +37,8 @@ def test_a_proposal_is_judged_alike_whenever_it_is_asked_for(train: Split, valid
     judge = AdaptedLoss(net, structure, validation.batches(60, seed=0))
     tuned = TunedLoss(judge, train.batches(32, seed=0), TuneSection(batch_size=32, augment="none"))
     torch.manual_seed(1)
-    first = tuned({"0:out": (0, 1)}, ())
+    first = tuned(Subnet({"0:out": (0, 1)}))
     drawn = torch.rand(3)
     torch.manual_seed(1)
     assert torch.equal(torch.rand(3), drawn)
-    assert tuned({"0:out": (0, 1)}, ()) == first
+    assert tuned(Subnet({"0:out": (0, 1)})) == first
