@@ -51,7 +51,8 @@ from edgeprune.latency.table import LatencyTable, Setting
 from edgeprune.latency.tflite_writer import Unsupported, write_operation
 from edgeprune.models.spec import Model
 from edgeprune.runs import write_atomic
-from edgeprune.space.apply import remove_branches, remove_units
+from edgeprune.space.branches import remove_branches
+from edgeprune.space.cut import remove_units
 from edgeprune.space.decisions import Limits, allowed_widths
 from edgeprune.space.find import find_structure
 from edgeprune.space.units import Branch, Structure

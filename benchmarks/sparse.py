@@ -31,7 +31,7 @@ from edgeprune.latency.protocol import measure
 from edgeprune.methods.magnitude import score_magnitude
 from edgeprune.models.load import load
 from edgeprune.models.spec import Model
-from edgeprune.space.apply import remove_units
+from edgeprune.space.cut import remove_units
 from edgeprune.space.find import find_structure
 from edgeprune.space.weight_masks import least_weights
 from edgeprune.sparsity.arbiter import KERNEL

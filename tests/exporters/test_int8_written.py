@@ -13,7 +13,7 @@ from edgeprune.artifacts.export import export_each
 from edgeprune.devices.local import LocalDevice
 from edgeprune.models.attention import write_attention
 from edgeprune.models.spec import Model, ModelSpec, Preprocessing
-from edgeprune.space.apply import remove_units
+from edgeprune.space.cut import remove_units
 from edgeprune.space.find import find_structure
 from edgeprune.verify.accuracy import read_reference
 from edgeprune.verify.execute import run_file

@@ -18,7 +18,7 @@ from edgeprune.latency.cost import MacsCost, total
 from edgeprune.methods.chex import filters, regrow, regrowth_share, residuals, softmax
 from edgeprune.methods.compact import Uniform
 from edgeprune.search.rules import RuleAllocator
-from edgeprune.space.apply import remove_units
+from edgeprune.space.cut import remove_units
 from edgeprune.space.decisions import Limits
 from edgeprune.space.find import find_structure
 from edgeprune.space.ranking import ByScore, gone_of

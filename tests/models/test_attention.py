@@ -19,8 +19,8 @@ from edgeprune.models.checkpoint import load_state, save_state
 from edgeprune.models.copies import check_copies
 from edgeprune.models.load import build, load
 from edgeprune.models.spec import Model, ModelSpec
-from edgeprune.space.apply import remove_units
 from edgeprune.space.branches import branches_masked, fold_removed, remove_branches
+from edgeprune.space.cut import remove_units
 from edgeprune.space.find import find_structure
 from edgeprune.space.masks import mask_units
 

@@ -81,7 +81,7 @@ def relabel(root: Path) -> None:
 def test_a_folder_that_changed_is_told_and_everything_is_done_again(tmp_path: Path, edit: Any, word: str) -> None:
     root = digits(tmp_path / "photos")
     run, said, context = loaded(asked(root), tmp_path / "run")
-    snapshots, before = snapshots_of(context, "tune", "load"), stage_of(run)
+    snapshots, before = snapshots_of(context, "tune"), stage_of(run)
     assert is_finished(run, "load")
     edit(root)
     assert f"1 {word}: train/" in data_now(run).changed
@@ -97,7 +97,7 @@ def test_a_folder_that_changed_is_told_and_everything_is_done_again(tmp_path: Pa
     again, said, context = loaded(asked(root), run.folder)
     assert any(word in line for line in said)
     assert is_finished(again, "load")
-    assert snapshots_of(context, "tune", "load") != snapshots  # what was trained on other images is not gone on with
+    assert snapshots_of(context, "tune") != snapshots  # what was trained on other images is not gone on with
     left = {name: split for name, split in stage_of(again).items() if before.get(name, split) != split}
     assert len(left) <= 4  # the others stay what they were
 

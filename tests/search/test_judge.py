@@ -16,7 +16,8 @@ from edgeprune.errors import ModelError
 from edgeprune.methods.registry import judge_of
 from edgeprune.recipe import DataSection, PruneSection, TuneSection
 from edgeprune.search.judge import AdaptedLoss
-from edgeprune.space.apply import remove_branches, remove_units
+from edgeprune.space.branches import remove_branches
+from edgeprune.space.cut import remove_units
 from edgeprune.space.find import find_structure
 from edgeprune.space.subnet import WHOLE, Subnet
 

@@ -11,8 +11,8 @@ from test_structure_exact import some_units
 from edgeprune.latency.cost import MacsCost, ParameterCost, total
 from edgeprune.reparam.merge import merge
 from edgeprune.search.recount import real_macs
-from edgeprune.space.apply import remove_units
 from edgeprune.space.counting import counted
+from edgeprune.space.cut import remove_units
 from edgeprune.space.find import find_structure
 
 MODELS = {**ZOO, **PEERS, **ODD}

@@ -11,9 +11,11 @@ from torch import nn
 
 from edgeprune.errors import ModelError
 from edgeprune.models.timm_import import import_timm
-from edgeprune.space.apply import apply_plan, make_plan, remove_units
+from edgeprune.space.apply import apply_plan, make_plan
+from edgeprune.space.cut import remove_units
 from edgeprune.space.find import find_structure
 from edgeprune.space.keep import hold
+from edgeprune.space.subnet import Subnet
 from edgeprune.space.units import Structure, Width
 
 NETS = {**ZOO, **{name: ATTENTION[name] for name in ("fused attention", "separate attention")}}
@@ -40,7 +42,7 @@ def test_branches_are_called_alike_whatever_is_kept(vit: nn.Module, free: Struct
     assert branch_ids(held)
     (first, *_) = branch_ids(held)
     assert "attn" in first
-    plan = make_plan("timm:test_vit", vit, held, {}, [first])
+    plan = make_plan("timm:test_vit", vit, held, Subnet(dropped=(first,)))
     pruned = apply_plan(vit, plan, torch.randn(1, 3, 64, 64))  # which searches without `keep`, as another process does
     assert not list(pruned.blocks[0].attn.parameters())
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from edgeprune.errors import ModelError
-from edgeprune.space.apply import remove_branches, remove_units
-from edgeprune.space.branches import silence_branches
+from edgeprune.space.branches import remove_branches, silence_branches
+from edgeprune.space.cut import remove_units
 from edgeprune.space.find import find_structure
 from edgeprune.space.submodel import Part
 

@@ -9,7 +9,7 @@ from structure_zoo import image, randomized
 from test_structure_exact import distance, some_units
 
 from edgeprune.models.attention import write_attention
-from edgeprune.space.apply import remove_units
+from edgeprune.space.cut import remove_units
 from edgeprune.space.find import find_structure
 from edgeprune.space.masks import mask_units
 

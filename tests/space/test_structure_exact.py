@@ -14,7 +14,7 @@ from structure_zoo import ZOO, image, randomized
 from torch import Tensor, nn
 
 from edgeprune.models.timm_import import import_timm
-from edgeprune.space.apply import remove_units
+from edgeprune.space.cut import remove_units
 from edgeprune.space.find import find_structure
 from edgeprune.space.masks import mask_units
 from edgeprune.space.units import Structure

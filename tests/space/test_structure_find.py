@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from edgeprune.errors import ModelError
 from edgeprune.models.timm_import import import_timm
-from edgeprune.space.apply import remove_units
+from edgeprune.space.cut import remove_units
 from edgeprune.space.find import find_structure
 from edgeprune.space.keep import hold
 from edgeprune.space.masks import mask_units

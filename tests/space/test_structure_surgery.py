@@ -13,7 +13,8 @@ from torch import nn
 
 from edgeprune.errors import ModelError
 from edgeprune.space import apply as surgery
-from edgeprune.space.apply import apply_plan, make_plan, remove_units
+from edgeprune.space.apply import apply_plan, make_plan
+from edgeprune.space.cut import remove_units
 from edgeprune.space.find import find_structure
 from edgeprune.space.masks import mask_units
 from edgeprune.space.plan import Dropped, Narrowed, Plan, read_plan
@@ -40,7 +41,7 @@ def test_requires_grad_is_kept_and_gradients_are_dropped() -> None:
     module = randomized(ResNet())
     module.stem[0].weight.requires_grad_(False)
     module(image()).sum().backward()
-    pruned = remove_units(module, find_structure(module, image()), Subnet({"stem.0:out": (0,)}))
+    pruned = remove_units(module, find_structure(module, image()), {"stem.0:out": (0,)})
     assert not pruned.stem[0].weight.requires_grad
     assert pruned.stem[1].weight.requires_grad
     assert pruned.stem[1].weight.grad is None

@@ -12,7 +12,7 @@ from toy_training import make_net
 
 from edgeprune.data.split import Split
 from edgeprune.recipe import TuneSection
-from edgeprune.space.apply import remove_units
+from edgeprune.space.cut import remove_units
 from edgeprune.space.find import find_structure
 from edgeprune.space.subnet import WHOLE, Subnet
 from edgeprune.space.units import Structure

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import nn
 from toy_structures import net
 
-from edgeprune.space.apply import remove_branches, remove_units
+from edgeprune.space.branches import remove_branches
+from edgeprune.space.cut import remove_units
 from edgeprune.space.find import find_structure
 from edgeprune.training.reconstruct import (
     AT_ONCE,
