@@ -26,7 +26,6 @@ if TYPE_CHECKING:
         verify,
     )
     from edgeprune.errors import EdgePruneError
-    from edgeprune.fronts import FrontPoint
     from edgeprune.latency.compare import Comparison
     from edgeprune.latency.model_probe import Probed
     from edgeprune.latency.predictor import Prediction
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from edgeprune.recipe_file import read_recipe
     from edgeprune.runs import Run, open_run
     from edgeprune.sensitivities import Sensitivity
+    from edgeprune.several_targets import FrontPoint
     from edgeprune.space.plan import Plan, read_plan
     from edgeprune.verify.explain import Explanation
     from edgeprune.verify.verdict import Verdict

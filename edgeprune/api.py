@@ -20,8 +20,6 @@ from edgeprune.artifacts.toolkits import Toolkits
 from edgeprune.devices.discovery import open_device
 from edgeprune.devices.jobs import runtime_build
 from edgeprune.errors import RunError, UsageError
-from edgeprune.fronts import FrontPoint
-from edgeprune.fronts import front as run_front
 from edgeprune.installed import require_runtime
 from edgeprune.latency.compare import Comparison
 from edgeprune.latency.compare import compare as compare_files
@@ -40,6 +38,8 @@ from edgeprune.recipe_file import parse_recipe, read_recipe, resolve_paths
 from edgeprune.runs import Run, StageRecord, lock, open_run, read_as, settings_hash
 from edgeprune.sensitivities import ZEROS, Sensitivity
 from edgeprune.sensitivities import sensitivity as ask_sensitivity
+from edgeprune.several_targets import FrontPoint
+from edgeprune.several_targets import front as run_front
 from edgeprune.space.apply import check_base, subnet_of
 from edgeprune.space.find import find_structure
 from edgeprune.space.plan import Plan
@@ -123,7 +123,7 @@ def front(
     resume: bool = False,
     progress: Progress | None = None,
 ) -> tuple[FrontPoint, ...]:
-    """Do the whole job of a recipe for several targets; see `edgeprune.fronts.front`."""
+    """Do the whole job of a recipe for several targets; see `edgeprune.several_targets.front`."""
     settings = recipe if isinstance(recipe, Recipe) else read_recipe(Path(recipe))
     return run_front(settings, targets, Path(out), resume=resume, progress=progress)
 

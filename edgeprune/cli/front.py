@@ -31,10 +31,10 @@ def front(
     from rich.table import Table
 
     from edgeprune.errors import TargetError
-    from edgeprune.fronts import PAGE
-    from edgeprune.fronts import front as run_front
     from edgeprune.report import text
     from edgeprune.report.data import read_report
+    from edgeprune.several_targets import PAGE
+    from edgeprune.several_targets import front as run_front
     from edgeprune.verify.verdict import exit_code, worst_code
 
     folder = out or Path("runs") / f"{recipe.stem}-front"

@@ -23,7 +23,7 @@ from edgeprune.devices.events import Visit
 from edgeprune.devices.jobs import LEASE_WAIT_S, Case, Job, JobResult, Timing
 from edgeprune.devices.runtimes import runtime_of
 from edgeprune.errors import DeviceError, UsageError
-from edgeprune.latency.care import timed_job
+from edgeprune.latency.isolation import timed_job
 from edgeprune.latency.measurement import Measurement, Quality
 from edgeprune.latency.protocol import disturbed_share, latency_of, measurement_of, preempted_share, succeeded
 from edgeprune.latency.quality import judge

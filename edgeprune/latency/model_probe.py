@@ -9,7 +9,7 @@ from pathlib import Path
 from edgeprune.artifacts.export import MeasuringExporter
 from edgeprune.devices.base import Device
 from edgeprune.latency.baseline import measure_original, probe_layers
-from edgeprune.latency.care import profile_of
+from edgeprune.latency.isolation import profile_of
 from edgeprune.latency.measurement import Measurement
 from edgeprune.latency.probing import Probing
 from edgeprune.latency.table import LatencyTable, Setting

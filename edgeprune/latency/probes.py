@@ -15,8 +15,8 @@ from edgeprune.devices.events import Visit
 from edgeprune.devices.jobs import Case, CaseResult, Job, JobBroken, JobResult, runtime_build
 from edgeprune.errors import DeviceError
 from edgeprune.graph.operations import OpSignature
-from edgeprune.latency.care import timed_job
 from edgeprune.latency.cost import stair_kind
+from edgeprune.latency.isolation import timed_job
 from edgeprune.latency.measurement import Measurement
 from edgeprune.latency.presets import PROTOCOLS
 from edgeprune.latency.protocol import measurement_of

@@ -12,7 +12,7 @@ from edgeprune.devices.conditions import RuntimeBuild
 from edgeprune.devices.jobs import Case, Job
 from edgeprune.devices.runtimes import runtime_of
 from edgeprune.errors import UsageError
-from edgeprune.latency.care import timed_job
+from edgeprune.latency.isolation import timed_job
 from edgeprune.latency.measurement import Quality
 from edgeprune.latency.protocol import succeeded
 from edgeprune.latency.quality import judge

@@ -14,7 +14,7 @@ from edgeprune.devices.conditions import ComputeUnits, Conditions, RuntimeBuild,
 from edgeprune.devices.events import Visit
 from edgeprune.devices.jobs import Case, CaseResult, Job, JobResult, run_job
 from edgeprune.errors import DeviceError, UsageError
-from edgeprune.latency.care import timed_job
+from edgeprune.latency.isolation import timed_job
 from edgeprune.latency.measurement import Measurement, Ratio
 from edgeprune.latency.presets import Protocol, find_protocol
 from edgeprune.latency.quality import judge

@@ -16,9 +16,9 @@ from edgeprune.methods.scene import Scene
 from edgeprune.methods.settle import settle
 from edgeprune.recipe import DROPPING, AllocatorName, Method, PruneSection
 from edgeprune.resume import Resumption
+from edgeprune.search.judged_losses import RememberedLosses
 from edgeprune.search.path import EXCHANGES, PathAllocator
 from edgeprune.search.problem import Allocator, Chosen
-from edgeprune.search.remembered import RememberedLosses
 from edgeprune.space.apply import apply
 
 

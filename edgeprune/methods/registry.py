@@ -22,9 +22,9 @@ from edgeprune.models.spec import Model
 from edgeprune.recipe import AUTO, DROPPING, PruneSection, TuneSection
 from edgeprune.search.additive import AdditiveAllocator
 from edgeprune.search.judge import AdaptedLoss
+from edgeprune.search.judged_losses import RememberedLosses
 from edgeprune.search.path import PathAllocator
 from edgeprune.search.problem import Allocator, Judge, OnStep, Problem
-from edgeprune.search.remembered import RememberedLosses
 from edgeprune.search.rules import Rule, RuleAllocator
 from edgeprune.space.branches import silence_branches
 from edgeprune.space.decisions import Limits, Space

@@ -21,7 +21,7 @@ from edgeprune.latency.measurement import Measurement, Ratio
 from edgeprune.latency.profile import Kernel
 from edgeprune.models.spec import ModelSpec
 from edgeprune.runs import read_bounded
-from edgeprune.search.binding import Binding
+from edgeprune.search.constraints import Binding
 from edgeprune.space.units import Structure
 from edgeprune.verify.intervals import share_interval
 from edgeprune.verify.verdict import NOWHERE, Between, FileVerdict, Verdict

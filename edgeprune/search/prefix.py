@@ -90,7 +90,7 @@ class Prefixes:
         }
         followers: list[tuple[str, Sequence[str]]] = [
             *((one.module, one.value.groups) for one in structure.attributes),
-            *((one.module, one.value.groups) for one in structure.mends),
+            *((one.module, one.value.groups) for one in structure.code_sizes),
             *((one.module, one.groups) for one in structure.switches),
             *((one.module, one.groups) for one in structure.recasts),
         ]

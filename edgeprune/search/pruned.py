@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgeprune.models.spec import Model
-from edgeprune.search.binding import Binding, binding
+from edgeprune.search.constraints import Binding, binding
 from edgeprune.search.measured import Attempt
 from edgeprune.search.problem import Allocator, Chosen, Shares
 from edgeprune.space.apply import apply, make_plan

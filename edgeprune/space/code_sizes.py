@@ -36,7 +36,7 @@ from edgeprune.graph.statements import attribute_named
 from edgeprune.graph.trace import module_path, node_frames, operator_name, shape_of
 from edgeprune.space.attributes import number_of
 from edgeprune.space.groups import Grouping
-from edgeprune.space.units import Mend
+from edgeprune.space.units import CodeSize
 
 _BASE, _EDITS = "_edgeprune_base", "_edgeprune_edits"  # of a mended class: what it was made from, and how
 
@@ -96,16 +96,16 @@ def steady_sizes(sizes: Iterable[Size], module: nn.Module, example: Tensor) -> t
     return tuple(size for size in sizes if there.get((size.module, size.place)) == len(size.label))
 
 
-def mends_for(sizes: Iterable[Size], grouping: Grouping) -> tuple[Mend, ...]:
+def code_sizes_for(sizes: Iterable[Size], grouping: Grouping) -> tuple[CodeSize, ...]:
     """What each size has to be."""
-    return tuple(Mend(size.module, *size.place, grouping.width(size.label, len(size.label))) for size in sizes)
+    return tuple(CodeSize(size.module, *size.place, grouping.width(size.label, len(size.label))) for size in sizes)
 
 
-def apply_mends(module: nn.Module, mends: Iterable[Mend], kept: Mapping[str, int]) -> None:
+def apply_code_sizes(module: nn.Module, code_sizes: Iterable[CodeSize], kept: Mapping[str, int]) -> None:
     """Give the modules their mended classes and the sizes at these widths, in place."""
     chosen: dict[str, dict[Place, int]] = {}
-    for mend in mends:
-        chosen.setdefault(mend.module, {})[mend.line, mend.column, mend.number, mend.spliced] = mend.value.at(kept)
+    for one in code_sizes:
+        chosen.setdefault(one.module, {})[one.line, one.column, one.number, one.spliced] = one.value.at(kept)
     for path, sizes in chosen.items():
         part = module.get_submodule(path)
         cls: Any = type(part)

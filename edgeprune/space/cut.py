@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from edgeprune.errors import ModelError
 from edgeprune.graph.labels import Indices
 from edgeprune.graph.sharing import copy_sharing
-from edgeprune.space.code_sizes import apply_mends
+from edgeprune.space.code_sizes import apply_code_sizes
 from edgeprune.space.recasts import apply_recast
 from edgeprune.space.units import Member, Structure, UnitGroup
 
@@ -50,7 +50,7 @@ def remove_units(module: nn.Module, structure: Structure, removed: Removed) -> n
         if any(name in removed for name in attribute.value.groups):
             setattr(pruned.get_submodule(attribute.module), attribute.name, attribute.value.at(kept))
     if gone:  # all: a size worked out from another attribute changes with that one
-        apply_mends(pruned, structure.mends, kept)
+        apply_code_sizes(pruned, structure.code_sizes, kept)
     for switch in structure.switches:
         if any(removed.get(name) for name in switch.groups):
             setattr(pruned.get_submodule(switch.module), switch.name, switch.value)

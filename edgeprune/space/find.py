@@ -16,7 +16,7 @@ from edgeprune.graph.trace import STACK
 from edgeprune.graph.unfused import unfused
 from edgeprune.space.attributes import couple_attributes, find_attributes
 from edgeprune.space.branches import find_branches
-from edgeprune.space.code_sizes import find_sizes, mends_for, steady_sizes
+from edgeprune.space.code_sizes import code_sizes_for, find_sizes, steady_sizes
 from edgeprune.space.counting import find_products, find_uncounted, find_weights
 from edgeprune.space.fingerprint import fingerprint
 from edgeprune.space.fused import find_switches
@@ -83,7 +83,7 @@ def _search(module: nn.Module, example: Tensor) -> Structure:
                 grouping.structure,
                 attributes=find_attributes(flow, module, grouping),
                 switches=find_switches(flow, given, grouping),
-                mends=mends_for(sizes, grouping),
+                code_sizes=code_sizes_for(sizes, grouping),
                 recasts=find_recasts(given, grouping.structure),
             ),
         )

@@ -79,7 +79,7 @@ def _without(structure: Structure, reasons: Mapping[str, str], branches: Sequenc
         attributes=tuple(one for one in attributes if one.value.groups),
         switches=tuple(one for one in switches if one.groups),
         recasts=tuple(one for one in recasts if one.groups),
-        mends=tuple(replace(one, value=_held(one.value, sizes)) for one in structure.mends),
+        code_sizes=tuple(replace(one, value=_held(one.value, sizes)) for one in structure.code_sizes),
         outputs=tuple(replace(one, groups=free(one.groups)) for one in structure.outputs),
     )
 

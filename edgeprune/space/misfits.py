@@ -82,7 +82,7 @@ def find_misfits(
     if not removed or images.hold(lambda x: _computes_as_masked(trial, grouping.structure, removed, x)):
         return []
     x = images.x
-    if len(x) > 1 and grouping.structure.mends and _computes_as_masked(trial, grouping.structure, removed, x[:1]):
+    if len(x) > 1 and grouping.structure.code_sizes and _computes_as_masked(trial, grouping.structure, removed, x[:1]):
         return [Misfit("a size in the code depends on the batch", batch=True)]
     pruned = _cut(trial, grouping.structure, removed)
     try:

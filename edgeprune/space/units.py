@@ -98,7 +98,7 @@ class Frozen:
 
 
 @dataclass(frozen=True)
-class Mend:
+class CodeSize:
     """A size in a module's code that does not follow: where its call ends, which of its sizes it is, whether they are
     in a tuple that is made elsewhere, and what it has to be."""
 
@@ -164,7 +164,7 @@ class Structure:
     branches: tuple[Branch, ...] = ()
     attributes: tuple[Attribute, ...] = ()
     switches: tuple[Switch, ...] = ()
-    mends: tuple[Mend, ...] = ()
+    code_sizes: tuple[CodeSize, ...] = ()
     recasts: tuple[Recast, ...] = ()
     products: tuple[Layer, ...] = ()  # matrix products that are counted and not timed
     weights: tuple[Layer, ...] = ()  # every parameter, batch norms folded

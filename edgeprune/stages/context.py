@@ -18,7 +18,7 @@ from edgeprune.data.split import Splits
 from edgeprune.devices.base import Device
 from edgeprune.devices.discovery import open_device
 from edgeprune.errors import RunError
-from edgeprune.latency.care import profile_of
+from edgeprune.latency.isolation import profile_of
 from edgeprune.latency.table import LatencyTable
 from edgeprune.latency.typical import Typical, is_typical, open_typical
 from edgeprune.models.checkpoint import load_state

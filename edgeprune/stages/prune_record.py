@@ -11,7 +11,7 @@ from edgeprune.methods.settle import Reconstruction
 from edgeprune.recipe import PruneSection, Target
 from edgeprune.report.data import Attempt as AttemptRow
 from edgeprune.report.data import LayerRow, layer_rows
-from edgeprune.search.binding import Binding
+from edgeprune.search.constraints import Binding
 from edgeprune.search.measured import Attempt
 from edgeprune.search.pruned import Pruned
 from edgeprune.search.target import latency_share

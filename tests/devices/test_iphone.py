@@ -37,7 +37,7 @@ from edgeprune.devices.runners import runner_script
 from edgeprune.devices.runtimes import runtime_of
 from edgeprune.errors import DeviceError, DeviceLost, ToolkitMissing, UsageError
 from edgeprune.graph.operations import OpSignature
-from edgeprune.latency.care import wait_until_cool
+from edgeprune.latency.isolation import wait_until_cool
 from edgeprune.latency.protocol import measure
 from edgeprune.latency.tflite_writer import write_operation
 

@@ -17,7 +17,7 @@ from tiny_job import Done, edgeprune, write_job
 from edgeprune.devices.adb import open_adb
 from edgeprune.devices.jobs import runtime_build
 from edgeprune.graph.operations import OpSignature
-from edgeprune.latency.care import profile_of
+from edgeprune.latency.isolation import profile_of
 from edgeprune.latency.tflite_writer import write_operation
 from edgeprune.sparsity.arbiter import KERNEL
 

@@ -21,7 +21,7 @@ from edgeprune.devices.remote import RemoteDevice
 from edgeprune.devices.ssh import open_ssh
 from edgeprune.errors import DeviceError, ToolkitMissing
 from edgeprune.graph.operations import OpSignature
-from edgeprune.latency.care import profile_of
+from edgeprune.latency.isolation import profile_of
 from edgeprune.latency.tflite_writer import write_operation
 
 TIMING = Timing("interleaved", 2, True, warm_up_runs=1, warm_up_s=0.0, min_runs=4, min_s=0.001, max_samples=16)

@@ -32,7 +32,7 @@ from edgeprune.report.headline import outcome, sentence
 from edgeprune.report.junit import junit
 from edgeprune.report.page import render
 from edgeprune.report.summary import summary
-from edgeprune.search.binding import Binding
+from edgeprune.search.constraints import Binding
 from edgeprune.space.units import Layer, Member, Structure, UnitGroup, Width
 from edgeprune.verify.verdict import NOWHERE, Check, FileVerdict
 

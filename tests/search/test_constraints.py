@@ -11,7 +11,7 @@ from toy_structures import Additive, chain, problem, scores_of
 
 from edgeprune.latency.cost import MacsCost, total
 from edgeprune.search.additive import AdditiveAllocator
-from edgeprune.search.binding import Binding, binding
+from edgeprune.search.constraints import Binding, binding
 from edgeprune.search.path import PathAllocator
 from edgeprune.search.problem import Shares
 from edgeprune.space.decisions import Limits

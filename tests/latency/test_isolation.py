@@ -19,7 +19,7 @@ from edgeprune.devices.local import LocalDevice
 from edgeprune.errors import DeviceError, UsageError
 from edgeprune.graph.operations import OpSignature
 from edgeprune.latency import care
-from edgeprune.latency.care import timed_job
+from edgeprune.latency.isolation import timed_job
 from edgeprune.latency.presets import PROTOCOLS
 from edgeprune.latency.protocol import measure
 from edgeprune.latency.tflite_writer import write_operation
