@@ -22,7 +22,7 @@ from torch import nn
 from edgeprune.artifacts.export import MeasuringExporter
 from edgeprune.data.open import open_data
 from edgeprune.devices.discovery import open_device
-from edgeprune.latency.protocol import measure_ratio
+from edgeprune.latency.pairs import measure_ratio
 from edgeprune.models.load import load_from
 from edgeprune.pipeline import prepare_run
 from edgeprune.progress import Silent

@@ -24,7 +24,7 @@ from torch import nn
 from torch_pruning_peer import resized
 
 from edgeprune.artifacts.export import MeasuringExporter
-from edgeprune.latency.protocol import measure_ratio
+from edgeprune.latency.pairs import measure_ratio
 from edgeprune.models.load import load_from
 from edgeprune.models.spec import Model
 from edgeprune.progress import Silent

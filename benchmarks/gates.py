@@ -22,7 +22,7 @@ import edgeprune
 from edgeprune.artifacts.export import MeasuringExporter
 from edgeprune.devices.base import Device
 from edgeprune.devices.local import LocalDevice
-from edgeprune.latency.protocol import measure_ratio
+from edgeprune.latency.pairs import measure_ratio
 from edgeprune.reparam.merge import merge
 from edgeprune.space.branches import remove_branches
 from edgeprune.space.find import find_structure

@@ -29,8 +29,8 @@ from torch_pruning_peer import RememberedTeacher
 
 from edgeprune.artifacts.export import MeasuringExporter
 from edgeprune.data.open import open_data
+from edgeprune.latency.pairs import measure_ratio
 from edgeprune.latency.probing import Probing
-from edgeprune.latency.protocol import measure_ratio
 from edgeprune.latency.table import LatencyTable
 from edgeprune.models.checkpoint import load_state, save_state
 from edgeprune.models.load import load_from

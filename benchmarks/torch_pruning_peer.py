@@ -21,7 +21,7 @@ from edgeprune.data.open import open_data
 from edgeprune.data.split import Splits
 from edgeprune.devices.discovery import open_device
 from edgeprune.latency.cost import MacsCost, total
-from edgeprune.latency.protocol import measure_ratio
+from edgeprune.latency.pairs import measure_ratio
 from edgeprune.models.checkpoint import save_state, to_bytes
 from edgeprune.models.load import load_from
 from edgeprune.models.spec import Model

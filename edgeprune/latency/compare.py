@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -19,14 +18,13 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from edgeprune.devices.base import Device
-from edgeprune.devices.events import Visit
-from edgeprune.devices.jobs import LEASE_WAIT_S, Case, Job, JobResult, Timing
+from edgeprune.devices.jobs import LEASE_WAIT_S, Case, Job, Timing
 from edgeprune.devices.runtimes import runtime_of
-from edgeprune.errors import DeviceError, UsageError
+from edgeprune.errors import UsageError
 from edgeprune.latency.isolation import timed_job
 from edgeprune.latency.measurement import Measurement, Quality
-from edgeprune.latency.protocol import disturbed_share, latency_of, measurement_of, preempted_share, succeeded
-from edgeprune.latency.quality import judge
+from edgeprune.latency.pairs import Round, check_builds, quality_of, sides_of
+from edgeprune.latency.protocol import latency_of, succeeded
 from edgeprune.latency.statistics import RESAMPLES, sequential_half_width, sequential_interval
 
 Verdict = Literal["faster", "slower", "no difference", "undecided"]
@@ -100,15 +98,14 @@ def compare(
     if not budget_s > 0:
         raise UsageError(f"the budget must be more than 0 seconds, not {budget_s:g}")
     random = np.random.default_rng(seed)
-    rounds: list[_Round] = []
+    rounds: list[Round] = []
     looks: list[Look] = []
     with device.lease(wait_s=LEASE_WAIT_S):
         pairs = _pairs(_measured(device, a, b, threads, int(random.integers(2**31)), LEAST_PAIRS))
         while True:
             begin = time.monotonic()
             rounds.append(_measured(device, a, b, threads, int(random.integers(2**31)), pairs))
-            if rounds[-1].builds != rounds[0].builds:
-                raise DeviceError("the runtime was changed while measuring", where=device.id, hint="measure again")
+            check_builds(rounds, device)
             ratios = rounds[-1].ratios
             look = Look(ratio=float(np.median(ratios)), pairs=len(ratios), seconds=time.monotonic() - begin)
             looks.append(look)
@@ -181,24 +178,7 @@ def _bootstrapped(looks: Sequence[Look]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-@dataclass(frozen=True)
-class _Round:
-    """The visits to A and B in one look, and the jobs that made them."""
-
-    visits: tuple[Sequence[Visit], Sequence[Visit]]
-    jobs: tuple[JobResult, JobResult]
-
-    @property
-    def builds(self) -> tuple[str, str]:
-        return self.jobs[0].build.id, self.jobs[1].build.id
-
-    @property
-    def ratios(self) -> list[float]:
-        of_a, of_b = ([latency_of(visit) for visit in side] for side in self.visits)
-        return [b / a for a, b in zip(of_a, of_b, strict=True)]
-
-
-def _pairs(first: _Round) -> int:
+def _pairs(first: Round) -> int:
     """How many pairs of visits fill a look. Many short visits tell more than few long ones: what disturbs a machine
     comes and goes in tenths of seconds, and only what both visits of a pair share drops out."""
     sides = [float(np.median([latency_of(visit) for visit in visits])) for visits in first.visits]
@@ -208,7 +188,7 @@ def _pairs(first: _Round) -> int:
     return int(min(MOST_PAIRS, max(LEAST_PAIRS, LOOK_S / pair_s)))
 
 
-def _measured(device: Device, a: Path, b: Path, threads: int, seed: int, pairs: int) -> _Round:
+def _measured(device: Device, a: Path, b: Path, threads: int, seed: int, pairs: int) -> Round:
     """One look. Files of two runtimes cannot share a process: each has its own, in random order."""
     timing = Timing(
         "shuffled",
@@ -234,48 +214,24 @@ def _measured(device: Device, a: Path, b: Path, threads: int, seed: int, pairs: 
             for name in order
         }
     visits = {name: succeeded(jobs[name].cases[name], *files[name]).visits for name in order}
-    return _Round((visits["a"], visits["b"]), (jobs["a"], jobs["b"]))
+    return Round((visits["b"], visits["a"]), (jobs["b"], jobs["a"]))  # the ratio is B over A
 
 
 def _result(
     device: Device,
     files: tuple[Path, Path],
-    rounds: Sequence[_Round],
+    rounds: Sequence[Round],
     looks: Sequence[Look],
     verdict: Verdict,
     why: str,
     margin: float,
     threads: int,
 ) -> Comparison:
-    facts = device.facts()
-    sides = [
-        measurement_of(
-            [visit for found in rounds for visit in found.visits[side]],
-            file=file.name,
-            device=facts.fingerprint,
-            build=rounds[0].jobs[side].build,
-            threads=threads,
-            watched=[found.jobs[side].watched for found in rounds],
-            cores=facts.cores,
-        )
-        for side, file in enumerate(files)
-    ]
+    of_b, of_a = sides_of(device, rounds, files[::-1], threads)
     ratio = math.exp(float(np.mean([math.log(look.ratio) for look in looks])))
     low, high = _bootstrapped(looks)
     sure_low, sure_high = _sure(looks)
-    every = [visit for found in rounds for side in found.visits for visit in side]
-    quality, evidence = judge(
-        value=ratio,
-        low=low,
-        high=high,
-        series=[value for found in rounds for value in found.ratios],
-        latencies=[latency_of(visit) for found in rounds for visit in found.visits[0]],
-        watched=[found.jobs[0].watched for found in rounds],
-        cores=facts.cores,
-        preempted_share=preempted_share(every),
-        disturbed_share=disturbed_share(every),
-        samples=sum(look.pairs for look in looks),
-    )
+    quality, evidence = quality_of(device, rounds, value=ratio, low=low, high=high)
     return Comparison(
         verdict=verdict,
         why=why,
@@ -290,6 +246,6 @@ def _result(
         looks=tuple(looks),
         quality=quality,
         evidence=evidence,
-        a=sides[0],
-        b=sides[1],
+        a=of_a,
+        b=of_b,
     )

@@ -9,7 +9,8 @@ from pathlib import Path
 from edgeprune.artifacts.export import MeasuringExporter
 from edgeprune.devices.base import Device
 from edgeprune.latency.measurement import Measurement, Ratio
-from edgeprune.latency.protocol import measure, measure_ratio
+from edgeprune.latency.pairs import measure_ratio
+from edgeprune.latency.protocol import measure
 from edgeprune.latency.table import LatencyTable
 from edgeprune.recipe import Runtime
 

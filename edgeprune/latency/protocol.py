@@ -12,13 +12,13 @@ import numpy as np
 from edgeprune.devices.base import Device
 from edgeprune.devices.conditions import ComputeUnits, Conditions, RuntimeBuild, RuntimeName
 from edgeprune.devices.events import Visit
-from edgeprune.devices.jobs import Case, CaseResult, Job, JobResult, run_job
-from edgeprune.errors import DeviceError, UsageError
+from edgeprune.devices.jobs import Case, CaseResult, Job, run_job
+from edgeprune.errors import UsageError
 from edgeprune.latency.isolation import timed_job
-from edgeprune.latency.measurement import Measurement, Ratio
+from edgeprune.latency.measurement import Measurement
 from edgeprune.latency.presets import Protocol, find_protocol
 from edgeprune.latency.quality import judge
-from edgeprune.latency.statistics import interval_of_median, interval_over_groups
+from edgeprune.latency.statistics import interval_of_median
 
 
 def measure(
@@ -46,14 +46,16 @@ def measure(
     for number, group in enumerate(groups):
         if number:
             time.sleep(settings.pause_s)
-        counter = _Counter(len(files) * settings.timing.rounds, on_progress, done=len(found) * settings.timing.rounds)
-        job = Job(runtime, _cases(group), threads=threads, timing=settings.timing, compute_units=compute_units)
+        counter = VisitCounter(
+            len(files) * settings.timing.rounds, on_progress, done=len(found) * settings.timing.rounds
+        )
+        job = Job(runtime, cases_of(group), threads=threads, timing=settings.timing, compute_units=compute_units)
         found += _measured(device, group, job, settings, counter)
     return found
 
 
 def _measured(
-    device: Device, files: Sequence[Path], job: Job, settings: Protocol, counter: _Counter
+    device: Device, files: Sequence[Path], job: Job, settings: Protocol, counter: VisitCounter
 ) -> list[Measurement]:
     """Files in one process, again while any is throttled and the protocol allows it."""
     facts = device.facts()
@@ -78,73 +80,6 @@ def _measured(
     return found
 
 
-def measure_ratio(
-    device: Device,
-    numerator: Path,
-    denominator: Path,
-    *,
-    runtime: RuntimeName,
-    threads: int = 1,
-    protocol: str | Protocol = "quick",
-    on_progress: Callable[[int, int], None] | None = None,
-) -> Ratio:
-    """Latency of one file over that of another: the median of ratios of neighbouring short visits (A B B A ...).
-
-    Goes on in new processes (each lays memory out anew) until the interval is as narrow as the protocol wants and
-    the halves agree, or its cap is met.
-
-    Raises:
-        UsageError: a file is missing or cannot be run; names it.
-        DeviceError: the device is in use or was lost.
-    """
-    settings = find_protocol(protocol)
-    files, fingerprint, cores = (numerator, denominator), device.facts().fingerprint, device.facts().cores
-    counter = _Counter(2 * settings.pair_timing.rounds * settings.most_processes, on_progress)
-    jobs: list[JobResult] = []
-    groups: list[list[float]] = []
-    while True:
-        job = Job(runtime, _cases(files), threads=threads, timing=settings.pair_timing)
-        jobs.append(timed_job(device, job, on_event=counter))
-        if jobs[-1].build != jobs[0].build:
-            raise DeviceError("the runtime was changed while measuring", where=device.id, hint="measure again")
-        pair = [succeeded(c, f, runtime).visits for c, f in zip(jobs[-1].cases.values(), files, strict=True)]
-        groups.append([latency_of(a) / latency_of(b) for a, b in zip(*pair, strict=True)])
-        ratios = [r for group in groups for r in group]
-        value, (low, high) = float(np.median(ratios)), interval_over_groups(groups)
-        visits = [[v for j in jobs for v in j.cases[str(i)].visits] for i in range(2)]
-        quality, evidence = judge(
-            value=value,
-            low=low,
-            high=high,
-            series=ratios,
-            latencies=[latency_of(v) for v in visits[1]],
-            watched=[job.watched for job in jobs],
-            cores=cores,
-            preempted_share=preempted_share([*visits[0], *visits[1]]),
-            disturbed_share=disturbed_share([*visits[0], *visits[1]]),
-            samples=len(ratios),
-        )
-        precise = (high - low) / 2 / value <= settings.half_width and quality == "stable"
-        if len(jobs) >= settings.most_processes or (precise and len(jobs) >= settings.least_processes):
-            break
-    sides = [
-        measurement_of(
-            visits[i],
-            file=files[i].name,
-            device=fingerprint,
-            build=jobs[0].build,
-            threads=threads,
-            watched=[job.watched for job in jobs],
-            cores=cores,
-        )
-        for i in range(2)
-    ]
-    words = f"{len(ratios)} pairs in {len(jobs)} processes; {evidence}"
-    return Ratio(
-        ratio=value, low=low, high=high, quality=quality, evidence=words, numerator=sides[0], denominator=sides[1]
-    )
-
-
 def measure_peak_memory(device: Device, file: Path, *, runtime: RuntimeName) -> int | None:
     """Peak memory in bytes that loading and running the file adds to a process that has the runtime loaded; None
     where the device does not tell (it takes Linux's /proc).
@@ -153,7 +88,7 @@ def measure_peak_memory(device: Device, file: Path, *, runtime: RuntimeName) -> 
         UsageError: the file is missing or cannot be run.
         DeviceError: the device is in use, or was lost.
     """
-    case = run_job(device, Job(runtime, _cases((file,)))).cases["0"]
+    case = run_job(device, Job(runtime, cases_of((file,)))).cases["0"]
     return succeeded(case, file, runtime).peak_memory_bytes
 
 
@@ -215,7 +150,7 @@ def succeeded(case: CaseResult, file: Path, runtime: str) -> CaseResult:
     return case
 
 
-def _cases(files: Sequence[Path]) -> tuple[Case, ...]:
+def cases_of(files: Sequence[Path]) -> tuple[Case, ...]:
     return tuple(Case(str(number), file) for number, file in enumerate(files))
 
 
@@ -239,7 +174,7 @@ def disturbed_share(visits: Sequence[Visit]) -> float:
     return sum(not v.clean for v in visits) / max(1, len(visits))
 
 
-class _Counter:
+class VisitCounter:
     """Counts visits for the progress shown to the user."""
 
     def __init__(self, total: int, on_progress: Callable[[int, int], None] | None, *, done: int = 0) -> None:

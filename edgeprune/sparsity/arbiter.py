@@ -12,8 +12,8 @@ from edgeprune.devices.base import Device
 from edgeprune.devices.inference import run_inference
 from edgeprune.errors import UsageError
 from edgeprune.latency.measurement import Ratio
+from edgeprune.latency.pairs import measure_ratio
 from edgeprune.latency.profile import profile
-from edgeprune.latency.protocol import measure_ratio
 from edgeprune.sparsity.graph import Graph
 from edgeprune.sparsity.rewrite import write_sparse
 from edgeprune.sparsity.rules import SparseCheck, check_sparse

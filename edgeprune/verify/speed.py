@@ -13,8 +13,9 @@ from edgeprune.devices.base import Device
 from edgeprune.devices.conditions import RuntimeName
 from edgeprune.errors import UsageError
 from edgeprune.latency.measurement import Measurement, Quality, Ratio
+from edgeprune.latency.pairs import measure_ratio
 from edgeprune.latency.profile import Profile, profile
-from edgeprune.latency.protocol import measure, measure_peak_memory, measure_ratio
+from edgeprune.latency.protocol import measure, measure_peak_memory
 from edgeprune.recipe import Gates, Runtime, Target
 from edgeprune.verify.execute import runtime_of, runtime_on
 from edgeprune.verify.limits import at_most, info

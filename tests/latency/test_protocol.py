@@ -16,8 +16,9 @@ from edgeprune.errors import UsageError
 from edgeprune.graph.operations import OpSignature
 from edgeprune.latency import protocol
 from edgeprune.latency.measurement import Conditions
+from edgeprune.latency.pairs import measure_ratio
 from edgeprune.latency.presets import PROTOCOLS
-from edgeprune.latency.protocol import measure, measure_peak_memory, measure_ratio
+from edgeprune.latency.protocol import measure, measure_peak_memory
 from edgeprune.latency.tflite_writer import write_operation
 
 SHORT = replace(

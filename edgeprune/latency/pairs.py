@@ -1,0 +1,139 @@
+"""Two files timed in turns: what `measure_ratio` and `compare` (compare.py) share. They differ in when they stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgeprune.devices.base import Device
+from edgeprune.devices.conditions import RuntimeName
+from edgeprune.devices.events import Visit
+from edgeprune.devices.jobs import Job, JobResult
+from edgeprune.errors import DeviceError
+from edgeprune.latency.isolation import timed_job
+from edgeprune.latency.measurement import Measurement, Quality, Ratio
+from edgeprune.latency.presets import Protocol, find_protocol
+from edgeprune.latency.protocol import (
+    VisitCounter,
+    cases_of,
+    disturbed_share,
+    latency_of,
+    measurement_of,
+    preempted_share,
+    succeeded,
+)
+from edgeprune.latency.quality import judge
+from edgeprune.latency.statistics import interval_over_groups
+
+
+@dataclass(frozen=True)
+class Round:
+    """The visits to numerator and denominator in turns, and the jobs that made them (one, where a process ran both)."""
+
+    visits: tuple[Sequence[Visit], Sequence[Visit]]
+    jobs: tuple[JobResult, JobResult]
+
+    @property
+    def builds(self) -> tuple[str, str]:
+        return self.jobs[0].build.id, self.jobs[1].build.id
+
+    @property
+    def ratios(self) -> list[float]:
+        """Numerator over denominator of each pair of neighbouring visits."""
+        above, below = ([latency_of(visit) for visit in side] for side in self.visits)
+        return [n / d for n, d in zip(above, below, strict=True)]
+
+
+def check_builds(rounds: Sequence[Round], device: Device) -> None:
+    """Check that the last round ran what the first one ran.
+
+    Raises:
+        DeviceError: the runtime was changed.
+    """
+    if rounds[-1].builds != rounds[0].builds:
+        raise DeviceError("the runtime was changed while measuring", where=device.id, hint="measure again")
+
+
+def sides_of(
+    device: Device, rounds: Sequence[Round], files: tuple[Path, Path], threads: int
+) -> tuple[Measurement, Measurement]:
+    """A measurement of each file from all rounds."""
+    facts = device.facts()
+    above, below = (
+        measurement_of(
+            [visit for one in rounds for visit in one.visits[side]],
+            file=file.name,
+            device=facts.fingerprint,
+            build=rounds[0].jobs[side].build,
+            threads=threads,
+            watched=[one.jobs[side].watched for one in rounds],
+            cores=facts.cores,
+        )
+        for side, file in enumerate(files)
+    )
+    return above, below
+
+
+def quality_of(
+    device: Device, rounds: Sequence[Round], *, value: float, low: float, high: float
+) -> tuple[Quality, str]:
+    """How far a ratio can be trusted, and why."""
+    every = [visit for one in rounds for side in one.visits for visit in side]
+    ratios = [ratio for one in rounds for ratio in one.ratios]
+    return judge(
+        value=value,
+        low=low,
+        high=high,
+        series=ratios,
+        latencies=[latency_of(visit) for one in rounds for visit in one.visits[1]],
+        watched=[one.jobs[1].watched for one in rounds],
+        cores=device.facts().cores,
+        preempted_share=preempted_share(every),
+        disturbed_share=disturbed_share(every),
+        samples=len(ratios),
+    )
+
+
+def measure_ratio(
+    device: Device,
+    numerator: Path,
+    denominator: Path,
+    *,
+    runtime: RuntimeName,
+    threads: int = 1,
+    protocol: str | Protocol = "quick",
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Ratio:
+    """Latency of one file over that of another: the median of ratios of neighbouring short visits (A B B A ...).
+
+    Goes on in new processes (each lays memory out anew) until the interval is as narrow as the protocol wants and
+    the halves agree, or its cap is met.
+
+    Raises:
+        UsageError: a file is missing or cannot be run; names it.
+        DeviceError: the device is in use or was lost.
+    """
+    settings, files = find_protocol(protocol), (numerator, denominator)
+    counter = VisitCounter(2 * settings.pair_timing.rounds * settings.most_processes, on_progress)
+    rounds: list[Round] = []
+    while True:
+        job = timed_job(
+            device, Job(runtime, cases_of(files), threads=threads, timing=settings.pair_timing), on_event=counter
+        )
+        above, below = (succeeded(c, f, runtime).visits for c, f in zip(job.cases.values(), files, strict=True))
+        rounds.append(Round((above, below), (job, job)))
+        check_builds(rounds, device)
+        groups = [one.ratios for one in rounds]
+        value, (low, high) = float(np.median([r for group in groups for r in group])), interval_over_groups(groups)
+        quality, evidence = quality_of(device, rounds, value=value, low=low, high=high)
+        precise = (high - low) / 2 / value <= settings.half_width and quality == "stable"
+        if len(rounds) >= settings.most_processes or (precise and len(rounds) >= settings.least_processes):
+            break
+    sides = sides_of(device, rounds, files, threads)
+    words = f"{sum(map(len, groups))} pairs in {len(rounds)} processes; {evidence}"
+    return Ratio(
+        ratio=value, low=low, high=high, quality=quality, evidence=words, numerator=sides[0], denominator=sides[1]
+    )
