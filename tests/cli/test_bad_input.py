@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import shutil
@@ -12,13 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from facts import refused
 from PIL import Image
 from safetensors.torch import save_file
 from tiny_job import FACTORY, Done, Finished, edgeprune, inside, leftovers, recipe_text, stamps, write_job
 from torch import nn
 
 from edgeprune.api import load
-from edgeprune.errors import ModelError
+from edgeprune.data.folders import NoData
+from edgeprune.errors import DataError, DeviceError, ModelError, RecipeError, RunError, TargetError, UsageError
 
 
 class Evil:
@@ -59,55 +62,55 @@ def line_of(text: str, start: str) -> int:
 
 def test_unknown_key_with_its_line_and_the_nearest(tmp_path: Path) -> None:
     line = line_of(recipe_text(tune={"epocs": 3}), "epocs")
-    run(tmp_path, tune={"epocs": 3}).refused(f"recipe.toml:{line}", "unknown key `tune.epocs`", "`tune.epochs`")
+    run(tmp_path, tune={"epocs": 3}).fails(RecipeError, f"recipe.toml:{line}", "tune.epocs", "tune.epochs")
     assert not (tmp_path / "run").exists()
 
 
 def test_wrong_type(tmp_path: Path) -> None:
     line = line_of(recipe_text(tune={"epochs": "two"}), "epochs")
-    run(tmp_path, tune={"epochs": "two"}).refused(f"recipe.toml:{line}", "`tune.epochs`: it takes a number", "'two'")
+    run(tmp_path, tune={"epochs": "two"}).fails(RecipeError, f"recipe.toml:{line}", "tune.epochs", "number", "'two'")
 
 
 def test_recipe_that_is_missing_or_no_toml(tmp_path: Path) -> None:
-    inside("run", tmp_path / "none.toml").refused("cannot read the recipe", "none.toml")
+    inside("run", tmp_path / "none.toml").fails(RecipeError, "none.toml", os.strerror(errno.ENOENT))
     (tmp_path / "broken.toml").write_text("[model\n")
-    inside("run", tmp_path / "broken.toml").refused("not valid TOML", "line 1")
+    inside("run", tmp_path / "broken.toml").fails(RecipeError, "broken.toml", "TOML", "line 1")
 
 
 def test_target_that_is_no_target(tmp_path: Path) -> None:
-    run(tmp_path, prune={"target": "fast"}).refused("cannot read the target 'fast'", "0.5x, 8ms, 150MMACs")
+    run(tmp_path, prune={"target": "fast"}).fails(RecipeError, "prune.target", "'fast'", "0.5x", "8ms", "150MMACs")
 
 
 def test_errors_are_json_too(tmp_path: Path) -> None:
     done = inside("run", write_job(tmp_path, tune={"epocs": 3}), "--json")
     error = done.json["error"]
     assert error["exit_code"] == done.code == 2
-    assert "unknown key" in error["what"]
-    assert "did you mean" in error["hint"]
+    assert "tune.epocs" in error["what"]
+    assert "tune.epochs" in error["hint"]
 
 
 # The target
 
 
 def test_target_slower_than_the_model(tmp_path: Path) -> None:
-    run(tmp_path, prune={"target": "2x"}).refused("2x is not faster than the model")
+    run(tmp_path, prune={"target": "2x"}).fails(RecipeError, "2x", "0.5x", "sparse")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("target", "words"),
+    ("target", "facts"),
     [
-        ("0.001x", ("faster than anything reachable", "the smallest widths take", " ms (0.", "prune.minimum_width")),
-        ("10000ms", ("not faster than the model, which takes 0.", " ms on this device", "choose a target below")),
-        ("1Mparams", ("not below the model's 0.03796 Mparams", "choose a target below")),
+        ("0.001x", ("ms", "prune.minimum_width")),
+        ("10000ms", ("ms",)),
+        ("1Mparams", ("0.03796 Mparams",)),
     ],
 )
-def test_target_out_of_reach(finished: Finished, copied: Path, target: str, words: tuple[str, ...]) -> None:
+def test_target_out_of_reach(finished: Finished, copied: Path, target: str, facts: tuple[str, ...]) -> None:
     """Another target for the finished run: what was measured is kept, and nothing half-pruned is left."""
     before, recipe = stamps(copied), finished.recipe.with_name("other.toml")
     recipe.write_text(recipe_text(prune={"target": target}))
     done = inside("run", recipe, "--out", copied, "--resume")
-    done.refused(f"the target {target} is", *words)
+    done.fails(TargetError, target, *facts)
     assert stamps(copied) == {stage: before[stage] for stage in ("load", "probe")}
     assert not (copied / "prune").exists()
 
@@ -116,28 +119,28 @@ def test_target_out_of_reach(finished: Finished, copied: Path, target: str, word
 
 
 def test_data_folder_that_is_missing(tmp_path: Path) -> None:
-    run(tmp_path, data={"source": "photos"}).refused("no such data folder", "photos", "digits")
+    run(tmp_path, data={"source": "photos"}).fails(NoData, "photos", "digits")
 
 
 def test_empty_data_folder(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
-    run(tmp_path, data={"source": "photos"}).refused("has no class folders", str(tmp_path / "photos"))
+    run(tmp_path, data={"source": "photos"}).fails(NoData, tmp_path / "photos")
 
 
 def test_class_without_images(tmp_path: Path) -> None:
     images(tmp_path / "photos", 2)
     (tmp_path / "photos" / "none").mkdir()
-    run(tmp_path, data={"source": "photos"}).refused("no images in this class's folder", "none")
+    run(tmp_path, data={"source": "photos"}).fails(DataError, tmp_path / "photos" / "none")
 
 
 def test_one_class_only(tmp_path: Path) -> None:
     images(tmp_path / "photos", 1)
-    run(tmp_path, data={"source": "photos"}).refused("only one class is here: class00", "two or more")
+    run(tmp_path, data={"source": "photos"}).fails(DataError, "class00")
 
 
 def test_labels_that_do_not_fit_the_classifier(tmp_path: Path) -> None:
     images(tmp_path / "photos", 12)
-    run(tmp_path, data={"source": "photos"}).refused("12 classes", "the model answers 10", "num_classes")
+    run(tmp_path, data={"source": "photos"}).fails(DataError, 12, 10, "num_classes")
 
 
 # The model
@@ -146,11 +149,11 @@ def test_labels_that_do_not_fit_the_classifier(tmp_path: Path) -> None:
 def test_unknown_timm_model(tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.toml"
     recipe.write_text('[model]\nname = "resnet81"\n[data]\nsource = "digits"\n')
-    inside("run", recipe, "--out", tmp_path / "run").refused("no model `resnet81`", "did you mean", "resnet18")
+    inside("run", recipe, "--out", tmp_path / "run").fails(ModelError, "resnet81", "resnet18")
 
 
 def test_factory_that_is_not_there(tmp_path: Path) -> None:
-    run(tmp_path, model={"factory": "tiny.py:tinny"}).refused("there is no function `tinny`", "did you mean tiny")
+    run(tmp_path, model={"factory": "tiny.py:tinny"}).fails(ModelError, "tinny", "tiny")
 
 
 def test_factory_whose_thread_never_ends_does_not_keep_the_command(tmp_path: Path) -> None:
@@ -170,7 +173,7 @@ def test_factory_whose_thread_never_ends_does_not_keep_the_command(tmp_path: Pat
 def test_checkpoint_of_another_architecture(tmp_path: Path) -> None:
     save_file({"stem.weight": torch.zeros(32, 1, 5, 5), "neck.bias": torch.zeros(3)}, tmp_path / "other.safetensors")
     done = run(tmp_path, **with_checkpoint("other.safetensors"))
-    done.refused("another architecture", "missing bn0.weight", "unexpected neck.bias", "stem.weight is (32, 1, 5, 5)")
+    done.fails(ModelError, "bn0.weight", "neck.bias", "stem.weight", (32, 1, 5, 5))
 
 
 @pytest.mark.parametrize("kind", ["pickle", "torch"])
@@ -181,7 +184,7 @@ def test_pickle_checkpoint_is_refused_unopened(tmp_path: Path, kind: str) -> Non
         file.write_bytes(pickle.dumps(state))
     else:
         torch.save({**state, "module": nn.Linear(1, 1)}, file)
-    run(tmp_path, **with_checkpoint(file.name)).refused("pickle", str(file), "never executed", "weights_only=False")
+    run(tmp_path, **with_checkpoint(file.name)).fails(ModelError, "pickle", file, "weights_only=False")
     assert not trace.exists()
 
 
@@ -192,7 +195,7 @@ def test_model_that_cannot_be_traced(tmp_path: Path) -> None:
     (tmp_path / "branching.py").write_text(source)
     line = line_of(source, "        if x.mean()")
     done = run(tmp_path, model={"factory": "branching.py:tiny"})
-    done.refused(f"branching.py:{line} `if x.mean() > 0.5:`", "cannot be traced", "data-dependent")
+    done.fails(ModelError, f"branching.py:{line}", "if x.mean() > 0.5:", "data-dependent")
 
 
 # The device
@@ -211,11 +214,10 @@ def test_unknown_device(tmp_path: Path, finished: Finished, command: str) -> Non
     }
     before = stamps(finished.run)
     done = inside(command, *arguments[command], "--device", "locl")
-    done.refused("no device is called 'locl'", "did you mean `local`", code=4)
+    done.fails(DeviceError, "'locl'", "`local`", code=4)
     assert stamps(finished.run) == before
-    inside(command, *arguments[command], *(("--resume",) if command == "run" else ()), "--device", "apple:123").refused(
-        "no Apple device is called", code=4
-    )
+    resumed = ("--resume",) if command == "run" else ()
+    inside(command, *arguments[command], *resumed, "--device", "apple:123").fails(DeviceError, 123, code=4)
 
 
 # The run folder
@@ -223,16 +225,16 @@ def test_unknown_device(tmp_path: Path, finished: Finished, command: str) -> Non
 
 def test_folder_that_is_no_run(tmp_path: Path) -> None:
     for command in ("tune", "merge", "quantize", "export", "verify", "show", "report"):
-        inside(command, tmp_path).refused("run.json is missing", str(tmp_path))
-    inside("tune", tmp_path / "nowhere").refused("no run here", "nowhere")
+        inside(command, tmp_path).fails(RunError, "run.json", tmp_path)
+    inside("tune", tmp_path / "nowhere").fails(RunError, tmp_path / "nowhere")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_out_that_is_not_free(tmp_path: Path, finished: Finished) -> None:
-    inside("run", finished.recipe, "--out", finished.run).refused("a run is already here", "--resume")
+    inside("run", finished.recipe, "--out", finished.run).fails(RunError, finished.run, "--resume")
     recipe = write_job(tmp_path)
-    inside("run", recipe, "--out", tmp_path).refused("not empty", "choose another --out")
-    inside("run", recipe, "--out", recipe).refused("File exists", "recipe.toml")
+    inside("run", recipe, "--out", tmp_path).fails(RunError, tmp_path, "--out")
+    inside("run", recipe, "--out", recipe).refused(os.strerror(errno.EEXIST), str(recipe))
 
 
 @pytest.mark.parametrize("file", ["load/model.safetensors", "prune/plan.json", "tune/history.json"])
@@ -240,16 +242,16 @@ def test_corrupt_run_folder(copied: Path, finished: Finished, file: str) -> None
     content = bytearray((copied / file).read_bytes())
     content[len(content) // 2] ^= 1
     (copied / file).write_bytes(content)
-    words = ("corrupt", str(copied / file), "--resume")
-    inside("run", finished.recipe, "--out", copied, "--resume").refused(*words)
-    inside("show", copied).refused(*words)
-    inside("export", copied, "--format", "onnx").refused(*words)
+    facts = (copied / file, "--resume")
+    inside("run", finished.recipe, "--out", copied, "--resume").fails(RunError, *facts)
+    inside("show", copied).fails(RunError, *facts)
+    inside("export", copied, "--format", "onnx").fails(RunError, *facts)
 
 
 def test_corrupt_stage_is_done_again_as_the_message_says(copied: Path, finished: Finished) -> None:
     (copied / "report" / "report.json").write_text("{")
     done = inside("run", finished.recipe, "--out", copied, "--resume")
-    done.refused("corrupt", f"delete {copied / 'report'}")
+    done.fails(RunError, copied / "report")
     shutil.rmtree(copied / "report")
     assert inside("run", finished.recipe, "--out", copied, "--resume").code == 0
     assert (copied / "report" / "report.html").is_file()
@@ -257,15 +259,15 @@ def test_corrupt_stage_is_done_again_as_the_message_says(copied: Path, finished:
 
 def test_unreadable_head(copied: Path) -> None:
     (copied / "run.json").write_text("{}")
-    inside("tune", copied).refused("run.json cannot be read", "corrupt")
+    inside("tune", copied).fails(RunError, "run.json")
 
 
 def test_a_run_that_finished_nothing_may_be_begun_again(tmp_path: Path) -> None:
     """After a mistake in the recipe is mended, the same command works: nothing is there to be overwritten."""
     done = run(tmp_path, prune={"target": "1Mparams"}, data={"source": "photos"})
-    done.refused("no such data folder")
+    done.fails(NoData, "photos")
     done = run(tmp_path, prune={"target": "1Mparams"})
-    done.refused("not below the model's")  # it came further than before
+    done.fails(TargetError, "1Mparams")  # it came further than before
     assert set(stamps(tmp_path / "run")) == {"load", "probe"}
 
 
@@ -274,15 +276,15 @@ def test_a_run_that_finished_nothing_may_be_begun_again(tmp_path: Path) -> None:
 
 def test_files_that_cannot_be_shown_or_measured(tmp_path: Path, copied: Path) -> None:
     (tmp_path / "notes.txt").write_text("x")
-    inside("show", tmp_path / "none").refused("no such file or folder")
-    inside("show", tmp_path / "notes.txt").refused("cannot read the manifest", "notes.txt.json")
-    inside("bench", tmp_path / "notes.txt").refused("no runtime for .txt", ".tflite, .pte, .onnx")
-    inside("bench", tmp_path / "none.tflite").refused("no such file", "none.tflite")
+    inside("show", tmp_path / "none").fails(UsageError, tmp_path / "none")
+    inside("show", tmp_path / "notes.txt").fails(UsageError, tmp_path / "notes.txt.json", os.strerror(errno.ENOENT))
+    inside("bench", tmp_path / "notes.txt").fails(UsageError, tmp_path / "notes.txt", ".tflite", ".pte", ".onnx")
+    inside("bench", tmp_path / "none.tflite").fails(UsageError, tmp_path / "none.tflite")
     (tmp_path / "broken.tflite").write_bytes(b"not a flatbuffer")
-    inside("bench", tmp_path / "broken.tflite").refused("no .tflite file", "broken.tflite")
+    inside("bench", tmp_path / "broken.tflite").fails(UsageError, tmp_path / "broken.tflite")
     file = copied / "export" / "model_fp32.onnx"
     file.write_bytes(file.read_bytes() + b"\0")
-    inside("show", file).refused("sha256 differs", "model_fp32.onnx")
+    inside("show", file).fails(UsageError, file, "sha256")
 
 
 def test_what_we_did_not_foresee_is_exit_code_3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,28 +303,30 @@ def test_what_we_did_not_foresee_is_exit_code_3(tmp_path: Path, monkeypatch: pyt
 def test_unknown_compute_units(tmp_path: Path) -> None:
     (tmp_path / "x.mlpackage").mkdir()
     done = inside("bench", tmp_path / "x.mlpackage", "--compute-units", "NPU")
-    done.refused("there are no compute units 'NPU'", "CPU_AND_NE")
+    done.fails(UsageError, "'NPU'", "CPU_AND_NE")
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "y" * 5000])
 def test_names_that_cannot_be_are_usage(tmp_path: Path, name: str) -> None:
-    inside("show", tmp_path / name).refused("File name too long")
-    inside("merge", tmp_path / name).refused("File name too long")
+    for command in ("show", "merge"):
+        done = inside(command, tmp_path / name)
+        assert (done.code, "Traceback" in done.err) == (2, False)
+        assert os.strerror(errno.ENAMETOOLONG) in done.err
 
 
 @pytest.mark.parametrize("size", ["3,224", "1,3,224,224", "3,0,0", "3,-1,-1", "3,99999999999,5", "3,,224", "a"])
 @pytest.mark.parametrize("command", [("show", "units"), ("probe",)])
 def test_input_sizes_that_are_none(command: tuple[str, ...], size: str) -> None:
-    inside(*command, "resnet18", "--input-size", size).refused("cannot read --input-size", "3,224,224")
+    inside(*command, "resnet18", "--input-size", size).fails(UsageError, "--input-size", size, "3,224,224")
 
 
 def test_nor_in_python() -> None:
     for size in ((3, 224), (3, -1, -1), (3, 0, 224), (3, 10**10, 5)):
-        with pytest.raises(ModelError, match="the input size"):
+        with refused(ModelError, "input size"):
             load("resnet18", input_size=size)
 
 
 @pytest.mark.parametrize("limit", ["nan", "inf"])
 def test_a_limit_that_is_no_number_agrees_with_nothing(tmp_path: Path, limit: str) -> None:
     """Nothing is below NaN: every file agreed."""
-    inside("explain", tmp_path / "x.tflite", "--limit-db", limit).refused(f"the limit is {limit} dB")
+    inside("explain", tmp_path / "x.tflite", "--limit-db", limit).fails(UsageError, limit)

@@ -11,6 +11,7 @@ import pytest
 from tiny_job import RECIPE, Done, inside, stamps, write_job
 
 from edgeprune.artifacts.manifest import read_manifest
+from edgeprune.errors import DeviceError, RecipeError, RunError
 
 pytestmark = pytest.mark.slow
 
@@ -77,10 +78,10 @@ def test_every_command_says_its_result_as_json(staged: Staged) -> None:
 
 def test_a_stage_before_its_predecessor_is_refused_with_the_command(staged: Staged) -> None:
     run = staged.run
-    staged.said["tune too early"].refused("`merge` needs the stage `tune`", f"edgeprune tune {run}")
-    staged.said["merge too early"].refused("`quantize` needs the stage `merge`", f"edgeprune merge {run}")
-    staged.said["quantize too early"].refused("`export` needs the stage `quantize`", f"edgeprune quantize {run}")
-    staged.said["export too early"].refused("`verify` needs the stage `export`", f"edgeprune export {run}")
+    staged.said["tune too early"].fails(RunError, "`merge`", "`tune`", f"edgeprune tune {run}")
+    staged.said["merge too early"].fails(RunError, "`quantize`", "`merge`", f"edgeprune merge {run}")
+    staged.said["quantize too early"].fails(RunError, "`export`", "`quantize`", f"edgeprune quantize {run}")
+    staged.said["export too early"].fails(RunError, "`verify`", "`export`", f"edgeprune export {run}")
 
 
 def test_a_run_made_stage_by_stage_gets_its_report(staged: Staged) -> None:
@@ -113,7 +114,7 @@ def test_other_epochs_repeat_tuning_and_what_follows(staged: Staged, tmp_path: P
     assert after["tune"] != before["tune"]
     assert set(after) == {"load", "probe", "prune", "tune"}  # what was made of the old weights is gone
     assert not any((run / stage).exists() for stage in ("merge", "quantize", "export", "verify", "report"))
-    inside("verify", run).refused("`verify` needs the stage `merge`")
+    inside("verify", run).fails(RunError, "`verify`", "`merge`")
     assert inside("merge", run).code == 0
     assert stamps(run)["merge"] != before["merge"]
     assert (run / "merge" / "model.safetensors").read_bytes() != (
@@ -124,13 +125,15 @@ def test_other_epochs_repeat_tuning_and_what_follows(staged: Staged, tmp_path: P
 def test_a_refused_command_changes_nothing(staged: Staged) -> None:
     """What was asked for is not remembered when it could not be done."""
     head, before = (staged.run / "run.json").read_bytes(), stamps(staged.run)
-    inside("export", staged.run, "--format", "tiff").refused("formats", "tflite")
-    inside("tune", staged.run, "--epochs", -1).refused("epochs", "greater than or equal to 0")
-    inside("verify", staged.run, "--device", "pixel-9").refused("no device is called 'pixel-9'", code=4)
+    inside("export", staged.run, "--format", "tiff").fails(
+        RecipeError, "export.formats", "'tiff'", "tflite (edgeprune)"
+    )
+    inside("tune", staged.run, "--epochs", -1).fails(RecipeError, "tune.epochs", 0, -1)
+    inside("verify", staged.run, "--device", "pixel-9").fails(DeviceError, "'pixel-9'", code=4)
     other = staged.factory.with_name("other.py")
     other.write_text(staged.factory.read_text())
-    prune(other, staged.run).refused("a run of another model", "choose another --out")
-    inside("run", staged.factory.with_name("recipe.toml"), "--out", staged.run).refused("a run is already here")
+    prune(other, staged.run).fails(RunError, staged.run, "--out")
+    inside("run", staged.factory.with_name("recipe.toml"), "--out", staged.run).fails(RunError, staged.run, "--resume")
     assert (staged.run / "run.json").read_bytes() == head
     assert stamps(staged.run) == before
 
