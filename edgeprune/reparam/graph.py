@@ -1,4 +1,4 @@
-"""The traced model of a merge: which module's tensors each operator reads, and whether they are its own."""
+"""The recorded model of a merge: which module's tensors each operator reads, and whether they are its own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import fx, nn
 from torch.nn.modules.conv import _ConvNd
 
-from edgeprune.errors import ModelError
+from edgeprune.graph.record import record
 
 aten = torch.ops.aten
 CONVOLUTIONS = {
@@ -26,26 +26,18 @@ LINEAR = aten.linear.default
 
 
 class Graph:
-    """The traced model, with the path of the tensor that each input node stands for.
+    """A module recorded in eval mode, with the path of the tensor that each input node stands for.
 
     Raises:
-        ModelError: the model cannot be traced.
+        ModelError: the model cannot be recorded.
     """
 
     def __init__(self, module: nn.Module, example: torch.Tensor) -> None:
         self.module = module
-        try:
-            exported = torch.export.export(module, (example,), strict=False)
-        except Exception as error:
-            first = next(iter(str(error).splitlines()), "")
-            raise ModelError(
-                f"the model cannot be traced: {type(error).__name__}: {first}",
-                hint="torch.export must be able to trace it",
-            ) from error
-        signature = exported.graph_signature
-        self.tensor = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
-        exported.graph.eliminate_dead_code()
-        self.nodes = list(exported.graph.nodes)
+        trace = record(module, example)
+        self.tensor = {node.name: name for node, name in trace.parameters.items()}
+        trace.graph.eliminate_dead_code()
+        self.nodes = list(trace.graph.nodes)
         self.owners = Counter(id(t) for m in module.modules() for t in m._parameters.values() if t is not None)
 
     def path(self, node: fx.Node, position: int, suffix: str) -> str | None:
@@ -69,14 +61,22 @@ class Graph:
         layer = self.module.get_submodule(path)
         if not isinstance(layer, _ConvNd | nn.Linear):
             raise NotAlone(f"`{path}`, a {type(layer).__name__}")
+        if self.owners[id(layer.weight)] > 1:  # perhaps this is another layer's, of whose bias nothing is said here
+            raise NotAlone(f"`{path}`, whose weight is shared")
         bias = node.args[2] if len(node.args) > 2 else node.kwargs.get("bias")
-        if (bias is None) != (layer.bias is None) or (bias is not None and self.path(node, 2, "bias") != path):
+        if self._tensor(bias) is not layer.bias or (bias is None) != (layer.bias is None):
             raise NotAlone(f"`{path}`, whose bias is computed")
         uses = max(len(n.users) for n in (node.args[1], bias) if isinstance(n, fx.Node))  # whatever reads them
         held = max(self.owners[id(t)] for t in (layer.weight, layer.bias) if t is not None)
         if uses > 1 or held > 1:
             raise NotAlone(f"`{path}`, whose weight is shared")
         return path
+
+    def _tensor(self, node: object) -> torch.Tensor | None:
+        """The module's tensor that a node stands for; one that several layers hold has the name of the first."""
+        path, _, last = self.tensor.get(node.name, "").rpartition(".") if isinstance(node, fx.Node) else ("", "", "")
+        tensor = getattr(self.module.get_submodule(path), last, None) if last else None
+        return tensor if isinstance(tensor, torch.Tensor) else None
 
 
 class NotAlone(Exception):
