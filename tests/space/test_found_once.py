@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import edgeprune.space.find as finding
 from edgeprune.space.apply import apply_plan, make_plan
 from edgeprune.space.find import find_structure
+from edgeprune.space.subnet import Subnet
 
 
 class Scaled(nn.Module):
@@ -51,7 +52,7 @@ def test_one_search_for_a_model_and_all_plans_of_it(searches: list[nn.Module]) -
     structure = find_structure(module, x)
     assert find_structure(module, torch.randn_like(x)) is structure
     for unit in (0, 1):
-        apply_plan(module, make_plan("here:ResNet", module, structure, {"stem.0:out": [unit]}), x)
+        apply_plan(module, make_plan("here:ResNet", module, structure, Subnet({"stem.0:out": (unit,)})), x)
     module.train()
     assert find_structure(module, x) is structure  # the mode says nothing of what can go
     assert len(searches) == 1
