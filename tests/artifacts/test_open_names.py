@@ -18,10 +18,9 @@ from edgeprune.artifacts.plugins import exporter_for, find_exporter
 from edgeprune.devices.local import LocalDevice
 from edgeprune.errors import RecipeError, UsageError
 from edgeprune.models.spec import Model, ModelSpec, Preprocessing
-from edgeprune.pipeline import require_toolkits
 from edgeprune.recipe import Gates, Recipe
 from edgeprune.recipe_file import parse_recipe, read_recipe
-from edgeprune.stages.export import read_manifests
+from edgeprune.stages.export import read_manifests, require_toolkits
 from edgeprune.verify.check import verify
 from edgeprune.verify.verdict import exit_code
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import coremltools
 import pytest
-from conftest import Exported
+from exported import Exported
 from tiny_network import images, tiny_model
 from torch import nn
 
