@@ -136,8 +136,9 @@ def _check_size(module: nn.Module, group: UnitGroup, member: Member) -> None:
 def _cut(module: nn.Module, name: str, dim: int, gone: Indices) -> None:
     path, _, last = name.rpartition(".")
     owner, tensor = module.get_submodule(path), tensor_named(module, name)
-    keep = np.setdiff1d(np.arange(tensor.shape[dim]), gone)
-    index = torch.from_numpy(keep).to(tensor.device)
+    keep = np.ones(tensor.shape[dim], dtype=bool)
+    keep[gone] = False
+    index = torch.from_numpy(np.flatnonzero(keep)).to(tensor.device)
     value = tensor.detach().index_select(dim, index).contiguous()
     if isinstance(tensor, nn.Parameter):
         setattr(owner, last, nn.Parameter(value, requires_grad=tensor.requires_grad))
