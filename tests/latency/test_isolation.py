@@ -18,7 +18,7 @@ from edgeprune.devices.jobs import Case, Job, Timing
 from edgeprune.devices.local import LocalDevice
 from edgeprune.errors import DeviceError, UsageError
 from edgeprune.graph.operations import OpSignature
-from edgeprune.latency import care
+from edgeprune.latency import isolation
 from edgeprune.latency.isolation import timed_job
 from edgeprune.latency.presets import PROTOCOLS
 from edgeprune.latency.protocol import measure
@@ -138,7 +138,7 @@ def test_measuring_begins_once_the_device_is_cool(
     zone: Callable[[float], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(care, "POLL_S", 0.05)
+    monkeypatch.setattr(isolation, "POLL_S", 0.05)
     profile("thermal_limit_c = 60.0")
     zone(75.0)
     cooling = threading.Timer(0.5, zone, [50.0])
