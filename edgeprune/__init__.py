@@ -49,7 +49,7 @@ _HOMES = {
     "Explanation": "api",
     "export": "api",
     "front": "api",
-    "FrontPoint": "fronts",
+    "FrontPoint": "several_targets",
     "load": "api",
     "merge": "api",
     "predict": "api",

@@ -33,7 +33,7 @@ from edgeprune.models.trust import remember_device, require_data
 from edgeprune.pipeline import Outcome, change_recipe, do_stage, is_made, prepare_run, require_earlier
 from edgeprune.pipeline import run as run_pipeline
 from edgeprune.progress import Progress, Silent
-from edgeprune.recipe import PruneSection, Recipe, Runtime
+from edgeprune.recipe import MOVED, PruneSection, Recipe, Runtime
 from edgeprune.recipe_file import parse_recipe, read_recipe, resolve_paths
 from edgeprune.runs import Run, StageRecord, lock, open_run, read_as, settings_hash
 from edgeprune.sensitivities import ZEROS, Sensitivity
@@ -326,7 +326,7 @@ def write_report(run: Run | Path | str, *, progress: Progress | None = None, tru
 def _begin(model: str, data: str, out: Path, progress: Progress | None, **options: Any) -> Run:
     tree: dict[str, Any] = {"model": {}, "device": {}, "prune": {}}
     homes = {"device": ("device", "id"), "runtime": ("device", "runtime"), "threads": ("device", "threads")}
-    homes |= {name: ("prune", name) for name in PruneSection.model_fields}
+    homes |= {name: ("prune", name) for name in (*PruneSection.model_fields, *MOVED)}
     for name, value in options.items():
         if value is None:
             continue

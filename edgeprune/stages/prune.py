@@ -26,7 +26,7 @@ from edgeprune.runs import write_atomic
 from edgeprune.scratch import scratch_folder
 from edgeprune.search.channels import prune_to_latency
 from edgeprune.search.measured import Attempt, Goal
-from edgeprune.search.problem import OnStep, Shares, cost_of
+from edgeprune.search.problem import OnStep, Shares, cost_of, out_of_reach
 from edgeprune.search.pruned import Pruned, prune_within
 from edgeprune.search.recount import real_cost
 from edgeprune.search.target import check_counted, counted_cost, latency_share
@@ -157,7 +157,9 @@ def _to_prediction(context: Context, typical: Typical, folder: Path) -> _Done:
     scene = _timed_scene(context, structure, predictor, share)
     candidate = _candidate(context, scene, settings, folder)
     allocator = candidate.allocator(_steps(context, scene.shares))
-    scene.shares.check(allocator.smallest().cost, share)
+    if (least := scene.shares.of(allocator.smallest().cost)) > share:
+        fastest = f"{least * predictor.unpruned_s * 1e3:.3f} ms ({least:.3f}x), as predicted"
+        raise out_of_reach(f"the target {settings.target}", fastest)
     budget = predictor.budget(share * predictor.unpruned_s)
     return _Done(prune_within(candidate.model, allocator, budget, scene.shares), scene, candidate, predictor)
 

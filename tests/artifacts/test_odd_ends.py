@@ -36,7 +36,7 @@ class Short(Base):
         return self.write([output for output in outputs if output.precision == "fp32"])
 
 class Once(Base):
-    name, jobs = "pte", 0
+    name, suffix, jobs = "pte", ".once.bin", 0
     def convert(self, program, outputs, calibration):
         Once.jobs += 1
         if Once.jobs > 1:

@@ -27,6 +27,9 @@ POINTS = """
 [edgeprune.exporters]
 tflite = exporters.tflite:TFLiteExporter
 onnx = broken_exporter:Broken
+
+[edgeprune.methods]
+taylor = edgeprune.methods.taylor:Taylor
 """
 
 

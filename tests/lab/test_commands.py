@@ -179,7 +179,7 @@ def test_zeros_alone_hit_a_latency_with_the_sparse_file(
     )
     run = tmp_path / "run"
     fine(edgeprune("run", recipe, "--out", run, environment=environment))
-    assert json.loads((run / "prune" / "plan.json").read_text())["edits"] == []
+    assert json.loads((run / "prune" / "plan.json").read_text())["decisions"] == {}
     exported = json.loads((run / "export" / "stage.json").read_text())["result"]["sparse"]
     assert exported["kept"] == "sparse", exported
     verdict = json.loads((run / "verify" / "verdict.json").read_text())
