@@ -85,7 +85,7 @@ def test_attention_and_mlp_are_branches_of_their_block() -> None:
 def test_a_size_that_the_code_works_out_is_put_right() -> None:
     module = randomized(ATTENTION["computed attention"]())
     structure = find_structure(module, image())
-    assert [mend.number for mend in structure.code_sizes] == [4, 2]  # c // self.num_heads, and c
+    assert [size.number for size in structure.code_sizes] == [4, 2]  # c // self.num_heads, and c
     pruned = remove_units(module, structure, {"attn:heads": [0], "patches:out": [1, 2]})
     assert type(pruned.attn) is not ComputedAttention
     assert isinstance(pruned.attn, ComputedAttention)

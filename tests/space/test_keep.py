@@ -84,7 +84,7 @@ def test_what_is_held_counts_whole_and_nothing_else_changes(name: str) -> None:
 def widths(structure: Structure) -> list[Width]:
     layers = (*structure.layers, *structure.products, *structure.weights)
     sides = [width for layer in layers for width in (layer.in_width, layer.out_width)]
-    return [*sides, *(mend.value for mend in structure.code_sizes)]
+    return [*sides, *(size.value for size in structure.code_sizes)]
 
 
 def test_of_several_patterns_the_first_is_the_reason() -> None:
