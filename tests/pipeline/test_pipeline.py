@@ -324,7 +324,7 @@ def test_retraining_that_does_harm_is_told(tmp_path: Path) -> None:
         ({"regrow": 0.3, "epochs": 2}, "there is one turn"),
         ({"method": "auto", "epochs": 2}, "no turns"),
         ({"interval": 0, "epochs": 2}, "greater than or equal to 1"),
-        ({"method": "reprune", "allocator": "knapsack"}, "gives none"),
+        ({"method": "reprune", "allocator": "knapsack"}, "does not go with allocator `knapsack`"),
         ({"method": "auto", "allocator": "uniform"}, "allocators of its own"),
         ({"branches": True, "allocator": "uniform"}, "lets no branch go"),
     ],
