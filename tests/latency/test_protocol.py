@@ -14,7 +14,7 @@ from edgeprune.devices.jobs import CaseResult, Job, JobResult
 from edgeprune.devices.local import LocalDevice
 from edgeprune.errors import UsageError
 from edgeprune.graph.operations import OpSignature
-from edgeprune.latency import protocol
+from edgeprune.latency import pairs, protocol
 from edgeprune.latency.measurement import Conditions
 from edgeprune.latency.pairs import measure_ratio
 from edgeprune.latency.presets import PROTOCOLS
@@ -91,7 +91,7 @@ def simulated(latency: Callable[[int, int, int], float], clock: Callable[[int], 
 
 
 def ratio_of(monkeypatch: pytest.MonkeyPatch, device: LocalDevice, files: tuple[Path, Path], run: Any) -> Any:
-    monkeypatch.setattr(protocol, "timed_job", run)
+    monkeypatch.setattr(pairs, "timed_job", run)
     return measure_ratio(device, *files, runtime="litert", protocol="quick")
 
 
