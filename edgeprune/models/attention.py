@@ -38,7 +38,7 @@ class _Asked(nn.Module):
 class PlainAttention(_Asked):
     """What an nn.MultiheadAttention computes, with layers of their own for queries, keys, values and the answer.
 
-    Without `fused_attn` the scale is the one it was made with; `structure/fused.py` turns it off where query and key
+    Without `fused_attn` the scale is the one it was made with; `space/fused.py` turns it off where query and key
     dimensions go.
     """
 

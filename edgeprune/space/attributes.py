@@ -3,7 +3,7 @@
 When heads go, `num_heads` has to follow. Which attribute stands for which dimension is read from the source line that
 made the value: an argument `self.NAME` in the dimension's place, or, where the places cannot be told, the only
 attribute named in that statement that holds the dimension's size. Whether it was right is seen in the trial that
-follows (`recheck.py`).
+follows (`misfits.py`).
 """
 
 from __future__ import annotations

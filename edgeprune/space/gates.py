@@ -56,7 +56,7 @@ def settle_gates(
 
     Args:
         pruned: without these gates.
-        narrow: the same model with them still there (`remove_but_gates`).
+        narrow: the same model with them still there (`apply_but_gates`).
         removed: ids of branches and gates that are gone.
         batches: images, (N, C, H, W).
     """

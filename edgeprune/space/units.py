@@ -122,7 +122,7 @@ class Switch:
 
 @dataclass(frozen=True)
 class Recast:
-    """A module that gets a class in which its widths may differ (`apart.py`), once a unit of these groups is gone."""
+    """A module that gets a class in which its widths may differ (`recasts.py`), once a unit of these groups is gone."""
 
     module: str
     groups: tuple[str, ...]
