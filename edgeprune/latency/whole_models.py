@@ -6,6 +6,8 @@ import random
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from edgeprune.errors import ConversionError, DeviceError, UsageError
 from edgeprune.latency.in_place import NotInPlace, match_layers, model_key, times_in_place
 from edgeprune.latency.measurement import Measurement, ModelRun
@@ -22,6 +24,8 @@ from edgeprune.space.units import Structure
 VARIANTS = 6
 PROFILED_S = 2.0  # of runs under the profiler
 LEAST_RUNS, MOST_RUNS = 40, 300
+DISTURBED = 1.2  # times what the kernels take together in a calm run
+PROFILES = 2  # of a file at most, where the first was disturbed
 
 
 def variant_widths(structure: Structure, *, granularity: int, minimum: int, seed: int = 0) -> list[dict[str, int]]:
@@ -43,10 +47,23 @@ def variant_widths(structure: Structure, *, granularity: int, minimum: int, seed
 
 
 def missing_variants(structure: Structure, probing: Probing, setting: Setting) -> list[dict[str, int]]:
-    """The unpruned model and the variants that the table lacks for a setting, as units kept."""
+    """The unpruned model and the variants that the table lacks for a setting, or has from beside other work, as units
+    kept."""
     variants = variant_widths(structure, granularity=probing.granularity, minimum=probing.minimum)
-    known = probing.table.models(setting)
-    return [kept for kept in (structure.sizes, *variants) if model_key(structure.layers, kept) not in known]
+    base, known = model_key(structure.layers, structure.sizes), probing.table.models(setting)
+    doubtful = disturbed({key: run for key, run in known.items() if run.base == base})
+    keys = {model_key(structure.layers, kept): kept for kept in (structure.sizes, *variants)}
+    return [kept for key, kept in keys.items() if key not in known or key in doubtful]
+
+
+def disturbed(runs: Mapping[str, ModelRun]) -> set[str]:
+    """Of the runs of one model's forms, by key, those whose profile was taken beside other work: their kernels took far
+    more together than the model by itself, and more so than those of the calmest quarter of the runs."""
+    shares = {key: run.sum_s / run.measurement.median_s for key, run in runs.items() if run.layers}
+    if not shares:
+        return set()
+    calm = max(1.0, float(np.quantile(list(shares.values()), 0.25)))
+    return {key for key, share in shares.items() if share > DISTURBED * calm}
 
 
 def run_variants(
@@ -68,6 +85,9 @@ def run_variants(
     setting = Setting(measurement.device, measurement.runtime.id, measurement.threads)
     missing = missing_variants(structure, probing, setting)
     base = model_key(structure.layers, structure.sizes)
+    known = probing.table.models(setting)
+    if again := sum(model_key(structure.layers, kept) in known for kept in missing):
+        probing.on_message(f"{again} whole models in the table were timed beside other work: they are timed again")
 
     def record(file: Path, whole: Measurement, kept: Mapping[str, int]) -> None:
         if whole.runtime.id != setting.build:
@@ -106,9 +126,22 @@ def _profiled(
     """What a run of the model holds beside its latency: seconds ahead of the first layer, and by layer."""
     matches = match_layers(file, structure.layers, kept)
     runs = max(LEAST_RUNS, min(MOST_RUNS, round(PROFILED_S / whole.median_s)))
-    try:
-        found = profile(probing.device, file, threads=whole.threads, runs=runs)
-    except UsageError as error:  # the model runs, its profiler does not: another build of the library, say
-        raise NotInPlace(f"it cannot be profiled: {error.what}", where=file.name) from error
-    before, rows = times_in_place(matches, found.kernels)
-    return before, tuple((name, operation.key(), seconds) for name, operation, seconds in rows)
+    least: tuple[float, tuple[tuple[str, str, float], ...]] | None = None
+    for _ in range(PROFILES):
+        try:
+            found = profile(probing.device, file, threads=whole.threads, runs=runs)
+        except UsageError as error:  # the model runs, its profiler does not: another build of the library, say
+            raise NotInPlace(f"it cannot be profiled: {error.what}", where=file.name) from error
+        before, rows = times_in_place(matches, found.kernels)
+        layers = tuple((name, operation.key(), seconds) for name, operation, seconds in rows)
+        if least is None or _sum_of((before, layers)) < _sum_of(least):
+            least = before, layers
+        if _sum_of(least) <= DISTURBED * whole.median_s:
+            break
+    assert least is not None
+    return least
+
+
+def _sum_of(profiled: tuple[float, tuple[tuple[str, str, float], ...]]) -> float:
+    before, layers = profiled
+    return before + sum(seconds for _, _, seconds in layers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +12,14 @@ from torch import Tensor, nn
 
 from edgeprune.errors import UsageError
 from edgeprune.graph.operations import COUNTED_BEFORE
+from edgeprune.latency import whole_models
 from edgeprune.latency.baseline import Baseline, measure_original, probe_layers
 from edgeprune.latency.in_place import model_key
+from edgeprune.latency.measurement import Measurement, ModelRun
 from edgeprune.latency.predictor import predictor_of, runs_of
 from edgeprune.latency.probing import Probing
 from edgeprune.latency.table import Setting
-from edgeprune.latency.whole_models import VARIANTS, variant_widths
+from edgeprune.latency.whole_models import VARIANTS, disturbed, variant_widths
 from edgeprune.models.spec import Model, ModelSpec, Preprocessing
 from edgeprune.space.find import find_structure
 
@@ -79,6 +82,45 @@ def test_every_group_takes_each_of_its_levels_once() -> None:
     assert variants != variant_widths(structure, granularity=8, minimum=8, seed=1)
 
 
+@pytest.fixture
+def calm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever else runs here, no run counts as disturbed."""
+    monkeypatch.setattr(whole_models, "DISTURBED", math.inf)
+
+
+def run_of(whole_s: float, *layers_s: float) -> ModelRun:
+    measurement = Measurement.model_construct(median_s=whole_s)
+    layers = tuple((f"layer{n}", "", seconds) for n, seconds in enumerate(layers_s))
+    return ModelRun.model_construct(base="base", measurement=measurement, before_s=0.0, layers=layers)
+
+
+def test_a_profile_that_other_work_disturbed_is_known_by_its_sum() -> None:
+    """The figures are those of a real table: one profile fell into other work, and the model's own latency did not."""
+    shares = {"a": 0.97, "b": 0.94, "c": 0.93, "d": 0.95, "e": 0.997, "f": 2.365, "g": 1.351}
+    runs = {key: run_of(1e-3, 0.4e-3 * share, 0.6e-3 * share) for key, share in shares.items()}
+    assert disturbed(runs) == {"f", "g"}
+    overhead = {key: run_of(1e-3, 1.3e-3 * share) for key, share in shares.items() if share < 1}
+    assert disturbed(overhead) == set()  # a profiler that costs time in each run disturbs none of them
+    assert disturbed({"x": run_of(1e-3)}) == set()  # a runtime without a profiler
+
+
+def test_what_was_timed_beside_other_work_is_timed_again(
+    probing: Probing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = model_of(Residual())
+    baseline = measure_original(model, tmp_path, probing)
+    probe_layers(model, baseline, probing)
+    setting, said = setting_of(baseline), list[str]()
+    key, run = next((key, run) for key, run in probing.table.models(setting).items() if key != run.base)
+    slow = tuple((name, operation, 50 * seconds) for name, operation, seconds in run.layers)
+    probing.table.put_model(setting, key, run.model_copy(update={"layers": slow}))
+    monkeypatch.setattr(whole_models, "DISTURBED", 10.0)  # what the tests beside this one disturb is far less
+    probe_layers(model, baseline, replace(probing, on_message=said.append))
+    assert said[0].startswith("1 whole model")
+    assert probing.table.models(setting)[key].sum_s < 0.5 * sum(seconds for _, _, seconds in slow)
+
+
+@pytest.mark.usefixtures("calm")
 def test_a_probed_model_is_predicted_from_its_layers_in_place(probing: Probing, tmp_path: Path) -> None:
     model = model_of(Residual())
     baseline = measure_original(model, tmp_path, probing)
@@ -126,6 +168,7 @@ def test_few_widths_make_few_variants() -> None:
     assert variant_widths(structure, granularity=64, minimum=64) == []
 
 
+@pytest.mark.usefixtures("calm")
 def test_an_interrupted_probe_goes_on_where_it_was(probing: Probing, tmp_path: Path) -> None:
     model = model_of(Residual())
     baseline = measure_original(model, tmp_path, probing)
