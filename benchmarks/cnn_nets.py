@@ -31,7 +31,7 @@ def recipe_of(
     """A net with its real weights, to a target; latency is measured here."""
     return parse_recipe(
         {
-            "model": _mobilenetv2(net, data, npz) if net in MOBILENETS else _cifar_resnet(data, net),
+            "model": _mobilenetv2(net, data, npz) if net in MOBILENETS else cifar_resnet(data, net),
             "data": _cifar10(npz) | ({"crop_pct": 1.0} if net in MOBILENETS else {}),
             "device": {"protocol": "standard", "wait_minutes": 60},
             "prune": {"target": target, **(prune or {})},
@@ -44,7 +44,7 @@ def _cifar10(npz: Path) -> dict[str, Any]:
     return {"source": f"npz:{npz}", "validation_images": 1000, "calibration_images": 256}
 
 
-def _cifar_resnet(data: Path, net: str) -> dict[str, Any]:
+def cifar_resnet(data: Path, net: str) -> dict[str, Any]:
     return {
         "factory": f"{ROOT / 'examples' / 'cifar_resnet.py'}:{net}",
         "checkpoint": str((data / "weights" / f"cifar10_{net}_akamaster.safetensors").resolve()),

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from cnn_nets import cifar_resnet
 from common import ROOT, cifar10_npz
 
 from edgeprune.pipeline import do_stage, prepare_run
@@ -97,13 +98,7 @@ def _hashes(tree: dict[str, Any], folder: Path) -> dict[str, str]:
 
 def _resnet20(data: Path, npz: Path, prune: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {
-        "model": {
-            "factory": f"{ROOT / 'examples' / 'cifar_resnet.py'}:resnet20",
-            "checkpoint": str((data / "weights" / "cifar10_resnet20_akamaster.safetensors").resolve()),
-            "input_size": [3, 32, 32],
-            "mean": [0.485, 0.456, 0.406],
-            "std": [0.229, 0.224, 0.225],
-        },
+        "model": cifar_resnet(data, "resnet20"),
         "data": {"source": f"npz:{npz}", "validation_images": 200, "calibration_images": 64},
         "device": {"id": DEVICE},
         "prune": {"target": HALF, "judging_images": 64, "scoring_batches": 2, "reconstruct": 64, **prune},

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from edgeprune import installed
 from edgeprune.errors import RecipeError, UsageError
 from edgeprune.plain import shown
-from edgeprune.recipe import Recipe, Section
+from edgeprune.recipe import PruneSection, Recipe, Section
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class WrongName:
 
 
 def wrong_name(recipe: Recipe) -> WrongName | None:
-    """The first format or runtime of a recipe that no installed package offers, or that two offer."""
+    """The first format, method or runtime of a recipe that no installed package offers, or that two offer; or what is
+    wrong with a method's settings."""
     named = {("export", "formats"): recipe.export.formats, ("quantize", "formats"): recipe.quantize.formats or ()}
     for location, formats in named.items():
         for name in formats:
@@ -29,25 +30,31 @@ def wrong_name(recipe: Recipe) -> WrongName | None:
                 installed.chosen(installed.EXPORTERS, name, "format")
             except UsageError as error:
                 return WrongName(location, error)
-    for name in (recipe.prune.method, *recipe.prune.methods):
-        location = ("prune", "method") if name == recipe.prune.method else ("prune", name)
-        try:
-            kind = installed.load(installed.chosen(installed.METHODS, name, "method"), "method")
-            kind.Settings.model_validate(recipe.prune.methods.get(name, {}))
-        except ValidationError as error:
-            return WrongName(*_wrong_setting(name, kind.Settings, error))
-        except UsageError as error:
-            return WrongName(location, error)
-        if name == recipe.prune.method and recipe.prune.allocator not in (None, *kind.allocators):
-            goes = UsageError(
-                f"method `{name}` does not go with allocator `{recipe.prune.allocator}`",
-                hint=f"it goes with {', '.join(kind.allocators)}",
-            )
-            return WrongName(("prune", "allocator"), goes)
+    if found := wrong_method(recipe.prune):
+        return found
     try:
         installed.require_runtime(recipe.device.runtime)
     except UsageError as error:
         return WrongName(("device", "runtime"), error)
+    return None
+
+
+def wrong_method(prune: PruneSection) -> WrongName | None:
+    """What is wrong with a recipe's method, with the tables of methods, or with the allocator beside the method."""
+    for name in dict.fromkeys((prune.method, *prune.methods)):
+        try:
+            kind = installed.load(installed.chosen(installed.METHODS, name, "method"), "method")
+            kind.Settings.model_validate(prune.methods.get(name, {}))
+        except ValidationError as error:
+            return WrongName(*_wrong_setting(name, kind.Settings, error))
+        except UsageError as error:
+            return WrongName(("prune", "method") if name == prune.method else ("prune", name), error)
+        if name == prune.method and prune.allocator not in (None, *kind.allocators):
+            goes = UsageError(
+                f"method `{name}` does not go with allocator `{prune.allocator}`",
+                hint=f"it goes with {', '.join(kind.allocators)}",
+            )
+            return WrongName(("prune", "allocator"), goes)
     return None
 
 

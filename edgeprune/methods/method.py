@@ -6,6 +6,7 @@ imported where it is used, so that a recipe can be checked at once.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -36,7 +37,7 @@ class Task:
     seed: int = 0
 
 
-class Method:
+class Method(ABC):
     """Says which units of a group go at each width. Subclasses are made with their settings, `[prune.NAME]`."""
 
     name: ClassVar[str]
@@ -49,10 +50,10 @@ class Method:
     def __init__(self, settings: Section) -> None:
         self.settings = settings
 
+    @abstractmethod
     def rank(self, task: Task) -> Ranking:
         """The ranking of every group. An allocator of `OF_SCORES` needs one `ByScore`.
 
         Raises:
             ModelError, DataError: the model or the images do not allow it.
         """
-        raise NotImplementedError

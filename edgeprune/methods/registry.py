@@ -5,11 +5,8 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, replace
 
-from pydantic import ValidationError
-
 from edgeprune import installed
 from edgeprune.data.split import Split
-from edgeprune.errors import RecipeError
 from edgeprune.methods.compact import GlobalThreshold, Uniform
 from edgeprune.methods.halp import SummedScores
 from edgeprune.methods.method import Method, Task
@@ -19,7 +16,8 @@ from edgeprune.methods.short_training import tuned_loss
 from edgeprune.methods.slimming import telling_scales
 from edgeprune.models.checkpoint import state_digest
 from edgeprune.models.spec import Model
-from edgeprune.recipe import AUTO, DROPPING, PruneSection, TuneSection
+from edgeprune.recipe import DROPPING, PruneSection, TuneSection
+from edgeprune.recipe_names import recipe_error, wrong_method
 from edgeprune.search.additive import AdditiveAllocator
 from edgeprune.search.judge import AdaptedLoss
 from edgeprune.search.judged_losses import RememberedLosses
@@ -47,38 +45,20 @@ def find_method(name: str) -> type[Method]:
 
 
 def method_of(prune: PruneSection) -> Method:
-    """The recipe's method with its settings.
-
-    Raises:
-        UsageError: as `find_method`.
-        RecipeError: its table has a wrong key or value.
-    """
+    """The method of settings that are `resolved`, with what its table says."""
     kind = find_method(prune.method)
-    try:
-        return kind(kind.Settings.model_validate(prune.methods.get(prune.method, {})))
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(["prune", prune.method, *map(str, first["loc"])])
-        known = ", ".join(kind.Settings.model_fields) or "none"
-        raise RecipeError(f"`{key}`: {first['msg']}", hint=f"settings of {prune.method}: {known}") from error
+    return kind(kind.Settings.model_validate(prune.methods.get(prune.method, {})))
 
 
 def resolved(prune: PruneSection) -> PruneSection:
     """The settings with an allocator: where none is named, the first that the method goes with.
 
     Raises:
-        RecipeError: the method does not go with the one that is named.
+        RecipeError: there is no such method, its table has a wrong key or value, or it does not go with the allocator.
     """
-    if prune.method == AUTO:
-        return prune.model_copy(update={"allocator": DROPPING[0]})
-    kind = find_method(prune.method)
-    if prune.allocator is not None and prune.allocator not in kind.allocators:
-        raise RecipeError(
-            f"method `{prune.method}` does not go with allocator `{prune.allocator}`",
-            where="prune.allocator",
-            hint=f"it goes with {', '.join(kind.allocators)}",
-        )
-    return prune.model_copy(update={"allocator": prune.allocator or kind.allocators[0]})
+    if found := wrong_method(prune):
+        raise recipe_error(found, "recipe")
+    return prune.model_copy(update={"allocator": prune.allocator or find_method(prune.method).allocators[0]})
 
 
 def judge_of(

@@ -10,7 +10,7 @@ import math
 
 from edgeprune.search.milp import Program, Solution
 from edgeprune.search.problem import Chosen, Judge, Problem
-from edgeprune.space.decisions import GONE, KEPT
+from edgeprune.space.decisions import Decision
 from edgeprune.space.subnet import WHOLE
 
 
@@ -44,22 +44,20 @@ class AdditiveAllocator:
     def _program(self, granularity: int | None) -> Program:
         space = self.problem.space.finer(granularity)
         if (key := space.limits.granularity) not in self._programs:
-            losses = {name: self._losses(name, widths) for name, widths in space.widths.items()}
-            for branch in space.droppable:
-                if math.isfinite(alone := self._alone(branch.id, GONE)):
-                    losses[branch.id] = {KEPT: 0.0, GONE: max(0.0, alone)}
+            found = {decision.id: self._losses(decision) for decision in space.decisions}
+            losses = {name: loss for name, loss in found.items() if name in space.widths or len(loss) > 1}
             self._programs[key] = Program(self.problem.structure, losses, self.problem.costs)
         return self._programs[key]
 
-    def _losses(self, name: str, widths: tuple[int, ...]) -> dict[int, float]:
-        """The rise of the loss at each width; fewer units never lose less by more than noise. A width at which the
-        model answers no numbers is no choice."""
+    def _losses(self, decision: Decision) -> dict[int, float]:
+        """The rise of the loss at each option; less that stays never loses less by more than noise. An option at which
+        the model answers no numbers is none."""
         found: dict[int, float] = {}
         most = 0.0
-        for width in widths:
-            alone = 0.0 if width == widths[0] else self._alone(name, width)
+        for option in decision.options:
+            alone = 0.0 if option == decision.options[0] else self._alone(decision.id, option)
             if math.isfinite(alone):
-                most = found[width] = max(most, alone)
+                most = found[option] = max(most, alone)
         return found
 
     def _alone(self, name: str, option: int) -> float:

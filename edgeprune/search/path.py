@@ -139,13 +139,8 @@ class PathAllocator:
 
     def smallest(self) -> Chosen:
         """Every group at its least width, and every branch gone that may go."""
-        state = self._path[0]
-        for branch in self._space.droppable:
-            state = state.after(_Move(branch.id, GONE))
-        for name, widths in self._space.widths.items():
-            if not state.is_dropped(name):
-                state = state.after(_Move(name, widths[-1]))
-        return self._chosen(state)
+        least, dropped = self._space.least, [branch.id for branch in self._space.droppable]
+        return self._chosen(self._path[0].at({name: least[name] for name in self._space.widths}, dropped))
 
     def _step(self, here: _State, budget: float, *, but: str | None = None) -> _State:
         """The next state on a way down: the cheapest move, judged against its nearest rivals; none of the group or
