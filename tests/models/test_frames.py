@@ -108,8 +108,12 @@ def raised_in(file: Path) -> BaseException:
     raise AssertionError("it raises")
 
 
-def test_a_library_is_not_the_users_own_but_an_installed_package_of_the_users_is(tmp_path: Path) -> None:
-    """The frame above it is this test's, which counts as the user's."""
+def test_a_library_is_not_the_users_own_but_an_installed_package_of_the_users_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The frame above it is this test's, which counts as the user's. From a folder without the environment in it,
+    as files below the working directory are told from there."""
+    monkeypatch.chdir(tmp_path)
     installed = Path(sysconfig.get_path("purelib")) / "theirs" / "net.py"
     assert "test_frames.py" in own_frame(raised_in(installed), "net.py:make")
     assert own_frame(raised_in(installed), "theirs.net:make") == f"{installed}, line 2, in work"
