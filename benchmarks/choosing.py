@@ -3,8 +3,9 @@
     python benchmarks/choosing.py --data ../shared/data --cache .cache/bench
 
 MobileNetV2 with its real ImageNet weights at 224 pixels, to half of its multiply-accumulates (counted: no device), by
-Taylor and the judged allocator with the recipe's defaults, in float32. The first models that were judged are judged
-again with everything run, for the ratio. Writes benchmarks/results/choosing.json.
+Taylor and the judged allocator with the recipe's defaults, in the precision that benchmarks/mobilenetv2.py trains in
+(bf16: for processors that have it) or another. Some of the models that were judged are judged again with everything
+run, for the ratio. Writes benchmarks/results/choosing.json.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ import time
 from pathlib import Path
 from statistics import median
 
+import torch
 from common import ROOT, imagenet_folders, write_result
 from mobilenetv2 import recipe_for
 
 from edgeprune.data.open import open_data
 from edgeprune.latency.cost import MacsCost
+from edgeprune.memory import keep_freed_memory
 from edgeprune.methods.method import Task
 from edgeprune.methods.registry import judge_of, limits_of, method_of, resolved
 from edgeprune.models.load import load_from
@@ -37,9 +40,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the data pack")
     parser.add_argument("--cache", type=Path, default=ROOT / ".cache" / "bench")
     parser.add_argument("--images", type=int, default=256, help="prune.judging_images")
+    parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16", help="tune.precision")
     arguments = parser.parse_args()
+    keep_freed_memory()  # as the command does
     recipe = recipe_for(arguments.data, imagenet_folders(arguments.data, arguments.cache.resolve()), SHARE, 0)
-    tune = recipe.tune.model_copy(update={"precision": "fp32"})
+    tune = recipe.tune.model_copy(update={"precision": arguments.precision})
     settings = resolved(recipe.prune).model_copy(update={"branches": True, "judging_images": arguments.images})
     times: dict[str, float] = {}
 
@@ -81,6 +86,9 @@ def main() -> None:
         whole.append(time.perf_counter() - began)
     each = sum(seconds for _, _, seconds in judged) / len(judged)
     result = {
+        "images": arguments.images,
+        "precision": arguments.precision,
+        "threads": torch.get_num_threads(),
         "seconds": times,
         "judged": len(judged),
         "judged_twice_for_the_ratio": len(whole),

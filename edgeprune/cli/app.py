@@ -36,6 +36,7 @@ from edgeprune.cli.console import answers_apart, say_answer
 from edgeprune.cli.stopping import signals_as_interrupts, stopped_code
 from edgeprune.cli.streams import READER_GONE, is_reader_gone, make_usable
 from edgeprune.errors import EdgePruneError, ModelError, UsageError, is_of_a_path
+from edgeprune.memory import keep_freed_memory
 from edgeprune.scratch import FULL, place_of, sweep_scratch
 
 
@@ -102,6 +103,7 @@ def main() -> None:
     # Threads that spin while they wait make training several times slower as soon as anything else runs (seen: 3.6 s
     # a step instead of 0.6 s with one other busy process on two cores; 0.22 s and 0.24 s on an idle machine).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    keep_freed_memory()
     make_usable()
     try:
         with signals_as_interrupts(), answers_apart("--json" in sys.argv):

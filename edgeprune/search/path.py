@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 from edgeprune.errors import TargetError
 from edgeprune.search.problem import Chosen, Problem, out_of_reach
@@ -23,6 +24,7 @@ from edgeprune.space.units import Branch
 STEPS = 80  # a move saves at least this part of the unpruned model's cost, where its group has that much
 RIVALS = 4  # moves that are judged anew at each step; prices rise along the path, so the cheapest ones are enough
 EXCHANGES = 2  # times as many models as on the way down are judged for exchanges, at most
+TRIES = 4  # times `EXCHANGES`: exchanges in a row that bring nothing, after which no more are tried
 LEAST = 1e-3  # of the judge's unit: rises below it are noise, and the move that saves the most comes first
 
 
@@ -121,6 +123,7 @@ class PathAllocator:
         self._step_saving = self._path[0].total / STEPS
         self._losses: dict[tuple[object, ...], float] = {}  # infinite where the model answers no numbers
         self._rises: dict[_Move, float] = {}
+        self._worth: dict[str, float] = {}  # of what is cut: the loss for its saving, where it was judged last
 
     def within(self, budget: float, *, granularity: int | None = None) -> Chosen:
         """The choice for a budget; units are put back at a finer granularity where one is given.
@@ -191,39 +194,52 @@ class PathAllocator:
         """
         most = len(self._losses) + self.exchanges * self._walked
         while len(self._losses) < most:
-            better = next(
-                (
-                    other
-                    for name, wider in self._taken_back(state)
-                    if len(self._losses) < most
-                    and (other := self._instead(wider, name, budget, widths)) is not None
-                    and self._loss(other) < self._loss(state) - LEAST
-                ),
-                None,
-            )
+            better = self._better(state, budget, widths, most)
             if better is None:
                 break
             state = better
         return state
 
-    def _taken_back(self, state: _State) -> list[tuple[str, _State]]:
-        """Each cut's group or branch with the state without it, those first that lose most for what they save."""
+    def _better(
+        self, state: _State, budget: float, widths: Mapping[str, tuple[int, ...]], most: float
+    ) -> _State | None:
+        """The first exchange that loses less; None where none of those tried does, or `most` models were judged."""
+        for name, wider in islice(self._taken_back(state), round(TRIES * self.exchanges)):
+            if len(self._losses) >= most:
+                break
+            other = self._instead(wider, name, budget, widths)
+            if other is not None and self._loss(other) < self._loss(state) - LEAST:
+                return other
+        return None
+
+    def _taken_back(self, state: _State) -> Iterator[tuple[str, _State]]:
+        """Each cut's group or branch with the state without it, those first that lose most for what they save.
+
+        What a cut lost for its saving where it was judged last tells which are worth judging anew, as on the way down.
+        """
+        wider = {name: other for name, other in self._wider(state) if other.total > state.total}
+        fresh: set[str] = set()
+        while wider:
+            ranked = sorted(wider, key=lambda name: self._worth.get(name, math.inf), reverse=True)
+            stale = next((name for name in ranked[:RIVALS] if name not in fresh), None)
+            if stale is None:
+                yield ranked[0], wider.pop(ranked[0])
+                continue
+            fresh.add(stale)
+            other = wider[stale]
+            self._worth[stale] = (self._loss(state) - self._loss(other)) / (other.total - state.total)
+
+    def _wider(self, state: _State) -> Iterator[tuple[str, _State]]:
+        """Each cut's group or branch with the state without it: all of a branch, of a group what is worth a step."""
         whole = self._path[0]
-        back: list[tuple[str, _State]] = []
         for name in state.dropped:
             kept = {group: width for group, width in state.kept.items() if group not in state.branches[name].groups}
-            back.append((name, whole.at(kept, [other for other in state.dropped if other != name])))
+            yield name, whole.at(kept, [other for other in state.dropped if other != name])
         for name, widths in self._space.widths.items():
             if state.kept[name] < widths[0] and not state.is_dropped(name):
                 wider = [state.after(_Move(name, width)) for width in reversed(widths) if width > state.kept[name]]
                 saved = state.total + self._step_saving
-                back.append((name, next((other for other in wider if other.total >= saved), wider[-1])))
-        dearer = [(name, other) for name, other in back if other.total > state.total]
-
-        def price(pair: tuple[str, _State]) -> float:
-            return (self._loss(state) - self._loss(pair[1])) / (pair[1].total - state.total)
-
-        return sorted(dearer, key=price, reverse=True)
+                yield name, next((other for other in wider if other.total >= saved), wider[-1])
 
     def _instead(self, state: _State, but: str, budget: float, widths: Mapping[str, tuple[int, ...]]) -> _State | None:
         """The way down to the budget from a state without cutting this group or branch; None where there is none."""
