@@ -29,7 +29,7 @@ from edgeprune.graph.trace import TRACE_ERRORS, module_path, operator_name, shap
 from edgeprune.models.attention import EmptyAttention, PlainAttention
 from edgeprune.space import gates
 from edgeprune.space.gates import UNSETTLED, ConstantGate
-from edgeprune.space.trial import SAME, TrialImages, answers, difference
+from edgeprune.space.trial import Forms, TrialImages, answers, idle, same_answers
 from edgeprune.space.units import Branch, Structure, UnitGroup, is_inside
 
 _MODULE = __name__
@@ -338,24 +338,35 @@ def _common_parent(roots: Sequence[str]) -> str:
 
 
 def _works(trial: nn.Module, branches: Sequence[Branch], images: TrialImages) -> bool:
-    return images.hold(lambda x: _works_with(trial, branches, x))
+    return images.hold(lambda x: _works_with(trial, branches, x, images.forms))
 
 
-def _works_with(trial: nn.Module, branches: Sequence[Branch], x: Tensor) -> bool:
-    """Whether the emptied model runs and computes what the masked one does; `trial` is as before afterwards."""
+def _works_with(trial: nn.Module, branches: Sequence[Branch], x: Tensor, forms: Forms) -> bool:
+    """Whether the emptied model runs and computes what the masked one does; `trial` is as before afterwards.
+
+    What leads nowhere but into a silent output need not be computed: the masked model's modules idle where one image
+    is asked for (`forms` are of one).
+    """
     names = [name for branch in branches for name in (*branch.modules, branch.output)]
     before = {name: trial.get_submodule(name) for name in names}
+    silent = Structure((), (), (), tuple(branches))
+
+    def reference(part: Tensor) -> list[Tensor]:
+        known = forms if len(part) == 1 else {}
+        with branches_masked(trial, silent, [branch.id for branch in branches]), idle(trial, names, known, part):
+            return answers(trial, part)
+
     try:
-        with branches_masked(trial, Structure((), (), (), tuple(branches)), [branch.id for branch in branches]):
-            expected = answers(trial, x)
-        for branch in branches:
-            _empty(trial, branch)
-        return difference(answers(trial, x), expected) <= SAME
+        try:
+            for branch in branches:
+                _empty(trial, branch)
+            given = answers(trial, x)
+        finally:
+            for name, part in before.items():
+                trial.set_submodule(name, part)
+        return same_answers(given, reference, x)
     except TRACE_ERRORS:
         return False
-    finally:
-        for name, part in before.items():
-            trial.set_submodule(name, part)
 
 
 def _width(module: nn.Module, gate: Branch) -> int:
