@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -149,7 +149,7 @@ class _Region:
     operators: frozenset[str]
 
     def holds(self, layer: str) -> bool:
-        return layer in self.operators or any(is_inside(layer, root) for root in self.roots)
+        return layer in self.operators or _is_within(layer, self.roots)
 
 
 def _removable(flow: Flow) -> Iterator[_Region]:
@@ -322,7 +322,15 @@ def _roots(region: set[fx.Node], owners: dict[str, set[fx.Node]]) -> list[str]:
 
 
 def _lives_inside(group: UnitGroup, roots: Sequence[str]) -> bool:
-    return all(any(is_inside(m.name, root) for root in roots) for m in (*group.produced, *group.consumed))
+    return all(_is_within(member.name, roots) for member in (*group.produced, *group.consumed))
+
+
+def _is_within(name: str, roots: Collection[str]) -> bool:
+    """Whether a layer or tensor of that name is one of some modules, or inside of one."""
+    path = name.partition("@")[0]  # NAME@1: the second use of a layer
+    while path and path not in roots:
+        path = path.rpartition(".")[0]
+    return bool(path)
 
 
 def _common_parent(roots: Sequence[str]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -35,13 +37,16 @@ def mask_units(module: nn.Module, structure: Structure, removed: Removed) -> nn.
     """
     indices = gone_indices(module, structure, removed)  # also checks that the structure fits
     masked = zero_units(module, structure, removed)
-    for (path, dim), gone in gone_statistics(structure, removed).items():
-        _replace(masked, path, KeptNorm(module.get_submodule(path), gone, dim))
+    new: dict[str, nn.Module] = {
+        path: KeptNorm(module.get_submodule(path), gone, dim)
+        for (path, dim), gone in gone_statistics(structure, removed).items()
+    }
     if any((f"{path}.weight", dim) in indices for path in structure.standardized for dim in (0, 1)):
         pruned = remove_units(module, structure, removed)
         for path in structure.standardized:
             outs, inner = (indices.get((f"{path}.weight", dim), _NONE) for dim in (0, 1))
-            _replace(masked, path, KeptConv(pruned.get_submodule(path), module.get_submodule(path), outs, inner))
+            new[path] = KeptConv(pruned.get_submodule(path), module.get_submodule(path), outs, inner)
+    _replace(masked, new)
     return masked
 
 
@@ -59,11 +64,14 @@ def zero_units(module: nn.Module, structure: Structure, removed: Removed) -> nn.
     return zeroed
 
 
-def _replace(masked: nn.Module, path: str, new: nn.Module) -> None:
-    """Put a module in the place of another, wherever that one stands."""
-    old = masked.get_submodule(path)
-    for place in [place for place, other in masked.named_modules(remove_duplicate=False) if other is old]:
-        masked.set_submodule(place, new)
+def _replace(masked: nn.Module, new: Mapping[str, nn.Module]) -> None:
+    """Put modules in the place of others, wherever those stand."""
+    if not new:
+        return
+    instead = {masked.get_submodule(path): module for path, module in new.items()}
+    for place, old in list(masked.named_modules(remove_duplicate=False)):
+        if old in instead:
+            masked.set_submodule(place, instead[old])
 
 
 class KeptConv(nn.Module):

@@ -115,12 +115,12 @@ def _disagreeing(trial: nn.Module, x: Tensor, grouping: Grouping, removed: dict[
 
 
 def trial_removal(structure: Structure) -> dict[str, Indices]:
-    """A different number of units of every group, so that no two widths agree by chance."""
+    """A different number of units of every group, so that no two widths agree by chance: of wide ones a quarter."""
     random = np.random.default_rng(0)
     removed = {}
     for number, group in enumerate(structure.groups):
         if most := group.size - 1:
-            count = 1 + number % max(1, most // 2)
+            count = 1 + (most // 4 + number) % max(1, most // 2)
             removed[group.id] = np.sort(random.permutation(group.size)[:count]).astype(np.int64)
     return removed
 
