@@ -93,6 +93,13 @@ class AtomTable:
         self._left.append(left.reshape(-1))
         self._right.append(right.reshape(-1))
 
+    def couple_parts(self, label: Label, size: int) -> None:
+        """Index i of every part of `size` channels must go together, so that the parts stay equal."""
+        if label is not None:
+            first, *others = label.reshape(-1, size)
+            for other in others:
+                self.couple(first, other)
+
     def freeze(self, atoms: Indices, reason: str) -> None:
         """These atoms must stay; the first reason given for a component is the one reported."""
         if atoms.size:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from edgeprune.graph.labels import Indices
 from edgeprune.graph.sharing import copy_module
+from edgeprune.models.replacing import replace_modules
 from edgeprune.space.cut import (
     Removed,
     chosen_units,
@@ -46,7 +45,7 @@ def mask_units(module: nn.Module, structure: Structure, removed: Removed) -> nn.
         for path in structure.standardized:
             outs, inner = (indices.get((f"{path}.weight", dim), _NONE) for dim in (0, 1))
             new[path] = KeptConv(pruned.get_submodule(path), module.get_submodule(path), outs, inner)
-    _replace(masked, new)
+    replace_modules(masked, {masked.get_submodule(path): module for path, module in new.items()})
     return masked
 
 
@@ -62,16 +61,6 @@ def zero_units(module: nn.Module, structure: Structure, removed: Removed) -> nn.
                     index = torch.from_numpy(member.indices[units].reshape(-1)).to(tensor.device)
                     tensor.index_fill_(member.dim, index, 0)
     return zeroed
-
-
-def _replace(masked: nn.Module, new: Mapping[str, nn.Module]) -> None:
-    """Put modules in the place of others, wherever those stand."""
-    if not new:
-        return
-    instead = {masked.get_submodule(path): module for path, module in new.items()}
-    for place, old in list(masked.named_modules(remove_duplicate=False)):
-        if old in instead:
-            masked.set_submodule(place, instead[old])
 
 
 class KeptConv(nn.Module):

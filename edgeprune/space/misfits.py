@@ -79,9 +79,7 @@ def find_misfits(
         without; empty when all is as predicted.
     """
     removed = trial_removal(grouping.structure)
-    if not removed or images.hold(
-        lambda x: _computes_as_masked(trial, grouping.structure, removed, x, images.forms)
-    ):
+    if not removed or images.hold(lambda x: _computes_as_masked(trial, grouping.structure, removed, x, images.forms)):
         return []
     x = images.x
     if len(x) > 1 and grouping.structure.code_sizes and _computes_as_masked(trial, grouping.structure, removed, x[:1]):
