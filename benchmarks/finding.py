@@ -1,10 +1,10 @@
 """How long finding units takes: EdgePrune and Torch-Pruning in turns, in one process, processor time.
 
-    OMP_NUM_THREADS=1 python benchmarks/finding.py --families ../shared/bench/timm_families.json --cache .cache/finding.json
+    python benchmarks/finding.py --families ../shared/bench/timm_families.json --cache .cache/finding.json
 
-Of every family of which benchmarks/results/coverage.json has a time of both sides. Ours is `find_structure`, with all of
-its trials; theirs is the making of its pruner, as in `coverage_torch_pruning` (the first of its attempts that ends).
-Families that are in --cache are not timed again. Prints a line for each and the sums.
+Set OMP_NUM_THREADS=1. Of every family of which benchmarks/results/coverage.json has a time of both sides. Ours is
+`find_structure`, with all of its trials; theirs is the making of its pruner, as in `coverage_torch_pruning` (the first
+of its attempts that ends). Families that are in --cache are not timed again. Prints a line for each and the sums.
 """
 
 from __future__ import annotations
