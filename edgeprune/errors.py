@@ -8,6 +8,7 @@ regression.
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 
 
 class EdgePruneError(Exception):
@@ -95,3 +96,8 @@ _NO_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.EROFS)
 def is_of_a_path(error: OSError) -> bool:
     """Whether a path that the user gave cannot be read or written: that is usage, and no fault of ours."""
     return isinstance(error, _WRONG_PATH) or error.errno in _NO_PATH
+
+
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """The first few names, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

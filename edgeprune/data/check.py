@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -185,7 +185,3 @@ def _line(path: str, state: list[int], found: Checked) -> list[Any]:
 def _read_line(line: str) -> tuple[str, tuple[list[int], Checked]]:
     path, size, modified, changed, sha256, pixels, width, height, notes = json.loads(line)
     return path, ([size, modified, changed], Checked(sha256, pixels, width, height, tuple(notes)))
-
-
-def notes_of(checked: Iterable[Checked]) -> list[Note]:
-    return [note for one in checked for note in one.notes]

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from edgeprune.errors import DataError
+from edgeprune.errors import DataError, listed
 
 if TYPE_CHECKING:
     from edgeprune.data.pools import Labelled
@@ -72,7 +72,7 @@ def class_order(
     for part, pool in pools.items():
         if strange := [name for name in pool.classes if name not in widest.classes]:
             raise DataError(
-                f"the {part} images have classes that the others have not: {_some(strange)}",
+                f"the {part} images have classes that the others have not: {listed(strange, 5)}",
                 where=pool.where,
                 hint=f"{_look_alike(strange, widest.classes)}use the same class names in all folders; or {_LABELS}",
             )
@@ -126,7 +126,7 @@ def tell_missing(part: str, order: Sequence[str], labels: Iterable[int], say: Ca
     there = set(labels)
     missing = [name for place, name in enumerate(order) if place not in there]
     if missing:
-        say(f"no {part} image of {len(missing)} of {len(order)} classes: {_some(missing)}")
+        say(f"no {part} image of {len(missing)} of {len(order)} classes: {listed(missing, 5)}")
 
 
 def places_of(pool: Labelled, order: Sequence[str]) -> dict[int, int]:
@@ -142,7 +142,7 @@ def _check_labelled(part: str, pool: Labelled, labels: Sequence[str]) -> None:
     if not strange or (_is_plain(pool) and len(pool.classes) <= len(labels)):
         return
     raise DataError(
-        f"the {part} images have classes that the model's {len(labels)} labels do not hold: {_some(strange)}",
+        f"the {part} images have classes that the model's {len(labels)} labels do not hold: {listed(strange, 5)}",
         where=pool.where,
         hint=f"{_look_alike(strange, labels)}write them in model.labels as the data name them",
     )
@@ -169,7 +169,3 @@ def _warn_of_natural_order(order: Sequence[str], say: Callable[[str], None]) -> 
 def _cut(names: Sequence[str], begin: int) -> str:
     before, after = ("..., " if begin else ""), (", ..." if begin + 4 < len(names) else "")
     return f"{before}{', '.join(names[begin : begin + 4])}{after}"
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

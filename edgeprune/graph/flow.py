@@ -90,14 +90,12 @@ class Flow:
         """Couple two dimensions index by index; channels meeting a dimension without labels are frozen."""
         if left is not None and right is not None:
             self.atoms.couple(left, right)
-        else:
+        elif left is not None or right is not None:
             reason = f"tied to a dimension that carries no channels by {describe(node)}"
             self.atoms.freeze_all((left, right), reason)
 
     def sum_over(self, left: tuple[fx.Node, Label], right: tuple[fx.Node, Label], node: fx.Node) -> None:
         """Couple two dimensions that are multiplied and summed over: masked channels must be zero in one of them."""
-        if left[1] is None and right[1] is None:
-            return
         self.couple(left[1], right[1], node)
         labels = [label for _, label in (left, right) if label is not None]
         weights = {self._weight(node) for node, _ in (left, right)} - {None}

@@ -93,6 +93,13 @@ class AtomTable:
         self._left.append(left.reshape(-1))
         self._right.append(right.reshape(-1))
 
+    def couple_parts(self, label: Label, size: int) -> None:
+        """Index i of every part of `size` channels must go together, so that the parts stay equal."""
+        if label is not None:
+            first, *others = label.reshape(-1, size)
+            for other in others:
+                self.couple(first, other)
+
     def freeze(self, atoms: Indices, reason: str) -> None:
         """These atoms must stay; the first reason given for a component is the one reported."""
         if atoms.size:
@@ -177,15 +184,16 @@ class AtomTable:
         rows = np.concatenate(tables) if tables else np.empty((0, width), dtype=np.int64)
         children = np.concatenate([of[p.children.reshape(-1)] for p in self._products] or [np.empty(0, dtype=np.int64)])
         child, first, which = np.unique(children, return_index=True, return_inverse=True)
-        begin = np.cumsum([0, *sizes])
-
-        def place(row: int) -> tuple[Product, int]:
-            number = int(np.searchsorted(begin, row, side="right")) - 1
-            return self._products[number], row - int(begin[number])
-
-        apart = np.flatnonzero((rows != rows[first[which]]).any(axis=1)).tolist()
-        conflicts = [_Conflict(place(int(first[which[row]])), place(row)) for row in apart]
+        apart = np.flatnonzero((rows != rows[first[which]]).any(axis=1))
+        places = (self._places(np.cumsum([0, *sizes]), at) for at in (first[which[apart]], apart))
+        conflicts = [_Conflict(left, right) for left, right in zip(*places, strict=True)]
         return _Parents(child, rows[first]), conflicts
+
+    def _places(self, begin: Indices, rows: Indices) -> list[tuple[Product, int]]:
+        """The products that some rows are of, and where in them they are."""
+        numbers = np.searchsorted(begin, rows, side="right") - 1
+        within = (rows - begin[numbers]).tolist()
+        return [(self._products[number], row) for number, row in zip(numbers.tolist(), within, strict=True)]
 
     def _settle(self, conflict: _Conflict) -> None:
         """Two places of one channel: layouts of one shape shrink together, others cannot be followed."""
@@ -293,5 +301,6 @@ def _lifted(child: Indices, parent: Indices, laid_out: npt.NDArray[np.bool_]) ->
     above = parent[pair]
     lifted = laid_out[above]
     above[lifted] = parent[begin[above[lifted]] + within[lifted]]
-    pairs = np.unique(child[pair] * len(laid_out) + above)
+    pairs = np.sort(child[pair] * len(laid_out) + above)  # np.unique hashes, which takes ten times as long
+    pairs = pairs[np.append(True, pairs[1:] != pairs[:-1])[: len(pairs)]]
     return pairs // len(laid_out), pairs % len(laid_out)

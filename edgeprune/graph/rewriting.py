@@ -58,8 +58,13 @@ class SizedCall:
         )
 
 
-def sized_calls(tree: ast.AST) -> Iterator[SizedCall]:
+@lru_cache(maxsize=4096)
+def sized_calls(tree: ast.AST) -> tuple[SizedCall, ...]:
     """The calls of a method that are told sizes."""
+    return tuple(_sized_calls(tree))
+
+
+def _sized_calls(tree: ast.AST) -> Iterator[SizedCall]:
     for part in ast.walk(tree):
         if not (isinstance(part, ast.Call) and isinstance(part.func, ast.Attribute)):
             continue
@@ -160,7 +165,7 @@ def _compiled(method: Callable[..., Any], places: frozenset[Place]) -> Callable[
     definition = copy.deepcopy(tree_of(method))
     assert definition is not None
     this = definition.args.args[0].arg
-    for sized in list(sized_calls(definition)):
+    for sized in list(_sized_calls(definition)):
         for place in sorted(places):
             if place[:2] == _end(sized.call):
                 sized.put(place[2], f"{this}.{attribute_for(place)}")

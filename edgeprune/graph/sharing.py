@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 Module = TypeVar("Module", bound=nn.Module)
-_ATOMS = (type(None), bool, int, float, str, bytes, complex, type)
+_ATOMS = frozenset((type(None), bool, int, float, str, bytes, complex, type))
+_OWN = frozenset(vars(nn.Module()))  # what every module has, of no two the same: most of it are hooks, and empty
 _NEVER = "_compiled_call_impl"  # what torch leaves out of copies as well
 _STATES = (  # these only add what modules from before had not yet
     *(nn.Module.__setstate__, nn.modules.conv._ConvNd.__setstate__),
@@ -43,7 +44,11 @@ def copy_module(module: Module, memo: dict[int, Any]) -> Module:
     kept = vars(made)
     for name, value in vars(module).items():
         if name != _NEVER:
-            kept[name] = _copied(value, memo)
+            kind = type(value)
+            if kind in _ATOMS:
+                kept[name] = value
+            else:
+                kept[name] = _copied(value, memo) if name not in _OWN or value else kind()
     return made
 
 

@@ -17,6 +17,7 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from edgeprune.errors import ModelError
 from edgeprune.models.factory import fixed_seed, users_code
+from edgeprune.models.replacing import replace_modules
 
 _SAME = {torch.float64: 1e-10, torch.float32: 1e-5}  # of the largest answer
 _PARAMETERS = {"in_proj_weight", "in_proj_bias", "q_proj_weight", "k_proj_weight", "v_proj_weight", "bias_k", "bias_v"}
@@ -201,10 +202,7 @@ def write_plainly(module: nn.Module, names: Iterable[str], where: str) -> None:
                 where=where,
                 hint="the factory or its package has changed since: load the model again",
             )
-    for owner in list(module.modules()):
-        for key, child in list(owner._modules.items()):
-            if child in written:
-                owner._modules[key] = written[child]
+    replace_modules(module, written)
     for owner in module.modules():
         if isinstance(owner, nn.TransformerEncoder) and any(type(part) is PlainAttention for part in owner.modules()):
             owner.use_nested_tensor = False  # torch's own attention alone computes with such

@@ -12,12 +12,10 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from edgeprune.errors import ModelError
+from edgeprune.errors import ModelError, listed
 from edgeprune.models.taking import Weights, facts_of, take
 from edgeprune.models.weights_file import read_tree
 from edgeprune.runs import write_atomic
-
-_LISTED = 5
 
 
 @dataclass(frozen=True)
@@ -48,9 +46,8 @@ def load_state(module: nn.Module, path: Path, *, weights: Weights | None = None)
     _refuse_other_kinds(taken.tensors, module.state_dict(), str(path))
     broken = not_finite(taken.tensors, module)
     if broken:
-        more = f" and {len(broken) - _LISTED} more" * (len(broken) > _LISTED)
         raise ModelError(
-            f"the checkpoint holds values that are not finite, in {', '.join(broken[:_LISTED])}{more}",
+            f"the checkpoint holds values that are not finite, in {listed(broken, 5)}",
             where=str(path),
             hint="use a checkpoint from before the training diverged",
         )

@@ -16,13 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from edgeprune.errors import ModelError
+from edgeprune.errors import ModelError, listed
 from edgeprune.models.factory import SEED, fixed_seed, users_code
 from edgeprune.models.load import build
 from edgeprune.models.spec import Model
 
 _CLOSE = 1e-4  # of the largest answer: more than kernels for other batch sizes differ by, less than another model does
-_LISTED = 3
 _OTHER = 271828  # a seed that `build` does not take
 _OWN_STATE = "state_dict() and load_state_dict() have to go together: see its state_dict hooks"
 _GRADIENTLESS = 0.1  # of the weights of convolutions and linear layers
@@ -71,7 +70,7 @@ def _asked_alike(module: nn.Module, x: Tensor, where: str) -> Tensor:
     changed = [n for n, t in module.state_dict().items() if t.is_floating_point() and not torch.equal(t, before[n])]
     if changed:
         raise ModelError(
-            f"it changes as it answers, in eval mode: {_listed(changed)}",
+            f"it changes as it answers, in eval mode: {listed(changed)}",
             where=where,
             hint="let it change its buffers in training mode only (if self.training)",
         )
@@ -116,7 +115,7 @@ def _built_alike(module: nn.Module, builds: list[nn.Module], where: str) -> None
         if shapes != other:
             names = sorted(name for name in shapes.keys() | other.keys() if shapes.get(name) != other.get(name))
             raise ModelError(
-                f"built again, it has other weights: {_listed(names)}",
+                f"built again, it has other weights: {listed(names)}",
                 where=where,
                 hint="let the factory make the same layers at each call; draw nothing at random there",
             )
@@ -126,7 +125,7 @@ def _built_alike(module: nn.Module, builds: list[nn.Module], where: str) -> None
     )
     if differing:
         raise ModelError(
-            f"built again, it differs in what its weights do not hold: {_listed(differing)}",
+            f"built again, it differs in what its weights do not hold: {listed(differing)}",
             where=where,
             hint="the factory draws it at random (or takes it from the time, a counter): fix it there with a seed of "
             "its own, or keep it in a persistent buffer",
@@ -174,7 +173,7 @@ def _trained_alike(module: nn.Module, x: Tensor, expected: Tensor, where: str, *
             hint="let the factory leave requires_grad on, or set tune.epochs = 0",
         )
     if frozen:
-        said.append(f"{len(frozen)} of {total} parameters are frozen (requires_grad) and stay so: {_listed(frozen)}")
+        said.append(f"{len(frozen)} of {total} parameters are frozen (requires_grad) and stay so: {listed(frozen)}")
     twin = copy.deepcopy(module).train()
     for parameter in twin.parameters():
         if parameter.is_floating_point():
@@ -197,11 +196,11 @@ def _trained_alike(module: nn.Module, x: Tensor, expected: Tensor, where: str, *
         raise ModelError("it changes its input in place, in training mode", where=where, hint="let it make new tensors")
     changed = [name for name, parameter in twin.named_parameters() if not torch.equal(parameter, before[name])]
     if changed:
-        raise ModelError(f"its forward changes its own parameters: {_listed(changed)}", where=where)
+        raise ModelError(f"its forward changes its own parameters: {listed(changed)}", where=where)
     kept = [name for name, tensor in _kept(twin) if isinstance(tensor, Tensor) and tensor.grad_fn is not None]
     if kept:
         raise ModelError(
-            f"it keeps activations in attributes: {_listed(kept)}; after a step of training no copy of it can be made",
+            f"it keeps activations in attributes: {listed(kept)}; after a step of training no copy of it can be made",
             where=where,
             hint="keep them detached (x.detach()), or return them nowhere",
         )
@@ -224,8 +223,8 @@ def _gradients(twin: nn.Module, answer: Tensor, called: set[str], where: str) ->
     without = [name for name, weight in layers.items() if weight.grad is None]
     share = sum(layers[name].numel() for name in without) / max(1, sum(weight.numel() for weight in layers.values()))
     if share > _GRADIENTLESS:
-        raise ModelError(f"no gradient reaches {_listed(without)}: scores there would be zero", where=where, hint=hint)
-    return [f"no gradient reaches {_listed(without)}: it is not trained"] if without else []
+        raise ModelError(f"no gradient reaches {listed(without)}: scores there would be zero", where=where, hint=hint)
+    return [f"no gradient reaches {listed(without)}: it is not trained"] if without else []
 
 
 def _answer(module: nn.Module, x: Tensor, where: str, *, seed: int = 0) -> Tensor:
@@ -244,7 +243,7 @@ def _compare(
         return
     places = _parting(module, other) if other is not None else []
     raise ModelError(
-        f"{what} (answers differ by {_apart(found, expected):.3g})" + (f": see {_listed(places)}" if places else ""),
+        f"{what} (answers differ by {_apart(found, expected):.3g})" + (f": see {listed(places)}" if places else ""),
         where=where,
         hint="what it computes has to come from its weights and buffers, and from the factory's arguments, alone",
     )
@@ -295,8 +294,3 @@ def _close(one: Tensor, other: Tensor) -> bool:
 
 def _apart(one: Tensor, other: Tensor) -> float:
     return float((one - other).abs().max()) if one.shape == other.shape else float("inf")
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more

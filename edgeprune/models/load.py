@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from edgeprune.errors import ModelError
+from edgeprune.errors import ModelError, listed
 from edgeprune.labels import check_labels, read_labels
 from edgeprune.models.attention import has_attention, write_attention, write_plainly, written_plainly
 from edgeprune.models.checkpoint import Loaded, load_state, not_finite
@@ -311,7 +311,7 @@ def _check_finite(module: nn.Module, where: str) -> None:
     broken = not_finite(module.state_dict(), module)
     if broken:
         raise ModelError(
-            f"weights are not finite: {', '.join(broken[:3])}" + (f" and {len(broken) - 3} more" * (len(broken) > 3)),
+            f"weights are not finite: {listed(broken)}",
             where=where,
             hint="use weights from before the training diverged",
         )

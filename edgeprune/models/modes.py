@@ -14,8 +14,9 @@ def evaluating(*modules: nn.Module) -> Iterator[None]:
     """Put modules into eval mode and give every sub-module its own mode back afterwards."""
     modes = [(part, part.training) for module in modules for part in module.modules()]
     try:
-        for module in modules:
-            module.eval()
+        if any(training for _, training in modes):
+            for module in modules:
+                module.eval()
         yield
     finally:
         for part, training in modes:

@@ -11,10 +11,9 @@ from torch.nn.utils import parametrize, prune
 from torch.nn.utils.spectral_norm import SpectralNorm, SpectralNormLoadStateDictPreHook, remove_spectral_norm
 from torch.nn.utils.weight_norm import WeightNorm, remove_weight_norm
 
-from edgeprune.errors import ModelError
+from edgeprune.errors import ModelError, listed
 from edgeprune.models.factory import fixed_seed, users_code
 
-_LISTED = 3
 _SAME = 1e-5  # of the largest answer: how far folding a parametrization may move answers
 
 
@@ -37,7 +36,7 @@ def made_plain(module: nn.Module, input_size: tuple[int, int, int], where: str) 
     ]
     if scripted:
         raise ModelError(
-            f"{_listed(scripted)} is a torch.jit module: a program that cannot be pruned",
+            f"{listed(scripted)} is a torch.jit module: a program that cannot be pruned",
             where=where,
             hint="give the factory that makes the module before torch.jit.script or torch.jit.trace",
         )
@@ -48,7 +47,7 @@ def made_plain(module: nn.Module, input_size: tuple[int, int, int], where: str) 
             module(torch.zeros(2, *input_size))
         left = [name for name, t in module.state_dict().items() if is_lazy(t)]
         if left:
-            raise ModelError(f"lazy layers that the model does not run: {_listed(left)}", where=where, hint=hint)
+            raise ModelError(f"lazy layers that the model does not run: {listed(left)}", where=where, hint=hint)
         said.append("its lazy layers were made")
     if any(tensor.is_meta for tensor in _tensors(module)):
         raise ModelError("its weights are on the meta device: there are none", where=where, hint="make them on the CPU")
@@ -65,7 +64,7 @@ def _refuse_unusual_tensors(module: nn.Module, where: str) -> None:
     inferred = [name for name, tensor in (*module.named_parameters(), *module.named_buffers()) if tensor.is_inference()]
     if inferred:
         raise ModelError(
-            f"{_listed(inferred)} was made under torch.inference_mode, and can never be trained",
+            f"{listed(inferred)} was made under torch.inference_mode, and can never be trained",
             where=where,
             hint="let the factory make the model outside of it",
         )
@@ -74,18 +73,18 @@ def _refuse_unusual_tensors(module: nn.Module, where: str) -> None:
     quantized = [*packed, *(name for name, tensor in tensors if tensor.is_quantized)]
     if quantized:
         raise ModelError(
-            f"{_listed(quantized)} is quantized: what is pruned is the model before it is quantized",
+            f"{listed(quantized)} is quantized: what is pruned is the model before it is quantized",
             where=where,
             hint="give the factory that makes it in float, and its checkpoint; EdgePrune quantizes at export",
         )
     other = [name for name, tensor in tensors if tensor.layout != torch.strided or tensor.is_nested]
     if other:
         hint = "keep it dense: tensor.to_dense()"
-        raise ModelError(f"{_listed(other)} is a sparse or nested tensor", where=where, hint=hint)
+        raise ModelError(f"{listed(other)} is a sparse or nested tensor", where=where, hint=hint)
     extra = [name for name, value in module.state_dict().items() if not isinstance(value, torch.Tensor)]
     if extra:
         raise ModelError(
-            f"its state holds what is no tensor: {_listed(extra)}",
+            f"its state holds what is no tensor: {listed(extra)}",
             where=where,
             hint="keep it out of the state (get_extra_state), or keep it as a buffer",
         )
@@ -110,7 +109,7 @@ def fold_parametrizations(module: nn.Module, example: torch.Tensor, where: str) 
     with fixed_seed(), torch.no_grad():
         with users_code("the model does not run", where, "check input_size"):
             before = module(example.clone())
-        what = f"the parametrization of {_listed(names)} cannot be folded"
+        what = f"the parametrization of {listed(names)} cannot be folded"
         with torch.enable_grad(), users_code(what, where, "remove it in the factory"):
             for _, fold in folds:  # with gradients: what is computed from weights that train, trains
                 fold()
@@ -119,13 +118,13 @@ def fold_parametrizations(module: nn.Module, example: torch.Tensor, where: str) 
     same = isinstance(before, torch.Tensor) and isinstance(after, torch.Tensor) and before.shape == after.shape
     if not same or (before - after).abs().max() > _SAME * before.abs().max().clamp(min=1):
         raise ModelError(
-            f"the model answers otherwise without the parametrization of {_listed(names)}",
+            f"the model answers otherwise without the parametrization of {listed(names)}",
             where=where,
             hint="remove it in the factory (torch.nn.utils.parametrize.remove_parametrizations)",
         )
     for parameter in module.parameters():
         parameter.grad = None
-    return [f"computed once, and plain weights from now on: {_listed(names)} (parametrized)"]
+    return [f"computed once, and plain weights from now on: {listed(names)} (parametrized)"]
 
 
 def _folds(module: nn.Module) -> Iterator[tuple[str, Callable[[], object]]]:
@@ -179,8 +178,3 @@ def _inside(module: nn.Module) -> nn.Module | None:
 def _tensors(module: nn.Module) -> Iterator[torch.Tensor]:
     yield from module.parameters()
     yield from module.buffers()
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from edgeprune.errors import ModelError
+from edgeprune.errors import ModelError, listed
 
 Weights = Literal["ema", "raw"]
 _DEPTH, _LISTED, _FACTS, _PREFIXES = 6, 5, 64, 4
@@ -82,7 +82,7 @@ def take(
     if chosen.place or any(chosen.prefixes):
         words.append(f"weights taken from {chosen.where}{note}")
     if chosen.left:
-        words.append(_listed("left out, for they are not the model's:", list(chosen.left)))
+        words.append(f"left out, for they are not the model's: {listed(chosen.left, _LISTED)}")
     return chosen, "; ".join(words)
 
 
@@ -237,12 +237,7 @@ def _nearest(
     read = f" (read: {Taken({}, place, (prefix,) if prefix else ()).where})" if place or prefix else ""
     return ModelError(
         f"a checkpoint of another architecture{read}: "
-        + "; ".join(_listed(label, names) for label, names in parts if names),
+        + "; ".join(f"{label} {listed(names, _LISTED)}" for label, names in parts if names),
         where=where,
         hint="check the model's name, its arguments and num_classes against the checkpoint",
     )
-
-
-def _listed(label: str, names: list[str]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return f"{label} {', '.join(names[:_LISTED])}{more}"

@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from edgeprune.errors import ModelError
+from edgeprune.models.replacing import replace_modules
 from edgeprune.reparam.gates import fold_gates
 from edgeprune.reparam.graph import LINEAR, Graph, NotAlone, aten, operator
 from edgeprune.reparam.scaling import over_outputs
@@ -71,12 +72,14 @@ def merge(module: nn.Module, example: torch.Tensor) -> nn.Module:
     """
     result = copy.deepcopy(module).eval()
     folds, _ = _find(result, example)
+    left: dict[nn.Module, nn.Module] = {}
     with torch.no_grad():
         for fold in folds:
             layer, norm = result.get_submodule(fold.layer), result.get_submodule(fold.norm)
             assert isinstance(norm, _BatchNorm)  # _find looked
             _fold(layer, norm)
-            _replace(result, norm, _what_is_left(norm))
+            left[norm] = _what_is_left(norm)
+    replace_modules(result, left)
     fold_gates(result, example)
     return result.eval()
 
@@ -220,11 +223,3 @@ def _what_is_left(norm: nn.Module) -> nn.Module:
     if not parts:
         return FoldedNorm(norm)
     return parts[0] if len(parts) == 1 else nn.Sequential(*parts)
-
-
-def _replace(root: nn.Module, old: nn.Module, new: nn.Module) -> None:
-    """Put a module in another's place wherever it is registered."""
-    for parent in root.modules():
-        for name, child in parent.named_children():
-            if child is old:
-                setattr(parent, name, new)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +29,7 @@ from edgeprune.graph.trace import TRACE_ERRORS, module_path, operator_name, shap
 from edgeprune.models.attention import EmptyAttention, PlainAttention
 from edgeprune.space import gates
 from edgeprune.space.gates import UNSETTLED, ConstantGate
-from edgeprune.space.trial import SAME, TrialImages, answers, difference
+from edgeprune.space.trial import Forms, TrialImages, answers, idle, same_answers
 from edgeprune.space.units import Branch, Structure, UnitGroup, is_inside
 
 _MODULE = __name__
@@ -149,7 +149,7 @@ class _Region:
     operators: frozenset[str]
 
     def holds(self, layer: str) -> bool:
-        return layer in self.operators or any(is_inside(layer, root) for root in self.roots)
+        return layer in self.operators or _is_within(layer, self.roots)
 
 
 def _removable(flow: Flow) -> Iterator[_Region]:
@@ -322,7 +322,15 @@ def _roots(region: set[fx.Node], owners: dict[str, set[fx.Node]]) -> list[str]:
 
 
 def _lives_inside(group: UnitGroup, roots: Sequence[str]) -> bool:
-    return all(any(is_inside(m.name, root) for root in roots) for m in (*group.produced, *group.consumed))
+    return all(_is_within(member.name, roots) for member in (*group.produced, *group.consumed))
+
+
+def _is_within(name: str, roots: Collection[str]) -> bool:
+    """Whether a layer or tensor of that name is one of some modules, or inside of one."""
+    path = name.partition("@")[0]  # NAME@1: the second use of a layer
+    while path and path not in roots:
+        path = path.rpartition(".")[0]
+    return bool(path)
 
 
 def _common_parent(roots: Sequence[str]) -> str:
@@ -338,24 +346,35 @@ def _common_parent(roots: Sequence[str]) -> str:
 
 
 def _works(trial: nn.Module, branches: Sequence[Branch], images: TrialImages) -> bool:
-    return images.hold(lambda x: _works_with(trial, branches, x))
+    return images.hold(lambda x: _works_with(trial, branches, x, images.forms))
 
 
-def _works_with(trial: nn.Module, branches: Sequence[Branch], x: Tensor) -> bool:
-    """Whether the emptied model runs and computes what the masked one does; `trial` is as before afterwards."""
+def _works_with(trial: nn.Module, branches: Sequence[Branch], x: Tensor, forms: Forms) -> bool:
+    """Whether the emptied model runs and computes what the masked one does; `trial` is as before afterwards.
+
+    What leads nowhere but into a silent output need not be computed: the masked model's modules idle where one image
+    is asked for (`forms` are of one).
+    """
     names = [name for branch in branches for name in (*branch.modules, branch.output)]
     before = {name: trial.get_submodule(name) for name in names}
+    silent = Structure((), (), (), tuple(branches))
+
+    def reference(part: Tensor) -> list[Tensor]:
+        known = forms if len(part) == 1 else {}
+        with branches_masked(trial, silent, [branch.id for branch in branches]), idle(trial, names, known, part):
+            return answers(trial, part)
+
     try:
-        with branches_masked(trial, Structure((), (), (), tuple(branches)), [branch.id for branch in branches]):
-            expected = answers(trial, x)
-        for branch in branches:
-            _empty(trial, branch)
-        return difference(answers(trial, x), expected) <= SAME
+        try:
+            for branch in branches:
+                _empty(trial, branch)
+            given = answers(trial, x)
+        finally:
+            for name, part in before.items():
+                trial.set_submodule(name, part)
+        return same_answers(given, reference, x)
     except TRACE_ERRORS:
         return False
-    finally:
-        for name, part in before.items():
-            trial.set_submodule(name, part)
 
 
 def _width(module: nn.Module, gate: Branch) -> int:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from edgeprune.graph.labels import Indices
 from edgeprune.graph.sharing import copy_module
+from edgeprune.models.replacing import replace_modules
 from edgeprune.space.cut import (
     Removed,
     chosen_units,
@@ -35,13 +36,16 @@ def mask_units(module: nn.Module, structure: Structure, removed: Removed) -> nn.
     """
     indices = gone_indices(module, structure, removed)  # also checks that the structure fits
     masked = zero_units(module, structure, removed)
-    for (path, dim), gone in gone_statistics(structure, removed).items():
-        _replace(masked, path, KeptNorm(module.get_submodule(path), gone, dim))
+    new: dict[str, nn.Module] = {
+        path: KeptNorm(module.get_submodule(path), gone, dim)
+        for (path, dim), gone in gone_statistics(structure, removed).items()
+    }
     if any((f"{path}.weight", dim) in indices for path in structure.standardized for dim in (0, 1)):
         pruned = remove_units(module, structure, removed)
         for path in structure.standardized:
             outs, inner = (indices.get((f"{path}.weight", dim), _NONE) for dim in (0, 1))
-            _replace(masked, path, KeptConv(pruned.get_submodule(path), module.get_submodule(path), outs, inner))
+            new[path] = KeptConv(pruned.get_submodule(path), module.get_submodule(path), outs, inner)
+    replace_modules(masked, {masked.get_submodule(path): module for path, module in new.items()})
     return masked
 
 
@@ -57,13 +61,6 @@ def zero_units(module: nn.Module, structure: Structure, removed: Removed) -> nn.
                     index = torch.from_numpy(member.indices[units].reshape(-1)).to(tensor.device)
                     tensor.index_fill_(member.dim, index, 0)
     return zeroed
-
-
-def _replace(masked: nn.Module, path: str, new: nn.Module) -> None:
-    """Put a module in the place of another, wherever that one stands."""
-    old = masked.get_submodule(path)
-    for place in [place for place, other in masked.named_modules(remove_duplicate=False) if other is old]:
-        masked.set_submodule(place, new)
 
 
 class KeptConv(nn.Module):

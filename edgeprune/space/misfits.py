@@ -26,7 +26,7 @@ from edgeprune.graph.trace import (
 from edgeprune.space.cut import remove_units
 from edgeprune.space.groups import Grouping
 from edgeprune.space.masks import mask_units
-from edgeprune.space.trial import TrialImages, agree, answers
+from edgeprune.space.trial import Forms, TrialImages, agree, answers
 from edgeprune.space.units import Structure
 
 # Sizes stand in these operators' arguments; what they amount to shows in the shape of the result.
@@ -79,7 +79,7 @@ def find_misfits(
         without; empty when all is as predicted.
     """
     removed = trial_removal(grouping.structure)
-    if not removed or images.hold(lambda x: _computes_as_masked(trial, grouping.structure, removed, x)):
+    if not removed or images.hold(lambda x: _computes_as_masked(trial, grouping.structure, removed, x, images.forms)):
         return []
     x = images.x
     if len(x) > 1 and grouping.structure.code_sizes and _computes_as_masked(trial, grouping.structure, removed, x[:1]):
@@ -92,10 +92,12 @@ def find_misfits(
     return _compare(flow, grouping.kept(removed), trace.graph) or _disagreeing(trial, x, grouping, removed)
 
 
-def _computes_as_masked(trial: nn.Module, structure: Structure, removed: dict[str, Indices], x: Tensor) -> bool:
+def _computes_as_masked(
+    trial: nn.Module, structure: Structure, removed: dict[str, Indices], x: Tensor, forms: Forms | None = None
+) -> bool:
     units = {name: chosen.tolist() for name, chosen in removed.items()}
     pruned, masked = remove_units(trial, structure, units), mask_units(trial, structure, units)
-    return agree(pruned, masked, x)
+    return agree(pruned, masked, x, forms)
 
 
 def _disagreeing(trial: nn.Module, x: Tensor, grouping: Grouping, removed: dict[str, Indices]) -> list[Misfit]:
@@ -111,12 +113,12 @@ def _disagreeing(trial: nn.Module, x: Tensor, grouping: Grouping, removed: dict[
 
 
 def trial_removal(structure: Structure) -> dict[str, Indices]:
-    """A different number of units of every group, so that no two widths agree by chance."""
+    """A different number of units of every group, so that no two widths agree by chance: of wide ones a quarter."""
     random = np.random.default_rng(0)
     removed = {}
     for number, group in enumerate(structure.groups):
         if most := group.size - 1:
-            count = 1 + number % max(1, most // 2)
+            count = 1 + (most // 4 + number) % max(1, most // 2)
             removed[group.id] = np.sort(random.permutation(group.size)[:count]).astype(np.int64)
     return removed
 

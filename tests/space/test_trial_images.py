@@ -85,6 +85,35 @@ def places(module: Wide) -> set[int]:
     return {shape[-1] for shape in module.ran}
 
 
+class Several(nn.Module):
+    """Of several images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.head = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 8, 3), nn.Linear(8, 4)
+
+    def between(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.relu(self.b(self.between(F.relu(self.a(x))))).mean((2, 3)))
+
+
+class Second(Several):
+    """Only the first is computed as it was, once the width is another."""
+
+    def between(self, x: Tensor) -> Tensor:
+        return torch.cat([x[:1], x[1:] * (1 if x.shape[1] == 16 else 2)])
+
+
+class Mixing(Several):
+    """Their answers hang together."""
+
+    def between(self, x: Tensor) -> Tensor:
+        return x + x.mean(0, keepdim=True)
+
+
 @pytest.mark.parametrize("cls", [Wide, HardView, OddOnes])
 def test_smaller_images_tell_the_same(cls: type[Wide]) -> None:
     large, small = cls(), cls()
@@ -94,7 +123,15 @@ def test_smaller_images_tell_the_same(cls: type[Wide]) -> None:
     assert [entry.name for entry in found.frozen] == [entry.name for entry in same.frozen]
     assert ("a:out" in found.sizes) is (cls is Wide)
     if cls is Wide:
-        assert large.ran == {(2, 3, 64, 64)}  # two, as for all models
+        assert large.ran == {(2, 3, 64, 64), (1, 3, 64, 64)}  # two, of which the masked model sees the last
+
+
+def test_what_goes_wrong_with_the_second_image_alone_is_seen() -> None:
+    assert "a:out" not in find_structure(Second(), torch.zeros(SMALL)).sizes
+
+
+def test_a_model_that_mixes_its_images_is_tried_with_all_of_them() -> None:
+    assert find_structure(Mixing(), torch.zeros(SMALL)).sizes == {"a:out": 16, "b:out": 8}
 
 
 @pytest.mark.parametrize("cls", [Positions, LargeOnly, Shrunken])

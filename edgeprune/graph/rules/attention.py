@@ -8,6 +8,7 @@ from torch import Tensor, fx
 
 from edgeprune.graph.flow import Flow, arguments, rule
 from edgeprune.graph.labels import Label, Labels, Value
+from edgeprune.graph.rules.elementwise import broadcast
 from edgeprune.graph.trace import describe, shape_of
 
 
@@ -27,7 +28,8 @@ def _product(flow: Flow, node: fx.Node, left: fx.Node, right: fx.Node) -> Labels
     flow.atoms.name(b[-1], "v")
     flow.produces(left, a[-2])
     flow.produces(right, b[-1])
-    front = _broadcast(flow, node, [(shape_of(left)[:-2], a[:-2]), (shape_of(right)[:-2], b[:-2])])
+    sides = [(shape_of(left)[:-2], a[:-2]), (shape_of(right)[:-2], b[:-2])]
+    front = broadcast(flow, node, sides, max(len(a), len(b)) - 2)
     for label in front:
         flow.atoms.name(label, "heads")
     return (*front, a[-2], b[-1])
@@ -40,7 +42,7 @@ def added_product(flow: Flow, node: fx.Node) -> Value:
     left, right = (args[name] for name in (("mat1", "mat2") if "mat1" in args else ("batch1", "batch2")))
     product = _product(flow, node, left, right)
     added = args["self"]
-    return _broadcast(flow, node, [(shape_of(node), product), (shape_of(added), flow.labels(added))])
+    return broadcast(flow, node, [(shape_of(node), product), (shape_of(added), flow.labels(added))], len(product))
 
 
 @rule("scaled_dot_product_attention")
@@ -65,7 +67,7 @@ def attention(flow: Flow, node: fx.Node) -> Value:
     if isinstance(mask, fx.Node) and isinstance(mask.meta.get("val"), Tensor):
         flow.atoms.freeze_all(flow.labels(mask)[-2:], f"channels lie among the tokens of {describe(node)}")
         sides.append((shape_of(mask)[:-2], flow.labels(mask)[:-2]))
-    front = _broadcast(flow, node, sides)
+    front = broadcast(flow, node, sides, max(len(labels) for _, labels in sides))
     for label in front:
         flow.atoms.name(label, "heads")
     return (*front, None, v[-1])
@@ -87,7 +89,7 @@ def einsum(flow: Flow, node: fx.Node) -> Value:
             if letter not in seen:
                 seen[letter] = (operand, label)
             elif letter in sides[1]:
-                _meet(flow, node, seen[letter][1], label)
+                flow.couple(seen[letter][1], label, node)
             else:
                 flow.sum_over(seen[letter], (operand, label), node)
                 flow.atoms.name(label, "qk")
@@ -111,24 +113,3 @@ def _produced(flow: Flow, operands: Sequence[fx.Node], inputs: Sequence[str], ou
         for letter, label in zip(letters, flow.labels(operand), strict=True):
             if letter in output:
                 flow.produces(operand, label)
-
-
-def _meet(flow: Flow, node: fx.Node, left: Label, right: Label) -> None:
-    if left is not None or right is not None:
-        flow.couple(left, right, node)
-
-
-def _broadcast(flow: Flow, node: fx.Node, operands: Sequence[tuple[tuple[int, ...], Labels]]) -> Labels:
-    """The labels of dimensions that are aligned at the last one; those that meet are coupled."""
-    count = max(len(sizes) for sizes, _ in operands)
-    result: list[Label] = [None] * count
-    seen = [False] * count
-    for sizes, labels in operands:
-        for dim, (size, label) in enumerate(zip(sizes, labels, strict=True), start=count - len(sizes)):
-            if size == 1:
-                continue
-            if seen[dim]:
-                _meet(flow, node, result[dim], label)
-            result[dim] = label if result[dim] is None else result[dim]
-            seen[dim] = True
-    return tuple(result)

@@ -39,8 +39,10 @@ def convolution(flow: Flow, node: fx.Node) -> Value:
     elif groups == channels:
         _couple_depthwise(flow, node, labels[1], out, channels)
     else:
-        _couple_grouped(flow, node, labels[1], inner, groups)
-        _couple_parts(flow, out, groups)
+        source_parts = None if labels[1] is None else labels[1][: channels // groups]
+        flow.atoms.couple_parts(labels[1], channels // groups)
+        flow.couple(source_parts, inner, node)
+        _couple_grouped(flow, out, groups)
         _consumes(flow, weight, 1)
     _produces(flow, weight, args["bias"], node)
     return (labels[0], out, *passing)
@@ -91,22 +93,11 @@ def _couple_depthwise(flow: Flow, node: fx.Node, source: Label, out: Label, chan
         flow.atoms.couple(np.repeat(source, len(out) // channels), out)
 
 
-def _couple_grouped(flow: Flow, node: fx.Node, source: Label, inner: Label, groups: int) -> None:
-    if source is None:
-        flow.couple(source, inner, node)
-        return
-    parts = source.reshape(groups, -1)
-    for part in parts[1:]:
-        flow.atoms.couple(parts[0], part)
-    flow.couple(parts[0], inner, node)
-
-
-def _couple_parts(flow: Flow, label: Label, count: int) -> None:
+def _couple_grouped(flow: Flow, label: Label, groups: int) -> None:
+    """Index j of every group goes together, so that all stay equally wide."""
     if label is not None:
-        parts = label.reshape(count, -1)
-        for part in parts[1:]:
-            flow.atoms.couple(parts[0], part)
-        if parts.shape[1] == 1:
+        flow.atoms.couple_parts(label, len(label) // groups)
+        if len(label) == groups:
             flow.atoms.freeze(label, "a grouped convolution with one output channel per group")
 
 
@@ -149,9 +140,7 @@ def batch_norm(flow: Flow, node: fx.Node) -> Labels:
     """Scale, bias and statistics of a channel go with it (dimension 1)."""
     args = arguments(node)
     labels = flow.labels(args["input"])
-    for name in ("weight", "bias", "running_mean", "running_var"):
-        if isinstance(args.get(name), fx.Node):
-            flow.couple(labels[1], flow.labels(args[name])[0], node)
+    _couple_vectors(flow, args, labels[1], node)
     return labels
 
 
@@ -166,14 +155,11 @@ def layer_norm(flow: Flow, node: fx.Node) -> Labels:
     labels = flow.labels(args["input"])
     count = len(args["normalized_shape"])
     if count == 1 and labels[-1] is not None and _is_own(flow, node, args["weight"], "normalized_shape"):
-        _couple_affine(flow, args, labels[-1], node)
+        _couple_vectors(flow, args, labels[-1], node)
         inside = args["input"].op == "call_function" and module_path(args["input"]) == module_path(node)
         flow.normalize(labels[-1], 1 if inside and operator_name(args["input"]) == "permute" else -1, node)
         return labels
-    reason = f"its statistics run over the channels: {describe(node)}"
-    flow.atoms.freeze_all(labels[-count:], reason)
-    _freeze_affine(flow, args, reason)
-    return labels
+    return _frozen_norm(flow, args, labels[-count:], node)
 
 
 @rule("group_norm")
@@ -184,15 +170,12 @@ def group_norm(flow: Flow, node: fx.Node) -> Labels:
     groups = int(args["num_groups"])
     flow.atoms.freeze_all(labels[2:], f"channels lie in the spatial dimensions of {describe(node)}")
     if labels[1] is not None and _is_own(flow, node, args["weight"], "num_channels"):
-        _couple_affine(flow, args, labels[1], node)
+        _couple_vectors(flow, args, labels[1], node)
         if groups > 1:
-            _couple_parts(flow, labels[1], groups)
+            _couple_grouped(flow, labels[1], groups)
         flow.normalize(labels[1], 1, node)
         return labels
-    reason = f"its statistics run over the channels: {describe(node)}"
-    flow.atoms.freeze_all(labels[1:], reason)
-    _freeze_affine(flow, args, reason)
-    return labels
+    return _frozen_norm(flow, args, labels[1:], node)
 
 
 def _is_own(flow: Flow, node: fx.Node, weight: Any, attribute: str) -> bool:
@@ -203,16 +186,23 @@ def _is_own(flow: Flow, node: fx.Node, weight: Any, attribute: str) -> bool:
     return flow.parameters.get(weight) == scale and hasattr(owner, attribute)
 
 
-def _couple_affine(flow: Flow, args: dict[str, Any], label: Label, node: fx.Node) -> None:
-    for name in ("weight", "bias"):
-        if isinstance(args.get(name), fx.Node):
-            flow.couple(label, flow.labels(args[name])[0], node)
+def _vectors(args: dict[str, Any]) -> list[fx.Node]:
+    """What a norm has for each of its channels."""
+    names = ("weight", "bias", "running_mean", "running_var")
+    return [value for name in names if isinstance(value := args.get(name), fx.Node)]
 
 
-def _freeze_affine(flow: Flow, args: dict[str, Any], reason: str) -> None:
-    for name in ("weight", "bias"):
-        if isinstance(args.get(name), fx.Node):
-            flow.atoms.freeze_all(flow.labels(args[name]), reason)
+def _couple_vectors(flow: Flow, args: dict[str, Any], label: Label, node: fx.Node) -> None:
+    for vector in _vectors(args):
+        flow.couple(label, flow.labels(vector)[0], node)
+
+
+def _frozen_norm(flow: Flow, args: dict[str, Any], over: Labels, node: fx.Node) -> Labels:
+    """A norm whose statistics run over these channels, and that cannot be followed."""
+    reason = f"its statistics run over the channels: {describe(node)}"
+    for labels in (over, *(flow.labels(vector) for vector in _vectors(args))):
+        flow.atoms.freeze_all(labels, reason)
+    return flow.labels(args["input"])
 
 
 @rule(

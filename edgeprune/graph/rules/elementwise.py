@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, fx
 
 from edgeprune.graph.flow import Flow, rule
@@ -30,17 +32,19 @@ BINARY = (
 @rule(*ACTIVATIONS, *UNARY, *PASSING, *BINARY)
 def elementwise(flow: Flow, node: fx.Node) -> Labels:
     """Operands are aligned at the last dimension; channels that meet at an index are coupled."""
-    shape = shape_of(node)
-    result: list[Label] = [None] * len(shape)
-    seen = [False] * len(shape)
-    for operand in node.all_input_nodes:
-        if not isinstance(operand.meta.get("val"), Tensor):
-            continue
-        sizes, labels = shape_of(operand), flow.labels(operand)
-        offset = len(shape) - len(sizes)
-        for dim, (size, label) in enumerate(zip(sizes, labels, strict=True), start=offset):
+    tensors = [operand for operand in node.all_input_nodes if isinstance(operand.meta.get("val"), Tensor)]
+    sides = [(shape_of(operand), flow.labels(operand)) for operand in tensors]
+    return broadcast(flow, node, sides, len(shape_of(node)))
+
+
+def broadcast(flow: Flow, node: fx.Node, operands: Sequence[tuple[tuple[int, ...], Labels]], count: int) -> Labels:
+    """The labels of `count` dimensions that are aligned at the last one; those that meet are coupled."""
+    result: list[Label] = [None] * count
+    seen = [False] * count
+    for sizes, labels in operands:
+        for dim, (size, label) in enumerate(zip(sizes, labels, strict=True), start=count - len(sizes)):
             if size == 1:
-                continue  # broadcast: all indices read the same element
+                continue  # all indices read the same element
             if seen[dim]:
                 flow.couple(result[dim], label, node)
             result[dim] = label if result[dim] is None else result[dim]

@@ -58,7 +58,7 @@ def cat(flow: Flow, node: fx.Node) -> Labels:
     result = list(labels[0])
     for other in labels[1:]:
         for dim, label in enumerate(other):
-            if dim != axis and not (result[dim] is None and label is None):
+            if dim != axis:
                 flow.couple(result[dim], label, node)
     result[axis] = _join(flow, node, [(shape_of(p)[axis], v[axis]) for p, v in zip(parts, labels, strict=True)])
     return tuple(result)
@@ -84,8 +84,7 @@ def stack(flow: Flow, node: fx.Node) -> Labels:
     result = list(labels[0])
     for other in labels[1:]:
         for left, right in zip(result, other, strict=True):
-            if not (left is None and right is None):
-                flow.couple(left, right, node)
+            flow.couple(left, right, node)
     result.insert(int(args["dim"]) % (len(result) + 1), None)
     return tuple(result)
 
@@ -210,7 +209,7 @@ def cut(flow: Flow, node: fx.Node) -> Value:
     size, begin, step = shape_of(node)[dim], int(args["start"] or 0), int(args.get("step") or 1)
     begin = begin + len(label) if begin < 0 else begin
     if step == 1 and size > 1 and len(label) % size == 0 and begin % size == 0:
-        _couple_parts(flow, label, size)
+        flow.atoms.couple_parts(label, size)
     else:
         flow.atoms.freeze(label, f"an unequal part of the channels is taken: {describe(node)}")
     labels[dim] = label[begin : begin + size * step : step]
@@ -228,19 +227,11 @@ def split(flow: Flow, node: fx.Node) -> Value:
     if label is None:
         return [labels for _ in sizes]
     if len(set(sizes)) == 1 and sizes[0] > 1 and not names_each_part(node, len(sizes)):
-        _couple_parts(flow, label, sizes[0])
+        flow.atoms.couple_parts(label, sizes[0])
     elif 1 in sizes:
         flow.atoms.freeze(label, f"single channels are split off: {describe(node)}")
     ends = np.cumsum(sizes).tolist()
     return [(*labels[:dim], label[end - size : end], *labels[dim + 1 :]) for end, size in zip(ends, sizes, strict=True)]
-
-
-def _couple_parts(flow: Flow, label: Label, size: int) -> None:
-    """Couple index i of every part of `size` channels, so that the parts stay equal."""
-    assert label is not None
-    parts = label.reshape(-1, size)
-    for part in parts[1:]:
-        flow.atoms.couple(parts[0], part)
 
 
 @rule("select")
@@ -330,7 +321,7 @@ def glu(flow: Flow, node: fx.Node) -> Value:
     dim = int(args["dim"]) % len(labels)
     label = labels[dim]
     if label is not None:
-        _couple_parts(flow, label, len(label) // 2)
+        flow.atoms.couple_parts(label, len(label) // 2)
         labels[dim] = label[: len(label) // 2]
     return tuple(labels)
 
