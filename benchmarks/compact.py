@@ -21,8 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cnn_nets import lines_of_training
-from common import ROOT, cifar10_npz, keep_row, write_result
+from common import ROOT, Lines, cifar10_npz, keep_row, write_result
 from torch import Tensor, nn
 
 import edgeprune
@@ -79,7 +78,7 @@ class Study:
             seed=self.recipe.seed,
             snapshots=self.folder / f"{name}.snapshots",
             masks=masks,
-            on_progress=lines_of_training,
+            progress=Lines(),
         ).module
         return {"changed": top1(adapted, self.splits.test), "trained": top1(tuned, self.splits.test)}
 
@@ -135,7 +134,7 @@ def trained(arguments: argparse.Namespace, npz: Path, folder: Path) -> Study:
             settings,
             seed=recipe.seed,
             snapshots=folder / "snapshots",
-            on_progress=lines_of_training,
+            progress=Lines(),
         )
         print(f"validation {[record.validation for record in found.history]}", flush=True)
         save_state(file, found.module)

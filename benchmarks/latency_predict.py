@@ -32,7 +32,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from common import ROOT, write_merged, write_result
+from common import ROOT, Lines, write_merged, write_result
 from lab import lab
 from scipy.stats import binomtest
 
@@ -155,7 +155,7 @@ def measure_plans(model: Model, device: Device, files: list[Path], folder: Path,
             protocol="quick" if device.id == "local" else "probe",
             granularity=GRANULARITY,
             minimum=MINIMUM,
-            on_message=print,
+            progress=Lines(),
         )
         structure, predictor, alone = probed_model(model, folder, probing, with_alone)
         for number, file in enumerate(files):

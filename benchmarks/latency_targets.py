@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from common import write_result
+from common import Lines, write_result
 from latency_predict import GRANULARITY, MINIMUM, MODELS, share
 
 import edgeprune
@@ -83,7 +83,7 @@ def of_model(name: str, folder: Path) -> list[dict[str, Any]]:
         with MeasuringExporter("litert") as exporter, tempfile.TemporaryDirectory() as scratch:
             table = LatencyTable(folder / "table.sqlite")
             probing = Probing(
-                LocalDevice(), table, "litert", exporter, 1, "quick", GRANULARITY, MINIMUM, on_message=print
+                LocalDevice(), table, "litert", exporter, 1, "quick", GRANULARITY, MINIMUM, progress=Lines()
             )
             baseline = measure_original(model, Path(scratch), probing)
             predictor = probe_layers(model, baseline, probing)

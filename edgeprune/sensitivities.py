@@ -98,7 +98,7 @@ def sensitivity(
     refuse_random(recipe.model)
     check_copies(model, trains=False)
     splits = open_data(recipe.data, model.spec, seed=recipe.seed, progress=progress)
-    check_knowledge(model, splits.test, recipe.model, on_images=progress.update)
+    check_knowledge(model, splits.test, recipe.model, progress=progress)
     if len(splits.validation) == 0:
         raise DataError("there are no validation images to ask the model", hint="set data.validation_images")
     asked, calibration = splits.validation.take(images), splits.calibration.take(ADAPTED_ON)

@@ -25,7 +25,7 @@ from edgeprune.artifacts.program import on_cpu, save_program
 from edgeprune.artifacts.toolkits import Toolkits, may_try_again, toolkits
 from edgeprune.errors import ConversionError, DataError, UsageError
 from edgeprune.models.spec import Model
-from edgeprune.progress import Progress, Silent
+from edgeprune.progress import SILENT, Progress
 from edgeprune.recipe import Format, Precision
 from edgeprune.runs import write_atomic
 
@@ -78,7 +78,7 @@ def export(
     int8: bool,
     calibration: Tensor | None,
     reference_input: Tensor,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
 ) -> list[Manifest]:
     """Write the model in each format, in float and (where the format has it) int8; see `export_each`.
 
@@ -119,7 +119,7 @@ def export_each(
     floats: bool = True,
     calibration: Tensor | None,
     reference_input: Tensor,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
 ) -> Exported:
     """Write the model in each format; a file that fails takes no other along.
 
@@ -133,7 +133,6 @@ def export_each(
         ToolkitMissing: a format's toolkit is not installed (checked before anything is done).
         UsageError, DataError, ModelError: wrong format, two whose files would have one name, images or model.
     """
-    progress = progress or Silent()
     parcels = [_parcel(name, name in int8, floats) for name in dict.fromkeys(formats)]
     require_own_files([parcel.exporter for parcel in parcels])
     _check_images(model, reference_input, "the reference input")

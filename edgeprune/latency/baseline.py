@@ -75,7 +75,7 @@ def probe_layers(model: Model, baseline: Baseline, probing: Probing) -> Predicto
         run_variants(model, structure, baseline.file, measurement, probing)
         forget_alone(probing.table, setting, structure.layers, structure.sizes)
     except (NotInPlace, ToolkitMissing) as error:
-        probing.on_message(f"operations are timed alone: {error}")
+        probing.progress.say(f"operations are timed alone: {error}")
         keep_alone(probing.table, setting, structure.layers, structure.sizes, measurement)
         if probing.runtime != "litert":
             _staircases(structure, probing)
@@ -87,7 +87,7 @@ def probe_layers(model: Model, baseline: Baseline, probing: Probing) -> Predicto
             runtime=probing.runtime,
             threads=probing.threads,
             granularity=probing.granularity,
-            on_progress=probing.on_progress,
+            progress=probing.progress,
         )
     return predictor_of(probing.table, setting, structure.layers, structure.sizes, measurement)
 
@@ -116,7 +116,7 @@ def _staircases(structure: Structure, probing: Probing) -> None:
         probing.table,
         runtime=probing.runtime,
         threads=probing.threads,
-        on_progress=probing.on_progress,
+        progress=probing.progress,
     )
 
 

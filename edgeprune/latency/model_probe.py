@@ -68,8 +68,7 @@ def probe_model(
             protocol=protocol,
             granularity=granularity or profile.channel_multiple,
             minimum=PruneSection().minimum_width,
-            on_progress=lambda done, total, text: progress.update(text, done, total),
-            on_message=progress.say,
+            progress=progress,
         )
         baseline = measure_original(model, Path(folder), probing)
         predictor = probe_layers(model, baseline, probing)

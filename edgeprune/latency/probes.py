@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from edgeprune.latency.protocol import measurement_of
 from edgeprune.latency.staircase import SWEEP, fit_staircase
 from edgeprune.latency.table import LatencyTable, Setting
 from edgeprune.latency.tflite_writer import Graph, Unsupported, append, input_shape
+from edgeprune.progress import SILENT, Progress
 from edgeprune.recipe import Runtime
 from edgeprune.scratch import scratch_folder
 from edgeprune.space.units import Layer, Width
@@ -41,7 +42,7 @@ def find_staircases(
     *,
     runtime: Runtime = "litert",
     threads: int = 1,
-    on_progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress = SILENT,
 ) -> None:
     """Measure how the runtime's kernels grow with output channels (see `Staircase`), as far as the table lacks it:
     for each kind of kernel one of the layers, at many widths.
@@ -49,12 +50,11 @@ def find_staircases(
     Raises:
         DeviceError: the device is in use or was lost; what was measured before is kept.
     """
-    tell = on_progress or _silent
     prober = _prober(device, table, runtime, threads)
     known = table.staircases(prober.setting)
     sweeps = {kind: sweep for kind, sweep in stair_sweeps(layers).items() if kind not in known}
     for number, (kind, sweep) in enumerate(sweeps.items()):
-        tell(number, len(sweeps), f"finding how {kind} grows with its channels")
+        progress.update(f"finding how {kind} grows with its channels", number, len(sweeps))
         times = prober.times(sweep)
         if len(times) == len(SWEEP):
             table.put_staircase(prober.setting, kind, fit_staircase({op.out_channels: s for op, s in times.items()}))
@@ -69,38 +69,33 @@ def probe(
     runtime: Runtime = "litert",
     threads: int = 1,
     granularity: int = 8,
-    on_progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress = SILENT,
 ) -> None:
     """Measure what the table lacks of these layers' operations, each alone, at a grid of widths from `granularity`
     to full, on the steps of the staircases that the table knows.
 
     `sizes` are the units of each group with none removed. Each operation is timed in three rounds between the others;
     the quietest counts, the cost of an empty graph subtracted. What cannot be measured is kept in the table with the
-    reason, and tried again the next time. `on_progress` gets (done, to do, what).
+    reason, and tried again the next time.
 
     Raises:
         UsageError: the runtime cannot be probed.
         DeviceError: the device is in use or was lost; what was measured before is kept.
     """
-    tell = on_progress or _silent
     prober = _prober(device, table, runtime, threads)
     steps = {kind: stairs.step for kind, stairs in table.staircases(prober.setting).items()}
     needed = grid(layers, sizes, granularity, steps)
     known = table.medians(prober.setting).keys()
     missing = [operation for operation in needed if operation.key() not in known]
     for start in range(0, len(missing), BATCH):
-        tell(start, len(missing), f"{len(needed)} operations, {len(missing)} to measure")
+        progress.update(f"{len(needed)} operations, {len(missing)} to measure", start, len(missing))
         prober.measure(missing[start : start + BATCH])
-    tell(len(missing), len(missing), "measured")
+    progress.update("measured", len(missing), len(missing))
 
 
 def _prober(device: Device, table: LatencyTable, runtime: Runtime, threads: int) -> _Prober:
     build = runtime_build(device, runtime)
     return _Prober(device, table, Setting(device.facts().fingerprint, build.id, threads), build, runtime)
-
-
-def _silent(done: int, todo: int, what: str) -> None:
-    """Nobody listens."""
 
 
 def grid(

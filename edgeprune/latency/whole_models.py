@@ -87,7 +87,7 @@ def run_variants(
     base = model_key(structure.layers, structure.sizes)
     known = probing.table.models(setting)
     if again := sum(model_key(structure.layers, kept) in known for kept in missing):
-        probing.on_message(f"{again} whole models in the table were timed beside other work: they are timed again")
+        probing.progress.say(f"{again} whole models in the table were timed beside other work: they are timed again")
 
     def record(file: Path, whole: Measurement, kept: Mapping[str, int]) -> None:
         if whole.runtime.id != setting.build:
@@ -97,7 +97,7 @@ def run_variants(
         probing.table.put_model(setting, model_key(structure.layers, kept), run)
 
     if structure.sizes in missing:
-        probing.on_progress(0, len(missing), "the unpruned model, each layer in its place")
+        probing.progress.update("the unpruned model, each layer in its place", 0, len(missing))
         record(original, measurement, structure.sizes)
     todo = [kept for kept in missing if kept != structure.sizes]
     if not todo:
@@ -106,7 +106,7 @@ def run_variants(
     with scratch_folder("variants") as scratch:
         file = scratch / f"variant{original.suffix}"
         for number, kept in enumerate(todo):
-            probing.on_progress(number, len(todo), "the whole model at other widths")
+            probing.progress.update("the whole model at other widths", number, len(todo))
             removed = {g.id: tuple(range(kept[g.id], g.size)) for g in structure.groups if kept[g.id] < g.size}
             module = merge(remove_units(model.module, structure, removed), model.example_input())
             try:
@@ -114,10 +114,10 @@ def run_variants(
                 record(file, probing.measure(file), kept)
             except (NotInPlace, ConversionError, UsageError) as error:
                 left_out += 1
-                probing.on_message(f"a variant of the model is left out of the table: {error}")
+                probing.progress.say(f"a variant of the model is left out of the table: {error}")
     if 2 * left_out > len(todo):
         raise NotInPlace(f"{left_out} of {len(todo)} variants of the model were left out")
-    probing.on_progress(len(todo), len(todo), "measured")
+    probing.progress.update("measured", len(todo), len(todo))
 
 
 def _profiled(

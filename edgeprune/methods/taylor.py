@@ -15,7 +15,7 @@ key) counts in the writers of both factors, so there half of what writes and rea
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -66,7 +66,6 @@ def score_taylor(
     batches: Iterable[tuple[Tensor, Tensor]],
     *,
     power: Literal[1, 2] = 2,
-    on_progress: Callable[[int], None] | None = None,
 ) -> dict[str, NDArray[np.float64]]:
     """Estimated rise of the cross entropy for every unit.
 
@@ -76,7 +75,6 @@ def score_taylor(
         structure: what `find_structure` found in `module`.
         batches: (images (n, c, h, w), classes (n,)); each is one micro-batch.
         power: of |dL/dz|, before the mean over batches: 2 is Molchanov's, 1 is HALP's, whose values are added up.
-        on_progress: called with the number of batches done.
 
     Returns:
         group id -> shape (units,), larger is more important.
@@ -103,8 +101,6 @@ def score_taylor(
                 for name, gate in gates.items():
                     scores[name] += np.abs(gate.slope(saliency)) ** power
                 count += 1
-                if on_progress is not None:
-                    on_progress(count)
     finally:
         for name, tensor in tensors.items():
             tensor.requires_grad_(required[name])

@@ -160,7 +160,7 @@ class MeasuredSearch(Generic[ModelT]):
                 not faster than the unpruned model.
             DeviceError: the device is too noisy to tell.
         """
-        goal, say = self.goal.share, self.goal.probing.on_message
+        goal, say = self.goal.share, self.goal.probing.progress.say
         begin, most = self.row.begin(goal), self.row.starts + self.goal.corrections
         tried: list[tuple[ModelT, Attempt]] = []
         again: str | None = None  # the model that came again where nothing finer is left
@@ -200,7 +200,7 @@ class MeasuredSearch(Generic[ModelT]):
         with self.goal.lease():
             ratio = self.goal.probing.ratio(file, self.goal.original)
         reached = self.goal.reached(ratio)
-        self.goal.probing.on_message(
+        self.goal.probing.progress.say(
             f"attempt {number}: {self.row.words_of(model)}, measured {ratio.ratio:.3f}x "
             f"({ratio.low:.3f}-{ratio.high:.3f}, {ratio.quality}), target {self.goal.share:.3f}x"
         )
@@ -239,7 +239,7 @@ class MeasuredSearch(Generic[ModelT]):
             )
 
     def _found(self, tried: Sequence[tuple[ModelT, Attempt]], again: str | None) -> Found[ModelT]:
-        goal, say = self.goal, self.goal.probing.on_message
+        goal, say = self.goal, self.goal.probing.progress.say
         model, best = nearest(tried, goal.share, again)
         if not best.within and best.measured.quality != "stable":
             raise DeviceError(

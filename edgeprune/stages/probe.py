@@ -103,8 +103,7 @@ def probing_of(context: Context, exporter: MeasuringExporter) -> Probing:
         protocol=recipe.device.protocol,
         granularity=channel_multiple(context),
         minimum=recipe.prune.minimum_width,
-        on_progress=lambda done, total, text: context.progress.update(text, done, total),
-        on_message=context.progress.say,
+        progress=context.progress,
     )
 
 

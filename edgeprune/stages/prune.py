@@ -36,7 +36,7 @@ from edgeprune.space.units import Structure
 from edgeprune.stages.context import Context
 from edgeprune.stages.probe import channel_multiple, measurement_of, probing_of, read_baseline, structure_of
 from edgeprune.stages.prune_record import record_of
-from edgeprune.stages.snapshots import choosing_of, show_epochs, snapshots_of, write_history
+from edgeprune.stages.snapshots import choosing_of, snapshots_of, write_history
 
 CORRECTIONS = 4  # times that a count is chosen again because the real module has more
 ATTEMPTS = TypeAdapter(dict[str, Attempt])
@@ -262,8 +262,6 @@ def _candidate(context: Context, scene: Scene, settings: PruneSection, folder: P
         write_atomic(folder / TRIALS, trials.model_dump_json(indent=1).encode())
     if not settings.epochs:
         return candidate_of(scene, settings, scene.model)
-    model, gone, history = trained_in_turns(
-        scene, settings, on_progress=lambda progress: show_epochs(context, progress)
-    )
+    model, gone, history = trained_in_turns(scene, settings)
     write_history(folder, history)
     return candidate_of(scene, settings, model, gone)

@@ -46,6 +46,11 @@ class EpochRecord(BaseModel):
     validation: float | None
     seconds: float
 
+    @property
+    def words(self) -> str:
+        shown = "" if self.validation is None else f", validation {self.validation:.2%}"
+        return f"epoch {self.epoch}: loss {self.loss:.4f}{shown}, {self.seconds:.0f} s"
+
 
 class SnapshotHead(BaseModel):
     """The JSON half of a snapshot."""

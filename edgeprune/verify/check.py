@@ -11,7 +11,7 @@ import numpy.typing as npt
 from edgeprune.artifacts.manifest import Manifest, file_hash
 from edgeprune.devices.base import Device
 from edgeprune.errors import RunError
-from edgeprune.progress import Progress, Silent
+from edgeprune.progress import SILENT, Progress
 from edgeprune.recipe import Gates, Runtime, Target
 from edgeprune.verify.accuracy import accuracy_checks, parity_check
 from edgeprune.verify.execute import Execution, Floats, run_file, runtime_of
@@ -46,7 +46,7 @@ def verify(
     images: int | None,
     named: Mapping[str, Labels],
     untrained: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
 ) -> Verdict:
     """Check every exported file of a folder.
 
@@ -61,7 +61,6 @@ def verify(
         UsageError: a file cannot be run, or a target in x comes without the original.
         DeviceError: the device was lost.
     """
-    progress = progress or Silent()
     if not manifests:
         raise RunError("there is no exported file to check", where=str(folder), hint="run the export stage first")
     for manifest in manifests:
@@ -86,10 +85,11 @@ def verify(
         runtime=runtime,
         threads=threads,
         protocol=protocol,
+        progress=progress,
     )
     named = {stage: classes[: len(outputs.labels)] for stage, classes in named.items()}
     original = named.get("original")
-    judge = _Judge(folder, device, gates, target, runtime, threads, original, untrained, outputs, speed, progress.say)
+    judge = _Judge(folder, device, gates, target, runtime, threads, original, untrained, outputs, speed, progress)
     files = []
     for manifest in manifests:
         progress.say(f"{manifest.file}: parity, memory and kernels")
@@ -149,11 +149,11 @@ class _Judge:
         untrained: bool,
         outputs: Answers,
         speed: Speed,
-        say: Callable[[str], None],
+        progress: Progress,
     ) -> None:
         self.folder, self.device, self.gates, self.target = folder, device, gates, target
         self.runtime, self.threads, self.original, self.untrained = runtime, threads, original, untrained
-        self.outputs, self.speed, self.say = outputs, speed, say
+        self.outputs, self.speed, self.progress = outputs, speed, progress
 
     def file(self, manifest: Manifest) -> FileVerdict:
         """All checks of one file, in the order in which a reader asks for them."""
@@ -180,7 +180,7 @@ class _Judge:
             checks=tuple(check for check in checks if check is not None),
             latency=self.speed.latencies.get(manifest.file),
             against_original=self.speed.ratios.get(manifest.file),
-            profile=profile_of_file(self.device, manifest, self.folder, threads=self.threads, say=self.say),
+            profile=profile_of_file(self.device, manifest, self.folder, threads=self.threads, progress=self.progress),
         )
 
     def _never_run(self, manifest: Manifest) -> FileVerdict:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -16,6 +16,7 @@ from edgeprune.latency.measurement import Measurement, Quality, Ratio
 from edgeprune.latency.pairs import measure_ratio
 from edgeprune.latency.profile import Profile, profile
 from edgeprune.latency.protocol import measure, measure_peak_memory
+from edgeprune.progress import SILENT, Progress
 from edgeprune.recipe import Gates, Runtime, Target
 from edgeprune.verify.execute import runtime_of, runtime_on
 from edgeprune.verify.limits import at_most, info
@@ -45,6 +46,7 @@ def measure_speed(
     runtime: Runtime,
     threads: int,
     protocol: Protocol,
+    progress: Progress = SILENT,
 ) -> Speed:
     """Measure every file that runs on the device; the judged interleaved with the original where that is
     given.
@@ -63,14 +65,20 @@ def measure_speed(
     for one in judged if original_file is not None else ():
         assert original_file is not None
         ratios[one.file] = measure_ratio(
-            device, folder / one.file, original_file, runtime=runtime, threads=threads, protocol=protocol
+            device,
+            folder / one.file,
+            original_file,
+            runtime=runtime,
+            threads=threads,
+            protocol=protocol,
+            progress=progress,
         )
     # The interleaved measurement also tells the latency itself, unless the target is an absolute time.
     absolute = target is not None and target.unit in _SECONDS
     latencies = {} if absolute else {name: ratio.numerator for name, ratio in ratios.items()}
     for name, group in _by_runtime(device, [m for m in manifests if m.file not in latencies]).items():
         files = [folder / m.file for m in group]
-        measured = measure(device, files, runtime=name, threads=threads, protocol=protocol)
+        measured = measure(device, files, runtime=name, threads=threads, protocol=protocol, progress=progress)
         latencies |= {m.file: one for m, one in zip(group, measured, strict=True)}
     return Speed(latencies, ratios)
 
@@ -121,7 +129,7 @@ def memory_check(device: Device, manifest: Manifest, folder: Path, gates: Gates)
 
 
 def profile_of_file(
-    device: Device, manifest: Manifest, folder: Path, *, threads: int, say: Callable[[str], None]
+    device: Device, manifest: Manifest, folder: Path, *, threads: int, progress: Progress
 ) -> Profile | None:
     """Time of each kernel of the file in place; None where it runs on no device or its runtime does not tell."""
     if runtime_on(device, manifest) != "litert":
@@ -129,7 +137,7 @@ def profile_of_file(
     try:
         return profile(device, folder / manifest.file, threads=threads, runs=PROFILE_RUNS)
     except UsageError as error:  # it runs, as its latency shows; its profiler does not (tflite-runtime has none)
-        say(f"{manifest.file}: no times of its kernels: {error.what}")
+        progress.say(f"{manifest.file}: no times of its kernels: {error.what}")
         return None
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from listening import Listening
 
 from edgeprune.devices.jobs import runtime_build
 from edgeprune.devices.local import LocalDevice
@@ -11,6 +12,7 @@ from edgeprune.latency import probes
 from edgeprune.latency.cost import LatencyCost, total
 from edgeprune.latency.probes import find_staircases, grid, probe, widths
 from edgeprune.latency.table import LatencyTable, Setting
+from edgeprune.progress import Silent
 from edgeprune.space.units import Layer, Width
 
 G, H = Width(0, ((("g",), 1),)), Width(0, ((("h",), 1),))
@@ -66,13 +68,9 @@ def test_grouped_convolutions_stay_divisible() -> None:
 
 def test_probing_fills_the_table_once_and_for_every_width(device: LocalDevice, tmp_path: Path) -> None:
     table = LatencyTable(tmp_path / "t.sqlite")
-    told: list[tuple[int, int, str]] = []
-
-    def tell(done: int, todo: int, what: str) -> None:
-        told.append((done, todo, what))
-
-    find_staircases(device, LAYERS, table, on_progress=tell)
-    probe(device, LAYERS, SIZES, table, on_progress=tell)
+    progress = Listening()
+    find_staircases(device, LAYERS, table, progress=progress)
+    probe(device, LAYERS, SIZES, table, progress=progress)
     setting = Setting(device.facts().fingerprint, runtime_build(device, "litert").id, 1)
     assert set(table.staircases(setting)) == {"conv2d", "depthwise_conv2d 3x3"}
     medians = table.medians(setting)
@@ -89,11 +87,11 @@ def test_probing_fills_the_table_once_and_for_every_width(device: LocalDevice, t
     assert {key.split("function=")[1] for key in costs.unmeasured} == {"mish;broadcast=False"}
 
     rows = table.operations(setting)
-    told.clear()
-    find_staircases(device, LAYERS, table, on_progress=tell)
-    probe(device, LAYERS, SIZES, table, on_progress=tell)
+    progress.told.clear()
+    find_staircases(device, LAYERS, table, progress=progress)
+    probe(device, LAYERS, SIZES, table, progress=progress)
     assert table.operations(setting) == rows  # nothing was measured again
-    assert not any("finding" in what for _, _, what in told)
+    assert not any("finding" in what for what, _, _ in progress.told)
 
 
 def test_an_interrupted_probe_keeps_what_it_has(
@@ -102,13 +100,14 @@ def test_an_interrupted_probe_keeps_what_it_has(
     monkeypatch.setattr(probes, "BATCH", 2)
     table = LatencyTable(tmp_path / "t.sqlite")
 
-    def interrupt(done: int, todo: int, what: str) -> None:
-        if done >= 4:
-            raise KeyboardInterrupt
+    class Interrupt(Silent):
+        def update(self, text: str, done: float, total: float) -> None:
+            if done >= 4:
+                raise KeyboardInterrupt
 
     layers = [LAYERS[4], LAYERS[6]]  # no sweep
     with pytest.raises(KeyboardInterrupt):
-        probe(device, layers, SIZES, table, on_progress=interrupt)
+        probe(device, layers, SIZES, table, progress=Interrupt())
     setting = Setting(device.facts().fingerprint, runtime_build(device, "litert").id, 1)
     kept = table.operations(setting)
     assert len(kept) == 4

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from listening import Listening
 from torch import Tensor, nn
 
 from edgeprune.errors import UsageError
@@ -21,6 +22,7 @@ from edgeprune.latency.probing import Probing
 from edgeprune.latency.table import Setting
 from edgeprune.latency.whole_models import VARIANTS, disturbed, variant_widths
 from edgeprune.models.spec import Model, ModelSpec, Preprocessing
+from edgeprune.progress import Silent
 from edgeprune.space.find import find_structure
 
 pytestmark = pytest.mark.slow
@@ -110,13 +112,13 @@ def test_what_was_timed_beside_other_work_is_timed_again(
     model = model_of(Residual())
     baseline = measure_original(model, tmp_path, probing)
     probe_layers(model, baseline, probing)
-    setting, said = setting_of(baseline), list[str]()
+    setting, progress = setting_of(baseline), Listening()
     key, run = next((key, run) for key, run in probing.table.models(setting).items() if key != run.base)
     slow = tuple((name, operation, 50 * seconds) for name, operation, seconds in run.layers)
     probing.table.put_model(setting, key, run.model_copy(update={"layers": slow}))
     monkeypatch.setattr(whole_models, "DISTURBED", 10.0)  # what the tests beside this one disturb is far less
-    probe_layers(model, baseline, replace(probing, on_message=said.append))
-    assert said[0].startswith("1 whole model")
+    probe_layers(model, baseline, replace(probing, progress=progress))
+    assert progress.said[0].startswith("1 whole model")
     assert probing.table.models(setting)[key].sum_s < 0.5 * sum(seconds for _, _, seconds in slow)
 
 
@@ -153,10 +155,10 @@ def test_a_probed_model_is_predicted_from_its_layers_in_place(probing: Probing, 
     # The same table answers without the model's own measurement, and nothing is measured a second time.
     again = predictor_of(probing.table, setting, structure.layers, structure.sizes)
     assert again.predict(half) == predictor.predict(half)
-    told: list[str] = []
-    watched = replace(probing, on_progress=lambda done, todo, what: told.append(what))
+    progress = Listening()
+    watched = replace(probing, progress=progress)
     assert probe_layers(model, baseline, watched).predict(half) == predictor.predict(half)
-    assert told == []
+    assert progress.told == []
 
 
 def test_few_widths_make_few_variants() -> None:
@@ -173,12 +175,13 @@ def test_an_interrupted_probe_goes_on_where_it_was(probing: Probing, tmp_path: P
     model = model_of(Residual())
     baseline = measure_original(model, tmp_path, probing)
 
-    def interrupt(done: int, todo: int, what: str) -> None:
-        if what.startswith("the whole model at other widths") and done >= 3:
-            raise KeyboardInterrupt
+    class Interrupt(Silent):
+        def update(self, text: str, done: float, total: float) -> None:
+            if text.startswith("the whole model at other widths") and done >= 3:
+                raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        probe_layers(model, baseline, replace(probing, on_progress=interrupt))
+        probe_layers(model, baseline, replace(probing, progress=Interrupt()))
     kept = probing.table.models(setting_of(baseline))
     assert len(kept) == 4  # the unpruned model and three variants
     probe_layers(model, baseline, probing)
@@ -189,12 +192,12 @@ def test_an_interrupted_probe_goes_on_where_it_was(probing: Probing, tmp_path: P
 
 def test_layers_that_cannot_be_matched_are_timed_alone_and_that_is_said(probing: Probing, tmp_path: Path) -> None:
     model = model_of(Rewritten())
-    said: list[str] = []
-    talking = replace(probing, on_message=said.append)
+    progress = Listening()
+    talking = replace(probing, progress=progress)
     baseline = measure_original(model, tmp_path, talking)
     predictor = probe_layers(model, baseline, talking)
-    assert said
-    assert said[0].startswith("operations are timed alone: original.tflite: ")
+    assert progress.said
+    assert progress.said[0].startswith("operations are timed alone: original.tflite: ")
     assert predictor.basis.startswith("operations timed alone")
     prediction = predictor.predict(baseline.structure.sizes)
     assert prediction.seconds == pytest.approx(baseline.measurement.median_s)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from listening import Listening
 from small_nets import randomize
 from torch import Tensor, nn
 
@@ -174,8 +175,9 @@ def test_int8_files_take_their_own_layout_and_steps(exported: Exported, device: 
     manifest = exported.manifest("tflite", "int8")
     assert (manifest.input.dtype, manifest.output.dtype, manifest.input.layout) == ("int8", "int8", "NHWC")
     images = exported.test.images.numpy()
-    done: list[int] = []
-    execution = run_file(device, exported.folder / manifest.file, manifest, images, on_progress=done.append)
+    progress = Listening()
+    execution = run_file(device, exported.folder / manifest.file, manifest, images, progress=progress)
+    assert progress.told[-1] == (f"{manifest.file} on local", len(images), len(images))
     reference = exported.answers(images)
     assert execution.outputs.dtype == np.float32
     assert execution.executed_on.startswith("local, litert")
