@@ -62,7 +62,7 @@ class Converted(Line):
     seconds: float = 0.0
 
 
-class Probes(Line):
+class BuiltProbes(Line):
     """Signature key -> file, for those that could be built."""
 
     kind: Literal["probes"] = "probes"
@@ -83,5 +83,5 @@ class Failed(Line):
     out_of_memory: bool = False
 
 
-Reply = Annotated[Converted | Probes | End | Failed, Field(discriminator="kind")]
-REPLY: TypeAdapter[Converted | Probes | End | Failed] = TypeAdapter(Reply)
+Reply = Annotated[Converted | BuiltProbes | End | Failed, Field(discriminator="kind")]
+REPLY: TypeAdapter[Converted | BuiltProbes | End | Failed] = TypeAdapter(Reply)

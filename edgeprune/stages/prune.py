@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from edgeprune.artifacts.export import MeasuringExporter
 from edgeprune.errors import TargetError
-from edgeprune.latency.baseline import probe_layers
+from edgeprune.latency.baseline import fill_table
 from edgeprune.latency.cost import CostModel, MacsCost
 from edgeprune.latency.predictor import Prediction, Predictor
 from edgeprune.latency.typical import Typical
@@ -34,7 +34,7 @@ from edgeprune.space.counting import counted
 from edgeprune.space.subnet import WHOLE
 from edgeprune.space.units import Structure
 from edgeprune.stages.context import Context
-from edgeprune.stages.probe import channel_multiple, measurement_of, probing_of, read_baseline, structure_of
+from edgeprune.stages.probe import bench_of, channel_multiple, measurement_of, read_baseline, structure_of
 from edgeprune.stages.prune_record import record_of
 from edgeprune.stages.snapshots import choosing_of, snapshots_of, write_history
 
@@ -115,9 +115,9 @@ def _to_latency(context: Context, folder: Path) -> _Done:
     target, original_s = Target.parse(settings.target), baseline.measurement.median_s
     share = latency_share(target, original_s)  # a target slower than the model is told before the work
     with MeasuringExporter(recipe.device.runtime) as exporter, scratch_folder("prune") as scratch:
-        probing = probing_of(context, exporter)
+        bench = bench_of(context, exporter)
         with context.lease():
-            predictor = probe_layers(context.model("load"), baseline, probing)  # the table may be another by now
+            predictor = fill_table(context.model("load"), baseline, bench)  # the table may be another by now
         scene = _timed_scene(context, baseline.structure, predictor, share, settings.tolerance)
         candidate = _candidate(context, scene, settings, folder)
         goal = Goal(
@@ -126,7 +126,7 @@ def _to_latency(context: Context, folder: Path) -> _Done:
             original_s,
             settings.tolerance,
             settings.corrections,
-            probing,
+            bench,
             lease=lambda: context.lease(again=True),  # others may have the device while the host chooses
         )
         kept, name = Resumption(scene.choosing), "attempts.json"
@@ -142,7 +142,7 @@ def _to_latency(context: Context, folder: Path) -> _Done:
             scene.shares,
             goal,
             scratch,
-            granularity=probing.granularity,
+            granularity=bench.granularity,
             halves=settings.granularity is None,
             known=known,
             keep=keep,

@@ -12,7 +12,7 @@ from tiny_network import images, tiny_model
 from torch import nn
 
 from edgeprune.artifacts.export import MeasuringExporter, export, export_for_measuring
-from edgeprune.artifacts.probing import build_probes
+from edgeprune.artifacts.probes import build_probes
 from edgeprune.errors import ConversionError, UsageError
 from edgeprune.graph.operations import OpSignature
 

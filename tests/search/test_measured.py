@@ -84,8 +84,8 @@ class Device:
 
 def search(row: Numbers, device: Device, share: float, *, corrections: int = 6, **more: Any) -> Found[float]:
     target = Target(value=share, unit="x")
-    probing: Any = device
-    goal = Goal(target, Path("original"), 1.0, TOLERANCE, corrections, probing, where="here")
+    bench: Any = device
+    goal = Goal(target, Path("original"), 1.0, TOLERANCE, corrections, bench, where="here")
     return MeasuredSearch(row, goal, **more).run()
 
 

@@ -1,4 +1,4 @@
-"""Where and how a model is probed."""
+"""What models are measured on: a device with a runtime, the exporter of its files, and the latency table."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ NOISY_RETRIES = 3
 
 
 @dataclass(frozen=True)
-class Probing:
-    """A device, a runtime on it, and the table that is filled.
+class Bench:
+    """Measures whole files, and carries what filling the table takes.
 
     `granularity` and `minimum` are those of the widths that may be chosen.
     """
