@@ -34,7 +34,7 @@ from edgeprune.recipe import Recipe, TuneSection
 from edgeprune.recipe_file import parse_recipe
 from edgeprune.space.branches import remove_branches
 from edgeprune.space.find import find_structure
-from edgeprune.space.gates import settle_gates
+from edgeprune.space.gates import set_gate_constants
 from edgeprune.space.weight_masks import Scope, apply_masks, magnitude_masks
 from edgeprune.training.accuracy import recalibrate_batchnorm, top1
 from edgeprune.training.loop import tune
@@ -153,7 +153,7 @@ def without_gates(study: Study) -> dict[str, Any]:
     gates = [branch.id for branch in structure.branches if branch.gate]
     pruned = remove_branches(whole, structure, gates)
     images = study.splits.train.take(MEAN_IMAGES).batches(128)
-    settle_gates(pruned, whole, structure, gates, (batch for batch, _ in images))
+    set_gate_constants(pruned, whole, structure, gates, (batch for batch, _ in images))
     return {"gates": len(gates), **study.trained_on("without gates", pruned)}
 
 

@@ -24,7 +24,7 @@ from edgeprune.progress import Progress, Silent
 from edgeprune.recipe import Recipe
 from edgeprune.space.branches import remove_branches
 from edgeprune.space.find import find_structure
-from edgeprune.space.gates import settle_gates
+from edgeprune.space.gates import set_gate_constants
 from edgeprune.space.units import Structure
 from edgeprune.space.weight_masks import apply_masks, magnitude_masks
 from edgeprune.training.accuracy import recalibrate_batchnorm, top1
@@ -149,7 +149,7 @@ def _pruned(model: Model, weights: Sequence[Weight], share: float) -> nn.Module:
 
 def _without(module: nn.Module, structure: Structure, gates: Sequence[str], images: Split) -> nn.Module:
     pruned = remove_branches(module, structure, gates)
-    settle_gates(pruned, module, structure, gates, (batch for batch, _ in images.batches(BATCH)))
+    set_gate_constants(pruned, module, structure, gates, (batch for batch, _ in images.batches(BATCH)))
     return pruned
 
 

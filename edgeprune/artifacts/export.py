@@ -245,7 +245,7 @@ def _convert(
                         raise ConversionError("the exporter ended and gave no such file", where=output.file.name)
                     ends.append(_put_in_place(model, exporter, output, converted, folder))
                     progress.say(f"{exporter.name} {output.precision}: {_told(output, converted)}")
-                child.settle(replies)
+                child.finish(replies)
         except ConversionError as error:
             if again and not child.timed_out:
                 continue

@@ -1,7 +1,7 @@
 """How many zeros a target takes: counted for multiply-accumulates, found by measuring for a latency.
 
 Where zeros stand is known before the model is trained on (`space/weight_masks.py`: they stay there), and a sparse
-kernel's time goes by that alone. So the share is settled first: files with fewer and more zeros are measured in turns
+kernel's time goes by that alone. So the share is found first: files with fewer and more zeros are measured in turns
 with the unpruned model's, and what lies between is nearly a straight line.
 """
 

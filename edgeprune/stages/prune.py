@@ -15,9 +15,9 @@ from edgeprune.latency.cost import CostModel, MacsCost
 from edgeprune.latency.predictor import Prediction, Predictor
 from edgeprune.latency.typical import Typical
 from edgeprune.methods.gradual import trained_in_turns
+from edgeprune.methods.refit import refit
 from edgeprune.methods.registry import Candidate, candidate_of, resolved
 from edgeprune.methods.scene import Scene
-from edgeprune.methods.settle import settle
 from edgeprune.methods.trials import TRIALS, pick_method
 from edgeprune.models.checkpoint import save_state
 from edgeprune.recipe import AUTO, PruneSection, Target
@@ -64,7 +64,7 @@ def prune_stage(context: Context, folder: Path) -> dict[str, Any]:
     pruned = done.pruned
     context.progress.say(f"what binds: {pruned.binding.words}")
     subnet = pruned.chosen.subnet
-    reconstruction = settle(done.scene, pruned.model.module, done.candidate.model, pruned.structure, subnet)
+    reconstruction = refit(done.scene, pruned.model.module, done.candidate.model, pruned.structure, subnet)
     if reconstruction is not None:
         context.progress.say(reconstruction.words)
     original_s = measurement_of(context).median_s

@@ -26,7 +26,7 @@ from edgeprune.training.gpu import recorded
 from edgeprune.training.hooks import HeldAtZero, Hook
 from edgeprune.training.snapshot import EpochRecord, Snapshot, job_id, newest_snapshot, write_snapshot
 
-SETTLED, SETTLED_IN = 0.05, 250  # a learning rate, and steps in which a pruned model settles under it
+STABLE, STABLE_IN = 0.05, 250  # a learning rate, and steps in which a pruned model stays stable under it
 STEEPEST = 5e-4  # rise of the learning rate in a step
 SHORT = 250  # steps, in fewer than which a batch norm's running statistics do not come after its weights
 ADAPTED_ON = 1024  # training images, that it gets its statistics from instead
@@ -78,7 +78,7 @@ def tune(
     if settings.epochs < first:
         trained = copy.deepcopy(student).cpu().eval()
         apply_masks(trained, masks or {})
-        return TuneResult(_settled(trained, train, settings), ())
+        return TuneResult(_recalibrated(trained, train, settings), ())
     if len(train) == 0:
         raise DataError("there are no training images", hint="name `train` or `calibration` in [data]")
     job = Training(student, teacher, train, settings, seed, masks or {})
@@ -90,11 +90,11 @@ def tune(
 
     history = job.run(range(first + len(history), settings.epochs + 1), validation, history, keep, progress)
     trained = _laid_out(job.student.cpu(), torch.contiguous_format).eval()
-    settled = _settled(trained, train, settings)
-    if settled is not trained and len(validation):
-        history = (*history[:-1], history[-1].model_copy(update={"validation": top1(settled, validation)}))
+    result = _recalibrated(trained, train, settings)
+    if result is not trained and len(validation):
+        history = (*history[:-1], history[-1].model_copy(update={"validation": top1(result, validation)}))
         progress.say(f"with its batch norms' statistics taken anew: validation {history[-1].validation:.2%}")
-    return TuneResult(settled, history)
+    return TuneResult(result, history)
 
 
 class Training:
@@ -286,7 +286,7 @@ def whole_cycle(recipe: Recipe) -> TuneSection:
 
 
 def peak_rate(settings: TuneSection, total: int) -> float:
-    """The greatest learning rate of a training of so many steps: `lr`, but in few steps no more than those can settle,
+    """The greatest learning rate of a training of so many steps: `lr`, but in few steps no more than is stable then,
     0.05 sqrt(total / 250). Where `warmup` is 0 it is `lr`.
 
     A pruned model begins near where it ends. A high rate throws it out of there, and a short training has no time to
@@ -294,7 +294,7 @@ def peak_rate(settings: TuneSection, total: int) -> float:
     """
     if settings.warmup == 0:
         return settings.lr
-    return min(settings.lr, SETTLED * math.sqrt(total / SETTLED_IN))
+    return min(settings.lr, STABLE * math.sqrt(total / STABLE_IN))
 
 
 def rising_steps(settings: TuneSection, total: int) -> int:
@@ -305,7 +305,7 @@ def rising_steps(settings: TuneSection, total: int) -> int:
     return round(max(settings.warmup * total, min(peak_rate(settings, total) / STEEPEST, total / 2)))
 
 
-def _settled(trained: nn.Module, train: Split, settings: TuneSection) -> nn.Module:
+def _recalibrated(trained: nn.Module, train: Split, settings: TuneSection) -> nn.Module:
     """The module after a training of `settings`; after a short one, a copy with new statistics in its batch norms."""
     if not 0 < settings.epochs * steps_per_epoch(train, settings) < SHORT:
         return trained
