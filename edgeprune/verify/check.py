@@ -1,4 +1,4 @@
-"""The verdict: every exported file is run where it can run, and its figures are held against the gates."""
+"""The verdict: every exported file is run where it can run, and its figures are held against the limits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgeprune.artifacts.manifest import Manifest, file_hash
 from edgeprune.devices.base import Device
 from edgeprune.errors import RunError
 from edgeprune.progress import SILENT, Progress
-from edgeprune.recipe import Gates, Runtime, Target
+from edgeprune.recipe import Runtime, Target, VerdictLimits
 from edgeprune.verify.accuracy import accuracy_checks, parity_check
 from edgeprune.verify.execute import Execution, Floats, run_file, runtime_of
 from edgeprune.verify.intervals import drop_interval, share_interval
@@ -37,7 +37,7 @@ def verify(
     device: Device,
     float_outputs: Callable[[npt.NDArray[Any]], npt.NDArray[Any]],
     test: SplitLike,
-    gates: Gates,
+    limits: VerdictLimits,
     target: Target | None,
     original_file: Path | None,
     runtime: Runtime,
@@ -89,7 +89,7 @@ def verify(
     )
     named = {stage: classes[: len(outputs.labels)] for stage, classes in named.items()}
     original = named.get("original")
-    judge = _Judge(folder, device, gates, target, runtime, threads, original, untrained, outputs, speed, progress)
+    judge = _Judge(folder, device, limits, target, runtime, threads, original, untrained, outputs, speed, progress)
     files = []
     for manifest in manifests:
         progress.say(f"{manifest.file}: parity, memory and kernels")
@@ -141,7 +141,7 @@ class _Judge:
         self,
         folder: Path,
         device: Device,
-        gates: Gates,
+        limits: VerdictLimits,
         target: Target | None,
         runtime: Runtime,
         threads: int,
@@ -151,7 +151,7 @@ class _Judge:
         speed: Speed,
         progress: Progress,
     ) -> None:
-        self.folder, self.device, self.gates, self.target = folder, device, gates, target
+        self.folder, self.device, self.limits, self.target = folder, device, limits, target
         self.runtime, self.threads, self.original, self.untrained = runtime, threads, original, untrained
         self.outputs, self.speed, self.progress = outputs, speed, progress
 
@@ -165,11 +165,11 @@ class _Judge:
             return run_file(self.device, self.folder / manifest.file, manifest, images, threads=self.threads)
 
         checks = (
-            parity_check(manifest, self.folder, run, self.gates),
-            *accuracy_checks(manifest, self.outputs, self.gates, self.original, untrained=self.untrained),
-            latency_check(manifest, self.speed, target=self.target, gates=self.gates, runtime=self.runtime),
-            size_check(manifest, self.folder, self.gates),
-            memory_check(self.device, manifest, self.folder, self.gates),
+            parity_check(manifest, self.folder, run, self.limits),
+            *accuracy_checks(manifest, self.outputs, self.limits, self.original, untrained=self.untrained),
+            latency_check(manifest, self.speed, target=self.target, limits=self.limits, runtime=self.runtime),
+            size_check(manifest, self.folder, self.limits),
+            memory_check(self.device, manifest, self.folder, self.limits),
             delegation_check(manifest.delegation),
         )
         return FileVerdict(
@@ -187,7 +187,7 @@ class _Judge:
         """What can be said of a file of another's exporter that no runner here knows: nothing that is proven."""
         why = f"no device's runner knows {Path(manifest.file).suffix} files: run and compare it where it is used"
         run = Check(name=NEVER_RUN, value=0, unit="files", limit=1, outcome="undecided", why=why)
-        checks = (run, size_check(manifest, self.folder, self.gates), delegation_check(manifest.delegation))
+        checks = (run, size_check(manifest, self.folder, self.limits), delegation_check(manifest.delegation))
         return FileVerdict(
             file=manifest.file,
             format=manifest.format,

@@ -17,7 +17,7 @@ from edgeprune.latency.pairs import measure_ratio
 from edgeprune.latency.profile import Profile, profile
 from edgeprune.latency.protocol import measure, measure_peak_memory
 from edgeprune.progress import SILENT, Progress
-from edgeprune.recipe import Gates, Runtime, Target
+from edgeprune.recipe import Runtime, Target, VerdictLimits
 from edgeprune.verify.execute import runtime_of, runtime_on
 from edgeprune.verify.limits import at_most, info
 from edgeprune.verify.verdict import Check
@@ -89,7 +89,7 @@ def is_judged(manifest: Manifest, runtime: Runtime) -> bool:
 
 
 def latency_check(
-    manifest: Manifest, speed: Speed, *, target: Target | None, gates: Gates, runtime: Runtime
+    manifest: Manifest, speed: Speed, *, target: Target | None, limits: VerdictLimits, runtime: Runtime
 ) -> Check | None:
     """Latency against the target: slower than target x (1 + tolerance) fails, faster passes.
 
@@ -100,7 +100,7 @@ def latency_check(
         return None
     if target is None or not target.is_latency or not is_judged(manifest, runtime):
         return info("latency", measurement.median_s, unit="s", why=_said(measurement))
-    tolerance = gates.latency_tolerance
+    tolerance = limits.latency_tolerance
     if target.unit == "x":
         ratio = speed.ratios[manifest.file]
         value, goal, unit, quality, evidence = ratio.ratio, target.value, "x", ratio.quality, ratio.evidence
@@ -113,7 +113,7 @@ def latency_check(
     return check if check.outcome == "info" else _judged(check, tolerance, quality, evidence)
 
 
-def memory_check(device: Device, manifest: Manifest, folder: Path, gates: Gates) -> Check | None:
+def memory_check(device: Device, manifest: Manifest, folder: Path, limits: VerdictLimits) -> Check | None:
     """Peak memory of the file on the device; None when it runs on no device."""
     runtime = runtime_on(device, manifest)
     if runtime is None:
@@ -122,9 +122,9 @@ def memory_check(device: Device, manifest: Manifest, folder: Path, gates: Gates)
     if value is None:
         why = f"{device.id} does not tell it"
         untold = info("peak memory", math.nan, unit="bytes", why=why)
-        return untold if gates.peak_memory_bytes is False else untold.model_copy(update={"outcome": "fail"})
+        return untold if limits.peak_memory_bytes is False else untold.model_copy(update={"outcome": "fail"})
     return at_most(
-        "peak memory", value, gates.peak_memory_bytes, unit="bytes", why="memory the runtime took to load and run it"
+        "peak memory", value, limits.peak_memory_bytes, unit="bytes", why="memory the runtime took to load and run it"
     )
 
 
@@ -141,10 +141,10 @@ def profile_of_file(
         return None
 
 
-def size_check(manifest: Manifest, folder: Path, gates: Gates) -> Check:
+def size_check(manifest: Manifest, folder: Path, limits: VerdictLimits) -> Check:
     """Size of the file (of all files in a package)."""
     return at_most(
-        "file size", file_size(folder / manifest.file), gates.size_bytes, unit="bytes", why="what has to be shipped"
+        "file size", file_size(folder / manifest.file), limits.size_bytes, unit="bytes", why="what has to be shipped"
     )
 
 

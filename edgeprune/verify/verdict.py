@@ -25,7 +25,7 @@ HOST_AGREEMENT = "agreement with this machine"  # the name of that check
 
 
 class Check(BaseModel):
-    """One figure held against its limit; `info` where the recipe sets no gate.
+    """One figure held against its limit; `info` where the recipe sets none.
 
     `undecided`: of so few images that they cannot tell. `interval` is the 95 % interval of a figure that is one of a
     sample of images. `uncertain` marks a missed limit that was measured too badly to count as a regression (see
@@ -62,7 +62,7 @@ class FileVerdict(BaseModel):
 
     @property
     def parts_from_host(self) -> bool:
-        """Whether an attached device names other classes than this machine for more images than the gate allows."""
+        """Whether an attached device names other classes than this machine for more images than the limit allows."""
         return any(c.name == HOST_AGREEMENT and c.outcome == "fail" for c in self.checks)
 
 

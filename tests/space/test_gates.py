@@ -1,4 +1,4 @@
-"""Gates: squeeze-excitation is found as a unit, removed exactly, replaced by its mean, and leaves nothing when merged."""
+"""Gates: squeeze-excitation is found as a unit, removed exactly, replaced by its mean, merged without a trace."""
 
 from __future__ import annotations
 

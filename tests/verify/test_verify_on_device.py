@@ -20,7 +20,7 @@ from edgeprune.devices.local import LocalDevice
 from edgeprune.errors import DataError, RunError, UsageError
 from edgeprune.models.spec import Model, ModelSpec, Preprocessing
 from edgeprune.progress import Silent
-from edgeprune.recipe import Gates, Target
+from edgeprune.recipe import Target, VerdictLimits
 from edgeprune.verify.check import verify
 from edgeprune.verify.execute import REFERENCE_EXECUTION, run_file
 from edgeprune.verify.parity import sqnr_db, top1_agreement
@@ -28,7 +28,7 @@ from edgeprune.verify.verdict import Verdict, exit_code
 
 pytestmark = pytest.mark.slow
 
-GATES = Gates(accuracy_drop=0.5, size_bytes=1e6, peak_memory_bytes=1e10)
+LIMITS = VerdictLimits(accuracy_drop=0.5, size_bytes=1e6, peak_memory_bytes=1e10)
 
 
 class Saying(Silent):
@@ -108,7 +108,7 @@ def check(exported: Exported, device: LocalDevice, **changes: Any) -> Verdict:
         "device": device,
         "float_outputs": exported.answers,
         "test": exported.test,
-        "gates": GATES,
+        "limits": LIMITS,
         "target": Target.parse("1000x"),
         "original_file": original,
         "runtime": "litert",
@@ -158,7 +158,9 @@ def test_a_target_that_cannot_be_met_fails_the_verdict(exported: Exported, devic
 
 def test_eight_images_prove_no_gate_of_int8(exported: Exported, device: LocalDevice) -> None:
     manifest = exported.manifest("tflite", "int8")
-    verdict = check(exported, device, manifests=[manifest], target=None, original_file=None, images=8, gates=Gates())
+    verdict = check(
+        exported, device, manifests=[manifest], target=None, original_file=None, images=8, limits=VerdictLimits()
+    )
     checks = {c.name: c for c in verdict.files[0].checks}
     outcomes = {checks[name].outcome for name in ("top-1 agreement", "accuracy drop against the float model")}
     assert outcomes <= {"undecided", "fail"}
