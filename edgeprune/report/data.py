@@ -38,7 +38,7 @@ class Part(BaseModel):
 
 
 class StagePoint(Part):
-    """The model after one stage: `original`, `pruned`, `tuned`, `merged`, or a file such as `tflite int8`.
+    """The model that a stage left, by the stage's one word for it (`pruned`), or a file such as `tflite int8`.
 
     `accuracy` is top-1 as a share (0..1) of `images` test images, `change` the 95 % interval of it less the
     original's, on the same images; latency is of one inference.
@@ -51,6 +51,10 @@ class StagePoint(Part):
     latency: Measurement | None = None
     macs: int | None = Field(default=None, ge=0)
     parameters: int | None = Field(default=None, ge=0)
+
+    @property
+    def is_file(self) -> bool:
+        return " " in self.stage
 
     @property
     def accuracy_interval(self) -> tuple[float, float] | None:
@@ -162,9 +166,9 @@ class ReportData(Part):
 
     @property
     def final(self) -> StagePoint | None:
-        """The last float model whose accuracy is known: merged, else tuned, else pruned."""
-        found = (self.stage(name) for name in ("merged", "tuned", "pruned"))
-        return next((point for point in found if point is not None and point.accuracy is not None), None)
+        """The last float model whose accuracy is known, unless that is the original."""
+        known = [point for point in self.stages if not point.is_file and point.accuracy is not None]
+        return known[-1] if known and known[-1].stage != "original" else None
 
     @property
     def files(self) -> tuple[FileLine, ...]:
