@@ -15,8 +15,9 @@ from typing import TextIO
 
 import numpy
 
-from edgeprune.artifacts.jobs import JOB, BuiltProbes, Converted, ConvertJob, End, Failed, Line, ProbeJob
+from edgeprune.artifacts.jobs import JOB, BuiltProbes, Converted, ConvertJob, End, Failed, ProbeJob
 from edgeprune.artifacts.plugins import Exporter, ProbeBuilder, find_exporter
+from edgeprune.records import Record
 
 MEMORY_WORDS = ("not enough memory", "can't allocate memory", "std::bad_alloc", "cannot allocate memory")
 
@@ -69,7 +70,7 @@ def _take_stdout() -> TextIO:
     return replies
 
 
-def _say(replies: TextIO, reply: Line) -> None:
+def _say(replies: TextIO, reply: Record) -> None:
     replies.write(reply.model_dump_json() + "\n")
     replies.flush()
 

@@ -20,6 +20,7 @@ from edgeprune.graph.operations import OpSignature
 from edgeprune.latency.measurement import Measurement, Ratio
 from edgeprune.latency.profile import Kernel
 from edgeprune.models.spec import ModelSpec
+from edgeprune.records import first_fault
 from edgeprune.runs import read_bounded
 from edgeprune.search.constraints import Binding
 from edgeprune.space.units import Structure
@@ -246,10 +247,8 @@ def read_report(path: Path) -> ReportData:
     try:
         return ReportData.model_validate_json(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
         raise RunError(
-            f"not a report: {f'`{key}`: ' if key else ''}{first['msg']}",
+            f"not a report: {first_fault(error)}",
             where=str(file),
             hint="write it again with `edgeprune report`",
         ) from error

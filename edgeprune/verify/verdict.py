@@ -11,6 +11,7 @@ from edgeprune.errors import DeviceError, GateFailed, UsageError
 from edgeprune.latency.measurement import Measurement, Ratio
 from edgeprune.latency.profile import Profile
 from edgeprune.recipe import Format, Precision
+from edgeprune.records import Record
 
 Outcome = Literal["pass", "fail", "undecided", "info"]
 Between = tuple[float, float]  # a 95 % interval
@@ -66,10 +67,9 @@ class FileVerdict(BaseModel):
         return any(c.name == HOST_AGREEMENT and c.outcome == "fail" for c in self.checks)
 
 
-class Missing(BaseModel):
+class Missing(Record):
     """A file that was asked for and could not be written."""
 
-    model_config = ConfigDict(frozen=True)
     file: str
     format: Format
     precision: Precision
