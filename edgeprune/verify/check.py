@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -134,26 +135,21 @@ def check_unchanged(manifest: Manifest, folder: Path) -> None:
         )
 
 
+@dataclass(frozen=True)
 class _Judge:
     """Everything that the checks of a file need."""
 
-    def __init__(
-        self,
-        folder: Path,
-        device: Device,
-        limits: VerdictLimits,
-        target: Target | None,
-        runtime: Runtime,
-        threads: int,
-        original: Labels | None,
-        untrained: bool,
-        outputs: Answers,
-        speed: Speed,
-        progress: Progress,
-    ) -> None:
-        self.folder, self.device, self.limits, self.target = folder, device, limits, target
-        self.runtime, self.threads, self.original, self.untrained = runtime, threads, original, untrained
-        self.outputs, self.speed, self.progress = outputs, speed, progress
+    folder: Path
+    device: Device
+    limits: VerdictLimits
+    target: Target | None
+    runtime: Runtime
+    threads: int
+    original: Labels | None
+    untrained: bool
+    outputs: Answers
+    speed: Speed
+    progress: Progress
 
     def file(self, manifest: Manifest) -> FileVerdict:
         """All checks of one file, in the order in which a reader asks for them."""
