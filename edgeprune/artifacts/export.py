@@ -18,7 +18,7 @@ from torch import Tensor
 from edgeprune.artifacts.child import Child
 from edgeprune.artifacts.jobs import Converted, ConvertJob, Output
 from edgeprune.artifacts.manifest import Manifest, file_hash, file_size, manifest_path
-from edgeprune.artifacts.measuring import MeasuringExporter, export_for_measuring
+from edgeprune.artifacts.measuring import MeasuringExporter
 from edgeprune.artifacts.plugins import Exporter, find_exporter, require_own_files, require_toolkit, toolkit_versions
 from edgeprune.artifacts.preparation import Preparation
 from edgeprune.artifacts.program import on_cpu, save_program
@@ -29,7 +29,7 @@ from edgeprune.progress import SILENT, Progress
 from edgeprune.recipe import Format, Precision
 from edgeprune.runs import write_atomic
 
-__all__ = ["Exported", "MeasuringExporter", "NotWritten", "export", "export_each", "export_for_measuring"]
+__all__ = ["Exported", "MeasuringExporter", "NotWritten", "export_each"]
 
 REFERENCE = "reference.safetensors"
 AT_ONCE = 2
@@ -68,46 +68,6 @@ class _Parcel:
 
     def file_name(self, precision: Precision) -> str:
         return f"model_{precision}{self.exporter.suffix}"
-
-
-def export(
-    model: Model,
-    folder: Path,
-    *,
-    formats: Sequence[Format],
-    int8: bool,
-    calibration: Tensor | None,
-    reference_input: Tensor,
-    progress: Progress = SILENT,
-) -> list[Manifest]:
-    """Write the model in each format, in float and (where the format has it) int8; see `export_each`.
-
-    Returns the manifests in the order of `formats`, float before int8.
-
-    Raises:
-        ConversionError: toolkits failed; raised after the others have finished, naming all that failed.
-        EdgePruneError: as `export_each`.
-    """
-    done = export_each(
-        model,
-        folder,
-        formats=formats,
-        int8=formats if int8 else (),
-        calibration=calibration,
-        reference_input=reference_input,
-        progress=progress,
-    )
-    if len(done.not_written) == 1:
-        raise done.not_written[0].error
-    if done.not_written:
-        files = [manifest.file for manifest in done.manifests]
-        written = f"; written: {', '.join(files)}" if files else ""
-        raise ConversionError(
-            f"{len(done.not_written)} files failed: {', '.join(one.file for one in done.not_written)}{written}\n"
-            + "\n".join(str(one.error) for one in done.not_written),
-            where=str(folder),
-        )
-    return list(done.manifests)
 
 
 def export_each(

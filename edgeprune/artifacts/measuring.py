@@ -66,13 +66,3 @@ class MeasuringExporter:
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         return file
-
-
-def export_for_measuring(model: Model, runtime: Runtime, file: Path) -> Path:
-    """One quick float32 file for a runtime; see `MeasuringExporter`, which is faster from the second file on.
-
-    Raises:
-        ToolkitMissing, ConversionError, ModelError: as there.
-    """
-    with MeasuringExporter(runtime) as exporter:
-        return exporter.write(model, file)

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from exporting import export
 from listening import Listening
 from small_nets import randomize
 from torch import Tensor, nn
 
-from edgeprune.artifacts.export import export
 from edgeprune.artifacts.manifest import Manifest
 from edgeprune.devices.local import LocalDevice
 from edgeprune.errors import DataError, RunError, UsageError
