@@ -24,16 +24,15 @@ class MeasuringExporter:
         ToolkitMissing: on creation, when the runtime's toolkit is not installed.
     """
 
-    def __init__(self, runtime: Runtime, *, threads: int = 1) -> None:
+    def __init__(self, runtime: Runtime) -> None:
         self._exporter = exporter_for(runtime)
         require_toolkit(self._exporter)
-        self._threads = threads
         self._open = ExitStack()
         self._toolkits: Toolkits | None = None
 
     def __enter__(self) -> Self:
         self._toolkits = self._open.enter_context(toolkits())
-        self._toolkits.start(self._exporter.name, threads=self._threads)
+        self._toolkits.start(self._exporter.name)
         return self
 
     def __exit__(
@@ -61,7 +60,7 @@ class MeasuringExporter:
             part = scratch / f"part{self.suffix}"
             output = Output(precision="fp32", file=part, describe=False)
             job = ConvertJob(exporter=self._exporter.name, program=scratch / "program.pt2", outputs=(output,))
-            self._toolkits.do(job, threads=self._threads)
+            self._toolkits.do(job)
             part.replace(file)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
