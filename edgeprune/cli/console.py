@@ -138,7 +138,8 @@ class RichProgress:
     def update(self, text: str, done: float, total: float) -> None:
         if done == 0:
             self._bars.reset(self._task)
-        self._bars.update(self._task, description=f"{self._stage}: {text}", completed=done, total=total)
+        shown = f"{self._stage}: {text}" if self._stage else text
+        self._bars.update(self._task, description=shown, completed=done, total=total)
 
 
 @contextmanager
