@@ -45,6 +45,8 @@ __version__ = "0.1.0"
 _HOMES = {  # what is not in the front, or is light while the front is not
     "EdgePruneError": "errors",
     "ModelSpec": "models.spec",
+    "Plan": "space.plan",
+    "Prediction": "latency.predictor",
     "Recipe": "recipe",
     "Run": "runs",
     "open_run": "runs",
