@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from common import ROOT
+from common import ROOT, Lines
 from torch import nn
 
 from edgeprune.data.open import open_data
@@ -13,7 +13,7 @@ from edgeprune.models.checkpoint import save_state
 from edgeprune.models.load import load, load_from
 from edgeprune.recipe import Recipe, TuneSection
 from edgeprune.recipe_file import parse_recipe
-from edgeprune.training.loop import TuneProgress, tune
+from edgeprune.training.loop import tune
 
 MOBILENETS: dict[str, dict[str, Any]] = {
     "mobilenetv2": {"pad_type": "same", "bn_eps": 1e-3},  # of the Keras weights
@@ -86,12 +86,7 @@ def _transfer(section: dict[str, Any], weights: Path, npz: Path, file: Path) -> 
         TRANSFER,
         seed=recipe.seed,
         snapshots=file.with_suffix(".snapshots"),
-        on_progress=lines_of_training,
+        progress=Lines(),
     )
     print(f"validation {[record.validation for record in moved.history]}", flush=True)
     save_state(file, moved.module)
-
-
-def lines_of_training(progress: TuneProgress) -> None:
-    if progress.step == progress.steps:
-        print(f"   epoch {progress.epoch}: {progress.images_per_second:.0f} images/s", flush=True)

@@ -12,15 +12,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 import edgeprune
+from edgeprune.artifacts.export import export_each
+from edgeprune.artifacts.manifest import Manifest
 from edgeprune.artifacts.measuring import MeasuringExporter
 from edgeprune.models.spec import Model
 from edgeprune.pipeline import versions
@@ -85,6 +88,17 @@ class Lines:
         print(f"   {text}", flush=True)
 
     def update(self, text: str, done: float, total: float) -> None: ...
+
+
+def export(model: Model, folder: Path, formats: Sequence[str], images: Tensor, *, int8: bool) -> list[Manifest]:
+    """Files of all formats; the images calibrate and are the reference. The first failure is raised."""
+    asked = formats if int8 else ()
+    done = export_each(
+        model, folder, formats=formats, int8=asked, calibration=images if int8 else None, reference_input=images[:8]
+    )
+    if done.not_written:
+        raise done.not_written[0].error
+    return list(done.manifests)
 
 
 def whole_job(recipe: Recipe, folder: Path) -> dict[str, Any]:

@@ -21,8 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cnn_nets import lines_of_training
-from common import ROOT, cifar10_npz, keep_row, write_result
+from common import ROOT, Lines, cifar10_npz, keep_row, write_result
 from torch import Tensor, nn
 
 import edgeprune
@@ -35,7 +34,7 @@ from edgeprune.recipe import Recipe, TuneSection
 from edgeprune.recipe_file import parse_recipe
 from edgeprune.space.branches import remove_branches
 from edgeprune.space.find import find_structure
-from edgeprune.space.gates import settle_gates
+from edgeprune.space.gates import set_gate_constants
 from edgeprune.space.weight_masks import Scope, apply_masks, magnitude_masks
 from edgeprune.training.accuracy import recalibrate_batchnorm, top1
 from edgeprune.training.loop import tune
@@ -79,7 +78,7 @@ class Study:
             seed=self.recipe.seed,
             snapshots=self.folder / f"{name}.snapshots",
             masks=masks,
-            on_progress=lines_of_training,
+            progress=Lines(),
         ).module
         return {"changed": top1(adapted, self.splits.test), "trained": top1(tuned, self.splits.test)}
 
@@ -135,7 +134,7 @@ def trained(arguments: argparse.Namespace, npz: Path, folder: Path) -> Study:
             settings,
             seed=recipe.seed,
             snapshots=folder / "snapshots",
-            on_progress=lines_of_training,
+            progress=Lines(),
         )
         print(f"validation {[record.validation for record in found.history]}", flush=True)
         save_state(file, found.module)
@@ -154,7 +153,7 @@ def without_gates(study: Study) -> dict[str, Any]:
     gates = [branch.id for branch in structure.branches if branch.gate]
     pruned = remove_branches(whole, structure, gates)
     images = study.splits.train.take(MEAN_IMAGES).batches(128)
-    settle_gates(pruned, whole, structure, gates, (batch for batch, _ in images))
+    set_gate_constants(pruned, whole, structure, gates, (batch for batch, _ in images))
     return {"gates": len(gates), **study.trained_on("without gates", pruned)}
 
 

@@ -19,13 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import keep_row, write_result
+from common import export, keep_row, write_result
 from coverage_edgeprune import half_of
 from coverage_models import Family, build, random_input, read_families
 from torch import Tensor
 
 import edgeprune
-from edgeprune.artifacts.export import export
 from edgeprune.devices.local import LocalDevice
 from edgeprune.errors import EdgePruneError
 from edgeprune.models.spec import Model
@@ -96,7 +95,7 @@ def measure(family: Family, folder: Path) -> dict[str, Any]:
 def answered(model: Model, name: Format, folder: Path, images: Tensor) -> dict[str, Any]:
     """Export to one format and run the file."""
     try:
-        (manifest,) = export(model, folder, formats=(name,), int8=False, calibration=None, reference_input=images)
+        (manifest,) = export(model, folder, (name,), images, int8=False)
         outputs = run_file(LocalDevice(), folder / manifest.file, manifest, images.numpy()).outputs
     except EdgePruneError as error:
         return {"why": str(error)[:600]}

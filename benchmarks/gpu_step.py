@@ -72,12 +72,12 @@ def step_seconds(net: str, graphs: bool, ready: Any) -> float:
     settings = TuneSection(precision="bf16", batch_size=BATCH, cuda_graphs=graphs)
     model = edgeprune.load(f"{ROOT / 'examples' / 'cifar_resnet.py'}:{net}", input_size=(3, 32, 32))
     training = Training(model.module, Known(), random_split(model.spec.preprocessing), settings, seed=0)
-    training.run_epoch(1, None)  # libraries are loaded, kernels chosen, the recording made
+    training.run_epoch(1)  # libraries are loaded, kernels chosen, the recording made
     ready.wait()
     start, epoch = time.perf_counter(), 1
     while time.perf_counter() - start < SECONDS:
         epoch += 1
-        training.run_epoch(epoch, None)
+        training.run_epoch(epoch)
     return (time.perf_counter() - start) / ((epoch - 1) * training.steps)
 
 

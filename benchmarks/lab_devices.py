@@ -20,10 +20,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import ROOT, imagenet_folders, keep_row, write_result
+from common import ROOT, export, imagenet_folders, keep_row, write_result
 from lab import lab
 
-from edgeprune.artifacts.export import export
 from edgeprune.data.open import open_data
 from edgeprune.devices.bundle import native_bundle
 from edgeprune.devices.jobs import Case, Job, Timing, run_job
@@ -164,9 +163,7 @@ def mobilenet(data: Path, cache: Path) -> dict[str, Path]:
         splits = open_data(recipe.data, model.spec, seed=0)
         images = torch.cat([batch for batch, _ in splits.calibration.batches(64)])
         merged = model.with_module(merge(model.module.eval(), model.example_input()))
-        for manifest in export(
-            merged, folder, formats=("tflite",), int8=True, calibration=images, reference_input=images[:8]
-        ):
+        for manifest in export(merged, folder, ("tflite",), images, int8=True):
             (folder / manifest.file).replace(files[manifest.precision])
     return files
 

@@ -19,12 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import ROOT, Lines, cifar10_npz, imagenet_folders, keep_row, whole_job, write_result
+from common import ROOT, Lines, cifar10_npz, export, imagenet_folders, keep_row, whole_job, write_result
 from lab import lab
 from mobilenetv2 import recipe_for as share_recipe
 
 import edgeprune
-from edgeprune.artifacts.export import export
 from edgeprune.artifacts.manifest import Manifest
 from edgeprune.data.open import open_data
 from edgeprune.devices.local import LocalDevice
@@ -169,7 +168,7 @@ def unpruned(recipe: Recipe, folder: Path) -> dict[str, tuple[Path, Manifest]]:
         splits = open_data(recipe.data, model.spec, seed=recipe.seed)
         images = torch.cat([batch for batch, _ in splits.calibration.batches(64)])
         merged = model.with_module(merge(model.module.eval(), model.example_input()))
-        export(merged, folder, formats=("tflite",), int8=True, calibration=images, reference_input=images[:8])
+        export(merged, folder, ("tflite",), images, int8=True)
     return exported("unpruned", folder)
 
 

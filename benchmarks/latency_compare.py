@@ -21,7 +21,7 @@ from common import write_result
 from scipy.stats import binomtest
 
 import edgeprune
-from edgeprune.artifacts.measuring import export_for_measuring
+from edgeprune.artifacts.measuring import MeasuringExporter
 from edgeprune.devices.local import LocalDevice
 from edgeprune.graph.operations import OpSignature
 from edgeprune.latency.compare import compare
@@ -44,7 +44,8 @@ def main() -> None:
     write_operation(LAYER, chain, times=LAYERS)
     write_operation(LAYER, longer, times=MORE)
     if not network.exists():
-        export_for_measuring(edgeprune.load(NETWORK), "litert", network)
+        with MeasuringExporter("litert") as exporter:
+            exporter.write(edgeprune.load(NETWORK), network)
     same = [(path, path) for path in (*[chain] * 4, network)]
     figures = {
         "slower": measured("slower", [(chain, longer)], arguments.slower, arguments),

@@ -29,10 +29,11 @@ import statistics
 import tempfile
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from common import ROOT, write_merged, write_result
+from common import ROOT, Lines, write_merged, write_result
 from lab import lab
 from scipy.stats import binomtest
 
@@ -41,11 +42,11 @@ from edgeprune.artifacts.export import MeasuringExporter
 from edgeprune.devices.base import Device
 from edgeprune.devices.jobs import runtime_build
 from edgeprune.devices.local import LocalDevice
-from edgeprune.latency.baseline import Baseline, measure_original, probe_layers
+from edgeprune.latency.baseline import Baseline, fill_table, measure_original
+from edgeprune.latency.bench import Bench
 from edgeprune.latency.in_place import model_key
 from edgeprune.latency.predictor import Predictor, predictor_of
-from edgeprune.latency.probes import grid, probe
-from edgeprune.latency.probing import Probing
+from edgeprune.latency.probes import grid, time_probes
 from edgeprune.latency.protocol import measure
 from edgeprune.latency.table import LatencyTable, Setting
 from edgeprune.latency.tflite_writer import Unsupported, write_operation
@@ -146,7 +147,7 @@ def predict_again(model: Model, files: list[Path], folder: Path) -> None:
 def measure_plans(model: Model, device: Device, files: list[Path], folder: Path, *, with_alone: bool) -> None:
     """Probe the model and measure the plans that are not there yet."""
     with MeasuringExporter("litert") as exporter:
-        probing = Probing(
+        bench = Bench(
             device=device,
             table=LatencyTable(folder / "table.sqlite"),
             runtime="litert",
@@ -155,13 +156,13 @@ def measure_plans(model: Model, device: Device, files: list[Path], folder: Path,
             protocol="quick" if device.id == "local" else "probe",
             granularity=GRANULARITY,
             minimum=MINIMUM,
-            on_message=print,
+            progress=Lines(),
         )
-        structure, predictor, alone = probed_model(model, folder, probing, with_alone)
+        structure, predictor, alone = probed_model(model, folder, bench, with_alone)
         for number, file in enumerate(files):
             if file.exists():
                 continue
-            row = of_plan(model, structure, predictor, alone, number, probing, folder)
+            row = of_plan(model, structure, predictor, alone, number, bench, folder)
             write_atomic(file, json.dumps(row).encode())
             print(
                 f"{folder.name} {number}: predicted {1e3 * row['predicted_s']:.3f} ms, measured "
@@ -172,32 +173,32 @@ def measure_plans(model: Model, device: Device, files: list[Path], folder: Path,
 
 
 def probed_model(
-    model: Model, folder: Path, probing: Probing, with_alone: bool
+    model: Model, folder: Path, bench: Bench, with_alone: bool
 ) -> tuple[Structure, Predictor, Predictor | None]:
     """Probe, and note what that cost; the predictor from the table, and the one from operations timed alone."""
     file = folder / "probed.json"
     if not file.exists():  # begun, and stopped: what probing costs is asked of an empty table
-        probing.table.delete_rows(probing.table.rows())
+        bench.table.delete_rows(bench.table.rows())
     begin = time.monotonic()
-    baseline = measure_original(model, folder, probing)
-    predictor = probe_layers(model, baseline, probing)
+    baseline = measure_original(model, folder, bench)
+    predictor = fill_table(model, baseline, bench)
     seconds = time.monotonic() - begin
     if not file.exists():
         record = {"probing_s": round(seconds, 1), "original_s": baseline.measurement.median_s}
         write_atomic(file, json.dumps({**record, "spread": predictor.spread, "basis": predictor.basis}).encode())
         print(f"{folder.name}: probed in {seconds:.0f} s, {predictor.basis}", flush=True)
-    alone = timed_alone(baseline, probing, folder) if with_alone else None
+    alone = timed_alone(baseline, bench, folder) if with_alone else None
     return baseline.structure, predictor, alone
 
 
-def timed_alone(baseline: Baseline, probing: Probing, folder: Path) -> Predictor:
+def timed_alone(baseline: Baseline, bench: Bench, folder: Path) -> Predictor:
     """The predictor from operations timed alone, in a table of its own."""
     table = LatencyTable(folder / "alone.sqlite")
-    setting = Setting(probing.device.facts().fingerprint, baseline.measurement.runtime.id, 1)
-    for kind, stairs in probing.table.staircases(setting).items():
+    setting = Setting(bench.device.facts().fingerprint, baseline.measurement.runtime.id, 1)
+    for kind, stairs in bench.table.staircases(setting).items():
         table.put_staircase(setting, kind, stairs)
     structure = baseline.structure
-    probe(probing.device, structure.layers, structure.sizes, table, granularity=GRANULARITY)
+    time_probes(replace(bench, table=table), structure.layers, structure.sizes)
     return predictor_of(table, setting, structure.layers, structure.sizes, baseline.measurement)
 
 
@@ -207,7 +208,7 @@ def of_plan(
     predictor: Predictor,
     alone: Predictor | None,
     number: int,
-    probing: Probing,
+    bench: Bench,
     folder: Path,
 ) -> dict[str, Any]:
     """One plan: drawn, predicted, then written and measured."""
@@ -215,14 +216,14 @@ def of_plan(
     removed = {g.id: tuple(range(kept[g.id], g.size)) for g in structure.groups if kept[g.id] < g.size}
     pruned = remove_branches(remove_units(model.module, structure, removed), structure, [branch.id] if branch else [])
     file = folder / "plan.tflite"
-    write_merged(probing.exporter, model.with_module(pruned), file)
+    write_merged(bench.exporter, model.with_module(pruned), file)
     files = [file, folder / "original.tflite"]
-    if probing.device.id == "local":
-        pairs = [measure(probing.device, files, runtime="litert", protocol="quick") for _ in range(PROCESSES)]
+    if bench.device.id == "local":
+        pairs = [measure(bench.device, files, runtime="litert", protocol="quick") for _ in range(PROCESSES)]
     else:  # nothing drifts there: once, and the unpruned model as it was measured before
-        (once,) = measure(probing.device, [file], runtime="litert", protocol=probing.protocol)
-        build = runtime_build(probing.device, "litert").id
-        known = probing.table.models(Setting(probing.device.facts().fingerprint, build, 1))
+        (once,) = measure(bench.device, [file], runtime="litert", protocol=bench.protocol)
+        build = runtime_build(bench.device, "litert").id
+        known = bench.table.models(Setting(bench.device.facts().fingerprint, build, 1))
         pairs = [[once, known[model_key(structure.layers, structure.sizes)].measurement]]
     file.unlink()
     found, originals = zip(*pairs, strict=True)
@@ -274,7 +275,7 @@ def one_process_each(arguments: argparse.Namespace) -> dict[str, Any]:
         model, device = edgeprune.load("mobilenetv2_100"), LocalDevice()
         runtime_build(device, "litert")
         with tempfile.TemporaryDirectory() as scratch, MeasuringExporter("litert") as exporter:
-            probing = Probing(
+            bench = Bench(
                 device,
                 LatencyTable(Path(scratch) / "t.sqlite"),
                 "litert",
@@ -284,7 +285,7 @@ def one_process_each(arguments: argparse.Namespace) -> dict[str, Any]:
                 GRANULARITY,
                 MINIMUM,
             )
-            structure = measure_original(model, Path(scratch), probing).structure
+            structure = measure_original(model, Path(scratch), bench).structure
             operations = grid(structure.layers, structure.sizes, GRANULARITY, {})
             chosen = random.Random(0).sample(operations, arguments.processes)
             seconds = []

@@ -19,15 +19,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from common import write_result
+from common import Lines, write_result
 from latency_predict import GRANULARITY, MINIMUM, MODELS, share
 
 import edgeprune
 from edgeprune.artifacts.export import MeasuringExporter
 from edgeprune.devices.local import LocalDevice
 from edgeprune.errors import TargetError
-from edgeprune.latency.baseline import measure_original, probe_layers
-from edgeprune.latency.probing import Probing
+from edgeprune.latency.baseline import fill_table, measure_original
+from edgeprune.latency.bench import Bench
 from edgeprune.latency.table import LatencyTable
 from edgeprune.methods.magnitude import score_magnitude
 from edgeprune.recipe import Target
@@ -82,11 +82,9 @@ def of_model(name: str, folder: Path) -> list[dict[str, Any]]:
         model = edgeprune.load(name)
         with MeasuringExporter("litert") as exporter, tempfile.TemporaryDirectory() as scratch:
             table = LatencyTable(folder / "table.sqlite")
-            probing = Probing(
-                LocalDevice(), table, "litert", exporter, 1, "quick", GRANULARITY, MINIMUM, on_message=print
-            )
-            baseline = measure_original(model, Path(scratch), probing)
-            predictor = probe_layers(model, baseline, probing)
+            bench = Bench(LocalDevice(), table, "litert", exporter, 1, "quick", GRANULARITY, MINIMUM, progress=Lines())
+            baseline = measure_original(model, Path(scratch), bench)
+            predictor = fill_table(model, baseline, bench)
             structure = replace(baseline.structure, layers=predictor.layers)
             ranks = ByScore(score_magnitude(model.module, structure))
             space = Space(structure, Limits(GRANULARITY, MINIMUM, branches=False))
@@ -94,7 +92,7 @@ def of_model(name: str, folder: Path) -> list[dict[str, Any]]:
             for target, file in files.items():
                 if not file.exists():
                     wanted, original_s = float(target.removesuffix("x")), baseline.measurement.median_s
-                    goal = Goal(Target.parse(target), baseline.file, original_s, TOLERANCE, CORRECTIONS, probing)
+                    goal = Goal(Target.parse(target), baseline.file, original_s, TOLERANCE, CORRECTIONS, bench)
                     shares = Shares(predictor.unpruned_s, wanted, predictor.constant_s, predictor.scale, TOLERANCE)
                     try:
                         pruned = prune_to_latency(

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from cnn_methods import OURS, folder_of
-from cnn_nets import NETS, lines_of_training, recipe_of
-from common import ROOT, cifar10_npz, keep_row, workers, write_result
+from cnn_nets import NETS, recipe_of
+from common import ROOT, Lines, cifar10_npz, keep_row, workers, write_result
 from safetensors.torch import load_file
 from torch import nn
 from torch_pruning_peer import PEERS, RememberedTeacher, resized
@@ -78,7 +78,7 @@ def trained(arguments: argparse.Namespace, npz: Path, setting: tuple[float, str]
             recipe.tune.model_copy(update={"lr": rate}),
             seed=recipe.seed,
             snapshots=done.with_suffix(".snapshots"),
-            on_progress=lines_of_training,
+            progress=Lines(),
         )
         teacher.save()
         row: dict[str, Any] = {"net": arguments.net, "share": arguments.share, "epochs": arguments.epochs}

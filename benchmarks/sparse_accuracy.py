@@ -22,15 +22,15 @@ from pathlib import Path
 from typing import Any
 
 from cnn_methods import OURS, accuracies, folder_of
-from cnn_nets import lines_of_training, recipe_of
-from common import ROOT, cifar10_npz, keep_row, write_merged, write_result
+from cnn_nets import recipe_of
+from common import ROOT, Lines, cifar10_npz, keep_row, write_merged, write_result
 from lab import lab
 from torch_pruning_peer import RememberedTeacher
 
 from edgeprune.artifacts.export import MeasuringExporter
 from edgeprune.data.open import open_data
+from edgeprune.latency.bench import Bench
 from edgeprune.latency.pairs import measure_ratio
-from edgeprune.latency.probing import Probing
 from edgeprune.latency.table import LatencyTable
 from edgeprune.models.checkpoint import load_state, save_state
 from edgeprune.models.load import load_from
@@ -87,10 +87,10 @@ def found_zeros(recipe: Recipe, run: Path, cache: Path) -> Zeros:
             ratio = measure_ratio(machine.device, files[0], files[1], runtime="litert", protocol="probe")
             print(f"structured: {ratio.ratio:.3f}x on the machine", flush=True)
             table = LatencyTable(folder / "table.sqlite")
-            probing = Probing(machine.device, table, "litert", exporter, 1, "probe", 8, 8, on_message=print)
+            bench = Bench(machine.device, table, "litert", exporter, 1, "probe", 8, 8, progress=Lines())
             sparse = SparseSection(target=f"{ratio.ratio:.4f}x", block=BLOCK)
             target = Target(value=float(f"{ratio.ratio:.4f}"), unit="x")
-            goal = Goal(target, files[1], ratio.denominator.median_s, 0.02, 4, probing)
+            goal = Goal(target, files[1], ratio.denominator.median_s, 0.02, 4, bench)
             found = zeros_for_latency(base, sparse, goal, folder, known={}, keep=lambda _: None)
             file.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(file, found.model_dump_json(indent=1).encode())
@@ -114,7 +114,7 @@ def trained(recipe: Recipe, zeros: float, structured: Path, cache: Path) -> dict
             seed=recipe.seed,
             snapshots=done.with_suffix(".snapshots"),
             masks=magnitude_masks(student.module, student.example_input(), zeros=zeros, block=BLOCK),
-            on_progress=lines_of_training,
+            progress=Lines(),
         )
         weights = done.with_suffix(".safetensors")
         save_state(weights, result.module)

@@ -11,8 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from cnn_nets import lines_of_training
-from common import keep_row, write_merged
+from common import Lines, keep_row, write_merged
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -59,7 +58,7 @@ class Peer:
             self.recipe.tune,
             seed=self.recipe.seed,
             snapshots=self.folder / "snapshots",
-            on_progress=lines_of_training,
+            progress=Lines(),
         ).module
         teacher.save()
         save_state(self.folder / "tuned.safetensors", tuned)

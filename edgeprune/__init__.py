@@ -42,38 +42,16 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "compare": "api",
-    "Comparison": "api",
-    "explain": "api",
-    "Explanation": "api",
-    "export": "api",
-    "front": "api",
-    "FrontPoint": "several_targets",
-    "load": "api",
-    "merge": "api",
-    "predict": "api",
-    "Prediction": "latency.predictor",
-    "probe": "api",
-    "Probed": "latency.model_probe",
-    "prune": "api",
-    "quantize": "api",
-    "run": "api",
-    "sensitivity": "api",
-    "Sensitivity": "sensitivities",
-    "tune": "api",
-    "verify": "api",
+_HOMES = {  # what is not in the front, or is light while the front is not
     "EdgePruneError": "errors",
-    "Model": "models.spec",
     "ModelSpec": "models.spec",
-    "Outcome": "api",
+    "Plan": "space.plan",
+    "Prediction": "latency.predictor",
     "Recipe": "recipe",
-    "read_recipe": "recipe_file",
     "Run": "runs",
     "open_run": "runs",
-    "Plan": "space.plan",
     "read_plan": "space.plan",
-    "Verdict": "api",
+    "read_recipe": "recipe_file",
 }
 
 __all__ = [
@@ -112,7 +90,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
+    if name not in __all__:
         raise AttributeError(f"module 'edgeprune' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"edgeprune.{home}"), name)
+    return getattr(importlib.import_module(f"edgeprune.{_HOMES.get(name, 'api')}"), name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 
@@ -27,3 +28,18 @@ class Silent:
     def stage(self, name: str) -> None: ...
     def say(self, text: str) -> None: ...
     def update(self, text: str, done: float, total: float) -> None: ...
+
+
+SILENT = Silent()
+
+
+@dataclass(frozen=True)
+class Part(Silent):
+    """Tells a job how far a part of it is: what was done before the part, and what is to be done in all, count too."""
+
+    whole: Progress
+    before: float
+    total: float
+
+    def update(self, text: str, done: float, total: float) -> None:  # noqa: ARG002  # the part's own total
+        self.whole.update(text, self.before + done, self.total)

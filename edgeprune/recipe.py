@@ -358,9 +358,9 @@ class ExportSection(Section):
     formats: tuple[Format, ...] = Field(default=("tflite", "pte", "coreml", "onnx"), min_length=1)
 
 
-class Gates(Section):
-    """The limits of the verdict; a gate set to `false` is reported but cannot fail. Agreements and drops are shares:
-    0.01 is one point."""
+class VerdictLimits(Section):
+    """[verify.gates], the limits of the verdict; one set to `false` is reported but cannot fail. Agreements and drops
+    are shares: 0.01 is one point."""
 
     sqnr_fp32_db: float | _Off = 100.0
     sqnr_fp16_db: float | _Off = 45.0
@@ -378,7 +378,7 @@ class VerifySection(Section):
     """What is checked on the device."""
 
     images: int | None = Field(default=None, ge=1, le=MOST_IMAGES)
-    gates: Gates = Gates()
+    gates: VerdictLimits = VerdictLimits()
 
 
 class Recipe(Section):

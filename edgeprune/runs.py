@@ -19,20 +19,20 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeVar
 
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, field_validator
+from pydantic import TypeAdapter, ValidationError, field_validator
 
 from edgeprune.checksum import file_sha256
 from edgeprune.errors import EdgePruneError, RunError
 from edgeprune.recipe import MOVED, Recipe
+from edgeprune.records import Record
 
 MOST_BYTES = 64 << 20  # of a record: the plan of the largest model has a few
 Kind = TypeVar("Kind")
 
 
-class FileRecord(BaseModel):
+class FileRecord(Record):
     """A file of a finished stage, relative to the stage's folder."""
 
-    model_config = ConfigDict(frozen=True)
     path: str
     size: int
     sha256: str
@@ -46,10 +46,9 @@ class FileRecord(BaseModel):
         return path
 
 
-class StageRecord(BaseModel):
+class StageRecord(Record):
     """What a finished stage made, and from what."""
 
-    model_config = ConfigDict(frozen=True)
     stage: str
     settings: str  # hash of the recipe sections this stage and those before it read
     seconds: float
@@ -57,10 +56,9 @@ class StageRecord(BaseModel):
     result: dict[str, Any]
 
 
-class RunInfo(BaseModel):
+class RunInfo(Record):
     """The head of a run folder."""
 
-    model_config = ConfigDict(frozen=True)
     version: Literal[1] = 1
     recipe: Recipe
     versions: dict[str, str]

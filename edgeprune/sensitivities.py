@@ -10,7 +10,6 @@ import copy
 import math
 from collections.abc import Mapping, Sequence
 
-from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from edgeprune.data.open import open_data
@@ -22,9 +21,10 @@ from edgeprune.models.load import load_from
 from edgeprune.models.spec import Model
 from edgeprune.progress import Progress, Silent
 from edgeprune.recipe import Recipe
+from edgeprune.records import Record
 from edgeprune.space.branches import remove_branches
 from edgeprune.space.find import find_structure
-from edgeprune.space.gates import settle_gates
+from edgeprune.space.gates import set_gate_constants
 from edgeprune.space.units import Structure
 from edgeprune.space.weight_masks import apply_masks, magnitude_masks
 from edgeprune.training.accuracy import recalibrate_batchnorm, top1
@@ -38,14 +38,13 @@ BATCH = 128
 GATE = "squeeze-excitation"
 
 
-class TypeOfLayer(BaseModel):
+class TypeOfLayer(Record):
     """What one type of layer is and bears.
 
     `accuracy` has the top-1 at each share of zeros, in the order of `Sensitivity.zeros`. `bears` is the largest share
     of zeros up to which every accuracy is within `DROP` of the model's; 0 where there is none.
     """
 
-    model_config = ConfigDict(frozen=True)
     name: str
     layers: int
     weights: int
@@ -54,11 +53,10 @@ class TypeOfLayer(BaseModel):
     bears: float
 
 
-class Sensitivity(BaseModel):
+class Sensitivity(Record):
     """What each type bears. `accuracy` is that of the model itself, in the same way, `without_gates` that of the model
     with the mean in the place of every squeeze-excitation gate; None where it has none."""
 
-    model_config = ConfigDict(frozen=True)
     model: str
     zeros: tuple[float, ...]
     images: int
@@ -98,7 +96,7 @@ def sensitivity(
     refuse_random(recipe.model)
     check_copies(model, trains=False)
     splits = open_data(recipe.data, model.spec, seed=recipe.seed, progress=progress)
-    check_knowledge(model, splits.test, recipe.model, on_images=progress.update)
+    check_knowledge(model, splits.test, recipe.model, progress=progress)
     if len(splits.validation) == 0:
         raise DataError("there are no validation images to ask the model", hint="set data.validation_images")
     asked, calibration = splits.validation.take(images), splits.calibration.take(ADAPTED_ON)
@@ -149,7 +147,7 @@ def _pruned(model: Model, weights: Sequence[Weight], share: float) -> nn.Module:
 
 def _without(module: nn.Module, structure: Structure, gates: Sequence[str], images: Split) -> nn.Module:
     pruned = remove_branches(module, structure, gates)
-    settle_gates(pruned, module, structure, gates, (batch for batch, _ in images.batches(BATCH)))
+    set_gate_constants(pruned, module, structure, gates, (batch for batch, _ in images.batches(BATCH)))
     return pruned
 
 

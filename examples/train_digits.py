@@ -13,9 +13,10 @@ from edgeprune.data.open import open_data
 from edgeprune.errors import EdgePruneError
 from edgeprune.models.checkpoint import save_state
 from edgeprune.models.load import load
+from edgeprune.progress import Silent
 from edgeprune.recipe import DataSection, TuneSection
 from edgeprune.training.accuracy import top1
-from edgeprune.training.loop import TuneProgress, tune
+from edgeprune.training.loop import tune
 
 FACTORY = f"{Path(__file__).resolve().parent / 'small_cnn.py'}:small_cnn"
 
@@ -25,16 +26,16 @@ def train(out: Path, *, epochs: int, channels: int, seed: int) -> float:
     model = load(FACTORY, arguments={"channels": channels}, input_size=(channels, 32, 32))
     data = open_data(DataSection(source="digits", validation_images=100, calibration_images=100), model.spec, seed=seed)
     settings = TuneSection(epochs=epochs, batch_size=64, lr=0.1, augment="crop", distillation=0)
-    tuned = tune(
-        model.module, None, data.train, data.validation, settings, seed=seed, snapshots=None, on_progress=_print
-    )
+    tuned = tune(model.module, None, data.train, data.validation, settings, seed=seed, snapshots=None, progress=Lines())
     save_state(out, tuned.module)
     return top1(tuned.module, data.test)
 
 
-def _print(progress: TuneProgress) -> None:
-    if progress.step == progress.steps:
-        print(f"epoch {progress.epoch}/{progress.epochs}  loss {progress.loss:.3f}", flush=True)
+class Lines(Silent):
+    """Each epoch as a line."""
+
+    def say(self, text: str) -> None:
+        print(text, flush=True)
 
 
 def main() -> int:

@@ -18,13 +18,13 @@ from typing import Self
 
 from pydantic import ValidationError
 
-from edgeprune.artifacts.jobs import REPLY, Converted, ConvertJob, End, Failed, ProbeJob, Probes
+from edgeprune.artifacts.jobs import REPLY, BuiltProbes, Converted, ConvertJob, End, Failed, ProbeJob
 from edgeprune.devices.child import memory_limit, want_of_memory
 from edgeprune.errors import ConversionError
 from edgeprune.scratch import drop_scratch, empty_scratch, make_scratch
 
 TIMEOUT_S = 3600.0
-SETTLE_S = 10.0
+FINISH_S = 10.0
 TAIL_LINES = 25
 _OTHERS = (
     "leave this file out (export.formats, and quantize.formats for int8); the others do not need it. If it is the file "
@@ -103,7 +103,7 @@ class Child:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def run(self, job: ConvertJob | ProbeJob) -> Iterator[Converted | Probes]:
+    def run(self, job: ConvertJob | ProbeJob) -> Iterator[Converted | BuiltProbes]:
         """Send a job and yield what the child says, as it says it.
 
         Raises:
@@ -141,10 +141,10 @@ class Child:
             yield reply
             step += 1
 
-    def settle(self, replies: Iterator[Converted | Probes]) -> None:
+    def finish(self, replies: Iterator[Converted | BuiltProbes]) -> None:
         """Let a job end of which no more is expected; one that does not soon is stopped. What it says or how it fails
         by now changes nothing."""
-        self._deadline = min(self._deadline, time.monotonic() + SETTLE_S)
+        self._deadline = min(self._deadline, time.monotonic() + FINISH_S)
         with suppress(ConversionError):
             for _ in replies:
                 pass

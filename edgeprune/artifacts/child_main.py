@@ -15,8 +15,9 @@ from typing import TextIO
 
 import numpy
 
-from edgeprune.artifacts.jobs import JOB, Converted, ConvertJob, End, Failed, Line, ProbeJob, Probes
+from edgeprune.artifacts.jobs import JOB, BuiltProbes, Converted, ConvertJob, End, Failed, ProbeJob
 from edgeprune.artifacts.plugins import Exporter, ProbeBuilder, find_exporter
+from edgeprune.records import Record
 
 MEMORY_WORDS = ("not enough memory", "can't allocate memory", "std::bad_alloc", "cannot allocate memory")
 
@@ -45,11 +46,11 @@ def _as_new() -> None:
     numpy.random.seed(0)
 
 
-def _serve(exporter: Exporter, job: ConvertJob | ProbeJob) -> Iterator[Converted | Probes]:
+def _serve(exporter: Exporter, job: ConvertJob | ProbeJob) -> Iterator[Converted | BuiltProbes]:
     if isinstance(job, ProbeJob):
         if not isinstance(exporter, ProbeBuilder):
             raise TypeError(f"the exporter {job.exporter!r} builds no probes")
-        yield Probes(files=exporter.build_probes(job.signatures, job.folder))
+        yield BuiltProbes(files=exporter.build_probes(job.signatures, job.folder))
         return
     import torch
     from safetensors.torch import load_file
@@ -69,7 +70,7 @@ def _take_stdout() -> TextIO:
     return replies
 
 
-def _say(replies: TextIO, reply: Line) -> None:
+def _say(replies: TextIO, reply: Record) -> None:
     replies.write(reply.model_dump_json() + "\n")
     replies.flush()
 

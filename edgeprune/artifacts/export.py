@@ -18,18 +18,18 @@ from torch import Tensor
 from edgeprune.artifacts.child import Child
 from edgeprune.artifacts.jobs import Converted, ConvertJob, Output
 from edgeprune.artifacts.manifest import Manifest, file_hash, file_size, manifest_path
-from edgeprune.artifacts.measuring import MeasuringExporter, export_for_measuring
+from edgeprune.artifacts.measuring import MeasuringExporter
 from edgeprune.artifacts.plugins import Exporter, find_exporter, require_own_files, require_toolkit, toolkit_versions
 from edgeprune.artifacts.preparation import Preparation
 from edgeprune.artifacts.program import on_cpu, save_program
 from edgeprune.artifacts.toolkits import Toolkits, may_try_again, toolkits
 from edgeprune.errors import ConversionError, DataError, UsageError
 from edgeprune.models.spec import Model
-from edgeprune.progress import Progress, Silent
+from edgeprune.progress import SILENT, Progress
 from edgeprune.recipe import Format, Precision
 from edgeprune.runs import write_atomic
 
-__all__ = ["Exported", "MeasuringExporter", "NotWritten", "export", "export_each", "export_for_measuring"]
+__all__ = ["Exported", "MeasuringExporter", "NotWritten", "export_each"]
 
 REFERENCE = "reference.safetensors"
 AT_ONCE = 2
@@ -70,46 +70,6 @@ class _Parcel:
         return f"model_{precision}{self.exporter.suffix}"
 
 
-def export(
-    model: Model,
-    folder: Path,
-    *,
-    formats: Sequence[Format],
-    int8: bool,
-    calibration: Tensor | None,
-    reference_input: Tensor,
-    progress: Progress | None = None,
-) -> list[Manifest]:
-    """Write the model in each format, in float and (where the format has it) int8; see `export_each`.
-
-    Returns the manifests in the order of `formats`, float before int8.
-
-    Raises:
-        ConversionError: toolkits failed; raised after the others have finished, naming all that failed.
-        EdgePruneError: as `export_each`.
-    """
-    done = export_each(
-        model,
-        folder,
-        formats=formats,
-        int8=formats if int8 else (),
-        calibration=calibration,
-        reference_input=reference_input,
-        progress=progress,
-    )
-    if len(done.not_written) == 1:
-        raise done.not_written[0].error
-    if done.not_written:
-        files = [manifest.file for manifest in done.manifests]
-        written = f"; written: {', '.join(files)}" if files else ""
-        raise ConversionError(
-            f"{len(done.not_written)} files failed: {', '.join(one.file for one in done.not_written)}{written}\n"
-            + "\n".join(str(one.error) for one in done.not_written),
-            where=str(folder),
-        )
-    return list(done.manifests)
-
-
 def export_each(
     model: Model,
     folder: Path,
@@ -119,7 +79,7 @@ def export_each(
     floats: bool = True,
     calibration: Tensor | None,
     reference_input: Tensor,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
 ) -> Exported:
     """Write the model in each format; a file that fails takes no other along.
 
@@ -133,7 +93,6 @@ def export_each(
         ToolkitMissing: a format's toolkit is not installed (checked before anything is done).
         UsageError, DataError, ModelError: wrong format, two whose files would have one name, images or model.
     """
-    progress = progress or Silent()
     parcels = [_parcel(name, name in int8, floats) for name in dict.fromkeys(formats)]
     require_own_files([parcel.exporter for parcel in parcels])
     _check_images(model, reference_input, "the reference input")
@@ -246,7 +205,7 @@ def _convert(
                         raise ConversionError("the exporter ended and gave no such file", where=output.file.name)
                     ends.append(_put_in_place(model, exporter, output, converted, folder))
                     progress.say(f"{exporter.name} {output.precision}: {_told(output, converted)}")
-                child.settle(replies)
+                child.finish(replies)
         except ConversionError as error:
             if again and not child.timed_out:
                 continue

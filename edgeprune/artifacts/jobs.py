@@ -5,18 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from edgeprune.artifacts.manifest import Delegation, TensorSpec
 from edgeprune.graph.operations import OpSignature
 from edgeprune.recipe import Precision
+from edgeprune.records import Record
 
 
-class Line(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class Output(Line):
+class Output(Record):
     """One file to write. `file` is a temporary name; the parent moves it into place once the child says it is whole.
 
     `describe` asks for the delegation too (costs a second); without it only the file is made.
@@ -27,7 +24,7 @@ class Output(Line):
     describe: bool = True
 
 
-class ConvertJob(Line):
+class ConvertJob(Record):
     """Write one traced program to files. `calibration` is a safetensors file with "images" (N, C, H, W) float32."""
 
     kind: Literal["convert"] = "convert"
@@ -37,7 +34,7 @@ class ConvertJob(Line):
     outputs: tuple[Output, ...]
 
 
-class ProbeJob(Line):
+class ProbeJob(Record):
     """Write a one-operation file for each signature to a folder."""
 
     kind: Literal["probes"] = "probes"
@@ -50,7 +47,7 @@ Job = Annotated[ConvertJob | ProbeJob, Field(discriminator="kind")]
 JOB: TypeAdapter[ConvertJob | ProbeJob] = TypeAdapter(Job)
 
 
-class Converted(Line):
+class Converted(Record):
     """What an exporter knows of a file it wrote."""
 
     kind: Literal["converted"] = "converted"
@@ -58,24 +55,26 @@ class Converted(Line):
     input: TensorSpec
     output: TensorSpec
     delegation: Delegation | None = None
-    left_in_float: dict[str, int] = {}  # operators of an int8 file that the quantizer cannot do: kind -> how many
+    left_in_float: dict[str, int] = Field(
+        default_factory=dict
+    )  # operators of an int8 file that the quantizer cannot do: kind -> how many
     seconds: float = 0.0
 
 
-class Probes(Line):
+class BuiltProbes(Record):
     """Signature key -> file, for those that could be built."""
 
     kind: Literal["probes"] = "probes"
     files: dict[str, Path]
 
 
-class End(Line):
+class End(Record):
     """The job is done."""
 
     kind: Literal["end"] = "end"
 
 
-class Failed(Line):
+class Failed(Record):
     """The toolkit raised; the child ends after saying so."""
 
     kind: Literal["failed"] = "failed"
@@ -83,5 +82,5 @@ class Failed(Line):
     out_of_memory: bool = False
 
 
-Reply = Annotated[Converted | Probes | End | Failed, Field(discriminator="kind")]
-REPLY: TypeAdapter[Converted | Probes | End | Failed] = TypeAdapter(Reply)
+Reply = Annotated[Converted | BuiltProbes | End | Failed, Field(discriminator="kind")]
+REPLY: TypeAdapter[Converted | BuiltProbes | End | Failed] = TypeAdapter(Reply)

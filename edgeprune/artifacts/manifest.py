@@ -6,13 +6,14 @@ import hashlib
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from edgeprune.artifacts.preparation import Preparation
 from edgeprune.checksum import file_sha256
 from edgeprune.errors import UsageError
 from edgeprune.models.spec import Preprocessing
 from edgeprune.recipe import Format, Precision
+from edgeprune.records import Record, first_fault
 from edgeprune.runs import read_bounded
 
 
@@ -25,13 +26,12 @@ def _bare(name: str) -> str:
 BareName = Annotated[str, AfterValidator(_bare)]
 
 
-class TensorSpec(BaseModel):
+class TensorSpec(Record):
     """An input or output of the file, batch 1.
 
     `layout` is NCHW, NHWC or NC. Quantized tensors: real = scale * (stored - zero_point).
     """
 
-    model_config = ConfigDict(frozen=True)
     name: str
     shape: tuple[int, ...]
     dtype: Literal["float32", "float16", "int8", "uint8"]
@@ -40,14 +40,13 @@ class TensorSpec(BaseModel):
     zero_point: int | None = None
 
 
-class Delegation(BaseModel):
+class Delegation(Record):
     """Which share of the operators the accelerated backend runs, and the names of those left outside."""
 
-    model_config = ConfigDict(frozen=True)
     backend: str
     delegated: int  # operators inside the delegate
     outside: int  # operators left to the runtime's own kernels
-    outside_operators: dict[str, int] = {}
+    outside_operators: dict[str, int] = Field(default_factory=dict)
 
     @property
     def share_outside(self) -> float:
@@ -55,13 +54,12 @@ class Delegation(BaseModel):
         return self.outside / total if total else 0.0
 
 
-class Manifest(BaseModel):
+class Manifest(Record):
     """Everything that is known of an exported file.
 
     Version 1 says of the preprocessing the model's own filter, crop, mean and std alone; see `untold`.
     """
 
-    model_config = ConfigDict(frozen=True)
     version: Literal[1, 2] = 2
     format: Format
     precision: Precision
@@ -75,7 +73,9 @@ class Manifest(BaseModel):
     labels: tuple[str, ...]
     reference: BareName  # safetensors beside it: "input" (N, C, H, W) float32, the float model's "output" (N, classes)
     delegation: Delegation | None
-    left_in_float: dict[str, int] = {}  # operators of an int8 file that the quantizer cannot do: kind -> how many
+    left_in_float: dict[str, int] = Field(
+        default_factory=dict
+    )  # operators of an int8 file that the quantizer cannot do: kind -> how many
     toolkit: dict[str, str]  # package -> version
     seconds: float
 
@@ -132,10 +132,8 @@ def parse_manifest(path: Path) -> Manifest:
             f"cannot read the manifest: {error.strerror}", where=str(path), hint="export the model again"
         ) from error
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
         raise UsageError(
-            f"not a valid manifest: {place}: {first['msg']}", where=str(path), hint="export the model again"
+            f"not a valid manifest: {first_fault(error)}", where=str(path), hint="export the model again"
         ) from error
     for name in (manifest.file, manifest.reference):
         _check_inside(path.parent, path.parent / name)

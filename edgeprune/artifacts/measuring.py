@@ -24,16 +24,15 @@ class MeasuringExporter:
         ToolkitMissing: on creation, when the runtime's toolkit is not installed.
     """
 
-    def __init__(self, runtime: Runtime, *, threads: int = 1) -> None:
+    def __init__(self, runtime: Runtime) -> None:
         self._exporter = exporter_for(runtime)
         require_toolkit(self._exporter)
-        self._threads = threads
         self._open = ExitStack()
         self._toolkits: Toolkits | None = None
 
     def __enter__(self) -> Self:
         self._toolkits = self._open.enter_context(toolkits())
-        self._toolkits.start(self._exporter.name, threads=self._threads)
+        self._toolkits.start(self._exporter.name)
         return self
 
     def __exit__(
@@ -61,18 +60,8 @@ class MeasuringExporter:
             part = scratch / f"part{self.suffix}"
             output = Output(precision="fp32", file=part, describe=False)
             job = ConvertJob(exporter=self._exporter.name, program=scratch / "program.pt2", outputs=(output,))
-            self._toolkits.do(job, threads=self._threads)
+            self._toolkits.do(job)
             part.replace(file)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         return file
-
-
-def export_for_measuring(model: Model, runtime: Runtime, file: Path) -> Path:
-    """One quick float32 file for a runtime; see `MeasuringExporter`, which is faster from the second file on.
-
-    Raises:
-        ToolkitMissing, ConversionError, ModelError: as there.
-    """
-    with MeasuringExporter(runtime) as exporter:
-        return exporter.write(model, file)

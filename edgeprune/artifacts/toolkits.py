@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from edgeprune.artifacts.child import Child
-from edgeprune.artifacts.jobs import Converted, ConvertJob, ProbeJob, Probes
+from edgeprune.artifacts.jobs import BuiltProbes, Converted, ConvertJob, ProbeJob
 from edgeprune.errors import ConversionError
 
 IDLE_S = 120.0  # after which a child ends: a training of hours needs the memory
@@ -92,7 +92,7 @@ class Toolkits:
                     place.rest.daemon = True
                     place.rest.start()
 
-    def do(self, job: ConvertJob | ProbeJob, *, threads: int = 1) -> list[Converted | Probes]:
+    def do(self, job: ConvertJob | ProbeJob, *, threads: int = 1) -> list[Converted | BuiltProbes]:
         """Do a whole job; returns all that the child said.
 
         Raises:

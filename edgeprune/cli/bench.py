@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgeprune.cli.console import DeviceOption, JsonOption, ThreadsOption, milliseconds, show_result
+from edgeprune.cli.console import DeviceOption, JsonOption, RichProgress, ThreadsOption, milliseconds, show_result
 
 if TYPE_CHECKING:
     from edgeprune.latency.measurement import Measurement
@@ -37,10 +37,18 @@ def bench(
     units = compute_units_of(compute_units)
     opened = open_device("local" if device is None else device)
     measured: dict[Path, Measurement] = {}
-    with opened.lease():
+    with opened.lease(), RichProgress().shown() as progress:
         for runtime in dict.fromkeys(runtimes.values()):
             group = [file for file in files if runtimes[file] == runtime]
-            results = measure(opened, group, runtime=runtime, threads=threads, protocol=protocol, compute_units=units)
+            results = measure(
+                opened,
+                group,
+                runtime=runtime,
+                threads=threads,
+                protocol=protocol,
+                compute_units=units,
+                progress=progress,
+            )
             measured.update(zip(group, results, strict=True))
     table = Table(Column("file", overflow="fold"), "runtime", "latency", "p90", "samples")
     for file in files:

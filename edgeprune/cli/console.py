@@ -16,6 +16,8 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
+    from edgeprune.models.spec import Model
+
 _ANSWERS: ContextVar[TextIO | None] = ContextVar("answers", default=None)  # None: stdout as it is
 
 
@@ -65,6 +67,17 @@ TrustOption = Annotated[
 ThreadsOption = Annotated[int, typer.Option(min=1, max=1024, help="Threads of the runtime.")]
 RuntimeOption = Annotated[str, typer.Option(help="The runtime whose latency is meant: litert, executorch.")]
 InputSizeOption = Annotated[str | None, typer.Option(help="Channels,height,width, e.g. 3,224,224.")]
+
+
+def load_model(source: str, input_size: str | None) -> Model:
+    """The model of a command's arguments.
+
+    Raises:
+        UsageError: --input-size is not written like 3,224,224.
+    """
+    from edgeprune.api import load
+
+    return load(source, input_size=read_input_size(input_size)) if input_size else load(source)
 
 
 def read_input_size(text: str | None) -> tuple[int, ...] | None:
@@ -125,7 +138,8 @@ class RichProgress:
     def update(self, text: str, done: float, total: float) -> None:
         if done == 0:
             self._bars.reset(self._task)
-        self._bars.update(self._task, description=f"{self._stage}: {text}", completed=done, total=total)
+        shown = f"{self._stage}: {text}" if self._stage else text
+        self._bars.update(self._task, description=shown, completed=done, total=total)
 
 
 @contextmanager

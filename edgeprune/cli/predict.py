@@ -13,7 +13,7 @@ from edgeprune.cli.console import (
     JsonOption,
     RuntimeOption,
     ThreadsOption,
-    read_input_size,
+    load_model,
     show_result,
 )
 
@@ -37,7 +37,7 @@ def predict(
     from edgeprune.space.plan import read_plan
 
     edits = read_plan(plan) if plan else None
-    found = api.load(model, input_size=read_input_size(input_size)) if input_size else api.load(model)
+    found = load_model(model, input_size)
     pruned = api.predict(found, edits, device="local" if device is None else device, runtime=runtime, threads=threads)
     share = pruned.seconds / pruned.unpruned_s
     lines = [

@@ -13,8 +13,8 @@ from edgeprune.cli.console import (
     RichProgress,
     RuntimeOption,
     ThreadsOption,
+    load_model,
     milliseconds,
-    read_input_size,
     show_result,
 )
 
@@ -35,7 +35,7 @@ def probe(
     """
     from edgeprune import api
 
-    found = api.load(model, input_size=read_input_size(input_size)) if input_size else api.load(model)
+    found = load_model(model, input_size)
     progress = RichProgress()
     with progress.shown():
         progress.stage("probe")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from edgeprune.cli.console import InputSizeOption, JsonOption, complete_runs, read_input_size, show_result
+from edgeprune.cli.console import InputSizeOption, JsonOption, complete_runs, load_model, show_result
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -60,7 +60,7 @@ def run(
 
     Stage by stage; of a finished one its report.
     """
-    _print(_run(folder), as_json=as_json)
+    show_result(*_run(folder), as_json=as_json)
 
 
 @show.command("plan")
@@ -68,7 +68,20 @@ def plan(
     file: Annotated[Path, typer.Argument(help="A plan.json, as in RUN/prune.")], as_json: JsonOption = False
 ) -> None:
     """Say what a plan removes."""
-    _print(_plan(file), as_json=as_json)
+    from rich.table import Column, Table
+
+    from edgeprune.space.plan import read_plan
+
+    found = read_plan(file)
+    table = Table(
+        Column("group or branch", overflow="fold"), "units", "removed", "kept", title=f"plan for {found.base}"
+    )
+    for name, option in found.decisions.items():
+        if option.kind == "width":
+            table.add_row(name, str(option.size), str(len(option.removed)), str(option.size - len(option.removed)))
+        else:
+            table.add_row(name, "", f"the whole {option.kind}", "")
+    show_result(found.model_dump(mode="json"), table, as_json=as_json)
 
 
 @show.command("file")
@@ -80,7 +93,13 @@ def file(
 
     One that is not what its manifest describes is refused.
     """
-    _print(_file(file), as_json=as_json)
+    from rich.pretty import Pretty
+
+    from edgeprune.artifacts.manifest import read_manifest
+
+    manifest = read_manifest(file)
+    result = manifest.model_dump(mode="json") | ({"untold": manifest.untold} if manifest.untold else {})
+    show_result(result, Pretty({**result, "labels": f"{len(result['labels'])} labels"}), as_json=as_json)
 
 
 @show.command("units")
@@ -91,7 +110,34 @@ def units(
     as_json: JsonOption = False,
 ) -> None:
     """Say what can go from a model and what cannot, and why."""
-    _print(_units(model, input_size, keep or []), as_json=as_json)
+    from dataclasses import asdict
+
+    from rich.console import Group
+    from rich.table import Column, Table
+
+    from edgeprune.space.find import find_structure
+    from edgeprune.space.keep import hold
+    from edgeprune.space.listing import list_units
+
+    found = load_model(model, input_size)
+    listing = list_units(found.module, hold(find_structure(found.module, found.example_input()), keep or []))
+    going = Table(
+        Column("can go", overflow="fold"),
+        *(Column(name, justify="right") for name in ("units", "parameters per unit", "MMACs per unit")),
+        title=f"{model}: {listing.parameters / 1e6:.2f} M parameters, {listing.macs / 1e6:.1f} MMACs",
+    )
+    for group in listing.groups:
+        going.add_row(group.id, str(group.units), str(group.parameters_per_unit), f"{group.macs_per_unit / 1e6:.3f}")
+    for branch in listing.branches:
+        going.add_row(branch.id, "whole", str(branch.parameters), f"{branch.macs / 1e6:.3f}")
+    frozen = Table(Column("stays", overflow="fold"), Column("units", justify="right"), Column("why", overflow="fold"))
+    for entry in listing.frozen:
+        frozen.add_row(entry["name"], str(entry["units"]), entry["reason"])
+    shown: list[RenderableType] = [*found.said, going, *([frozen] if listing.frozen else [])]
+    if not listing.groups and not listing.branches:
+        shown.append("nothing can go from this model: what stays, and why, is above")
+    shown += [f"not counted: {operator}" for operator in listing.uncounted]
+    show_result({**asdict(listing), "said": found.said}, Group(*shown), as_json=as_json)
 
 
 @show.command("sparse")
@@ -100,46 +146,6 @@ def sparse(file: Annotated[Path, typer.Argument(help="A .tflite file.")], as_jso
 
     If not: which operators stand against it.
     """
-    _print(_sparse(file), as_json=as_json)
-
-
-def _print(found: tuple[Any, RenderableType], *, as_json: bool) -> None:
-    show_result(*found, as_json=as_json)
-
-
-def _units(model: str, input_size: str | None, keep: list[str]) -> tuple[dict[str, Any], RenderableType]:
-    from dataclasses import asdict
-
-    from rich.console import Group
-    from rich.table import Column, Table
-
-    from edgeprune.api import load
-    from edgeprune.space.find import find_structure
-    from edgeprune.space.keep import hold
-    from edgeprune.space.listing import list_units
-
-    found = load(model, input_size=read_input_size(input_size)) if input_size else load(model)
-    listing = list_units(found.module, hold(find_structure(found.module, found.example_input()), keep))
-    units = Table(
-        Column("can go", overflow="fold"),
-        *(Column(name, justify="right") for name in ("units", "parameters per unit", "MMACs per unit")),
-        title=f"{model}: {listing.parameters / 1e6:.2f} M parameters, {listing.macs / 1e6:.1f} MMACs",
-    )
-    for group in listing.groups:
-        units.add_row(group.id, str(group.units), str(group.parameters_per_unit), f"{group.macs_per_unit / 1e6:.3f}")
-    for branch in listing.branches:
-        units.add_row(branch.id, "whole", str(branch.parameters), f"{branch.macs / 1e6:.3f}")
-    frozen = Table(Column("stays", overflow="fold"), Column("units", justify="right"), Column("why", overflow="fold"))
-    for entry in listing.frozen:
-        frozen.add_row(entry["name"], str(entry["units"]), entry["reason"])
-    shown: list[RenderableType] = [*found.said, units, *([frozen] if listing.frozen else [])]
-    if not listing.groups and not listing.branches:
-        shown.append("nothing can go from this model: what stays, and why, is above")
-    shown += [f"not counted: {operator}" for operator in listing.uncounted]
-    return {**asdict(listing), "said": found.said}, Group(*shown)
-
-
-def _sparse(file: Path) -> tuple[dict[str, Any], RenderableType]:
     from rich.table import Column, Table
 
     from edgeprune.sparsity.rules import check_sparse
@@ -156,7 +162,7 @@ def _sparse(file: Path) -> tuple[dict[str, Any], RenderableType]:
     for rule in found.rules:
         against = (f"{b.operator}: {b.why}" if b.operator else b.why for b in rule.breaches)
         table.add_row(rule.said, "holds" if rule.holds else "broken", "\n".join(against))
-    return {**found.model_dump(mode="json"), "holds": found.holds}, table
+    show_result({**found.model_dump(mode="json"), "holds": found.holds}, table, as_json=as_json)
 
 
 def _run(folder: Path) -> tuple[dict[str, Any], RenderableType]:
@@ -182,28 +188,3 @@ def _run(folder: Path) -> tuple[dict[str, Any], RenderableType]:
         report = read_report(folder / "report" / "report.json")
         return json.loads(to_json(report)), summary(report)
     return {s: r.model_dump(mode="json") if r else None for s, r in records.items()}, table
-
-
-def _plan(path: Path) -> tuple[dict[str, Any], RenderableType]:
-    from rich.table import Column, Table
-
-    from edgeprune.space.plan import read_plan
-
-    plan = read_plan(path)
-    table = Table(Column("group or branch", overflow="fold"), "units", "removed", "kept", title=f"plan for {plan.base}")
-    for name, option in plan.decisions.items():
-        if option.kind == "width":
-            table.add_row(name, str(option.size), str(len(option.removed)), str(option.size - len(option.removed)))
-        else:
-            table.add_row(name, "", f"the whole {option.kind}", "")
-    return plan.model_dump(mode="json"), table
-
-
-def _file(path: Path) -> tuple[dict[str, Any], RenderableType]:
-    from rich.pretty import Pretty
-
-    from edgeprune.artifacts.manifest import read_manifest
-
-    manifest = read_manifest(path)
-    result = manifest.model_dump(mode="json") | ({"untold": manifest.untold} if manifest.untold else {})
-    return result, Pretty({**result, "labels": f"{len(result['labels'])} labels"})

@@ -41,14 +41,6 @@ def tune(
     _show(record.result, as_json=as_json)
 
 
-def quantize(run: RunArgument, trust: TrustOption = False, as_json: JsonOption = False) -> None:
-    from edgeprune import api
-
-    with RichProgress().shown() as progress:
-        record = api.quantize(run, progress=progress, trust=trust)
-    _show(record.result, as_json=as_json)
-
-
 def export(
     run: RunArgument,
     formats: Annotated[
@@ -107,13 +99,14 @@ def _plain(name: str) -> Callable[..., None]:
         from edgeprune import api
 
         with RichProgress().shown() as progress:
-            record = api.do(run, name, progress=progress, trust=trust)
+            asked = {"enabled": True} if name == "quantize" else {}
+            record = api.do(run, name, progress=progress, trust=trust, **asked)
         _show(record.result, as_json=as_json)
 
     return command
 
 
-_OWN: dict[str, Callable[..., None]] = {"tune": tune, "quantize": quantize, "export": export, "verify": verify}
+_OWN: dict[str, Callable[..., None]] = {"tune": tune, "export": export, "verify": verify}
 
 
 def add_commands(app: typer.Typer) -> None:

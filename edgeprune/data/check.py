@@ -25,7 +25,7 @@ from edgeprune.progress import Progress
 from edgeprune.runs import write_atomic
 
 _RULES = 2  # raised when `decode` gives other pixels
-_SETTLED_NS = 2_000_000_000  # a file that changed so shortly before it was read may have changed again since
+_RECENT_NS = 2_000_000_000  # a file that changed so shortly before it was read may have changed again since
 _WORKERS = max(2, os.cpu_count() or 1)
 _AT_ONCE = 256
 _NAMED = 5
@@ -74,7 +74,7 @@ class Kept:
         return entry[1] if entry is not None and entry[0] == state else None
 
     def add(self, path: Path, state: list[int], found: Checked) -> None:
-        if max(state[1:]) < time.time_ns() - _SETTLED_NS:
+        if max(state[1:]) < time.time_ns() - _RECENT_NS:
             self.entries[str(path)] = (state, found)
 
     def write(self) -> None:

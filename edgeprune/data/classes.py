@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from edgeprune.errors import DataError, listed
+from edgeprune.progress import Progress
 
 if TYPE_CHECKING:
     from edgeprune.data.pools import Labelled
@@ -40,9 +41,7 @@ def _natural(name: str) -> list[tuple[int, int, str]]:
     return [(0, len(part), part) if place % 2 else (1, 0, part) for place, part in enumerate(parts)]
 
 
-def class_order(
-    pools: Mapping[str, Labelled], spec: ModelSpec, *, where: str, say: Callable[[str], None]
-) -> tuple[str, ...]:
+def class_order(pools: Mapping[str, Labelled], spec: ModelSpec, *, where: str, progress: Progress) -> tuple[str, ...]:
     """The name of each output of the model, as far as data know them: a class's index is its place here.
 
     The model's own names decide, where they are known (`spec.labels`, or ImageNet's synsets). Else labels that are the
@@ -67,7 +66,9 @@ def class_order(
         return spec.labels
     names = {name for pool in pools.values() for name in pool.classes}
     if (synsets := imagenet_names(spec)) and names <= set(synsets):
-        say(f"the class folders are named as ImageNet's synsets: their order is that of its {len(synsets)} classes")
+        progress.say(
+            f"the class folders are named as ImageNet's synsets: their order is that of its {len(synsets)} classes"
+        )
         return synsets
     for part, pool in pools.items():
         if strange := [name for name in pool.classes if name not in widest.classes]:
@@ -78,7 +79,7 @@ def class_order(
             )
     if widest.numbered:
         if len(widest.classes) < spec.num_classes:
-            say(
+            progress.say(
                 f"labels go up to {len(widest.classes) - 1}, and the model answers {spec.num_classes} classes: label n "
                 "is taken for output n"
             )
@@ -91,7 +92,7 @@ def class_order(
             where=where,
             hint=_LABELS,
         )
-    _warn_of_natural_order(order, say)
+    _warn_of_natural_order(order, progress)
     return order
 
 
@@ -121,12 +122,12 @@ def imagenet_names(spec: ModelSpec) -> tuple[str, ...]:
     return tuple(data.ImageNetInfo(subset).label_names()) if subset is not None else ()
 
 
-def tell_missing(part: str, order: Sequence[str], labels: Iterable[int], say: Callable[[str], None]) -> None:
+def tell_missing(part: str, order: Sequence[str], labels: Iterable[int], progress: Progress) -> None:
     """Say which classes have no image in a part, unless they are most of them."""
     there = set(labels)
     missing = [name for place, name in enumerate(order) if place not in there]
     if missing:
-        say(f"no {part} image of {len(missing)} of {len(order)} classes: {listed(missing, 5)}")
+        progress.say(f"no {part} image of {len(missing)} of {len(order)} classes: {listed(missing, 5)}")
 
 
 def places_of(pool: Labelled, order: Sequence[str]) -> dict[int, int]:
@@ -153,13 +154,13 @@ def _is_plain(pool: Labelled) -> bool:
     return pool.numbered and all(name == str(place) for place, name in enumerate(pool.classes))
 
 
-def _warn_of_natural_order(order: Sequence[str], say: Callable[[str], None]) -> None:
+def _warn_of_natural_order(order: Sequence[str], progress: Progress) -> None:
     natural = natural_order(order)
     if tuple(order) == natural:
         return
     place = next(i for i, (one, two) in enumerate(zip(order, natural, strict=True)) if one != two)
     shown = max(0, min(place - 1, len(order) - 4))
-    say(
+    progress.say(
         "WARNING: the order of the class folders is a guess. As text, as torchvision has it and as is taken here: "
         f"{_cut(order, shown)}; by numbers, as timm has it: {_cut(natural, shown)}. If the model was trained with "
         f"another order, every figure is wrong: {_LABELS}"

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from edgeprune.data.pools import Labelled
 from edgeprune.errors import DataError
+from edgeprune.progress import Progress
 
 Indices = npt.NDArray[np.int64]
 _PART_OF = ("test", "calibration", "train")  # a part loses the images that one before it has
 
 
-def without_copies(pools: Mapping[str, Labelled], *, say: Callable[[str], None]) -> dict[str, Indices]:
+def without_copies(pools: Mapping[str, Labelled], *, progress: Progress) -> dict[str, Indices]:
     """The images of each part, by their places in its pool, less those that the test or calibration images have too.
 
     Raises:
@@ -29,7 +30,9 @@ def without_copies(pools: Mapping[str, Labelled], *, say: Callable[[str], None])
             copies = np.array([digest in digests for digest in pool.pixels], bool)
             if copies.any():
                 _check_few(pools, part, earlier, copies)
-                say(f"left out of {part}: {copies.sum()} images that the {earlier} images have too (pixel for pixel)")
+                progress.say(
+                    f"left out of {part}: {copies.sum()} images that the {earlier} images have too (pixel for pixel)"
+                )
             left_out |= copies
         kept[part] = np.flatnonzero(~left_out)
         seen[part] = set(pool.pixels)
@@ -45,7 +48,7 @@ def groups_of(pixels: Sequence[str]) -> tuple[Indices, Indices]:
     return first[order].astype(np.int64), rank[group.reshape(-1)]
 
 
-def tell_copies(pool: Labelled, *, say: Callable[[str], None]) -> None:
+def tell_copies(pool: Labelled, *, progress: Progress) -> None:
     """Say how many images of a pool are equal, and whether some of them are of several classes."""
     first, group = groups_of(pool.pixels)
     if len(first) == len(pool.labels):
@@ -55,7 +58,7 @@ def tell_copies(pool: Labelled, *, say: Callable[[str], None]) -> None:
     if torn:
         names = ", ".join(pool.names[first[number]] for number in sorted(torn)[:3])
         text += f". WARNING: equal images of different classes, so that no model can be right: {names}"
-    say(text)
+    progress.say(text)
 
 
 def _check_few(pools: Mapping[str, Labelled], part: str, other: str, copies: npt.NDArray[np.bool_]) -> None:

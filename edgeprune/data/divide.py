@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from edgeprune.data.images import Indices
 from edgeprune.data.pools import Labelled
 from edgeprune.data.split import Labels, spread
 from edgeprune.errors import DataError
+from edgeprune.progress import Progress
 from edgeprune.recipe import DataSection
 
 PARTS = ("train", "validation", "calibration", "test")
@@ -25,7 +26,7 @@ def divide(
     kept: Mapping[str, Indices],
     *,
     seed: int,
-    say: Callable[[str], None],
+    progress: Progress,
 ) -> Division:
     """Which images each split has. Without test images a fifth is set aside; equal images go to one split.
 
@@ -34,7 +35,7 @@ def divide(
         pools: of each part that the data have.
         kept: of each part, the images that count.
         seed: of the choice.
-        say: is told what is otherwise than asked for.
+        progress: is told what is otherwise than asked for.
 
     Raises:
         DataError: a split that later stages need would have no image.
@@ -51,10 +52,10 @@ def divide(
     else:
         held, left = _cut(pool, left, round(_TEST_SHARE * len(left)), seed)
         division["test"] = {part: held}
-        say(f"no test images are named: {len(held)} of {len(held) + len(left)} are set aside (seed {seed})")
+        progress.say(f"no test images are named: {len(held)} of {len(held) + len(left)} are set aside (seed {seed})")
     own_calibration = "train" in pools and "calibration" in pools
     wanted = (section.validation_images, 0 if own_calibration else section.calibration_images)
-    counts = _at_most_half(wanted, len(left), say) if part == "train" else _most_for_calibration(wanted, len(left))
+    counts = _at_most_half(wanted, len(left), progress) if part == "train" else _most_for_calibration(wanted, len(left))
     validation, left = _cut(pool, left, counts[0], seed + 1)
     division["validation"] = {part: validation}
     if own_calibration:
@@ -68,14 +69,16 @@ def divide(
     return division
 
 
-def _at_most_half(wanted: tuple[int, int], available: int, say: Callable[[str], None]) -> tuple[int, int]:
+def _at_most_half(wanted: tuple[int, int], available: int, progress: Progress) -> tuple[int, int]:
     """Validation and calibration counts, shrunk alike where they would take more than half of what there is."""
     if sum(wanted) <= available // 2:
         return wanted
     share = available / 2 / sum(wanted)
     calibration = max(int(wanted[1] * share), min(1, wanted[1]))
     counts = (int(wanted[0] * share), calibration)
-    say(f"only {available} training images: validation and calibration take {counts[0]} and {counts[1]} of them")
+    progress.say(
+        f"only {available} training images: validation and calibration take {counts[0]} and {counts[1]} of them"
+    )
     return counts
 
 

@@ -19,7 +19,7 @@ from edgeprune.data.record import LEFT_OUT, DataRecord, ImageRecord, changes
 from edgeprune.data.sources import find_source
 from edgeprune.data.split import Split, Splits
 from edgeprune.errors import DataError
-from edgeprune.progress import Progress, Silent
+from edgeprune.progress import SILENT, Progress, Silent
 from edgeprune.recipe import DataSection
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def open_data(
     *,
     seed: int,
     record: DataRecord | None = None,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
     memory_limit: int = MEMORY_LIMIT,
 ) -> Splits:
     """Open the recipe's data for a model.
@@ -65,41 +65,45 @@ def open_data(
         DataError: a source is missing, empty, of one class, unreadable, or does not fit the model or the others; two
             parts are the same images; a split would be empty; or the data are not those of the record.
     """
-    progress = progress or Silent()
-    told: list[str] = []
-
-    def say(text: str) -> None:
-        if text not in told:
-            told.append(text)
-            if record is None:
-                progress.say(text)
-
+    remarks = _Remarks(progress if record is None else SILENT)  # what was told when the run was loaded
     opening = Opening(_geometry(section, spec), memory_limit, progress)
-    found, remarks = find_parts(section, spec.labels)
-    for remark in remarks:
-        say(remark)
+    found, told = find_parts(section, spec.labels)
+    for remark in told:
+        remarks.say(remark)
     pools = {part: one.open(_with_known(opening, record, part)) for part, one in found.items()}
     for pool in pools.values():
         for remark in pool.told:
-            say(remark)
+            remarks.say(remark)
         if len(np.unique(pool.labels)) < 2:
             raise DataError("all images are of one class", where=pool.where, hint="a classifier needs two or more")
-    order = class_order(pools, spec, where=section.source, say=say)
+    order = class_order(pools, spec, where=section.source, progress=remarks)
     if record is not None:
         return _as_recorded(pools, record, spec)
-    kept = without_copies(pools, say=say)
+    kept = without_copies(pools, progress=remarks)
     for pool in pools.values():
-        tell_copies(pool, say=say)
-    division = divide(section, pools, kept, seed=seed, say=say)
+        tell_copies(pool, progress=remarks)
+    division = divide(section, pools, kept, seed=seed, progress=remarks)
     alone = "train" not in pools
     if alone:
-        say("no training images: the calibration images stand in for them")
+        remarks.say("no training images: the calibration images stand in for them")
     labels = _labels(pools, order)
     splits = {name: _split(name, of, pools, labels, order, spec) for name, of in division.items()}
     for name in ("train", "calibration", "test"):
-        tell_missing(name, order, splits[name].labels.tolist(), say)
-    made = DataRecord(order, _files(found), _images(pools, labels, division), alone, tuple(told))
+        tell_missing(name, order, splits[name].labels.tolist(), remarks)
+    made = DataRecord(order, _files(found), _images(pools, labels, division), alone, tuple(remarks.told))
     return Splits(**splits, train_is_calibration=alone, record=made)
+
+
+class _Remarks(Silent):
+    """Keeps what is worth knowing of the data, and tells each once."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress, self.told = progress, list[str]()
+
+    def say(self, text: str) -> None:
+        if text not in self.told:
+            self.told.append(text)
+            self._progress.say(text)
 
 
 def changed_since(section: DataSection, record: DataRecord) -> str:

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from edgeprune.devices.conditions import Conditions
+from edgeprune.errors import DeviceError
+from edgeprune.records import Record
 
 RunnerKind = Literal["python", "native", "app"]
 LITTLE = 16 << 10  # bytes; to look whether so little is there takes longer than to send it
 
 
-class DeviceFacts(BaseModel):
+class DeviceFacts(Record):
     """What a device is."""
 
-    model_config = ConfigDict(frozen=True)
     id: str
     kind: str  # local, ssh, adb, apple
     model: str
@@ -31,8 +33,8 @@ class DeviceFacts(BaseModel):
     cores: int = Field(ge=1, lt=1 << 20)
     memory_bytes: int = Field(ge=0, lt=1 << 60)
     cpu_features: tuple[str, ...] = ()
-    runtimes: dict[str, str] = {}  # runtime name -> version that can run there
-    runners: dict[str, RunnerKind] = {}  # runtime name -> what runs it there
+    runtimes: dict[str, str] = Field(default_factory=dict)  # runtime name -> version that can run there
+    runners: dict[str, RunnerKind] = Field(default_factory=dict)  # runtime name -> what runs it there
     python: str = ""  # the interpreter that the Python runner is started with; empty: none
     temperature_c: float | None = None  # the hottest part, when it was looked at
     ready: bool = True
@@ -64,6 +66,8 @@ class Device(ABC):
     Every method raises DeviceError (exit code 4) that names the device and the step when the device is lost
     (DeviceLost where it may come back).
     """
+
+    poll_s: ClassVar = 0.5  # between two looks for a device that was lost
 
     @property
     @abstractmethod
@@ -124,8 +128,23 @@ class Device(ABC):
     def lease(self, *, wait_s: float = 0.0) -> AbstractContextManager[None]:
         """Hold the device so that two jobs never measure on it at once; freed when the holder dies."""
 
-    def reconnect(self, *, wait_s: float) -> None:  # noqa: B027  # most devices have nothing to do
-        """Wait until a device that was lost answers again."""
+    def reconnect(self, *, wait_s: float) -> None:
+        """Wait until a device that was lost answers again.
+
+        Raises:
+            DeviceError: it does not within `wait_s` seconds; says why.
+        """
+        deadline = time.monotonic() + wait_s
+        while True:
+            try:
+                return self._look_again()
+            except DeviceError:
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(self.poll_s)
+
+    def _look_again(self) -> None:  # noqa: B027  # most devices have nothing to do
+        """Take up the connection to a device that was lost; raises DeviceError while it cannot be reached."""
 
     def close(self) -> None:  # noqa: B027
         """Let go of connections; the device can be used again afterwards."""

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from edgeprune.records import Record
 
 RuntimeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=64)]  # see runtimes.py
 ComputeUnits = Literal["ALL", "CPU_AND_GPU", "CPU_AND_NE", "CPU_ONLY"]  # where Core ML may run; coremltools' names
 
 
-class Conditions(BaseModel):
+class Conditions(Record):
     """What the device was like at one moment; None where it does not tell."""
 
-    model_config = ConfigDict(frozen=True)
     time: float
     clock_s: float | None = None  # of a clock that does not jump
     load_1min: float | None = None
@@ -23,7 +24,7 @@ class Conditions(BaseModel):
     cpus: int | None = None  # of the machine, whose work `cpu_busy_s` and `cpu_steal_s` count
     own_s: float | None = None  # worked for the measuring process
     frequency_mhz: tuple[float, ...] = ()
-    temperature_c: dict[str, float] = {}
+    temperature_c: dict[str, float] = Field(default_factory=dict)
     battery_percent: int | None = None
     charging: bool | None = None
     screen_on: bool | None = None
@@ -31,10 +32,9 @@ class Conditions(BaseModel):
     low_power: bool | None = None  # an iPhone's low power mode
 
 
-class RuntimeBuild(BaseModel):
+class RuntimeBuild(Record):
     """A runtime as it is on the device; a latency table is valid for one build only."""
 
-    model_config = ConfigDict(frozen=True)
     name: RuntimeName
     version: str
     sha256: str  # of the native library that runs the kernels

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from edgeprune.devices.child import TooLate, TooLong
 from edgeprune.errors import DeviceError
 
 # What reading an answer raises when it is not what it should be.
@@ -26,13 +27,23 @@ def understood(device: str, what: str) -> Iterator[None]:
         raise DeviceError(f"{what} cannot be understood ({why})", where=device, hint=WHAT_TO_TRY) from error
 
 
-def too_late(device: str, timeout_s: float) -> DeviceError:
-    """The time of a program was up."""
-    return DeviceError(
-        f"the program ran longer than {timeout_s:g} s and was ended",
-        where=device,
-        hint="give it more time, or fewer inputs or files at once",
-    )
+@contextmanager
+def ended_by_us(device: str, timeout_s: float) -> Iterator[None]:
+    """While a program runs on a device.
+
+    Raises:
+        DeviceError: it was ended, for its time was up or it wrote without end.
+    """
+    try:
+        yield
+    except TooLate as error:
+        raise DeviceError(
+            f"the program ran longer than {timeout_s:g} s and was ended",
+            where=device,
+            hint="give it more time, or fewer inputs or files at once",
+        ) from error
+    except TooLong as error:
+        raise too_long(device) from error
 
 
 def too_long(device: str) -> DeviceError:

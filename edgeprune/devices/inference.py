@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from edgeprune.devices.conditions import RuntimeBuild, RuntimeName
 from edgeprune.devices.failures import WHAT_TO_TRY, understood
 from edgeprune.devices.jobs import Array, Case, Job, run_job
 from edgeprune.errors import DeviceError, UsageError
+from edgeprune.progress import SILENT, Progress
 
 INFERENCE_BATCH = 250  # inputs
 
@@ -35,7 +35,7 @@ def run_inference(
     runtime: RuntimeName,
     threads: int = 1,
     timeout_s: float = 3600,
-    on_progress: Callable[[int], None] | None = None,
+    progress: Progress = SILENT,
 ) -> InferenceResult:
     """Run inputs (N, ...), in the file's own dtype and layout, one by one on the device.
 
@@ -50,10 +50,10 @@ def run_inference(
     done = dict.fromkeys((str(start) for start in starts), 0)
 
     def on_event(event: dict[str, Any]) -> None:
-        if event["event"] == "progress" and on_progress is not None:
+        if event["event"] == "progress":
             with understood(device.id, "the runner's progress"):
                 done[str(event["case"])] = int(event["done"])
-            on_progress(sum(done.values()))
+            progress.update(f"{file.name} on {device.id}", sum(done.values()), len(inputs))
 
     cases = tuple(Case(str(start), file, inputs[start : start + INFERENCE_BATCH]) for start in starts)
     result = run_job(device, Job(runtime, cases, threads), timeout_s=timeout_s, on_event=on_event)

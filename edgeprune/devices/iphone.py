@@ -5,25 +5,21 @@ Never run on Apple hardware: nothing in the project's tests can (see docs/device
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 from uuid import uuid4
 
-import platformdirs
-
 from edgeprune.checksum import file_sha256
 from edgeprune.devices.base import Completed, Device, DeviceFacts
-from edgeprune.devices.child import TooLate, TooLong, last_lines, run_lines
+from edgeprune.devices.child import last_lines, run_lines
 from edgeprune.devices.conditions import Conditions
-from edgeprune.devices.failures import too_late, too_long, understood
+from edgeprune.devices.failures import ended_by_us, understood
 from edgeprune.devices.lease import Lease
 from edgeprune.devices.phone_app import BUILT, BUNDLE, EXECUTABLE, PROGRAM, how_to_install, sources_version
 from edgeprune.devices.phone_console import PhoneConsole
@@ -35,7 +31,6 @@ KEPT = ("models", "inputs", "jobs")  # its folders; what the app is asked about 
 SAFE = re.compile(r"[A-Za-z0-9._/=+-]+")
 SILENCE_S = 20.0  # after which the file is looked at
 FILES_S = 600.0  # for checksums of all that is there
-POLL_S = 2.0
 DIED = "the app ended without a word: a crash, or the system took it away (for its memory, or another app was opened)"
 NOT_STARTED = (
     "unlock it and keep it so; where it asks, trust the developer in Settings, General, VPN & Device Management"
@@ -46,14 +41,15 @@ NOT_STARTED = (
 class IPhone(Device):
     """A device that a tool of this computer reaches."""
 
+    poll_s = 2.0
+
     def __init__(self, link: PhoneLink, seen: SeenPhone) -> None:
         self._link, self._seen = link, seen
         self._facts: DeviceFacts | None = None
         self._app = ""
         self._verified: dict[str, str] = {}  # path there -> sha256 seen in this process
         self._told: dict[str, str] = {}  # path there -> sha256 that the app has just told
-        locks = Path(platformdirs.user_cache_dir("edgeprune")) / "devices" / "leases"
-        self._lease = Lease(locks / hashlib.sha256(self.id.encode()).hexdigest()[:24], self.id)
+        self._lease = Lease.of(self.id)
 
     @property
     def id(self) -> str:
@@ -165,22 +161,19 @@ class IPhone(Device):
         job = argv[-1]
         console = PhoneConsole(lambda line: self._heard(line, on_line), lambda: self._lines_of(job))
         try:
-            run_lines(
-                self._link.console(self._app_id(), argv[1:]),
-                on_line=console.take,
-                timeout_s=timeout_s,
-                silence_s=SILENCE_S,
-                on_silence=console.catch_up,
-            )
+            with ended_by_us(self.id, timeout_s):
+                run_lines(
+                    self._link.console(self._app_id(), argv[1:]),
+                    on_line=console.take,
+                    timeout_s=timeout_s,
+                    silence_s=SILENCE_S,
+                    on_silence=console.catch_up,
+                )
             if console.ended is None:
                 console.catch_up()
         except BaseException as error:
             with suppress(DeviceError):
                 self._link.end(PROGRAM)
-            if isinstance(error, TooLate):
-                raise too_late(self.id, timeout_s) from error
-            if isinstance(error, TooLong):
-                raise too_long(self.id) from error
             if isinstance(error, OSError):
                 raise DeviceError(f"starting the app: {error}", where=self.id, hint="see `edgeprune doctor`") from error
             raise
@@ -196,23 +189,10 @@ class IPhone(Device):
         """Hold the device; freed when the holder dies. What an earlier holder left running ends with the next job."""
         return self._lease.hold(wait_s=wait_s)
 
-    def reconnect(self, *, wait_s: float) -> None:
-        """Wait until a device that was lost is there again.
-
-        Raises:
-            DeviceLost: it is not within `wait_s` seconds; says why.
-        """
-        deadline = time.monotonic() + wait_s
+    def _look_again(self) -> None:
         self._verified.clear()
         self._facts = None
-        while True:
-            try:
-                self._see_it()
-                return
-            except DeviceError:
-                if time.monotonic() >= deadline:
-                    raise
-                time.sleep(POLL_S)
+        self._see_it()
 
     def _heard(self, line: str, on_line: Callable[[str], None]) -> None:
         with understood(self.id, "what the app says"):

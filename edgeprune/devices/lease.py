@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 import time
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import platformdirs
 from filelock import BaseFileLock, FileLock, Timeout
 
 from edgeprune.errors import DeviceError
@@ -23,6 +25,12 @@ class Lease:
         self._path, self._device_id = path, device_id
         self._thread_lock = threading.RLock()
         self._depth = 0
+
+    @classmethod
+    def of(cls, device_id: str) -> Lease:
+        """The lease of a device behind a connection, in the user's cache."""
+        locks = Path(platformdirs.user_cache_dir("edgeprune")) / "devices" / "leases"
+        return cls(locks / hashlib.sha256(device_id.encode()).hexdigest()[:24], device_id)
 
     @contextmanager
     def hold(self, *, wait_s: float) -> Iterator[None]:

@@ -11,10 +11,10 @@ from pathlib import Path, PurePosixPath
 import platformdirs
 
 from edgeprune.devices.base import Completed, Device, DeviceFacts
-from edgeprune.devices.child import TooLate, TooLong, run_lines
+from edgeprune.devices.child import run_lines
 from edgeprune.devices.conditions import Conditions
 from edgeprune.devices.facts import local_facts
-from edgeprune.devices.failures import too_late, too_long
+from edgeprune.devices.failures import ended_by_us
 from edgeprune.devices.lease import Lease
 from edgeprune.devices.store import Store
 from edgeprune.errors import DeviceError
@@ -107,13 +107,10 @@ class LocalDevice(Device):
         """
         name = Path(argv[0]).name
         try:
-            return run_lines(argv, on_line=on_line, timeout_s=timeout_s, cwd=self._folder)
+            with ended_by_us(self.id, timeout_s):
+                return run_lines(argv, on_line=on_line, timeout_s=timeout_s, cwd=self._folder)
         except OSError as error:
             raise self._lost(f"starting {name}", error) from error
-        except TooLate as error:
-            raise too_late(self.id, timeout_s) from error
-        except TooLong as error:
-            raise too_long(self.id) from error
 
     def lease(self, *, wait_s: float = 0.0) -> AbstractContextManager[None]:
         """Hold the machine; freed when the holder dies.

@@ -13,6 +13,7 @@ import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from edgeprune.errors import UsageError
+from edgeprune.records import first_fault
 
 if TYPE_CHECKING:
     from tomlkit.items import AoT
@@ -64,9 +65,7 @@ def added_devices(file: Path | None = None) -> tuple[AddedDevice, ...]:
     try:
         found = tuple(AddedDevice.model_validate(entry) for entry in content.get("device", ()))
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise UsageError(f"{place}: {first['msg']}", where=str(path), hint="mend the file") from error
+        raise UsageError(first_fault(error), where=str(path), hint="mend the file") from error
     names = [device.id for device in found]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UsageError(f"two devices are called {', '.join(twice)}", where=str(path), hint="rename one")

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import re
 import shlex
 import tarfile
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from uuid import uuid4
 
-import platformdirs
-
 from edgeprune.checksum import file_sha256
 from edgeprune.devices.base import LITTLE, Completed, Device, DeviceFacts, RunnerKind
-from edgeprune.devices.child import TooLate, TooLong, last_lines
+from edgeprune.devices.child import last_lines
 from edgeprune.devices.conditions import Conditions
-from edgeprune.devices.failures import too_late, too_long, understood
+from edgeprune.devices.failures import ended_by_us, understood
 from edgeprune.devices.lease import Lease
 from edgeprune.devices.reading import CONDITIONS_SCRIPT, facts_script, read_conditions, read_facts
 from edgeprune.devices.scripts import QUICK, SHA256, add, digests, escaped, instructions, made, touched
@@ -35,7 +31,6 @@ DAMAGED = 21  # exit code of our own for files that did not arrive as they were 
 PULL_S = 900.0
 FORGET_DAYS = 30  # what was put there longer ago is removed; test images after a day
 LONG_S = 300.0  # for what a slow disk may take
-RECONNECT_POLL_S = 0.5
 MAKE_ROOM = "make room on the device (`edgeprune devices clean` removes what edgeprune keeps there)"
 
 
@@ -63,8 +58,7 @@ class RemoteDevice(Device):
         self._facts: DeviceFacts | None = None
         self._seen: dict[str, tuple[str, str]] = {}  # path there -> (its sha256, a file there that is younger)
         self._losses = 0  # of sessions, up to then
-        locks = Path(platformdirs.user_cache_dir("edgeprune")) / "devices" / "leases"
-        self._lease = Lease(locks / hashlib.sha256(shell.device_id.encode()).hexdigest()[:24], shell.device_id)
+        self._lease = Lease.of(shell.device_id)
         self._swept = False
 
     @property
@@ -204,24 +198,21 @@ class RemoteDevice(Device):
         """
         name = PurePosixPath(argv[0]).name
         try:
-            return self._shell.stream(
-                f"cd {self.folder} && exec {shlex.join(argv)}",
-                step=f"running {name}",
-                timeout_s=timeout_s,
-                on_line=on_line,
-                notes=self.folder,
-            )
+            with ended_by_us(self.id, timeout_s):
+                return self._shell.stream(
+                    f"cd {self.folder} && exec {shlex.join(argv)}",
+                    step=f"running {name}",
+                    timeout_s=timeout_s,
+                    on_line=on_line,
+                    notes=self.folder,
+                )
         except DeviceLost:
             self._swept = False
             raise
-        except BaseException as error:
+        except BaseException:
             self._swept = False
             with suppress(DeviceError):
                 self._sweep()
-            if isinstance(error, TooLate):
-                raise too_late(self.id, timeout_s) from error
-            if isinstance(error, TooLong):
-                raise too_long(self.id) from error
             raise
 
     @contextmanager
@@ -236,24 +227,11 @@ class RemoteDevice(Device):
                 self._sweep()
             yield
 
-    def reconnect(self, *, wait_s: float) -> None:
-        """Wait until a device that was lost answers again.
-
-        Raises:
-            DeviceError: it does not within `wait_s` seconds; says why.
-        """
-        deadline = time.monotonic() + wait_s
+    def _look_again(self) -> None:
         self._seen.clear()  # its disk may have been wiped
         self._folder, self._swept = "", False
-        while True:
-            try:
-                self._shell.reconnect()
-                self._sweep()
-                return
-            except DeviceError:
-                if time.monotonic() >= deadline:
-                    raise
-                time.sleep(RECONNECT_POLL_S)
+        self._shell.reconnect()
+        self._sweep()
 
     def close(self) -> None:
         """Let go of the connection."""

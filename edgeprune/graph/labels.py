@@ -161,7 +161,7 @@ class AtomTable:
                 if not conflicts:
                     break
                 for conflict in conflicts:
-                    self._settle(conflict)
+                    self._resolve(conflict)
             self._known = self._extent(), of, parents
         return self._known[1:]
 
@@ -195,11 +195,11 @@ class AtomTable:
         within = (rows - begin[numbers]).tolist()
         return [(self._products[number], row) for number, row in zip(numbers.tolist(), within, strict=True)]
 
-    def _settle(self, conflict: _Conflict) -> None:
+    def _resolve(self, conflict: _Conflict) -> None:
         """Two places of one channel: layouts of one shape shrink together, others cannot be followed."""
         (left, a), (right, b) = conflict.left, conflict.right
         if left not in self._products or right not in self._products:
-            return  # settled with another place of theirs
+            return  # resolved with another place of theirs
         shape = left.children.shape
         alike = [axis is None for axis in left.axes] == [axis is None for axis in right.axes]
         if shape == right.children.shape and alike:

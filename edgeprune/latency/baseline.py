@@ -9,11 +9,11 @@ from edgeprune.artifacts.export import MeasuringExporter
 from edgeprune.devices.jobs import runtime_build
 from edgeprune.devices.runtimes import SUFFIX_OF
 from edgeprune.errors import ConversionError, DeviceError, ToolkitMissing
+from edgeprune.latency.bench import Bench
 from edgeprune.latency.in_place import NotInPlace
 from edgeprune.latency.measurement import Measurement
 from edgeprune.latency.predictor import Predictor, forget_alone, keep_alone, predictor_of
-from edgeprune.latency.probes import find_staircases, probe
-from edgeprune.latency.probing import Probing
+from edgeprune.latency.probes import find_staircases, time_probes
 from edgeprune.latency.table import Setting
 from edgeprune.latency.whole_models import missing_variants, run_variants
 from edgeprune.models.spec import Model
@@ -33,21 +33,21 @@ class Baseline:
     measurement: Measurement
 
 
-def measure_original(model: Model, folder: Path, probing: Probing, *, keep: tuple[str, ...] = ()) -> Baseline:
+def measure_original(model: Model, folder: Path, bench: Bench, *, keep: tuple[str, ...] = ()) -> Baseline:
     """Find the model's structure, write it for the runtime into `folder` and measure it whole.
 
     Raises:
         ModelError: the model cannot be traced or nothing in it can be removed.
         DeviceError: the device is unavailable.
     """
-    example, runtime = model.example_input(), probing.runtime
+    example, runtime = model.example_input(), bench.runtime
     structure = hold(find_structure(model.module, example), keep)
     file = folder / f"original{SUFFIX_OF[runtime]}"
-    probing.exporter.write(_merged(model), file)
-    return Baseline(structure, file, probing.measure(file))
+    bench.exporter.write(_merged(model), file)
+    return Baseline(structure, file, bench.measure(file))
 
 
-def probe_layers(model: Model, baseline: Baseline, probing: Probing) -> Predictor:
+def fill_table(model: Model, baseline: Baseline, bench: Bench) -> Predictor:
     """Measure what the table lacks to predict the model's pruned forms; returns the predictor.
 
     LiteRT tells what each kernel takes inside of a model, so there the model runs whole at a few widths. ExecuTorch
@@ -61,63 +61,41 @@ def probe_layers(model: Model, baseline: Baseline, probing: Probing) -> Predicto
     """
     structure, measurement = baseline.structure, baseline.measurement
     setting = Setting(measurement.device, measurement.runtime.id, measurement.threads)
-    if (build := runtime_build(probing.device, probing.runtime).id) != setting.build:
+    if (build := runtime_build(bench.device, bench.runtime).id) != setting.build:
         raise DeviceError(
             f"the model was measured with {setting.build}, the device has {build} now",
-            where=probing.device.id,
+            where=bench.device.id,
             hint=f"measure it anew: delete {baseline.file.parent} and go on with --resume",
         )
     try:
-        if probing.runtime == "litert":
-            _staircases(structure, probing)
+        if bench.runtime == "litert":
+            find_staircases(bench, structure.layers)
         else:
-            _profile_in_litert(model, baseline, probing)
-        run_variants(model, structure, baseline.file, measurement, probing)
-        forget_alone(probing.table, setting, structure.layers, structure.sizes)
+            _profile_in_litert(model, baseline, bench)
+        run_variants(model, structure, baseline.file, measurement, bench)
+        forget_alone(bench.table, setting, structure.layers, structure.sizes)
     except (NotInPlace, ToolkitMissing) as error:
-        probing.on_message(f"operations are timed alone: {error}")
-        keep_alone(probing.table, setting, structure.layers, structure.sizes, measurement)
-        if probing.runtime != "litert":
-            _staircases(structure, probing)
-        probe(
-            probing.device,
-            structure.layers,
-            structure.sizes,
-            probing.table,
-            runtime=probing.runtime,
-            threads=probing.threads,
-            granularity=probing.granularity,
-            on_progress=probing.on_progress,
-        )
-    return predictor_of(probing.table, setting, structure.layers, structure.sizes, measurement)
+        bench.progress.say(f"operations are timed alone: {error}")
+        keep_alone(bench.table, setting, structure.layers, structure.sizes, measurement)
+        if bench.runtime != "litert":
+            find_staircases(bench, structure.layers)
+        time_probes(bench, structure.layers, structure.sizes)
+    return predictor_of(bench.table, setting, structure.layers, structure.sizes, measurement)
 
 
-def _profile_in_litert(model: Model, baseline: Baseline, probing: Probing) -> None:
+def _profile_in_litert(model: Model, baseline: Baseline, bench: Bench) -> None:
     """Fill the table for LiteRT on the same device, as far as it lacks the model."""
-    build = runtime_build(probing.device, "litert")
-    if not missing_variants(
-        baseline.structure, probing, Setting(baseline.measurement.device, build.id, probing.threads)
-    ):
+    build = runtime_build(bench.device, "litert")
+    if not missing_variants(baseline.structure, bench, Setting(baseline.measurement.device, build.id, bench.threads)):
         return
     with MeasuringExporter("litert") as exporter, scratch_folder("litert") as scratch:
-        there = replace(probing, runtime="litert", exporter=exporter)
+        there = replace(bench, runtime="litert", exporter=exporter)
         try:
             file = there.exporter.write(_merged(model), scratch / "original.tflite")
         except ConversionError as error:
             raise NotInPlace(f"LiteRT, which tells its kernels, has no file of this model: {error.what}") from error
-        _staircases(baseline.structure, there)
+        find_staircases(there, baseline.structure.layers)
         run_variants(model, baseline.structure, file, there.measure(file), there)
-
-
-def _staircases(structure: Structure, probing: Probing) -> None:
-    find_staircases(
-        probing.device,
-        structure.layers,
-        probing.table,
-        runtime=probing.runtime,
-        threads=probing.threads,
-        on_progress=probing.on_progress,
-    )
 
 
 def _merged(model: Model) -> Model:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from edgeprune.devices.base import Device
 from edgeprune.devices.jobs import LEASE_WAIT_S, Case, Job, Timing
@@ -26,6 +25,7 @@ from edgeprune.latency.measurement import Measurement, Quality
 from edgeprune.latency.pairs import Round, check_builds, quality_of, sides_of
 from edgeprune.latency.protocol import latency_of, succeeded
 from edgeprune.latency.statistics import RESAMPLES, sequential_half_width, sequential_interval
+from edgeprune.records import Record
 
 Verdict = Literal["faster", "slower", "no difference", "undecided"]
 
@@ -37,19 +37,17 @@ LOOK_S = 1.6  # of measuring in a look, as far as these numbers of pairs allow
 LEAST_PAIRS, MOST_PAIRS = 10, 200
 
 
-class Look(BaseModel):
+class Look(Record):
     """What one process said: the latency of B over that of A, and how many pairs of visits it is the median of."""
 
-    model_config = ConfigDict(frozen=True)
     ratio: float
     pairs: int
     seconds: float
 
 
-class Comparison(BaseModel):
+class Comparison(Record):
     """Two files on one device. `ratio` is the latency of B over that of A; faster and slower are said of B."""
 
-    model_config = ConfigDict(frozen=True)
     verdict: Verdict
     why: str
     ratio: float

@@ -9,12 +9,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, field_validator
+from pydantic import TypeAdapter, ValidationError, field_validator
 
 from edgeprune.errors import UsageError
 from edgeprune.latency.measurement import Measurement, ModelRun
 from edgeprune.latency.rows import Row, Setting, fault_of
 from edgeprune.latency.table import LatencyTable
+from edgeprune.records import Record, first_fault
 
 EXPORT_VERSION = 1
 MOST_BYTES = 256 << 20  # of an exported file, unpacked
@@ -22,10 +23,9 @@ _HINT = "give a file of: edgeprune table export"
 _ROWS = TypeAdapter(list[Row])
 
 
-class Summary(BaseModel):
+class Summary(Record):
     """What a table holds for one device, runtime build and number of threads."""
 
-    model_config = ConfigDict(frozen=True)
     device: str
     build: str
     threads: int
@@ -37,18 +37,16 @@ class Summary(BaseModel):
     newest: float | None  # seconds since 1970
 
 
-class Moved(BaseModel):
+class Moved(Record):
     """What became of rows that were brought to a table."""
 
-    model_config = ConfigDict(frozen=True)
     taken: int
     older: int  # left out: the table has one that is as new
 
 
-class Filter(BaseModel):
+class Filter(Record):
     """Which rows are meant; what is None fits all."""
 
-    model_config = ConfigDict(frozen=True)
     device: str | None = None  # fingerprint, or its beginning
     build: str | None = None  # runtime build, or its beginning: "litert-2.3.0"
     before: float | None = None  # measured before, in seconds since 1970
@@ -178,9 +176,7 @@ def _read(file: Path) -> list[Row]:
     try:
         rows = _ROWS.validate_python(body.get("rows"))
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise UsageError(f"a row is damaged: {place} {first['msg']}", where=str(file), hint=_HINT) from error
+        raise UsageError(f"a row is damaged: {first_fault(error)}", where=str(file), hint=_HINT) from error
     tomorrow = time.time() + 86400
     for number, row in enumerate(rows):
         why = fault_of(row) or ("measured in the future" if _time(row) > tomorrow else "")

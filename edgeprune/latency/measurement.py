@@ -5,19 +5,19 @@ from __future__ import annotations
 from statistics import fmean
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, computed_field
+from pydantic import computed_field
 
 from edgeprune.devices.conditions import Conditions, RuntimeBuild
+from edgeprune.records import Record
 
 __all__ = ["Conditions", "Measurement", "ModelRun", "Quality", "Ratio", "RuntimeBuild"]
 
 Quality = Literal["stable", "noisy", "throttled"]
 
 
-class Measurement(BaseModel):
+class Measurement(Record):
     """Latency of one file on one device. All times are seconds for one inference."""
 
-    model_config = ConfigDict(frozen=True)
     file: str
     device: str  # fingerprint
     runtime: RuntimeBuild
@@ -49,10 +49,9 @@ class Measurement(BaseModel):
         return fmean(ordered[cut : len(ordered) - cut])
 
 
-class Ratio(BaseModel):
+class Ratio(Record):
     """Latency of A over latency of B, from interleaved pairs, with a 95 % bootstrap interval."""
 
-    model_config = ConfigDict(frozen=True)
     ratio: float
     low: float
     high: float
@@ -62,10 +61,9 @@ class Ratio(BaseModel):
     denominator: Measurement
 
 
-class ModelRun(BaseModel):
+class ModelRun(Record):
     """A whole model: by itself, and what each of its layers took under the runtime's profiler, in seconds."""
 
-    model_config = ConfigDict(frozen=True)
     base: str  # key of the unpruned model
     measurement: Measurement  # of the model by itself
     before_s: float  # kernels ahead of the first layer

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from edgeprune.artifacts.export import MeasuringExporter
 from edgeprune.devices.base import Device
-from edgeprune.latency.baseline import measure_original, probe_layers
+from edgeprune.latency.baseline import fill_table, measure_original
+from edgeprune.latency.bench import Bench
 from edgeprune.latency.isolation import profile_of
 from edgeprune.latency.measurement import Measurement
-from edgeprune.latency.probing import Probing
 from edgeprune.latency.table import LatencyTable, Setting
 from edgeprune.models.spec import Model
 from edgeprune.progress import Progress
@@ -59,7 +59,7 @@ def probe_model(
     """
     profile, begin = profile_of(device), time.monotonic()
     with scratch_folder("probe") as folder, device.lease(), MeasuringExporter(runtime) as exporter:
-        probing = Probing(
+        bench = Bench(
             device=device,
             table=table,
             runtime=runtime,
@@ -68,11 +68,10 @@ def probe_model(
             protocol=protocol,
             granularity=granularity or profile.channel_multiple,
             minimum=PruneSection().minimum_width,
-            on_progress=lambda done, total, text: progress.update(text, done, total),
-            on_message=progress.say,
+            progress=progress,
         )
-        baseline = measure_original(model, Path(folder), probing)
-        predictor = probe_layers(model, baseline, probing)
+        baseline = measure_original(model, Path(folder), bench)
+        predictor = fill_table(model, baseline, bench)
     predictor.predict(baseline.structure.sizes)  # asks for all layers, and notes what lacks
     whole = baseline.measurement
     setting = Setting(device.facts().fingerprint, whole.runtime.id, threads)

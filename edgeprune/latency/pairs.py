@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from edgeprune.latency.protocol import (
 )
 from edgeprune.latency.quality import judge
 from edgeprune.latency.statistics import interval_over_groups
+from edgeprune.progress import SILENT, Progress
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def measure_ratio(
     runtime: RuntimeName,
     threads: int = 1,
     protocol: str | Protocol = "quick",
-    on_progress: Callable[[int, int], None] | None = None,
+    progress: Progress = SILENT,
 ) -> Ratio:
     """Latency of one file over that of another: the median of ratios of neighbouring short visits (A B B A ...).
 
@@ -117,7 +118,7 @@ def measure_ratio(
         DeviceError: the device is in use or was lost.
     """
     settings, files = find_protocol(protocol), (numerator, denominator)
-    counter = VisitCounter(2 * settings.pair_timing.rounds * settings.most_processes, on_progress)
+    counter = VisitCounter(files, 2 * settings.pair_timing.rounds * settings.most_processes, progress)
     rounds: list[Round] = []
     while True:
         job = timed_job(

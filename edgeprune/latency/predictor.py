@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import fmean, median
 
-from pydantic import BaseModel, ConfigDict
 from scipy.stats import t as student
 
 from edgeprune.errors import UsageError
@@ -21,6 +20,7 @@ from edgeprune.latency.measurement import Measurement, ModelRun
 from edgeprune.latency.rows import parse_key
 from edgeprune.latency.table import LatencyTable, Setting
 from edgeprune.latency.transfer import TransferredCost, transfer
+from edgeprune.records import Record
 from edgeprune.space.units import Layer
 
 CONFIDENCE = 0.95
@@ -28,10 +28,9 @@ LEAST_FOR_A_LINE = 4
 ALONE = "alone"  # the base of a whole run whose operations were timed alone
 
 
-class Prediction(BaseModel):
+class Prediction(Record):
     """Seconds for one inference, never measured. `extrapolates` names the layers that are outside of what was."""
 
-    model_config = ConfigDict(frozen=True)
     seconds: float
     unpruned_s: float  # of the model with nothing removed, predicted too
     low_s: float | None  # 95 % interval for one model; None where too little was measured to state one

@@ -1,29 +1,27 @@
-"""Probing: timing a model's operations at the widths the allocator may choose, into the latency table."""
+"""Probes: a model's operations, each in a file of its own, timed at several widths for the latency table."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from edgeprune.devices.base import Device
-from edgeprune.devices.conditions import RuntimeBuild
 from edgeprune.devices.events import Visit
 from edgeprune.devices.jobs import Case, CaseResult, Job, JobBroken, JobResult, runtime_build
 from edgeprune.errors import DeviceError
 from edgeprune.graph.operations import OpSignature
+from edgeprune.latency.bench import Bench
 from edgeprune.latency.cost import stair_kind
 from edgeprune.latency.isolation import timed_job
 from edgeprune.latency.measurement import Measurement
 from edgeprune.latency.presets import PROTOCOLS
 from edgeprune.latency.protocol import measurement_of
 from edgeprune.latency.staircase import SWEEP, fit_staircase
-from edgeprune.latency.table import LatencyTable, Setting
+from edgeprune.latency.table import Setting
 from edgeprune.latency.tflite_writer import Graph, Unsupported, append, input_shape
-from edgeprune.recipe import Runtime
 from edgeprune.scratch import scratch_folder
 from edgeprune.space.units import Layer, Width
 
@@ -34,73 +32,44 @@ ROUNDS_TO_KEEP = 2  # of a job that was broken off: with one, nobody can tell wh
 EMPTY = OpSignature("activation", 1, 1, function="relu")  # what invoking costs apart from the operation
 
 
-def find_staircases(
-    device: Device,
-    layers: Sequence[Layer],
-    table: LatencyTable,
-    *,
-    runtime: Runtime = "litert",
-    threads: int = 1,
-    on_progress: Callable[[int, int, str], None] | None = None,
-) -> None:
+def find_staircases(bench: Bench, layers: Sequence[Layer]) -> None:
     """Measure how the runtime's kernels grow with output channels (see `Staircase`), as far as the table lacks it:
     for each kind of kernel one of the layers, at many widths.
 
     Raises:
         DeviceError: the device is in use or was lost; what was measured before is kept.
     """
-    tell = on_progress or _silent
-    prober = _prober(device, table, runtime, threads)
+    prober, table = _Prober(bench), bench.table
     known = table.staircases(prober.setting)
     sweeps = {kind: sweep for kind, sweep in stair_sweeps(layers).items() if kind not in known}
     for number, (kind, sweep) in enumerate(sweeps.items()):
-        tell(number, len(sweeps), f"finding how {kind} grows with its channels")
+        bench.progress.update(f"finding how {kind} grows with its channels", number, len(sweeps))
         times = prober.times(sweep)
         if len(times) == len(SWEEP):
             table.put_staircase(prober.setting, kind, fit_staircase({op.out_channels: s for op, s in times.items()}))
 
 
-def probe(
-    device: Device,
-    layers: Sequence[Layer],
-    sizes: Mapping[str, int],
-    table: LatencyTable,
-    *,
-    runtime: Runtime = "litert",
-    threads: int = 1,
-    granularity: int = 8,
-    on_progress: Callable[[int, int, str], None] | None = None,
-) -> None:
-    """Measure what the table lacks of these layers' operations, each alone, at a grid of widths from `granularity`
-    to full, on the steps of the staircases that the table knows.
+def time_probes(bench: Bench, layers: Sequence[Layer], sizes: Mapping[str, int]) -> None:
+    """Measure what the table lacks of these layers' operations, each alone, at a grid of widths from the least to full,
+    on the steps of the staircases that the table knows.
 
     `sizes` are the units of each group with none removed. Each operation is timed in three rounds between the others;
     the quietest counts, the cost of an empty graph subtracted. What cannot be measured is kept in the table with the
-    reason, and tried again the next time. `on_progress` gets (done, to do, what).
+    reason, and tried again the next time.
 
     Raises:
         UsageError: the runtime cannot be probed.
         DeviceError: the device is in use or was lost; what was measured before is kept.
     """
-    tell = on_progress or _silent
-    prober = _prober(device, table, runtime, threads)
+    prober, table = _Prober(bench), bench.table
     steps = {kind: stairs.step for kind, stairs in table.staircases(prober.setting).items()}
-    needed = grid(layers, sizes, granularity, steps)
+    needed = grid(layers, sizes, bench.granularity, steps)
     known = table.medians(prober.setting).keys()
     missing = [operation for operation in needed if operation.key() not in known]
     for start in range(0, len(missing), BATCH):
-        tell(start, len(missing), f"{len(needed)} operations, {len(missing)} to measure")
+        bench.progress.update(f"{len(needed)} operations, {len(missing)} to measure", start, len(missing))
         prober.measure(missing[start : start + BATCH])
-    tell(len(missing), len(missing), "measured")
-
-
-def _prober(device: Device, table: LatencyTable, runtime: Runtime, threads: int) -> _Prober:
-    build = runtime_build(device, runtime)
-    return _Prober(device, table, Setting(device.facts().fingerprint, build.id, threads), build, runtime)
-
-
-def _silent(done: int, todo: int, what: str) -> None:
-    """Nobody listens."""
+    bench.progress.update("measured", len(missing), len(missing))
 
 
 def grid(
@@ -161,10 +130,10 @@ def _tiled(layer: Layer) -> bool:
 class _Prober:
     """Builds, times and keeps operations for one setting."""
 
-    def __init__(
-        self, device: Device, table: LatencyTable, setting: Setting, build: RuntimeBuild, runtime: Runtime
-    ) -> None:
-        self._device, self._table, self.setting, self._build, self._runtime = device, table, setting, build, runtime
+    def __init__(self, bench: Bench) -> None:
+        self._device, self._table, self._runtime = bench.device, bench.table, bench.runtime
+        build = runtime_build(bench.device, bench.runtime)
+        self.setting = Setting(bench.device.facts().fingerprint, build.id, bench.threads)
 
     def times(self, operations: Sequence[OpSignature]) -> dict[OpSignature, float]:
         """Seconds of each operation that could be measured."""
@@ -248,7 +217,7 @@ class _Prober:
         wanted = list(dict.fromkeys((EMPTY, *operations)))
         if self._runtime == "litert":
             return self._write_tflite(wanted, folder)
-        from edgeprune.artifacts.probing import build_probes
+        from edgeprune.artifacts.probes import build_probes
 
         built = build_probes(self._runtime, wanted, folder)
         for op in wanted:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from edgeprune.devices.base import Device
 from edgeprune.devices.conditions import RuntimeBuild
@@ -17,15 +16,15 @@ from edgeprune.latency.measurement import Quality
 from edgeprune.latency.protocol import succeeded
 from edgeprune.latency.quality import judge
 from edgeprune.latency.statistics import interval_of_median
+from edgeprune.records import Record
 
 RUNS = 400
 BLOCK = 10  # runs: the profiler counts whole microseconds, and means over so many tell tenths of one
 
 
-class Kernel(BaseModel):
+class Kernel(Record):
     """One kernel in one place. Seconds, with the 95 % bootstrap interval of the median over blocks of runs."""
 
-    model_config = ConfigDict(frozen=True)
     name: str
     median_s: float
     low_s: float
@@ -33,10 +32,9 @@ class Kernel(BaseModel):
     share: float  # of the sum over all kernels
 
 
-class Profile(BaseModel):
+class Profile(Record):
     """The kernels of a file in the order in which they run. The profiler costs time itself: `whole_s` has it in."""
 
-    model_config = ConfigDict(frozen=True)
     file: str
     device: str  # fingerprint
     runtime: RuntimeBuild

@@ -19,6 +19,7 @@ from edgeprune.latency.measurement import Measurement
 from edgeprune.latency.presets import Protocol, find_protocol
 from edgeprune.latency.quality import judge
 from edgeprune.latency.statistics import interval_of_median
+from edgeprune.progress import SILENT, Progress
 
 
 def measure(
@@ -29,12 +30,12 @@ def measure(
     threads: int = 1,
     protocol: str | Protocol = "quick",
     compute_units: ComputeUnits = "ALL",
-    on_progress: Callable[[int, int], None] | None = None,
+    progress: Progress = SILENT,
 ) -> list[Measurement]:
     """Latency of each file: all in one runner process, visited in turn (A B A B ...) so that they share conditions,
     or apart, where the protocol says so. What was throttled is measured again after a pause.
 
-    `on_progress` gets (visits done, visits in all). `compute_units` is for Core ML.
+    `progress` is told the visits. `compute_units` is for Core ML.
 
     Raises:
         UsageError: a file is missing or cannot be run; names it.
@@ -46,9 +47,8 @@ def measure(
     for number, group in enumerate(groups):
         if number:
             time.sleep(settings.pause_s)
-        counter = VisitCounter(
-            len(files) * settings.timing.rounds, on_progress, done=len(found) * settings.timing.rounds
-        )
+        rounds = settings.timing.rounds
+        counter = VisitCounter(group, len(files) * rounds, progress, done=len(found) * rounds)
         job = Job(runtime, cases_of(group), threads=threads, timing=settings.timing, compute_units=compute_units)
         found += _measured(device, group, job, settings, counter)
     return found
@@ -177,11 +177,12 @@ def disturbed_share(visits: Sequence[Visit]) -> float:
 class VisitCounter:
     """Counts visits for the progress shown to the user."""
 
-    def __init__(self, total: int, on_progress: Callable[[int, int], None] | None, *, done: int = 0) -> None:
-        self._done, self._total, self._on_progress = done, total, on_progress
+    def __init__(self, files: Sequence[Path], total: int, progress: Progress, *, done: int = 0) -> None:
+        self._text = f"timing {', '.join(file.name for file in files)}"
+        self._done, self._total, self._progress = done, total, progress
+        progress.update(self._text, done, total)
 
     def __call__(self, event: dict[str, Any]) -> None:
         if event["event"] == "samples":
             self._done = min(self._done + 1, self._total)
-            if self._on_progress is not None:
-                self._on_progress(self._done, self._total)
+            self._progress.update(self._text, self._done, self._total)

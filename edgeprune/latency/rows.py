@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from edgeprune.graph.operations import Kind, OpSignature
 from edgeprune.latency.measurement import Measurement, ModelRun
 from edgeprune.latency.staircase import Staircase
+from edgeprune.records import first_fault
 
 LONGEST_S = 3600.0  # of one inference: what takes hours was not measured
 LATEST = 1e11  # seconds since 1970
@@ -66,8 +67,7 @@ def fault_of(row: Row) -> str:
         elif row.kind == "staircases":
             read_staircase(row.value)
     except ValidationError as error:
-        first = error.errors()[0]
-        return f"{'.'.join(map(str, first['loc']))} {first['msg']}"
+        return first_fault(error)
     except ValueError as error:
         return str(error)
     return ""

@@ -8,16 +8,16 @@ from collections.abc import Mapping
 from functools import cached_property
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from edgeprune.latency.curve import fit_line
+from edgeprune.records import Record
 
 SWEEP = tuple(range(8, 137, 8))  # output channels at which a staircase is measured
 STEPS = (8, 16, 32, 64)
 PLATEAU = 0.03  # neighbours that differ by less cost the same
 
 
-class Staircase(BaseModel):
+class Staircase(Record):
     """How the cost of one kind of operation grows with its output channels, as measured.
 
     `effective[i]` is the cost at `channels[i]` in units that make the last one equal to its channels: a width of
@@ -25,7 +25,6 @@ class Staircase(BaseModel):
     in them, and is taken off by `at`: another layer of the kind has a fixed cost of its own, which its curve knows.
     """
 
-    model_config = ConfigDict(frozen=True)
     channels: tuple[int, ...]
     effective: tuple[float, ...]
     step: int

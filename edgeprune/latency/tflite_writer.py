@@ -35,8 +35,8 @@ class Unsupported(EdgePruneError):
 class Graph:
     """A graph under construction: tensors, constants and operators of one subgraph."""
 
-    def __init__(self, seed: int = 0) -> None:
-        self._random = np.random.default_rng(seed)
+    def __init__(self) -> None:
+        self._random = np.random.default_rng(0)
         self._graph = schema.SubGraphT()
         self._graph.tensors, self._graph.operators, self._graph.inputs, self._graph.outputs = [], [], [], []
         self._codes: dict[tuple[int, int], int] = {}
@@ -133,9 +133,9 @@ def append(graph: Graph, op: OpSignature, x: int) -> int:
     return WRITERS[op.kind](graph, op, x)
 
 
-def write_operation(op: OpSignature, path: Path, *, times: int = 1, seed: int = 0) -> None:
+def write_operation(op: OpSignature, path: Path, *, times: int = 1) -> None:
     """One operation, or so many of it one after the other; one input, one output."""
-    graph = Graph(seed)
+    graph = Graph()
     x = graph.input(input_shape(op))
     for _ in range(times):
         x = append(graph, op, x)

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from edgeprune.errors import ConversionError, DeviceError, UsageError
+from edgeprune.latency.bench import Bench
 from edgeprune.latency.in_place import NotInPlace, match_layers, model_key, times_in_place
 from edgeprune.latency.measurement import Measurement, ModelRun
-from edgeprune.latency.probing import Probing
 from edgeprune.latency.profile import profile
 from edgeprune.latency.table import Setting
 from edgeprune.models.spec import Model
@@ -46,11 +46,11 @@ def variant_widths(structure: Structure, *, granularity: int, minimum: int, seed
     return list(different.values())
 
 
-def missing_variants(structure: Structure, probing: Probing, setting: Setting) -> list[dict[str, int]]:
+def missing_variants(structure: Structure, bench: Bench, setting: Setting) -> list[dict[str, int]]:
     """The unpruned model and the variants that the table lacks for a setting, or has from beside other work, as units
     kept."""
-    variants = variant_widths(structure, granularity=probing.granularity, minimum=probing.minimum)
-    base, known = model_key(structure.layers, structure.sizes), probing.table.models(setting)
+    variants = variant_widths(structure, granularity=bench.granularity, minimum=bench.minimum)
+    base, known = model_key(structure.layers, structure.sizes), bench.table.models(setting)
     doubtful = disturbed({key: run for key, run in known.items() if run.base == base})
     keys = {model_key(structure.layers, kept): kept for kept in (structure.sizes, *variants)}
     return [kept for key, kept in keys.items() if key not in known or key in doubtful]
@@ -66,9 +66,7 @@ def disturbed(runs: Mapping[str, ModelRun]) -> set[str]:
     return {key for key, share in shares.items() if share > DISTURBED * calm}
 
 
-def run_variants(
-    model: Model, structure: Structure, original: Path, measurement: Measurement, probing: Probing
-) -> None:
+def run_variants(model: Model, structure: Structure, original: Path, measurement: Measurement, bench: Bench) -> None:
     """Put the unpruned model and its variants into the table, as far as they are not there.
 
     Each is written by the exporter and timed by itself; LiteRT's are profiled, too. What was done is kept when the
@@ -83,21 +81,21 @@ def run_variants(
         DeviceError: the device is in use or was lost, or the runtime is another one by now.
     """
     setting = Setting(measurement.device, measurement.runtime.id, measurement.threads)
-    missing = missing_variants(structure, probing, setting)
+    missing = missing_variants(structure, bench, setting)
     base = model_key(structure.layers, structure.sizes)
-    known = probing.table.models(setting)
+    known = bench.table.models(setting)
     if again := sum(model_key(structure.layers, kept) in known for kept in missing):
-        probing.on_message(f"{again} whole models in the table were timed beside other work: they are timed again")
+        bench.progress.say(f"{again} whole models in the table were timed beside other work: they are timed again")
 
     def record(file: Path, whole: Measurement, kept: Mapping[str, int]) -> None:
         if whole.runtime.id != setting.build:
-            raise DeviceError("the runtime was changed while probing", where=probing.device.id, hint="probe again")
-        before, layers = _profiled(file, whole, structure, kept, probing) if probing.runtime == "litert" else (0.0, ())
+            raise DeviceError("the runtime was changed while probing", where=bench.device.id, hint="probe again")
+        before, layers = _profiled(file, whole, structure, kept, bench) if bench.runtime == "litert" else (0.0, ())
         run = ModelRun(base=base, measurement=whole, before_s=before, layers=layers)
-        probing.table.put_model(setting, model_key(structure.layers, kept), run)
+        bench.table.put_model(setting, model_key(structure.layers, kept), run)
 
     if structure.sizes in missing:
-        probing.on_progress(0, len(missing), "the unpruned model, each layer in its place")
+        bench.progress.update("the unpruned model, each layer in its place", 0, len(missing))
         record(original, measurement, structure.sizes)
     todo = [kept for kept in missing if kept != structure.sizes]
     if not todo:
@@ -106,22 +104,22 @@ def run_variants(
     with scratch_folder("variants") as scratch:
         file = scratch / f"variant{original.suffix}"
         for number, kept in enumerate(todo):
-            probing.on_progress(number, len(todo), "the whole model at other widths")
+            bench.progress.update("the whole model at other widths", number, len(todo))
             removed = {g.id: tuple(range(kept[g.id], g.size)) for g in structure.groups if kept[g.id] < g.size}
             module = merge(remove_units(model.module, structure, removed), model.example_input())
             try:
-                probing.exporter.write(model.with_module(module), file)
-                record(file, probing.measure(file), kept)
+                bench.exporter.write(model.with_module(module), file)
+                record(file, bench.measure(file), kept)
             except (NotInPlace, ConversionError, UsageError) as error:
                 left_out += 1
-                probing.on_message(f"a variant of the model is left out of the table: {error}")
+                bench.progress.say(f"a variant of the model is left out of the table: {error}")
     if 2 * left_out > len(todo):
         raise NotInPlace(f"{left_out} of {len(todo)} variants of the model were left out")
-    probing.on_progress(len(todo), len(todo), "measured")
+    bench.progress.update("measured", len(todo), len(todo))
 
 
 def _profiled(
-    file: Path, whole: Measurement, structure: Structure, kept: Mapping[str, int], probing: Probing
+    file: Path, whole: Measurement, structure: Structure, kept: Mapping[str, int], bench: Bench
 ) -> tuple[float, tuple[tuple[str, str, float], ...]]:
     """What a run of the model holds beside its latency: seconds ahead of the first layer, and by layer."""
     matches = match_layers(file, structure.layers, kept)
@@ -129,7 +127,7 @@ def _profiled(
     least: tuple[float, tuple[tuple[str, str, float], ...]] | None = None
     for _ in range(PROFILES):
         try:
-            found = profile(probing.device, file, threads=whole.threads, runs=runs)
+            found = profile(bench.device, file, threads=whole.threads, runs=runs)
         except UsageError as error:  # the model runs, its profiler does not: another build of the library, say
             raise NotInPlace(f"it cannot be profiled: {error.what}", where=file.name) from error
         before, rows = times_in_place(matches, found.kernels)

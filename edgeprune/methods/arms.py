@@ -11,9 +11,9 @@ from torch import nn
 
 from edgeprune.errors import DataError, TargetError, UsageError
 from edgeprune.methods.gradual import choice_at
+from edgeprune.methods.refit import refit
 from edgeprune.methods.registry import candidate_of
 from edgeprune.methods.scene import Scene
-from edgeprune.methods.settle import settle
 from edgeprune.recipe import DROPPING, AllocatorName, Method, PruneSection
 from edgeprune.resume import Resumption
 from edgeprune.search.judged_losses import RememberedLosses
@@ -117,9 +117,9 @@ def twins_of(made: Mapping[str, Chosen]) -> dict[str, str]:
 
 
 def model_of(scene: Scene, chosen: Chosen) -> nn.Module:
-    """The pruned model of a choice, settled."""
+    """The pruned model of a choice, refitted."""
     pruned = apply(scene.model.module, scene.structure, chosen.subnet)
-    settle(scene, pruned, scene.model, scene.structure, chosen.subnet)
+    refit(scene, pruned, scene.model, scene.structure, chosen.subnet)
     return pruned
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from torch import nn
@@ -18,7 +18,7 @@ from edgeprune.search.problem import Allocator, Chosen
 from edgeprune.search.rules import JUDGED, RuleAllocator, least_cost
 from edgeprune.space.decisions import Space
 from edgeprune.space.subnet import WHOLE, Subnet
-from edgeprune.training.loop import TuneProgress, whole_cycle
+from edgeprune.training.loop import whole_cycle
 from edgeprune.training.snapshot import EpochRecord
 from edgeprune.training.turns import Turn, share_on_the_way, train_in_turns
 
@@ -57,9 +57,7 @@ def check_scales(scene: Scene, settings: PruneSection, scales: Scales) -> None:
     scene.shares.check(least, scene.shares.goal, slack=SLACK, also=JUDGED)
 
 
-def trained_in_turns(
-    scene: Scene, settings: PruneSection, *, on_progress: Callable[[TuneProgress], None]
-) -> tuple[Model, Subnet, Sequence[EpochRecord]]:
+def trained_in_turns(scene: Scene, settings: PruneSection) -> tuple[Model, Subnet, Sequence[EpochRecord]]:
     """The model after `prune.epochs` of training, whole, what was gone in the last turn, and its epochs."""
     recipe, model, structure, goal = scene.recipe, scene.model, scene.structure, scene.shares.goal
 
@@ -98,6 +96,6 @@ def trained_in_turns(
         interval=settings.interval,
         seed=recipe.seed,
         snapshots=scene.training,
-        on_progress=on_progress,
+        progress=scene.progress,
     )
     return model.with_module(trained.module), trained.gone, trained.history

@@ -85,7 +85,7 @@ class Candidate:
     """A model to choose from, and by what."""
 
     model: Model
-    settings: PruneSection  # with a method and an allocator: `auto` is settled
+    settings: PruneSection  # with a method and an allocator: `auto` has chosen
     problem: Problem
 
     def allocator(self, on_step: OnStep | None = None) -> Allocator:

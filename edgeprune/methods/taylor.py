@@ -1,10 +1,11 @@
-"""Group Taylor: how much the loss would rise if a unit's gate closed, to first order, squared.
+"""Group Taylor: how much the loss would rise if a unit were gone, to first order, squared.
 
-Molchanov et al., Importance Estimation for Neural Network Pruning (CVPR 2019), eq. 8: the score of a gate z = 1 is
-(dL/dz)^2, averaged over batches; for a filter dL/dz = sum of w * dL/dw. HALP (Shen et al., NeurIPS 2022) takes the
-gate behind a batch norm, dL/dz = gamma * dL/dgamma + beta * dL/dbeta, and its absolute value.
+Molchanov et al., Importance Estimation for Neural Network Pruning (CVPR 2019), eq. 8: a unit is thought to be
+multiplied by a mask z = 1 (a "gate" there), and its score is (dL/dz)^2, averaged over batches; for a filter
+dL/dz = sum of w * dL/dw. HALP (Shen et al., NeurIPS 2022) has the mask behind a batch norm,
+dL/dz = gamma * dL/dgamma + beta * dL/dbeta, and takes its absolute value.
 
-A unit has one gate for all its coupled layers. It stands where the unit is read, which is where its removal leaves
+A unit has one mask for all its coupled layers. It stands where the unit is read, which is where its removal leaves
 zeros: by Euler's theorem dL/dz is the sum of w * dL/dw over the weights that read it, however many layers write the
 unit, one behind the other (a norm, a layer scale), beside each other (a residual stream) or multiplied (a gated linear
 unit). For convolution, batch norm and ReLU it is the same number as HALP's. Where channels are summed over without
@@ -15,7 +16,7 @@ key) counts in the writers of both factors, so there half of what writes and rea
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -66,7 +67,6 @@ def score_taylor(
     batches: Iterable[tuple[Tensor, Tensor]],
     *,
     power: Literal[1, 2] = 2,
-    on_progress: Callable[[int], None] | None = None,
 ) -> dict[str, NDArray[np.float64]]:
     """Estimated rise of the cross entropy for every unit.
 
@@ -76,7 +76,6 @@ def score_taylor(
         structure: what `find_structure` found in `module`.
         batches: (images (n, c, h, w), classes (n,)); each is one micro-batch.
         power: of |dL/dz|, before the mean over batches: 2 is Molchanov's, 1 is HALP's, whose values are added up.
-        on_progress: called with the number of batches done.
 
     Returns:
         group id -> shape (units,), larger is more important.
@@ -88,8 +87,8 @@ def score_taylor(
     from edgeprune.models.modes import evaluating
     from edgeprune.space.cut import tensor_named
 
-    gates = {group.id: _gate_of(module, structure, group) for group in structure.groups}
-    sides = sorted({(member.name, member.dim) for gate in gates.values() for member in gate.members})
+    slopes = {group.id: _slope_of(module, structure, group) for group in structure.groups}
+    sides = sorted({(member.name, member.dim) for slope in slopes.values() for member in slope.members})
     tensors = {name: tensor_named(module, name) for name in sorted({name for name, _ in sides})}
     scores = {group.id: np.zeros(group.size) for group in structure.groups}
     count = 0
@@ -100,11 +99,9 @@ def score_taylor(
         with evaluating(module):
             for images, classes in batches:
                 saliency = _saliencies(module, tensors, sides, images, classes)
-                for name, gate in gates.items():
-                    scores[name] += np.abs(gate.slope(saliency)) ** power
+                for name, slope in slopes.items():
+                    scores[name] += np.abs(slope.of(saliency)) ** power
                 count += 1
-                if on_progress is not None:
-                    on_progress(count)
     finally:
         for name, tensor in tensors.items():
             tensor.requires_grad_(required[name])
@@ -116,19 +113,19 @@ def score_taylor(
 
 
 @dataclass(frozen=True)
-class _Gate:
-    """Whose w * dL/dw make the gate's derivative, each counted `share` times."""
+class _Slope:
+    """The derivative by a unit's mask: whose w * dL/dw make it, each counted `share` times."""
 
     members: tuple[Member, ...]
     share: float = 1.0
 
-    def slope(self, saliency: Saliency) -> NDArray[np.float64]:
+    def of(self, saliency: Saliency) -> NDArray[np.float64]:
         """dL/dz, (units,)."""
         parts = [saliency[member.name, member.dim][member.indices].sum(axis=1) for member in self.members]
         return np.stack(parts).sum(axis=0, dtype=np.float64) * self.share
 
 
-def _gate_of(module: nn.Module, structure: Structure, group: UnitGroup) -> _Gate:
+def _slope_of(module: nn.Module, structure: Structure, group: UnitGroup) -> _Slope:
     """The readers' where nothing else reads the unit and they are linear in their weights; else the writers', of batch
     norms where there are any. What is contracted counts in both of its factors, and what is read besides in a writer
     and a reader: half of the sum is each once."""
@@ -140,11 +137,11 @@ def _gate_of(module: nn.Module, structure: Structure, group: UnitGroup) -> _Gate
     read = tuple(member for member in group.consumed if tensor_named(module, member.name).is_floating_point())
     linear = all(_path(member) not in structure.standardized for member in read)
     if read and linear and group.mixed is None:
-        return _Gate(read)
+        return _Slope(read)
     written = tuple(member for member in group.produced if member.name in parameters)
     norms = tuple(member for member in written if isinstance(module.get_submodule(_path(member)), _NormBase))
     writers = norms or written
-    return _Gate((*writers, *read), 0.5) if group.mixed == "contracted" and linear else _Gate(writers)
+    return _Slope((*writers, *read), 0.5) if group.mixed == "contracted" and linear else _Slope(writers)
 
 
 def _path(member: Member) -> str:

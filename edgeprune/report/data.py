@@ -20,6 +20,7 @@ from edgeprune.graph.operations import OpSignature
 from edgeprune.latency.measurement import Measurement, Ratio
 from edgeprune.latency.profile import Kernel
 from edgeprune.models.spec import ModelSpec
+from edgeprune.records import first_fault
 from edgeprune.runs import read_bounded
 from edgeprune.search.constraints import Binding
 from edgeprune.space.units import Structure
@@ -38,7 +39,7 @@ class Part(BaseModel):
 
 
 class StagePoint(Part):
-    """The model after one stage: `original`, `pruned`, `tuned`, `merged`, or a file such as `tflite int8`.
+    """The model that a stage left, by the stage's one word for it (`pruned`), or a file such as `tflite int8`.
 
     `accuracy` is top-1 as a share (0..1) of `images` test images, `change` the 95 % interval of it less the
     original's, on the same images; latency is of one inference.
@@ -51,6 +52,10 @@ class StagePoint(Part):
     latency: Measurement | None = None
     macs: int | None = Field(default=None, ge=0)
     parameters: int | None = Field(default=None, ge=0)
+
+    @property
+    def is_file(self) -> bool:
+        return " " in self.stage
 
     @property
     def accuracy_interval(self) -> tuple[float, float] | None:
@@ -162,9 +167,9 @@ class ReportData(Part):
 
     @property
     def final(self) -> StagePoint | None:
-        """The last float model whose accuracy is known: merged, else tuned, else pruned."""
-        found = (self.stage(name) for name in ("merged", "tuned", "pruned"))
-        return next((point for point in found if point is not None and point.accuracy is not None), None)
+        """The last float model whose accuracy is known, unless that is the original."""
+        known = [point for point in self.stages if not point.is_file and point.accuracy is not None]
+        return known[-1] if known and known[-1].stage != "original" else None
 
     @property
     def files(self) -> tuple[FileLine, ...]:
@@ -242,10 +247,8 @@ def read_report(path: Path) -> ReportData:
     try:
         return ReportData.model_validate_json(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
         raise RunError(
-            f"not a report: {f'`{key}`: ' if key else ''}{first['msg']}",
+            f"not a report: {first_fault(error)}",
             where=str(file),
             hint="write it again with `edgeprune report`",
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -35,6 +36,7 @@ def render(reports: Sequence[ReportData]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["breakable"] = _breakable
     environment.globals |= {"text": text, "mark": text.MARK, "headline": headline}
     page = environment.get_template("page.html.j2").render(
         reports=reports,
@@ -43,6 +45,11 @@ def render(reports: Sequence[ReportData]) -> str:
     )
     # A lone surrogate (it can come out of JSON) has no UTF-8 form: the page shows it as a replacement character.
     return page.encode("utf-8", "replace").decode("utf-8")
+
+
+def _breakable(name: str) -> Markup:
+    """A name that may go to the next line where its parts end, and nowhere else."""
+    return Markup("<wbr>").join(re.split(r"(?<=[-/_:])|(?=\.(?!\d))", name))  # each is escaped
 
 
 def figures(data: ReportData) -> dict[str, Markup]:

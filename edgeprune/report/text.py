@@ -119,14 +119,14 @@ def accuracy(point: StagePoint | None) -> str:
     return f"{percent(point.accuracy)} ({between[0] * 100:.1f}\u2013{between[1] * 100:.1f}, {point.images} images)"
 
 
-def count(value: float | None, unit: str = "") -> str:
-    """`126 M`, `853 k`, `42`; with the unit appended: `126 MMACs`."""
+def count(value: float | None) -> str:
+    """`126 M`, `853 k`, `42`."""
     if value is None:
         return "not known"
     for limit, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= limit:
-            return f"{_three(value / limit)} {prefix}{unit}"
-    return f"{value:.0f} {unit}".rstrip()
+            return f"{_three(value / limit)} {prefix}"
+    return f"{value:.0f}"
 
 
 def size(value: float | None) -> str:

@@ -63,7 +63,7 @@ class Subnets:
         base, self._written = self._model, self._written + 1
         narrow = apply(base.module, self._allocator.problem.structure, model.subnet)
         file = self._folder / f"attempt-{self._written}{self._goal.original.suffix}"
-        self._goal.probing.exporter.write(base.with_module(merge(narrow, base.example_input())), file)
+        self._goal.bench.exporter.write(base.with_module(merge(narrow, base.example_input())), file)
         return file
 
 

@@ -19,8 +19,8 @@ from typing import Generic, Protocol, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from edgeprune.errors import DeviceError, TargetError
+from edgeprune.latency.bench import Bench
 from edgeprune.latency.measurement import Ratio
-from edgeprune.latency.probing import Probing
 from edgeprune.recipe import Target
 from edgeprune.search.milp import TooManyChoices
 from edgeprune.search.problem import out_of_reach
@@ -108,7 +108,7 @@ class Goal:
     original_s: float
     tolerance: float
     corrections: int
-    probing: Probing
+    bench: Bench
     lease: Callable[[], AbstractContextManager[None]] = nullcontext
     where: str | None = None
 
@@ -160,7 +160,7 @@ class MeasuredSearch(Generic[ModelT]):
                 not faster than the unpruned model.
             DeviceError: the device is too noisy to tell.
         """
-        goal, say = self.goal.share, self.goal.probing.on_message
+        goal, say = self.goal.share, self.goal.bench.progress.say
         begin, most = self.row.begin(goal), self.row.starts + self.goal.corrections
         tried: list[tuple[ModelT, Attempt]] = []
         again: str | None = None  # the model that came again where nothing finer is left
@@ -198,9 +198,9 @@ class MeasuredSearch(Generic[ModelT]):
             )
         file = self.row.write(model)
         with self.goal.lease():
-            ratio = self.goal.probing.ratio(file, self.goal.original)
+            ratio = self.goal.bench.ratio(file, self.goal.original)
         reached = self.goal.reached(ratio)
-        self.goal.probing.on_message(
+        self.goal.bench.progress.say(
             f"attempt {number}: {self.row.words_of(model)}, measured {ratio.ratio:.3f}x "
             f"({ratio.low:.3f}-{ratio.high:.3f}, {ratio.quality}), target {self.goal.share:.3f}x"
         )
@@ -231,20 +231,19 @@ class MeasuredSearch(Generic[ModelT]):
             took = fastest.reached * goal.original_s * 1e3
             raise out_of_reach(
                 f"the target {goal.target}",
-                f"{took:.3f} ms ({fastest.measured.ratio:.3f}x, {fastest.measured.quality}) on "
-                f"{goal.probing.device.id}",
+                f"{took:.3f} ms ({fastest.measured.ratio:.3f}x, {fastest.measured.quality}) on {goal.bench.device.id}",
                 by=self.row.fastest,
                 where=goal.where,
                 hint=self.row.hint,
             )
 
     def _found(self, tried: Sequence[tuple[ModelT, Attempt]], again: str | None) -> Found[ModelT]:
-        goal, say = self.goal, self.goal.probing.on_message
+        goal, say = self.goal, self.goal.bench.progress.say
         model, best = nearest(tried, goal.share, again)
         if not best.within and best.measured.quality != "stable":
             raise DeviceError(
                 f"too noisy to tell whether the target {goal.target} is met ({best.measured.evidence})",
-                where=goal.probing.device.id,
+                where=goal.bench.device.id,
                 hint="free the device from other work, or measure longer with device.protocol = 'standard'; "
                 "then go on with --resume",
             )

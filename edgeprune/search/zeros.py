@@ -1,7 +1,7 @@
 """How many zeros a target takes: counted for multiply-accumulates, found by measuring for a latency.
 
 Where zeros stand is known before the model is trained on (`space/weight_masks.py`: they stay there), and a sparse
-kernel's time goes by that alone. So the share is settled first: files with fewer and more zeros are measured in turns
+kernel's time goes by that alone. So the share is found first: files with fewer and more zeros are measured in turns
 with the unpruned model's, and what lies between is nearly a straight line.
 """
 
@@ -18,8 +18,8 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from edgeprune.errors import TargetError, UsageError
+from edgeprune.latency.bench import Bench
 from edgeprune.latency.measurement import Ratio
-from edgeprune.latency.probing import Probing
 from edgeprune.models.spec import Model
 from edgeprune.recipe import SparseLayers, SparseSection, Target
 from edgeprune.reparam.merge import merge
@@ -142,8 +142,8 @@ class ZerosRow:
     known: tuple[tuple[float, float], ...] = ()  # a file without zeros runs by other kernels: it is not on this line
     starts, hint = 2, "raise the target, or prune channels first (a lower prune.target)"
 
-    def __init__(self, model: Model, sparse: SparseSection, probing: Probing, folder: Path) -> None:
-        self._model, self._sparse, self._probing, self._folder = model, sparse, probing, folder
+    def __init__(self, model: Model, sparse: SparseSection, bench: Bench, folder: Path) -> None:
+        self._model, self._sparse, self._bench, self._folder = model, sparse, bench, folder
         self._most = self._most_zeros()
         self.low = 1 - self._most
         self.fastest = f"the model with {self._most:.0%} of its 1x1 weights at zero"
@@ -215,7 +215,7 @@ class ZerosRow:
         if not file.exists():
             zeroed = copy.deepcopy(self._model.module)
             apply_masks(zeroed, masks_of(self._model, self._sparse, share))
-            self._probing.exporter.write(merged(self._model, zeroed), dense)
+            self._bench.exporter.write(merged(self._model, zeroed), dense)
             write_sparse(dense, file)
         return file
 
@@ -235,8 +235,8 @@ def check_zeros_are_needed(model: Model, goal: Goal, dense: Ratio | None, folder
     """
     if dense is None:
         file = folder / "dense.tflite"
-        goal.probing.exporter.write(merged(model, model.module), file)
-        dense = goal.probing.ratio(file, goal.original)
+        goal.bench.exporter.write(merged(model, model.module), file)
+        dense = goal.bench.ratio(file, goal.original)
     reached = goal.reached(dense)
     if reached <= goal.share:
         raise TargetError(
@@ -266,7 +266,7 @@ def zeros_for_latency(
         UsageError: a rule of sparse inference does not hold, or there is no 1x1 convolution.
         DeviceError: the device is too noisy to tell.
     """
-    row = ZerosRow(model, sparse, goal.probing, folder)
+    row = ZerosRow(model, sparse, goal.bench, folder)
     found: Found[float] = MeasuredSearch(row, goal, known, keep).run()
     return Zeros(
         target=str(goal.target),

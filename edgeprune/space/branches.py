@@ -28,7 +28,7 @@ from edgeprune.graph.layers import LabelledLayer, node_name
 from edgeprune.graph.trace import TRACE_ERRORS, module_path, operator_name, shape_of
 from edgeprune.models.attention import EmptyAttention, PlainAttention
 from edgeprune.space import gates
-from edgeprune.space.gates import UNSETTLED, ConstantGate
+from edgeprune.space.gates import UNSET, ConstantGate
 from edgeprune.space.trial import Forms, TrialImages, answers, idle, same_answers
 from edgeprune.space.units import Branch, Structure, UnitGroup, is_inside
 
@@ -187,7 +187,7 @@ def silence_branches(module: nn.Module, structure: Structure, silent: Iterable[s
     branches = {branch.id: branch for branch in structure.branches}
     handles = []
     for name in silent:
-        value = UNSETTLED if branches[name].gate else 0.0
+        value = UNSET if branches[name].gate else 0.0
         part = module.get_submodule(branches[name].output)
         fill: Any = _first_filled if isinstance(part, PlainAttention) else torch.full_like
         handles.append(part.register_forward_hook(lambda _, __, out, fill=fill, value=value: fill(out, value)))

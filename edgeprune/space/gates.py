@@ -2,9 +2,9 @@
 
     y = x * gate(x)   ->   y = x * c        c: what the gate answers on average, (channels,)
 
-The constant is a parameter: it is taken from data when the gate goes (`settle_gates`), is trained with the rest, and is
-folded into a neighbouring convolution by the merge, so that nothing of the gate is left in the exported file. That
-squeeze-excitation bears more pruning than anything else is a finding of "Pruning Compact ConvNets for Efficient
+The constant is a parameter: it is taken from data when the gate goes (`set_gate_constants`), is trained with the rest,
+and is folded into a neighbouring convolution by the merge, so that nothing of the gate is left in the exported file.
+That squeeze-excitation bears more pruning than anything else is a finding of "Pruning Compact ConvNets for Efficient
 Inference" (arXiv 2301.04502, section 4); the mean in its place is ours.
 """
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from edgeprune.models.modes import evaluating
 from edgeprune.space.units import Branch, Structure
 
-UNSETTLED = 0.5  # before data were seen: the middle of a sigmoid
+UNSET = 0.5  # before data were seen: the middle of a sigmoid
 
 
 class ConstantGate(nn.Module):
@@ -31,7 +31,7 @@ class ConstantGate(nn.Module):
 
     def __init__(self, channels: int, like: Tensor) -> None:
         super().__init__()
-        self.value = nn.Parameter(torch.full((channels,), UNSETTLED, dtype=like.dtype, device=like.device))
+        self.value = nn.Parameter(torch.full((channels,), UNSET, dtype=like.dtype, device=like.device))
 
     def forward(self, x: Tensor, *_: object, **__: object) -> Tensor:
         return self.value.reshape(1, -1, *(1 for _ in x.shape[2:]))
@@ -49,7 +49,7 @@ def removed_gates(structure: Structure, removed: Collection[str]) -> list[Branch
     return [branch for branch in structure.branches if branch.gate and branch.id in removed]
 
 
-def settle_gates(
+def set_gate_constants(
     pruned: nn.Module, narrow: nn.Module, structure: Structure, removed: Collection[str], batches: Iterable[Tensor]
 ) -> None:
     """Set the constants of removed gates to what the gates answer on average; in place.

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from edgeprune.devices.base import Device
 from edgeprune.devices.inference import run_inference
@@ -14,6 +13,7 @@ from edgeprune.errors import UsageError
 from edgeprune.latency.measurement import Ratio
 from edgeprune.latency.pairs import measure_ratio
 from edgeprune.latency.profile import profile
+from edgeprune.records import Record
 from edgeprune.sparsity.graph import Graph
 from edgeprune.sparsity.rewrite import write_sparse
 from edgeprune.sparsity.rules import SparseCheck, check_sparse
@@ -24,7 +24,7 @@ IMAGES = 2  # random ones, on which both files are compared
 MOST_DIFFERENCE = 1e-3  # of their answers, as a share of the largest: sums are taken in another order
 
 
-class SparseVerdict(BaseModel):
+class SparseVerdict(Record):
     """Which of two files that compute the same is to be kept for a device, and on what grounds.
 
     `ratio` is the latency of the sparse file over that of the dense one, measured in turns; None where nothing was
@@ -32,7 +32,6 @@ class SparseVerdict(BaseModel):
     saw; None where it was not asked or does not tell.
     """
 
-    model_config = ConfigDict(frozen=True)
     kept: Literal["sparse", "dense"]
     why: str
     check: SparseCheck

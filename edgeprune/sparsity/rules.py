@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from edgeprune.latency.tflite_check import UNREADABLE, damaged
+from edgeprune.records import Record
 from edgeprune.sparsity.graph import Graph, Operator, Sides
 
 RuleName = Literal["begins", "types", "operators", "ends", "closed", "stored", "zeros"]
@@ -41,18 +41,16 @@ INSIDE: Fit = ("inside", "operators", "")
 END: Fit = ("end", "ends", "")
 
 
-class Breach(BaseModel):
+class Breach(Record):
     """What breaks a rule: an operator (none: the file as a whole), and why."""
 
-    model_config = ConfigDict(frozen=True)
     operator: str | None
     why: str
 
 
-class Rule(BaseModel):
+class Rule(Record):
     """One rule of the cluster, and all that breaks it."""
 
-    model_config = ConfigDict(frozen=True)
     name: RuleName
     said: str
     breaches: tuple[Breach, ...]
@@ -62,11 +60,10 @@ class Rule(BaseModel):
         return not self.breaches
 
 
-class SparseCheck(BaseModel):
+class SparseCheck(Record):
     """The rules, and what would be computed sparsely: the 1x1 convolutions of the cluster (`layers`).
     `weights` and `zeros` are those that XNNPACK counts: a linear layer's too."""
 
-    model_config = ConfigDict(frozen=True)
     rules: tuple[Rule, ...]
     layers: int
     weights: int

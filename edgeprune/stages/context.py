@@ -43,14 +43,12 @@ class Context:
         run: Run,
         progress: Progress,
         *,
-        table: Path | None = None,
         trust: bool = False,
         pipeline: Pipeline = PIPELINE,
     ) -> None:
         """`trust`: the recipe is its user's own word, or they trust the folder: the code that it names may run."""
         self.run, self.progress, self.pipeline = run, progress, pipeline
         self._trust = trust
-        self._table_path = table
         self._models: dict[str, Model] = {}
         self._unpruned: nn.Module | None = None
 
@@ -127,7 +125,7 @@ class Context:
 
     @cached_property
     def table(self) -> LatencyTable:
-        return LatencyTable(self._table_path)
+        return LatencyTable()
 
     @property
     def plan(self) -> Plan:

@@ -50,8 +50,7 @@ def load_stage(context: Context, folder: Path) -> dict[str, Any]:
         context.splits.test,
         context.recipe.model,
         claimed=claimed_accuracy(loaded.facts) if loaded is not None else None,
-        say=context.progress.say,
-        on_images=context.progress.update,
+        progress=context.progress,
     )
     result: dict[str, Any] = {
         "parameters": sum(p.numel() for p in model.module.parameters()),

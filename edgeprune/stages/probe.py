@@ -11,10 +11,10 @@ from typing import Any
 from edgeprune.artifacts.export import MeasuringExporter
 from edgeprune.devices.runtimes import SUFFIX_OF
 from edgeprune.errors import RunError
-from edgeprune.latency.baseline import Baseline, measure_original, probe_layers
+from edgeprune.latency.baseline import Baseline, fill_table, measure_original
+from edgeprune.latency.bench import Bench
 from edgeprune.latency.cost import total
 from edgeprune.latency.measurement import Measurement
-from edgeprune.latency.probing import Probing
 from edgeprune.latency.typical import Typical
 from edgeprune.recipe import Target
 from edgeprune.runs import write_atomic
@@ -38,12 +38,12 @@ def probe_stage(context: Context, folder: Path) -> dict[str, Any]:
     if context.typical is not None:
         return _from_typical(context, context.typical, folder)
     with context.lease(), MeasuringExporter(recipe.device.runtime) as exporter:
-        probing = probing_of(context, exporter)
-        baseline = measure_original(model, folder, probing, keep=recipe.prune.keep)
+        bench = bench_of(context, exporter)
+        baseline = measure_original(model, folder, bench, keep=recipe.prune.keep)
         if recipe.sparse.target is not None and Target.parse(recipe.sparse.target).is_latency:
             check_zeros_can_save(context.device, baseline.file, folder)
         if timed:
-            predictor = probe_layers(model, baseline, probing)
+            predictor = fill_table(model, baseline, bench)
             total(predictor.layers, baseline.structure.sizes, predictor.costs)  # asks for all, and notes what lacks
             for operation, reason in predictor.costs.unmeasured.items():
                 context.progress.say(f"not measured, taken for as slow as any of its kind: {operation}: {reason}")
@@ -91,10 +91,10 @@ def structure_of(context: Context) -> Structure:
     return hold(find_structure(model.module, model.example_input()), context.recipe.prune.keep)
 
 
-def probing_of(context: Context, exporter: MeasuringExporter) -> Probing:
+def bench_of(context: Context, exporter: MeasuringExporter) -> Bench:
     """Where and how this run probes."""
     recipe = context.recipe
-    return Probing(
+    return Bench(
         device=context.device,
         table=context.table,
         runtime=recipe.device.runtime,
@@ -103,8 +103,7 @@ def probing_of(context: Context, exporter: MeasuringExporter) -> Probing:
         protocol=recipe.device.protocol,
         granularity=channel_multiple(context),
         minimum=recipe.prune.minimum_width,
-        on_progress=lambda done, total, text: context.progress.update(text, done, total),
-        on_message=context.progress.say,
+        progress=context.progress,
     )
 
 

@@ -10,14 +10,14 @@ from pydantic import TypeAdapter
 
 from edgeprune.artifacts.export import MeasuringExporter
 from edgeprune.errors import TargetError
-from edgeprune.latency.baseline import probe_layers
+from edgeprune.latency.baseline import fill_table
 from edgeprune.latency.cost import CostModel, MacsCost
 from edgeprune.latency.predictor import Prediction, Predictor
 from edgeprune.latency.typical import Typical
 from edgeprune.methods.gradual import trained_in_turns
+from edgeprune.methods.refit import refit
 from edgeprune.methods.registry import Candidate, candidate_of, resolved
 from edgeprune.methods.scene import Scene
-from edgeprune.methods.settle import settle
 from edgeprune.methods.trials import TRIALS, pick_method
 from edgeprune.models.checkpoint import save_state
 from edgeprune.recipe import AUTO, PruneSection, Target
@@ -34,9 +34,9 @@ from edgeprune.space.counting import counted
 from edgeprune.space.subnet import WHOLE
 from edgeprune.space.units import Structure
 from edgeprune.stages.context import Context
-from edgeprune.stages.probe import channel_multiple, measurement_of, probing_of, read_baseline, structure_of
+from edgeprune.stages.probe import bench_of, channel_multiple, measurement_of, read_baseline, structure_of
 from edgeprune.stages.prune_record import record_of
-from edgeprune.stages.snapshots import choosing_of, show_epochs, snapshots_of, write_history
+from edgeprune.stages.snapshots import choosing_of, snapshots_of, write_history
 
 CORRECTIONS = 4  # times that a count is chosen again because the real module has more
 ATTEMPTS = TypeAdapter(dict[str, Attempt])
@@ -64,7 +64,7 @@ def prune_stage(context: Context, folder: Path) -> dict[str, Any]:
     pruned = done.pruned
     context.progress.say(f"what binds: {pruned.binding.words}")
     subnet = pruned.chosen.subnet
-    reconstruction = settle(done.scene, pruned.model.module, done.candidate.model, pruned.structure, subnet)
+    reconstruction = refit(done.scene, pruned.model.module, done.candidate.model, pruned.structure, subnet)
     if reconstruction is not None:
         context.progress.say(reconstruction.words)
     original_s = measurement_of(context).median_s
@@ -115,9 +115,9 @@ def _to_latency(context: Context, folder: Path) -> _Done:
     target, original_s = Target.parse(settings.target), baseline.measurement.median_s
     share = latency_share(target, original_s)  # a target slower than the model is told before the work
     with MeasuringExporter(recipe.device.runtime) as exporter, scratch_folder("prune") as scratch:
-        probing = probing_of(context, exporter)
+        bench = bench_of(context, exporter)
         with context.lease():
-            predictor = probe_layers(context.model("load"), baseline, probing)  # the table may be another by now
+            predictor = fill_table(context.model("load"), baseline, bench)  # the table may be another by now
         scene = _timed_scene(context, baseline.structure, predictor, share, settings.tolerance)
         candidate = _candidate(context, scene, settings, folder)
         goal = Goal(
@@ -126,7 +126,7 @@ def _to_latency(context: Context, folder: Path) -> _Done:
             original_s,
             settings.tolerance,
             settings.corrections,
-            probing,
+            bench,
             lease=lambda: context.lease(again=True),  # others may have the device while the host chooses
         )
         kept, name = Resumption(scene.choosing), "attempts.json"
@@ -142,7 +142,7 @@ def _to_latency(context: Context, folder: Path) -> _Done:
             scene.shares,
             goal,
             scratch,
-            granularity=probing.granularity,
+            granularity=bench.granularity,
             halves=settings.granularity is None,
             known=known,
             keep=keep,
@@ -262,8 +262,6 @@ def _candidate(context: Context, scene: Scene, settings: PruneSection, folder: P
         write_atomic(folder / TRIALS, trials.model_dump_json(indent=1).encode())
     if not settings.epochs:
         return candidate_of(scene, settings, scene.model)
-    model, gone, history = trained_in_turns(
-        scene, settings, on_progress=lambda progress: show_epochs(context, progress)
-    )
+    model, gone, history = trained_in_turns(scene, settings)
     write_history(folder, history)
     return candidate_of(scene, settings, model, gone)

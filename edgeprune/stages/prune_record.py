@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 from edgeprune.latency.cost import MacsCost, total
 from edgeprune.latency.measurement import Ratio
 from edgeprune.latency.predictor import Prediction, Predictor
-from edgeprune.methods.settle import Reconstruction
+from edgeprune.methods.refit import Reconstruction
 from edgeprune.recipe import PruneSection, Target
 from edgeprune.report.data import Attempt as AttemptRow
 from edgeprune.report.data import LayerRow, layer_rows

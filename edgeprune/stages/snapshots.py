@@ -15,7 +15,6 @@ from edgeprune.resume import Resumption
 from edgeprune.runs import StageRecord, read_as, settings_hash, write_atomic
 from edgeprune.stages.context import Context
 from edgeprune.stages.stage import WEIGHTS
-from edgeprune.training.loop import TuneProgress
 from edgeprune.training.snapshot import EpochRecord
 
 HISTORY = "history.json"
@@ -63,10 +62,3 @@ def read_history(file: Path) -> tuple[EpochRecord, ...]:
         RunError: it is no such file.
     """
     return read_as(file, _HISTORY)
-
-
-def show_epochs(context: Context, progress: TuneProgress) -> None:
-    """Show how far a training is."""
-    text = f"epoch {progress.epoch}/{progress.epochs}, {progress.images_per_second:.0f} images/s"
-    done = (progress.epoch - 1) * progress.steps + progress.step
-    context.progress.update(text, done, progress.epochs * progress.steps)

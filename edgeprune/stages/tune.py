@@ -13,7 +13,7 @@ from edgeprune.models.checkpoint import save_state
 from edgeprune.recipe import TuneSection
 from edgeprune.space.weight_masks import Masks, apply_masks, zeros_by_layer
 from edgeprune.stages.context import Context
-from edgeprune.stages.snapshots import show_epochs, snapshots_of, write_history
+from edgeprune.stages.snapshots import snapshots_of, write_history
 from edgeprune.stages.zeros import masks_for, words_of_zeros
 from edgeprune.training.accuracy import recalibrate_batchnorm, top1
 from edgeprune.training.loop import ADAPTED_ON, peak_rate, steps_per_epoch, tune, whole_cycle
@@ -36,12 +36,9 @@ def tune_stage(context: Context, folder: Path) -> dict[str, Any]:
         snapshots=snapshots_of(context, "tune"),
         first=recipe.prune.epochs + 1,
         masks=masks,
-        on_progress=lambda progress: show_epochs(context, progress),
+        progress=context.progress,
     )
     save_state(folder / "model.safetensors", result.module)
-    for epoch in result.history:
-        shown = "" if epoch.validation is None else f", validation {epoch.validation:.2%}"
-        context.progress.say(f"epoch {epoch.epoch}: loss {epoch.loss:.4f}{shown}, {epoch.seconds:.0f} s")
     write_history(folder, result.history)
     result.module.eval()
     context.keep_model("tune", pruned.with_module(result.module))

@@ -50,7 +50,7 @@ def verify_stage(context: Context, folder: Path) -> dict[str, Any]:
             device=context.device,
             float_outputs=float_outputs,
             test=test,
-            gates=recipe.verify.gates,
+            limits=recipe.verify.gates,
             target=target,
             original_file=baseline.file,
             runtime=recipe.device.runtime,

@@ -17,7 +17,7 @@ from edgeprune.search.measured import Attempt, Goal
 from edgeprune.search.zeros import Zeros, check_zeros_are_needed, counted_zeros, masks_of, zeros_for_latency
 from edgeprune.space.weight_masks import Masks
 from edgeprune.stages.context import Context
-from edgeprune.stages.probe import probing_of, read_baseline
+from edgeprune.stages.probe import bench_of, read_baseline
 from edgeprune.stages.prune_record import PruneRecord
 from edgeprune.stages.snapshots import snapshots_of
 
@@ -87,7 +87,7 @@ def _find(context: Context, text: str) -> Zeros:
             baseline.measurement.median_s,
             recipe.prune.tolerance,
             recipe.prune.corrections,
-            probing_of(context, exporter),
+            bench_of(context, exporter),
             where="sparse.target",
         )
         if not Target.parse(recipe.prune.target).takes_nothing:

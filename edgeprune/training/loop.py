@@ -18,6 +18,7 @@ from torch import nn
 from edgeprune.data.ahead import ahead
 from edgeprune.data.split import Split
 from edgeprune.errors import DataError, TrainingDiverged
+from edgeprune.progress import SILENT, Progress
 from edgeprune.recipe import Recipe, TuneSection
 from edgeprune.space.weight_masks import apply_masks
 from edgeprune.training.accuracy import recalibrate_batchnorm, top1
@@ -25,23 +26,10 @@ from edgeprune.training.gpu import recorded
 from edgeprune.training.hooks import HeldAtZero, Hook
 from edgeprune.training.snapshot import EpochRecord, Snapshot, job_id, newest_snapshot, write_snapshot
 
-SETTLED, SETTLED_IN = 0.05, 250  # a learning rate, and steps in which a pruned model settles under it
+STABLE, STABLE_IN = 0.05, 250  # a learning rate, and steps in which a pruned model stays stable under it
 STEEPEST = 5e-4  # rise of the learning rate in a step
 SHORT = 250  # steps, in fewer than which a batch norm's running statistics do not come after its weights
 ADAPTED_ON = 1024  # training images, that it gets its statistics from instead
-
-
-@dataclass(frozen=True)
-class TuneProgress:
-    """Where a tuning run is, after a step."""
-
-    epoch: int  # from 1
-    epochs: int
-    step: int  # of this epoch, from 1
-    steps: int
-    loss: float
-    lr: float
-    images_per_second: float
 
 
 @dataclass(frozen=True)
@@ -63,7 +51,7 @@ def tune(
     snapshots: Path | None,
     first: int = 1,
     masks: Mapping[str, torch.Tensor] | None = None,
-    on_progress: Callable[[TuneProgress], None] | None = None,
+    progress: Progress = SILENT,
 ) -> TuneResult:
     """Train a copy of the student; it runs on the GPU where there is one.
 
@@ -90,7 +78,7 @@ def tune(
     if settings.epochs < first:
         trained = copy.deepcopy(student).cpu().eval()
         apply_masks(trained, masks or {})
-        return TuneResult(_settled(trained, train, settings), ())
+        return TuneResult(_recalibrated(trained, train, settings), ())
     if len(train) == 0:
         raise DataError("there are no training images", hint="name `train` or `calibration` in [data]")
     job = Training(student, teacher, train, settings, seed, masks or {})
@@ -100,12 +88,13 @@ def tune(
         if snapshots is not None:
             write_snapshot(snapshots, job.id, Snapshot(job.student.state_dict(), job.momentum(), history))
 
-    history = job.run(range(first + len(history), settings.epochs + 1), validation, history, keep, on_progress)
+    history = job.run(range(first + len(history), settings.epochs + 1), validation, history, keep, progress)
     trained = _laid_out(job.student.cpu(), torch.contiguous_format).eval()
-    settled = _settled(trained, train, settings)
-    if settled is not trained and len(validation):
-        history = (*history[:-1], history[-1].model_copy(update={"validation": top1(settled, validation)}))
-    return TuneResult(settled, history)
+    result = _recalibrated(trained, train, settings)
+    if result is not trained and len(validation):
+        history = (*history[:-1], history[-1].model_copy(update={"validation": top1(result, validation)}))
+        progress.say(f"with its batch norms' statistics taken anew: validation {history[-1].validation:.2%}")
+    return TuneResult(result, history)
 
 
 class Training:
@@ -160,13 +149,14 @@ class Training:
         validation: Split,
         history: tuple[EpochRecord, ...],
         keep: Callable[[tuple[EpochRecord, ...]], None],
-        on_progress: Callable[[TuneProgress], None] | None,
+        progress: Progress = SILENT,
     ) -> tuple[EpochRecord, ...]:
         """Train these epochs (numbered from 1); `keep` is called with the history after each. Returns all of it."""
         for epoch in epochs:
             for hook in self.hooks:
                 hook.before_epoch(self, epoch)
-            history = (*history, self.record_of(epoch, validation, on_progress))
+            history = (*history, self.record_of(epoch, validation, progress))
+            progress.say(history[-1].words)
             for hook in self.hooks:
                 hook.after_epoch(self, epoch)
             keep(history)
@@ -195,12 +185,10 @@ class Training:
         states = {name: self.optimizer.state[p].get("momentum_buffer") for name, p in self.named.items()}
         return {name: buffer for name, buffer in states.items() if buffer is not None}
 
-    def record_of(
-        self, epoch: int, validation: Split, on_progress: Callable[[TuneProgress], None] | None
-    ) -> EpochRecord:
+    def record_of(self, epoch: int, validation: Split, progress: Progress = SILENT) -> EpochRecord:
         """Train one epoch (numbered from 1), and say how it went."""
         start = time.perf_counter()
-        loss = self.run_epoch(epoch, on_progress)
+        loss = self.run_epoch(epoch, progress)
         accuracy = top1(self.student, validation) if len(validation) else None
         return EpochRecord(
             epoch=epoch,
@@ -211,7 +199,7 @@ class Training:
             seconds=time.perf_counter() - start,
         )
 
-    def run_epoch(self, epoch: int, on_progress: Callable[[TuneProgress], None] | None) -> float:
+    def run_epoch(self, epoch: int, progress: Progress = SILENT) -> float:
         """Train one epoch (numbered from 1); returns the mean loss."""
         settings, losses, start = self.settings, [], time.perf_counter()
         self._right, self._seen = 0, 0
@@ -226,9 +214,9 @@ class Training:
                 losses.append(self._step(images, labels))
                 if not math.isfinite(losses[-1]):
                     raise self._diverged(losses[-1], epoch, step)
-                if on_progress is not None:
-                    speed = step * settings.batch_size / (time.perf_counter() - start)
-                    on_progress(TuneProgress(epoch, settings.epochs, step, self.steps, losses[-1], self.lr, speed))
+                speed = step * settings.batch_size / (time.perf_counter() - start)
+                told = f"epoch {epoch}/{settings.epochs}, {speed:.0f} images/s"
+                progress.update(told, (epoch - 1) * self.steps + step, settings.epochs * self.steps)
         return sum(losses) / len(losses)
 
     def _step(self, images: torch.Tensor, labels: torch.Tensor) -> float:
@@ -298,7 +286,7 @@ def whole_cycle(recipe: Recipe) -> TuneSection:
 
 
 def peak_rate(settings: TuneSection, total: int) -> float:
-    """The greatest learning rate of a training of so many steps: `lr`, but in few steps no more than those can settle,
+    """The greatest learning rate of a training of so many steps: `lr`, but in few steps no more than is stable then,
     0.05 sqrt(total / 250). Where `warmup` is 0 it is `lr`.
 
     A pruned model begins near where it ends. A high rate throws it out of there, and a short training has no time to
@@ -306,7 +294,7 @@ def peak_rate(settings: TuneSection, total: int) -> float:
     """
     if settings.warmup == 0:
         return settings.lr
-    return min(settings.lr, SETTLED * math.sqrt(total / SETTLED_IN))
+    return min(settings.lr, STABLE * math.sqrt(total / STABLE_IN))
 
 
 def rising_steps(settings: TuneSection, total: int) -> int:
@@ -317,7 +305,7 @@ def rising_steps(settings: TuneSection, total: int) -> int:
     return round(max(settings.warmup * total, min(peak_rate(settings, total) / STEEPEST, total / 2)))
 
 
-def _settled(trained: nn.Module, train: Split, settings: TuneSection) -> nn.Module:
+def _recalibrated(trained: nn.Module, train: Split, settings: TuneSection) -> nn.Module:
     """The module after a training of `settings`; after a short one, a copy with new statistics in its batch norms."""
     if not 0 < settings.epochs * steps_per_epoch(train, settings) < SHORT:
         return trained

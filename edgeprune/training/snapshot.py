@@ -17,13 +17,13 @@ from typing import Literal
 
 import safetensors.torch
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from edgeprune.checksum import file_sha256
 from edgeprune.errors import RunError
 from edgeprune.models.checkpoint import to_bytes
 from edgeprune.recipe import TuneSection
+from edgeprune.records import Record
 from edgeprune.resume import Resumption
 from edgeprune.runs import write_atomic
 from edgeprune.space.subnet import WHOLE, Subnet
@@ -31,14 +31,13 @@ from edgeprune.space.subnet import WHOLE, Subnet
 _log = logging.getLogger(__name__)
 
 
-class EpochRecord(BaseModel):
+class EpochRecord(Record):
     """One epoch: mean loss of its steps, the last learning rate, top-1 on the validation images (None without any).
 
     `train` is top-1 on the training images of its steps, as they were trained on: augmented, with the weights of each
     step. None in what an earlier version wrote.
     """
 
-    model_config = ConfigDict(frozen=True)
     epoch: int  # from 1
     loss: float
     lr: float
@@ -46,11 +45,15 @@ class EpochRecord(BaseModel):
     validation: float | None
     seconds: float
 
+    @property
+    def words(self) -> str:
+        shown = "" if self.validation is None else f", validation {self.validation:.2%}"
+        return f"epoch {self.epoch}: loss {self.loss:.4f}{shown}, {self.seconds:.0f} s"
 
-class SnapshotHead(BaseModel):
+
+class SnapshotHead(Record):
     """The JSON half of a snapshot."""
 
-    model_config = ConfigDict(frozen=True)
     version: Literal[1] = 1
     job: str  # see `job_id`
     sha256: str  # of the safetensors half

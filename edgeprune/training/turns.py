@@ -18,13 +18,14 @@ import torch
 from torch import nn
 
 from edgeprune.data.split import Split
+from edgeprune.progress import SILENT, Progress
 from edgeprune.recipe import TuneSection
 from edgeprune.space.apply import apply
 from edgeprune.space.submodel import Part
 from edgeprune.space.subnet import WHOLE, Subnet
 from edgeprune.space.units import Structure
 from edgeprune.training.hooks import Hook
-from edgeprune.training.loop import Training, TuneProgress
+from edgeprune.training.loop import Training
 from edgeprune.training.snapshot import EpochRecord, Snapshot, newest_snapshot, write_snapshot
 
 
@@ -74,7 +75,7 @@ def train_in_turns(
     interval: int,
     seed: int,
     snapshots: Path | None,
-    on_progress: Callable[[TuneProgress], None] | None = None,
+    progress: Progress = SILENT,
 ) -> Trained:
     """Train a copy of a model for `epochs` epochs of a cycle of `settings.epochs`, pruning it before every turn.
 
@@ -100,7 +101,7 @@ def train_in_turns(
         if snapshots is not None and hook.is_whole:
             write_snapshot(snapshots, training.id, Snapshot(hook.whole.state_dict(), hook.momentum, history, hook.gone))
 
-    history = training.run(range(len(history) + 1, epochs + 1), validation, history, keep, on_progress)
+    history = training.run(range(len(history) + 1, epochs + 1), validation, history, keep, progress)
     return Trained(hook.whole, hook.gone, history)
 
 

@@ -1,1 +1,1 @@
-"""Parity, agreement, accuracy, gates: the verdict."""
+"""Parity, agreement, accuracy, limits: the verdict."""

@@ -10,10 +10,10 @@ import numpy as np
 
 from edgeprune.artifacts.manifest import Manifest
 from edgeprune.errors import RunError
-from edgeprune.recipe import Gates
+from edgeprune.recipe import VerdictLimits
 from edgeprune.verify.chance import guesses, tells
 from edgeprune.verify.execute import Execution, Floats
-from edgeprune.verify.limits import Gate, at_least, at_most, info
+from edgeprune.verify.limits import Limit, at_least, at_most, info
 from edgeprune.verify.outputs import Answers, Labels
 from edgeprune.verify.parity import sqnr_db, top1_accuracy, top1_agreement, top1_classes
 from edgeprune.verify.sampled import Rights, drop_check, share_check
@@ -22,7 +22,7 @@ from edgeprune.verify.verdict import HOST_AGREEMENT, Check
 Runner = Callable[[Floats], Execution]
 
 
-def parity_check(manifest: Manifest, folder: Path, run: Runner, gates: Gates) -> Check:
+def parity_check(manifest: Manifest, folder: Path, run: Runner, limits: VerdictLimits) -> Check:
     """SQNR of the file against the float model, on the reference inputs stored beside its manifest.
 
     Raises:
@@ -38,15 +38,15 @@ def parity_check(manifest: Manifest, folder: Path, run: Runner, gates: Gates) ->
     said = f"the file's outputs on {len(inputs)} reference images, against the float model's: {_decibels(value)}"
     if manifest.precision == "int8":
         return info("SQNR", value, unit="dB", why=f"{said}; int8 is judged by agreement and accuracy")
-    gate = gates.sqnr_fp16_db if manifest.precision == "fp16" else gates.sqnr_fp32_db
-    advice = "" if gate is False or value >= gate else "; the export does not compute what the model computes"
-    return at_least("SQNR", value, gate, unit="dB", why=said + advice)
+    limit = limits.sqnr_fp16_db if manifest.precision == "fp16" else limits.sqnr_fp32_db
+    advice = "" if limit is False or value >= limit else "; the export does not compute what the model computes"
+    return at_least("SQNR", value, limit, unit="dB", why=said + advice)
 
 
 def accuracy_checks(
     manifest: Manifest,
     outputs: Answers,
-    gates: Gates,
+    limits: VerdictLimits,
     original: Labels | None = None,
     *,
     untrained: bool = False,
@@ -54,7 +54,7 @@ def accuracy_checks(
     """Top-1 agreement with the float model, top-1 accuracy, its drop against the float and the original model.
 
     `original` has the class that the unpruned model names for each image, (N,). A file that answers NaN or infinity to
-    a test image fails whatever the gates are, and so does one that only guesses. Where the images are too few to tell a
+    a test image fails whatever the limits, and so does one that only guesses. Where the images are too few to tell a
     perfect model from a guessing one, its accuracy is undecided. Nothing of that is asked of a model that is
     `untrained`.
     """
@@ -70,7 +70,7 @@ def accuracy_checks(
         share_check(
             "top-1 agreement",
             same,
-            gates.int8_agreement if is_int8 else None,
+            limits.int8_agreement if is_int8 else None,
             why=f"file and float model name the same class on {same.sum()} of {len(labels)} test images",
         ),
         _accuracy(named, labels, untrained=untrained),
@@ -78,17 +78,17 @@ def accuracy_checks(
             "accuracy drop against the float model",
             floats == labels,
             right,
-            gates.int8_accuracy_drop if is_int8 else None,
+            limits.int8_accuracy_drop if is_int8 else None,
         ),
     ]
-    checks += _host_checks(manifest, outputs, gates)
+    checks += _host_checks(manifest, outputs, limits)
     if original is not None:
-        checks.append(_drop("accuracy drop against the original", original == labels, right, gates.accuracy_drop))
+        checks.append(_drop("accuracy drop against the original", original == labels, right, limits.accuracy_drop))
     return tuple(checks)
 
 
 def _accuracy(named: Labels, labels: Labels, *, untrained: bool) -> Check:
-    """Told without a gate; but a file that guesses fails, and nothing passes of images that could not tell."""
+    """Told without a limit; but a file that guesses fails, and nothing passes of images that could not tell."""
     right = named == labels
     check = share_check("top-1 accuracy", right, None, why=f"right on {right.sum()} of {len(labels)} test images")
     if untrained:
@@ -102,7 +102,7 @@ def _accuracy(named: Labels, labels: Labels, *, untrained: bool) -> Check:
     return check.model_copy(update={"outcome": outcome, "why": f"{check.why}; {said}"})
 
 
-def _host_checks(manifest: Manifest, outputs: Answers, gates: Gates) -> list[Check]:
+def _host_checks(manifest: Manifest, outputs: Answers, limits: VerdictLimits) -> list[Check]:
     """The device against this machine, which ran the same file with the same runtime; none where it did not."""
     host = outputs.host_logits.get(manifest.file)
     if host is None:
@@ -112,19 +112,19 @@ def _host_checks(manifest: Manifest, outputs: Answers, gates: Gates) -> list[Che
     before, after = top1_accuracy(host, outputs.labels), top1_accuracy(logits, outputs.labels)
     advice = "; find the first operator that differs with `edgeprune explain`"
     same = f"device and this machine name the same class on {round(agreement * count)} of {count} test images"
-    poor = gates.host_agreement is not False and agreement < gates.host_agreement
+    poor = limits.host_agreement is not False and agreement < limits.host_agreement
     return [
         at_least(
             HOST_AGREEMENT,
             agreement,
-            gates.host_agreement,
+            limits.host_agreement,
             unit="share",
             why=same + (advice if poor else ""),
         ),
         at_most(
             "accuracy away from this machine's",
             abs(after - before),
-            gates.host_accuracy_drop,
+            limits.host_accuracy_drop,
             unit="share",
             why=f"{100 * before:.2f} % on this machine, {100 * after:.2f} % on the device",
         ),
@@ -164,10 +164,10 @@ def _overflow(manifest: Manifest) -> str:
     return "; half precision overflows above 65504, keep this model in fp32" if fp16 else "; do not ship it"
 
 
-def _drop(name: str, before: Rights, after: Rights, gate: Gate) -> Check:
+def _drop(name: str, before: Rights, after: Rights, limit: Limit) -> Check:
     said = f"{100 * before.mean():.2f} % before, {100 * after.mean():.2f} % in the file"
     lost, gained = (before & ~after).sum(), (after & ~before).sum()
-    return drop_check(name, before, after, gate, why=f"{said}: {lost} images lost, {gained} gained of {len(before)}")
+    return drop_check(name, before, after, limit, why=f"{said}: {lost} images lost, {gained} gained of {len(before)}")
 
 
 def _decibels(value: float) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from edgeprune.data.split import Split
 from edgeprune.errors import DataError, ModelError
 from edgeprune.models.spec import Model
+from edgeprune.progress import SILENT, Progress
 from edgeprune.recipe import ModelSection
 from edgeprune.training.accuracy import predict
 from edgeprune.verify.alternatives import Order, found_order, orders_of, pixels_of, views_of
@@ -19,7 +20,6 @@ from edgeprune.verify.chance import LEVEL, Numbers, near_chance, tells
 from edgeprune.verify.intervals import Interval, share_interval
 
 Rights = npt.NDArray[np.bool_]
-Counted = Callable[[str, int, int], None]
 
 IMAGES = 1000  # test images at most, spread over the classes
 IMAGES_UNTRAINED = 100  # where nothing depends on the answer
@@ -105,8 +105,7 @@ def check_knowledge(
     section: ModelSection,
     *,
     claimed: float | None = None,
-    say: Callable[[str], None] = lambda _: None,
-    on_images: Counted = lambda *_: None,
+    progress: Progress = SILENT,
 ) -> Knowledge:
     """Measure the unpruned model on test images, and refuse it where another setting has to be wrong.
 
@@ -114,8 +113,7 @@ def check_knowledge(
         test: nothing is chosen or trained on it here: it is only measured.
         section: `untrained` allows any answer; `accuracy` is what the recipe expects, before `claimed`.
         claimed: the accuracy (0 to 1) that the checkpoint says it had.
-        say: is told the accuracy.
-        on_images: called with what is done, images done, and images in all.
+        progress: is told the accuracy, and how far its measuring is.
 
     Raises:
         ModelError: the model answers NaN; it is near chance; it is far below what was claimed; or another order of the
@@ -125,9 +123,9 @@ def check_knowledge(
     if len(test) == 0:
         raise DataError("the test split has no images", hint="name test images in [data]")
     chosen = test.take(IMAGES_UNTRAINED if section.untrained else IMAGES)
-    named = _named(model, chosen, on_images)
+    named = _named(model, chosen, progress)
     known = Knowledge(int((named == chosen.labels).sum()), len(chosen))
-    say(f"the unpruned model is {known}")
+    progress.say(f"the unpruned model is {known}")
     if section.untrained:
         return known
     expected = section.accuracy if section.accuracy is not None else claimed
@@ -138,13 +136,13 @@ def check_knowledge(
         trouble = f"far below the {100 * expected:.1f} % that {whose} says"
     elif not tells(chosen.labels):
         few = f"{len(chosen)} test images of these classes are too few to tell whether it knows them"
-        say(f"{few}: the verdict will not be a PASS")
+        progress.say(f"{few}: the verdict will not be a PASS")
         return known
     elif near_chance(named, chosen.labels):
         trouble = _GUESSING
     else:
         trouble = ""
-    better = _best(model, chosen, named, on_images)
+    better = _best(model, chosen, named, progress)
     if trouble or better:
         raise _refusal(model, section, known, trouble, better)
     return known
@@ -172,7 +170,7 @@ def _far_below(known: Knowledge, expected: float) -> bool:
     return expected > upper and expected - known.interval.value > FAR
 
 
-def _named(model: Model, split: Split, on_images: Counted) -> Numbers:
+def _named(model: Model, split: Split, progress: Progress) -> Numbers:
     found: list[Numbers] = []
     broken = done = 0
     for images, _ in split.batches(BATCH):
@@ -180,7 +178,7 @@ def _named(model: Model, split: Split, on_images: Counted) -> Numbers:
         broken += int((~np.isfinite(logits)).any(axis=1).sum())
         found.append(logits.argmax(axis=1).astype(np.int64))
         done += len(images)
-        on_images("accuracy of the unpruned model", done, len(split))
+        progress.update("accuracy of the unpruned model", done, len(split))
     if broken:
         raise ModelError(
             f"the model answers NaN or infinity to {broken} of {len(split)} test images",
@@ -190,12 +188,12 @@ def _named(model: Model, split: Split, on_images: Counted) -> Numbers:
     return np.concatenate(found)
 
 
-def _best(model: Model, chosen: Split, named: Numbers, on_images: Counted) -> _Better | None:
+def _best(model: Model, chosen: Split, named: Numbers, progress: Progress) -> _Better | None:
     """The reading of the images that fits best, where that is far better than the recipe's."""
     right = named == chosen.labels
     found = list(_better_orders(named, chosen, model, right, "", "", 0))
     if right.mean() <= 1 - BETTER["view"]:
-        found += _better_views(model, chosen, named, on_images)
+        found += _better_views(model, chosen, named, progress)
     return max(found, key=lambda one: (one.gain, -one.changes), default=None)
 
 
@@ -215,7 +213,7 @@ def _better_orders(
             yield _better(words, advised, before, after, changes=changes + 1)
 
 
-def _better_views(model: Model, chosen: Split, named: Numbers, on_images: Counted) -> list[_Better]:
+def _better_views(model: Model, chosen: Split, named: Numbers, progress: Progress) -> list[_Better]:
     found: list[_Better] = []
     views = list(views_of(model.spec.preprocessing, model.spec.input_size[0]))
     for count, last in ((SCREENED, False), (COMPARED, True)):
@@ -223,7 +221,7 @@ def _better_views(model: Model, chosen: Split, named: Numbers, on_images: Counte
         before = named[np.isin(chosen.indices, part.indices)] == part.labels
         pixels, promising, found = pixels_of(part), [], []
         for number, view in enumerate(views):
-            on_images("other preprocessings of the same images", number, len(views))
+            progress.update("other preprocessings of the same images", number, len(views))
             answers = np.concatenate(
                 [predict(model.module, view.make(pixels[i : i + BATCH])) for i in range(0, len(pixels), BATCH)]
             )

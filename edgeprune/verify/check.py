@@ -1,8 +1,9 @@
-"""The verdict: every exported file is run where it can run, and its figures are held against the gates."""
+"""The verdict: every exported file is run where it can run, and its figures are held against the limits."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import numpy.typing as npt
 from edgeprune.artifacts.manifest import Manifest, file_hash
 from edgeprune.devices.base import Device
 from edgeprune.errors import RunError
-from edgeprune.progress import Progress, Silent
-from edgeprune.recipe import Gates, Runtime, Target
+from edgeprune.progress import SILENT, Progress
+from edgeprune.recipe import Runtime, Target, VerdictLimits
 from edgeprune.verify.accuracy import accuracy_checks, parity_check
 from edgeprune.verify.execute import Execution, Floats, run_file, runtime_of
 from edgeprune.verify.intervals import drop_interval, share_interval
@@ -37,7 +38,7 @@ def verify(
     device: Device,
     float_outputs: Callable[[npt.NDArray[Any]], npt.NDArray[Any]],
     test: SplitLike,
-    gates: Gates,
+    limits: VerdictLimits,
     target: Target | None,
     original_file: Path | None,
     runtime: Runtime,
@@ -46,7 +47,7 @@ def verify(
     images: int | None,
     named: Mapping[str, Labels],
     untrained: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
 ) -> Verdict:
     """Check every exported file of a folder.
 
@@ -61,7 +62,6 @@ def verify(
         UsageError: a file cannot be run, or a target in x comes without the original.
         DeviceError: the device was lost.
     """
-    progress = progress or Silent()
     if not manifests:
         raise RunError("there is no exported file to check", where=str(folder), hint="run the export stage first")
     for manifest in manifests:
@@ -86,10 +86,11 @@ def verify(
         runtime=runtime,
         threads=threads,
         protocol=protocol,
+        progress=progress,
     )
     named = {stage: classes[: len(outputs.labels)] for stage, classes in named.items()}
     original = named.get("original")
-    judge = _Judge(folder, device, gates, target, runtime, threads, original, untrained, outputs, speed, progress.say)
+    judge = _Judge(folder, device, limits, target, runtime, threads, original, untrained, outputs, speed, progress)
     files = []
     for manifest in manifests:
         progress.say(f"{manifest.file}: parity, memory and kernels")
@@ -134,26 +135,21 @@ def check_unchanged(manifest: Manifest, folder: Path) -> None:
         )
 
 
+@dataclass(frozen=True)
 class _Judge:
     """Everything that the checks of a file need."""
 
-    def __init__(
-        self,
-        folder: Path,
-        device: Device,
-        gates: Gates,
-        target: Target | None,
-        runtime: Runtime,
-        threads: int,
-        original: Labels | None,
-        untrained: bool,
-        outputs: Answers,
-        speed: Speed,
-        say: Callable[[str], None],
-    ) -> None:
-        self.folder, self.device, self.gates, self.target = folder, device, gates, target
-        self.runtime, self.threads, self.original, self.untrained = runtime, threads, original, untrained
-        self.outputs, self.speed, self.say = outputs, speed, say
+    folder: Path
+    device: Device
+    limits: VerdictLimits
+    target: Target | None
+    runtime: Runtime
+    threads: int
+    original: Labels | None
+    untrained: bool
+    outputs: Answers
+    speed: Speed
+    progress: Progress
 
     def file(self, manifest: Manifest) -> FileVerdict:
         """All checks of one file, in the order in which a reader asks for them."""
@@ -165,11 +161,11 @@ class _Judge:
             return run_file(self.device, self.folder / manifest.file, manifest, images, threads=self.threads)
 
         checks = (
-            parity_check(manifest, self.folder, run, self.gates),
-            *accuracy_checks(manifest, self.outputs, self.gates, self.original, untrained=self.untrained),
-            latency_check(manifest, self.speed, target=self.target, gates=self.gates, runtime=self.runtime),
-            size_check(manifest, self.folder, self.gates),
-            memory_check(self.device, manifest, self.folder, self.gates),
+            parity_check(manifest, self.folder, run, self.limits),
+            *accuracy_checks(manifest, self.outputs, self.limits, self.original, untrained=self.untrained),
+            latency_check(manifest, self.speed, target=self.target, limits=self.limits, runtime=self.runtime),
+            size_check(manifest, self.folder, self.limits),
+            memory_check(self.device, manifest, self.folder, self.limits),
             delegation_check(manifest.delegation),
         )
         return FileVerdict(
@@ -180,14 +176,14 @@ class _Judge:
             checks=tuple(check for check in checks if check is not None),
             latency=self.speed.latencies.get(manifest.file),
             against_original=self.speed.ratios.get(manifest.file),
-            profile=profile_of_file(self.device, manifest, self.folder, threads=self.threads, say=self.say),
+            profile=profile_of_file(self.device, manifest, self.folder, threads=self.threads, progress=self.progress),
         )
 
     def _never_run(self, manifest: Manifest) -> FileVerdict:
         """What can be said of a file of another's exporter that no runner here knows: nothing that is proven."""
         why = f"no device's runner knows {Path(manifest.file).suffix} files: run and compare it where it is used"
         run = Check(name=NEVER_RUN, value=0, unit="files", limit=1, outcome="undecided", why=why)
-        checks = (run, size_check(manifest, self.folder, self.gates), delegation_check(manifest.delegation))
+        checks = (run, size_check(manifest, self.folder, self.limits), delegation_check(manifest.delegation))
         return FileVerdict(
             file=manifest.file,
             format=manifest.format,

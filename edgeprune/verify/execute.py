@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from edgeprune.devices.inference import run_inference
 from edgeprune.devices.local import LocalDevice
 from edgeprune.devices.runtimes import RUNTIME_OF
 from edgeprune.errors import DataError, ToolkitMissing
+from edgeprune.progress import SILENT, Progress
 
 Floats = npt.NDArray[np.float32]
 
@@ -40,12 +40,12 @@ def run_file(
     *,
     threads: int = 1,
     timeout_s: float = 3600,
-    on_progress: Callable[[int], None] | None = None,
+    progress: Progress = SILENT,
 ) -> Execution:
     """Run a file on images (N, C, H, W) float32, preprocessed; outputs come back dequantized.
 
     A file that the device cannot run is run by this machine, and a Core ML package where no device of Apple is asked
-    by the reference executor; `executed_on` says so. `on_progress` is told how many images are done.
+    by the reference executor; `executed_on` says so.
 
     Raises:
         DataError: the images do not fit the file's input, or its outputs are not one row for each image.
@@ -64,9 +64,7 @@ def run_file(
             raise ToolkitMissing(f"{lacking} is not installed", where=str(file), hint="see `edgeprune doctor`")
         here = run_file(LocalDevice(), file, manifest, images, threads=threads, timeout_s=timeout_s)
         return replace(here, executed_on=f"this machine, no device: {device.id} does not run {lacking}")
-    result = run_inference(
-        device, file, fed, runtime=runtime, threads=threads, timeout_s=timeout_s, on_progress=on_progress
-    )
+    result = run_inference(device, file, fed, runtime=runtime, threads=threads, timeout_s=timeout_s, progress=progress)
     outputs = _rows(decode_output(result.outputs, manifest.output), len(images), file)
     place = f"{device.id}, {result.build.name} {result.build.version}"
     return Execution(outputs, place, result.peak_memory_bytes)

@@ -157,7 +157,7 @@ def read_cuttable(file: Path) -> Any:
     return model
 
 
-def _random_inputs(model: Any, count: int = 8) -> npt.NDArray[Any]:
+def _random_inputs(model: Any) -> npt.NDArray[Any]:
     tensor = model.subgraphs[0].tensors[int(model.subgraphs[0].inputs[0])]
     kinds: dict[int, Any] = {schema.TensorType.FLOAT32: np.float32, schema.TensorType.INT8: np.int8}
     kinds |= {schema.TensorType.UINT8: np.uint8, schema.TensorType.FLOAT16: np.float16}
@@ -165,7 +165,7 @@ def _random_inputs(model: Any, count: int = 8) -> npt.NDArray[Any]:
         raise UsageError("no random inputs of its type can be made", hint="give inputs (the Python call takes them)")
     dtype = np.dtype(kinds[tensor.type])
     sizes = tensor.shape if tensor.shape is not None else ()
-    shape, random = (count, *(int(n) for n in sizes[1:])), np.random.default_rng(0)
+    shape, random = (8, *(int(n) for n in sizes[1:])), np.random.default_rng(0)
     if math.prod(shape) > MOST_INPUTS:
         raise UsageError(f"random inputs of shape {shape} cannot be made", hint="give inputs (the Python call does so)")
     if np.issubdtype(dtype, np.integer):

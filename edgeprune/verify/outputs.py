@@ -15,7 +15,7 @@ from edgeprune.artifacts.manifest import Manifest
 from edgeprune.devices.base import Device
 from edgeprune.devices.local import LocalDevice
 from edgeprune.errors import DataError
-from edgeprune.progress import Progress
+from edgeprune.progress import Part, Progress
 from edgeprune.verify.execute import Floats, run_file, runtime_on
 
 Labels = npt.NDArray[np.int64]
@@ -80,11 +80,8 @@ def collect_outputs(
         floats.append(np.asarray(float_outputs(part), dtype=np.float32))
         for manifest in manifests:
             progress.say(f"{manifest.file}: test images {done + 1} to {done + len(part)} of {total}")
-
-            def count(images: int, what: str = f"{manifest.file} on {device.id}", before: int = done) -> None:
-                progress.update(what, before + images, total)
-
-            execution = run_file(device, folder / manifest.file, manifest, part, threads=threads, on_progress=count)
+            counted = Part(progress, done, total)
+            execution = run_file(device, folder / manifest.file, manifest, part, threads=threads, progress=counted)
             if execution.outputs.shape != floats[-1].shape:
                 raise DataError(
                     f"the outputs have shape {execution.outputs.shape}, the float model's {floats[-1].shape}",

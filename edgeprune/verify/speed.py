@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -16,7 +16,8 @@ from edgeprune.latency.measurement import Measurement, Quality, Ratio
 from edgeprune.latency.pairs import measure_ratio
 from edgeprune.latency.profile import Profile, profile
 from edgeprune.latency.protocol import measure, measure_peak_memory
-from edgeprune.recipe import Gates, Runtime, Target
+from edgeprune.progress import SILENT, Progress
+from edgeprune.recipe import Runtime, Target, VerdictLimits
 from edgeprune.verify.execute import runtime_of, runtime_on
 from edgeprune.verify.limits import at_most, info
 from edgeprune.verify.verdict import Check
@@ -45,6 +46,7 @@ def measure_speed(
     runtime: Runtime,
     threads: int,
     protocol: Protocol,
+    progress: Progress = SILENT,
 ) -> Speed:
     """Measure every file that runs on the device; the judged interleaved with the original where that is
     given.
@@ -63,14 +65,20 @@ def measure_speed(
     for one in judged if original_file is not None else ():
         assert original_file is not None
         ratios[one.file] = measure_ratio(
-            device, folder / one.file, original_file, runtime=runtime, threads=threads, protocol=protocol
+            device,
+            folder / one.file,
+            original_file,
+            runtime=runtime,
+            threads=threads,
+            protocol=protocol,
+            progress=progress,
         )
     # The interleaved measurement also tells the latency itself, unless the target is an absolute time.
     absolute = target is not None and target.unit in _SECONDS
     latencies = {} if absolute else {name: ratio.numerator for name, ratio in ratios.items()}
     for name, group in _by_runtime(device, [m for m in manifests if m.file not in latencies]).items():
         files = [folder / m.file for m in group]
-        measured = measure(device, files, runtime=name, threads=threads, protocol=protocol)
+        measured = measure(device, files, runtime=name, threads=threads, protocol=protocol, progress=progress)
         latencies |= {m.file: one for m, one in zip(group, measured, strict=True)}
     return Speed(latencies, ratios)
 
@@ -81,7 +89,7 @@ def is_judged(manifest: Manifest, runtime: Runtime) -> bool:
 
 
 def latency_check(
-    manifest: Manifest, speed: Speed, *, target: Target | None, gates: Gates, runtime: Runtime
+    manifest: Manifest, speed: Speed, *, target: Target | None, limits: VerdictLimits, runtime: Runtime
 ) -> Check | None:
     """Latency against the target: slower than target x (1 + tolerance) fails, faster passes.
 
@@ -92,7 +100,7 @@ def latency_check(
         return None
     if target is None or not target.is_latency or not is_judged(manifest, runtime):
         return info("latency", measurement.median_s, unit="s", why=_said(measurement))
-    tolerance = gates.latency_tolerance
+    tolerance = limits.latency_tolerance
     if target.unit == "x":
         ratio = speed.ratios[manifest.file]
         value, goal, unit, quality, evidence = ratio.ratio, target.value, "x", ratio.quality, ratio.evidence
@@ -105,7 +113,7 @@ def latency_check(
     return check if check.outcome == "info" else _judged(check, tolerance, quality, evidence)
 
 
-def memory_check(device: Device, manifest: Manifest, folder: Path, gates: Gates) -> Check | None:
+def memory_check(device: Device, manifest: Manifest, folder: Path, limits: VerdictLimits) -> Check | None:
     """Peak memory of the file on the device; None when it runs on no device."""
     runtime = runtime_on(device, manifest)
     if runtime is None:
@@ -114,14 +122,14 @@ def memory_check(device: Device, manifest: Manifest, folder: Path, gates: Gates)
     if value is None:
         why = f"{device.id} does not tell it"
         untold = info("peak memory", math.nan, unit="bytes", why=why)
-        return untold if gates.peak_memory_bytes is False else untold.model_copy(update={"outcome": "fail"})
+        return untold if limits.peak_memory_bytes is False else untold.model_copy(update={"outcome": "fail"})
     return at_most(
-        "peak memory", value, gates.peak_memory_bytes, unit="bytes", why="memory the runtime took to load and run it"
+        "peak memory", value, limits.peak_memory_bytes, unit="bytes", why="memory the runtime took to load and run it"
     )
 
 
 def profile_of_file(
-    device: Device, manifest: Manifest, folder: Path, *, threads: int, say: Callable[[str], None]
+    device: Device, manifest: Manifest, folder: Path, *, threads: int, progress: Progress
 ) -> Profile | None:
     """Time of each kernel of the file in place; None where it runs on no device or its runtime does not tell."""
     if runtime_on(device, manifest) != "litert":
@@ -129,14 +137,14 @@ def profile_of_file(
     try:
         return profile(device, folder / manifest.file, threads=threads, runs=PROFILE_RUNS)
     except UsageError as error:  # it runs, as its latency shows; its profiler does not (tflite-runtime has none)
-        say(f"{manifest.file}: no times of its kernels: {error.what}")
+        progress.say(f"{manifest.file}: no times of its kernels: {error.what}")
         return None
 
 
-def size_check(manifest: Manifest, folder: Path, gates: Gates) -> Check:
+def size_check(manifest: Manifest, folder: Path, limits: VerdictLimits) -> Check:
     """Size of the file (of all files in a package)."""
     return at_most(
-        "file size", file_size(folder / manifest.file), gates.size_bytes, unit="bytes", why="what has to be shipped"
+        "file size", file_size(folder / manifest.file), limits.size_bytes, unit="bytes", why="what has to be shipped"
     )
 
 

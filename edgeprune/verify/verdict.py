@@ -11,6 +11,7 @@ from edgeprune.errors import DeviceError, GateFailed, UsageError
 from edgeprune.latency.measurement import Measurement, Ratio
 from edgeprune.latency.profile import Profile
 from edgeprune.recipe import Format, Precision
+from edgeprune.records import Record
 
 Outcome = Literal["pass", "fail", "undecided", "info"]
 Between = tuple[float, float]  # a 95 % interval
@@ -25,7 +26,7 @@ HOST_AGREEMENT = "agreement with this machine"  # the name of that check
 
 
 class Check(BaseModel):
-    """One figure held against its limit; `info` where the recipe sets no gate.
+    """One figure held against its limit; `info` where the recipe sets none.
 
     `undecided`: of so few images that they cannot tell. `interval` is the 95 % interval of a figure that is one of a
     sample of images. `uncertain` marks a missed limit that was measured too badly to count as a regression (see
@@ -62,14 +63,13 @@ class FileVerdict(BaseModel):
 
     @property
     def parts_from_host(self) -> bool:
-        """Whether an attached device names other classes than this machine for more images than the gate allows."""
+        """Whether an attached device names other classes than this machine for more images than the limit allows."""
         return any(c.name == HOST_AGREEMENT and c.outcome == "fail" for c in self.checks)
 
 
-class Missing(BaseModel):
+class Missing(Record):
     """A file that was asked for and could not be written."""
 
-    model_config = ConfigDict(frozen=True)
     file: str
     format: Format
     precision: Precision

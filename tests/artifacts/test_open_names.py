@@ -18,7 +18,7 @@ from edgeprune.artifacts.plugins import exporter_for, find_exporter
 from edgeprune.devices.local import LocalDevice
 from edgeprune.errors import RecipeError, UsageError
 from edgeprune.models.spec import Model, ModelSpec, Preprocessing
-from edgeprune.recipe import Gates, Recipe
+from edgeprune.recipe import Recipe, VerdictLimits
 from edgeprune.recipe_file import parse_recipe, read_recipe
 from edgeprune.stages.export import read_manifests, require_toolkits
 from edgeprune.verify.check import verify
@@ -125,7 +125,7 @@ def test_it_is_exported_and_listed_in_a_manifest(site: Path) -> None:
         device=LocalDevice(),
         float_outputs=lambda images: model.module(torch.from_numpy(images)).detach().numpy(),
         test=Images(),
-        gates=Gates(),
+        limits=VerdictLimits(),
         target=None,
         original_file=None,
         runtime="litert",

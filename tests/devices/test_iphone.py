@@ -260,7 +260,7 @@ def test_a_phone_that_is_unplugged_and_comes_back_goes_on(
     phone: Phone, relu: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     device = phone.open(Devicectl)
-    monkeypatch.setattr(iphone, "POLL_S", 0.01)
+    monkeypatch.setattr(iphone.IPhone, "poll_s", 0.01)
     away = [{**DEVICES[0], "connectionProperties": {"pairingState": "paired", "tunnelState": "unavailable"}}]
     lost: list[str] = []
     see_it = IPhone._see_it

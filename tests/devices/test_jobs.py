@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from listening import Listening
 
 from edgeprune.checksum import file_sha256
 from edgeprune.devices import runners
@@ -38,11 +39,11 @@ def pool(tmp_path: Path) -> Path:
 
 def test_inference_answers_each_input_in_order(device: LocalDevice, relu: Path) -> None:
     inputs = np.random.default_rng(0).standard_normal((37, 4, 4, 3), dtype=np.float32)
-    done: list[int] = []
-    result = run_inference(device, relu, inputs, runtime="litert", on_progress=done.append)
+    progress = Listening()
+    result = run_inference(device, relu, inputs, runtime="litert", progress=progress)
     np.testing.assert_array_equal(result.outputs, np.maximum(inputs, 0))
-    assert done[-1] == 37
-    assert done == sorted(done)
+    assert progress.told[-1] == (f"{relu.name} on local", 37, 37)
+    assert progress.done == sorted(progress.done)
     assert result.build.name == "litert"
     assert len(result.build.sha256) == 64
     assert result.peak_memory_bytes is None or result.peak_memory_bytes > 0

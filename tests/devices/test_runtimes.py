@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeprune.artifacts.probing import build_probes
+from edgeprune.artifacts.probes import build_probes
 from edgeprune.devices.inference import run_inference
 from edgeprune.devices.jobs import Case, Job, Timing, run_job
 from edgeprune.devices.local import LocalDevice

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 from exported import Exported, Saying
+from exporting import export
 from tiny_network import images, tiny_model
-
-from edgeprune.artifacts.export import export
 
 
 @pytest.fixture(scope="session")

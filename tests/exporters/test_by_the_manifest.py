@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from exporting import export
 from PIL import Image, ImageOps
 from real_runtimes import run
 from torch import nn
 
-from edgeprune.artifacts.export import export
 from edgeprune.artifacts.manifest import Manifest, manifest_path
 from edgeprune.artifacts.preparation import Preparation
 from edgeprune.data.open import open_data, with_preprocessing

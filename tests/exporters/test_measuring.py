@@ -7,12 +7,13 @@ from typing import Literal
 
 import pytest
 import torch
+from exporting import export
 from real_runtimes import run_pte, run_tflite, sqnr_db
 from tiny_network import images, tiny_model
 from torch import nn
 
-from edgeprune.artifacts.export import MeasuringExporter, export, export_for_measuring
-from edgeprune.artifacts.probing import build_probes
+from edgeprune.artifacts.export import MeasuringExporter
+from edgeprune.artifacts.probes import build_probes
 from edgeprune.errors import ConversionError, UsageError
 from edgeprune.graph.operations import OpSignature
 
@@ -47,7 +48,8 @@ def test_a_warm_exporter_writes_file_after_file_and_survives_a_failure(
 
 
 def test_one_file_on_its_own_in_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
-    file = export_for_measuring(tiny_model(), "litert", tmp_path / "deep" / "quick.tflite")
+    with MeasuringExporter("litert") as exporter:
+        file = exporter.write(tiny_model(), tmp_path / "deep" / "quick.tflite")
     assert [p.name for p in file.parent.iterdir()] == ["quick.tflite"]
 
 

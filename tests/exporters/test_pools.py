@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from exporting import export
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from edgeprune.artifacts.export import export
 from edgeprune.models.spec import Model, ModelSpec, Preprocessing
 from exporters.pools import average_plainly, pad_max_pools
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from exporting import export
 from real_runtimes import run, sqnr_db
 from torch import nn
 
-from edgeprune.artifacts.export import export
 from edgeprune.models.spec import Model, ModelSpec, Preprocessing
 from exporters.softmax import softmax_over_rows
 

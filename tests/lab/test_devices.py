@@ -11,6 +11,7 @@ import numpy as np
 import psutil
 import pytest
 from lanes import open_lane
+from listening import Listening
 from machine import AdbServer, Machine
 
 from edgeprune.devices.adb import open_adb
@@ -186,11 +187,11 @@ def test_a_hundred_rounds_leave_nothing_behind(device: RemoteDevice, tmp_path: P
 
 def test_the_same_file_answers_the_same_as_here(device: RemoteDevice, relu: Path) -> None:
     inputs = np.random.default_rng(0).standard_normal((300, 4, 4, 3), dtype=np.float32)  # more than one batch
-    done: list[int] = []
-    there = run_inference(device, relu, inputs, runtime="litert", on_progress=done.append)
+    progress = Listening()
+    there = run_inference(device, relu, inputs, runtime="litert", progress=progress)
     here = run_inference(LocalDevice(), relu, inputs, runtime="litert")
     np.testing.assert_array_equal(there.outputs, here.outputs)
-    assert done[-1] == 300
+    assert progress.told[-1] == (f"{relu.name} on {device.id}", 300, 300)
     assert there.build.version == here.build.version
     assert there.build.sha256 != here.build.sha256
 

@@ -17,6 +17,7 @@ import pytest
 from lanes import open_lane
 from machine import AdbServer, Machine
 
+from edgeprune.artifacts.export import MeasuringExporter
 from edgeprune.devices import bundle, jobs, shell
 from edgeprune.devices.inference import run_inference
 from edgeprune.devices.jobs import Case, Job, JobBroken, Timing, run_job
@@ -24,7 +25,8 @@ from edgeprune.devices.remote import RemoteDevice
 from edgeprune.devices.ssh import open_ssh
 from edgeprune.errors import DeviceError, DeviceLost
 from edgeprune.graph.operations import OpSignature
-from edgeprune.latency.probes import probe
+from edgeprune.latency.bench import Bench
+from edgeprune.latency.probes import time_probes
 from edgeprune.latency.table import LatencyTable
 from edgeprune.latency.tflite_writer import write_operation
 
@@ -182,7 +184,8 @@ def test_probes_that_were_finished_are_kept(lab: Lab, tmp_path: Path, monkeypatc
     from edgeprune.space.units import Layer, Width
 
     monkeypatch.setattr(jobs, "RECONNECT_WAIT_S", 1.0)
-    device, table = lab.open(), LatencyTable(tmp_path / "table.sqlite")
+    table = LatencyTable(tmp_path / "table.sqlite")
+    bench = Bench(lab.open(), table, "litert", MeasuringExporter("litert"), 1, "quick", 8, 8)
     layers = [
         Layer(f"layer{i}", OpSignature("conv2d", 8, 8 * i, 8, 8, (3, 3)), Width(8), Width(8 * i)) for i in range(1, 7)
     ]
@@ -197,7 +200,7 @@ def test_probes_that_were_finished_are_kept(lab: Lab, tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(jobs._Progress, "_take", watched)
     with pytest.raises(JobBroken):
-        probe(device, layers, {}, table)
+        time_probes(bench, layers, {})
     assert sum(line.operations for line in _summary(table)) >= 2
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from listening import Listening
 
 from edgeprune.devices.base import DeviceFacts
 from edgeprune.devices.conditions import Conditions
@@ -175,17 +176,15 @@ def test_files_are_measured_apart_where_the_protocol_says_so(device: LocalDevice
     other = tmp_path / "other.tflite"
     write_operation(OpSignature("conv2d", 8, 8, 16, 16, (3, 3), padding=(1, 1)), other)
     apart = replace(PROTOCOLS["mlperf"], timing=TIMING, pause_s=0.3)
-    told: list[tuple[int, int]] = []
+    progress = Listening()
     begin = time.monotonic()
-    first, second = measure(
-        device, [file, other], runtime="litert", protocol=apart, on_progress=lambda done, all: told.append((done, all))
-    )
+    first, second = measure(device, [file, other], runtime="litert", protocol=apart, progress=progress)
     assert time.monotonic() - begin > 0.3
     assert (first.file, second.file) == ("small.tflite", "other.tflite")
     assert first.after.clock_s is not None
     assert second.before.clock_s is not None
     assert second.before.clock_s - first.after.clock_s > 0.29
-    assert told[-1] == (6, 6)
+    assert progress.told[-1] == ("timing other.tflite", 6, 6)
 
 
 def test_mlperf_asks_for_its_1024_runs_in_60_seconds() -> None:

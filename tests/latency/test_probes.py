@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from listening import Listening
 
+from edgeprune.artifacts.export import MeasuringExporter
 from edgeprune.devices.jobs import runtime_build
 from edgeprune.devices.local import LocalDevice
 from edgeprune.graph.operations import OpSignature
 from edgeprune.latency import probes
+from edgeprune.latency.bench import Bench
 from edgeprune.latency.cost import LatencyCost, total
-from edgeprune.latency.probes import find_staircases, grid, probe, widths
+from edgeprune.latency.probes import find_staircases, grid, time_probes, widths
 from edgeprune.latency.table import LatencyTable, Setting
+from edgeprune.progress import Progress, Silent
 from edgeprune.space.units import Layer, Width
 
 G, H = Width(0, ((("g",), 1),)), Width(0, ((("h",), 1),))
@@ -25,6 +30,11 @@ LAYERS = [
     Layer("head", OpSignature("linear", 64, 10), H, Width(10)),
 ]
 SIZES = {"g": 32, "h": 64}
+
+
+def bench_on(device: LocalDevice, folder: Path, progress: Progress) -> Bench:
+    exporter = MeasuringExporter("litert")  # probes of LiteRT are written without it
+    return Bench(device, LatencyTable(folder / "t.sqlite"), "litert", exporter, 1, "quick", 8, 8, progress)
 
 
 @pytest.mark.parametrize(
@@ -65,14 +75,11 @@ def test_grouped_convolutions_stay_divisible() -> None:
 
 
 def test_probing_fills_the_table_once_and_for_every_width(device: LocalDevice, tmp_path: Path) -> None:
-    table = LatencyTable(tmp_path / "t.sqlite")
-    told: list[tuple[int, int, str]] = []
-
-    def tell(done: int, todo: int, what: str) -> None:
-        told.append((done, todo, what))
-
-    find_staircases(device, LAYERS, table, on_progress=tell)
-    probe(device, LAYERS, SIZES, table, on_progress=tell)
+    progress = Listening()
+    bench = bench_on(device, tmp_path, progress)
+    table = bench.table
+    find_staircases(bench, LAYERS)
+    time_probes(bench, LAYERS, SIZES)
     setting = Setting(device.facts().fingerprint, runtime_build(device, "litert").id, 1)
     assert set(table.staircases(setting)) == {"conv2d", "depthwise_conv2d 3x3"}
     medians = table.medians(setting)
@@ -89,30 +96,32 @@ def test_probing_fills_the_table_once_and_for_every_width(device: LocalDevice, t
     assert {key.split("function=")[1] for key in costs.unmeasured} == {"mish;broadcast=False"}
 
     rows = table.operations(setting)
-    told.clear()
-    find_staircases(device, LAYERS, table, on_progress=tell)
-    probe(device, LAYERS, SIZES, table, on_progress=tell)
+    progress.told.clear()
+    find_staircases(bench, LAYERS)
+    time_probes(bench, LAYERS, SIZES)
     assert table.operations(setting) == rows  # nothing was measured again
-    assert not any("finding" in what for _, _, what in told)
+    assert not any("finding" in what for what, _, _ in progress.told)
 
 
 def test_an_interrupted_probe_keeps_what_it_has(
     device: LocalDevice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(probes, "BATCH", 2)
-    table = LatencyTable(tmp_path / "t.sqlite")
+    bench = bench_on(device, tmp_path, Silent())
+    table = bench.table
 
-    def interrupt(done: int, todo: int, what: str) -> None:
-        if done >= 4:
-            raise KeyboardInterrupt
+    class Interrupt(Silent):
+        def update(self, text: str, done: float, total: float) -> None:
+            if done >= 4:
+                raise KeyboardInterrupt
 
     layers = [LAYERS[4], LAYERS[6]]  # no sweep
     with pytest.raises(KeyboardInterrupt):
-        probe(device, layers, SIZES, table, on_progress=interrupt)
+        time_probes(replace(bench, progress=Interrupt()), layers, SIZES)
     setting = Setting(device.facts().fingerprint, runtime_build(device, "litert").id, 1)
     kept = table.operations(setting)
     assert len(kept) == 4
-    probe(device, layers, SIZES, table)
+    time_probes(bench, layers, SIZES)
     after = table.operations(setting)
     assert len(after) == 8
     assert {key: after[key] for key in kept} == kept

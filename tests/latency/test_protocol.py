@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from listening import Listening
 from test_cost import BUILD
 
 from edgeprune.devices.events import Visit
@@ -35,10 +36,8 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_a_measurement_carries_all_that_is_needed_to_judge_it(device: LocalDevice, files: tuple[Path, Path]) -> None:
-    told: list[tuple[int, int]] = []
-    small, large = measure(
-        device, files, runtime="litert", protocol=SHORT, on_progress=lambda done, all: told.append((done, all))
-    )
+    progress = Listening()
+    small, large = measure(device, files, runtime="litert", protocol=SHORT, progress=progress)
     assert (small.file, large.file) == ("small.tflite", "large.tflite")
     for m in (small, large):
         assert m.device == device.facts().fingerprint
@@ -49,7 +48,7 @@ def test_a_measurement_carries_all_that_is_needed_to_judge_it(device: LocalDevic
         assert m.median_s == pytest.approx(float(np.median(m.samples_s)))
         assert m.after.time >= m.before.time
         assert "interval" in m.evidence
-    assert told[-1] == (8, 8)
+    assert progress.told[-1] == ("timing small.tflite, large.tflite", 8, 8)
 
 
 def test_a_ratio_holds_both_sides(device: LocalDevice, files: tuple[Path, Path]) -> None:

@@ -142,10 +142,8 @@ def test_taylor_leaves_the_module_as_it_was(plain: Plain) -> None:
     plain.conv1.weight.requires_grad_(False)
     plain.norm1.weight.requires_grad_(False)
     before = copy.deepcopy(plain.state_dict())
-    seen: list[int] = []
     with torch.no_grad():
-        score_taylor(plain, find_structure(plain, batches()[0][0]), batches(), on_progress=seen.append)
-    assert seen == [1, 2, 3]
+        score_taylor(plain, find_structure(plain, batches()[0][0]), batches())
     assert plain.training
     assert not plain.drop.training
     assert not plain.norm1.weight.requires_grad

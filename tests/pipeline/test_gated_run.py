@@ -13,7 +13,7 @@ from edgeprune.errors import RecipeError
 from edgeprune.progress import Silent
 from edgeprune.recipe_file import parse_recipe
 from edgeprune.runs import open_run
-from edgeprune.space.gates import UNSETTLED, ConstantGate
+from edgeprune.space.gates import UNSET, ConstantGate
 from edgeprune.space.plan import read_plan
 from edgeprune.stages.context import Context
 
@@ -41,7 +41,7 @@ def test_a_gate_goes_and_leaves_its_mean(tmp_path: Path) -> None:
     pruned = Context(open_run(outcome.folder), Silent()).model("prune").module
     constant = pruned.get_submodule("3.gate")
     assert isinstance(constant, ConstantGate)
-    assert float((constant.value - UNSETTLED).abs().min().detach()) > 1e-6  # taken from the data
+    assert float((constant.value - UNSET).abs().min().detach()) > 1e-6  # taken from the data
     assert torch.isfinite(constant.value).all()
     graph = onnx.load(next(outcome.folder.rglob("*.onnx"))).graph
     kinds = [node.op_type for node in graph.node]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from xml.etree import ElementTree as ET
 
 import numpy as np
@@ -28,6 +29,7 @@ from edgeprune.graph.operations import OpSignature
 from edgeprune.report import text
 from edgeprune.report.data import FileLine, StagePoint, layer_rows, operation_text
 from edgeprune.report.figures.canvas import Scale, padded, tick_form
+from edgeprune.report.figures.tradeoff import tradeoff
 from edgeprune.report.headline import outcome, sentence
 from edgeprune.report.junit import junit
 from edgeprune.report.page import render
@@ -288,3 +290,16 @@ def test_summary_names_failures_and_obeys_no_markup() -> None:
     assert "[bold]model[/bold] [/nothing]" in said
     assert "[red]note" in said
     assert "✗ model_int8.tflite accuracy drop against the float model: 1.21 %, limit 0.50 %" in said
+
+
+def test_the_final_model_is_the_last_that_was_tested_whatever_stage_left_it() -> None:
+    original, pruned, tuned, merged, file = sample().stages
+    healed = merged.model_copy(update={"stage": "healed"})
+    assert sample().final == merged
+    assert sample(stages=(original, pruned, healed, file)).final == healed
+    assert sample(stages=(original, pruned, tuned, file.model_copy(update={"accuracy": None}))).final == tuned
+    assert sample(stages=(original, pruned.model_copy(update={"accuracy": None}), file)).final is None
+    trails = [
+        re.findall(r"<path[^>]*trail[^>]*>", tradeoff((original, pruned, last))) for last in (healed, merged, file)
+    ]
+    assert trails[0] == trails[1] != trails[2]  # it leads to every model, and to no file

@@ -9,7 +9,7 @@ import pytest
 
 from edgeprune.artifacts.export import MeasuringExporter
 from edgeprune.devices.local import LocalDevice
-from edgeprune.latency.probing import Probing
+from edgeprune.latency.bench import Bench
 from edgeprune.latency.table import LatencyTable
 
 
@@ -19,9 +19,9 @@ def device(tmp_path: Path) -> LocalDevice:
 
 
 @pytest.fixture
-def probing(device: LocalDevice, tmp_path: Path) -> Iterator[Probing]:
+def bench(device: LocalDevice, tmp_path: Path) -> Iterator[Bench]:
     with MeasuringExporter("litert") as exporter:
-        yield Probing(
+        yield Bench(
             device=device,
             table=LatencyTable(tmp_path / "t.sqlite"),
             runtime="litert",

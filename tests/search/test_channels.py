@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 import edgeprune
+from edgeprune.latency.bench import Bench
 from edgeprune.latency.cost import MacsCost
 from edgeprune.latency.measurement import Ratio
-from edgeprune.latency.probing import Probing
 from edgeprune.methods.magnitude import score_magnitude
 from edgeprune.recipe import Target
 from edgeprune.search.channels import prune_to_latency
@@ -25,7 +25,7 @@ from edgeprune.space.find import find_structure
 from edgeprune.space.ranking import ByScore
 
 
-class Slower(Probing):
+class Slower(Bench):
     """Takes every file for three tenths slower than its layers are counted to be: no prediction is right."""
 
     def ratio(self, file: Path, original: Path) -> Ratio:
@@ -33,18 +33,18 @@ class Slower(Probing):
         return Ratio.model_construct(ratio=share, low=share, high=share, quality="stable", evidence="")
 
 
-def pruned(probing: Probing, folder: Path, *, halves: bool) -> Pruned:
+def pruned(bench: Bench, folder: Path, *, halves: bool) -> Pruned:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 64, 3), nn.ReLU(), nn.Conv2d(64, 64, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     net.append(nn.Linear(64, 10))
     model = edgeprune.load("mobilenetv2_050", num_classes=10, input_size=(3, 16, 16)).with_module(net.eval())
     structure = find_structure(model.module, model.example_input())
     ranking = ByScore(score_magnitude(model.module, structure))
-    space = Space(structure, Limits(probing.granularity, 8))
+    space = Space(structure, Limits(bench.granularity, 8))
     problem = Problem(space, ranking, MacsCost(), lambda subnet: float(sum(map(len, subnet.units.values()))))
     original = folder / "original.tflite"
-    probing.exporter.write(model, original)
-    slower = Slower(**{field.name: getattr(probing, field.name) for field in dataclasses.fields(probing)})
+    bench.exporter.write(model, original)
+    slower = Slower(**{field.name: getattr(bench, field.name) for field in dataclasses.fields(bench)})
     goal = Goal(Target.parse("0.7x"), original, 1.0, 0.001, 4, slower)
     return prune_to_latency(
         model,
@@ -52,7 +52,7 @@ def pruned(probing: Probing, folder: Path, *, halves: bool) -> Pruned:
         Shares(problem.whole_cost, 0.7),
         goal,
         folder,
-        granularity=probing.granularity,
+        granularity=bench.granularity,
         halves=halves,
         known={},
         keep=lambda _: None,
@@ -60,10 +60,10 @@ def pruned(probing: Probing, folder: Path, *, halves: bool) -> Pruned:
 
 
 @pytest.mark.parametrize("asked", [False, True])
-def test_widths_finer_than_asked_for_are_not_taken(probing: Probing, tmp_path: Path, asked: bool) -> None:
+def test_widths_finer_than_asked_for_are_not_taken(bench: Bench, tmp_path: Path, asked: bool) -> None:
     """Those of the profile are the step to begin with, and are halved where no choice in between is left."""
-    probing = dataclasses.replace(probing, granularity=16)
-    found = pruned(probing, tmp_path, halves=not asked)
+    bench = dataclasses.replace(bench, granularity=16)
+    found = pruned(bench, tmp_path, halves=not asked)
     assert found.best is not None
     assert (len(found.attempts) == 1) == asked
     assert all(width % 16 == 0 for width in found.chosen.subnet.kept(found.structure).values()) == asked

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from listening import Listening
 
 from edgeprune.errors import DeviceError, TargetError
 from edgeprune.latency.measurement import Ratio
@@ -73,8 +74,8 @@ class Device:
 
     def __init__(self, function: Callable[[float], float], quality: str = "stable") -> None:
         self.function, self.quality, self.asked = function, quality, list[float]()
-        self.device, self.said = SimpleNamespace(id="made up"), list[str]()
-        self.on_message = self.said.append
+        self.device, self.progress = SimpleNamespace(id="made up"), Listening()
+        self.said = self.progress.said
 
     def ratio(self, file: Path, original: Path) -> Ratio:
         self.asked.append(float(str(file)))
@@ -83,8 +84,8 @@ class Device:
 
 def search(row: Numbers, device: Device, share: float, *, corrections: int = 6, **more: Any) -> Found[float]:
     target = Target(value=share, unit="x")
-    probing: Any = device
-    goal = Goal(target, Path("original"), 1.0, TOLERANCE, corrections, probing, where="here")
+    bench: Any = device
+    goal = Goal(target, Path("original"), 1.0, TOLERANCE, corrections, bench, where="here")
     return MeasuredSearch(row, goal, **more).run()
 
 

@@ -8,19 +8,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from listening import Listening
 from torch import Tensor, nn
 
 from edgeprune.errors import UsageError
 from edgeprune.graph.operations import COUNTED_BEFORE
 from edgeprune.latency import whole_models
-from edgeprune.latency.baseline import Baseline, measure_original, probe_layers
+from edgeprune.latency.baseline import Baseline, fill_table, measure_original
+from edgeprune.latency.bench import Bench
 from edgeprune.latency.in_place import model_key
 from edgeprune.latency.measurement import Measurement, ModelRun
 from edgeprune.latency.predictor import predictor_of, runs_of
-from edgeprune.latency.probing import Probing
 from edgeprune.latency.table import Setting
 from edgeprune.latency.whole_models import VARIANTS, disturbed, variant_widths
 from edgeprune.models.spec import Model, ModelSpec, Preprocessing
+from edgeprune.progress import Silent
 from edgeprune.space.find import find_structure
 
 pytestmark = pytest.mark.slow
@@ -105,28 +107,28 @@ def test_a_profile_that_other_work_disturbed_is_known_by_its_sum() -> None:
 
 
 def test_what_was_timed_beside_other_work_is_timed_again(
-    probing: Probing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = model_of(Residual())
-    baseline = measure_original(model, tmp_path, probing)
-    probe_layers(model, baseline, probing)
-    setting, said = setting_of(baseline), list[str]()
-    key, run = next((key, run) for key, run in probing.table.models(setting).items() if key != run.base)
+    baseline = measure_original(model, tmp_path, bench)
+    fill_table(model, baseline, bench)
+    setting, progress = setting_of(baseline), Listening()
+    key, run = next((key, run) for key, run in bench.table.models(setting).items() if key != run.base)
     slow = tuple((name, operation, 50 * seconds) for name, operation, seconds in run.layers)
-    probing.table.put_model(setting, key, run.model_copy(update={"layers": slow}))
+    bench.table.put_model(setting, key, run.model_copy(update={"layers": slow}))
     monkeypatch.setattr(whole_models, "DISTURBED", 10.0)  # what the tests beside this one disturb is far less
-    probe_layers(model, baseline, replace(probing, on_message=said.append))
-    assert said[0].startswith("1 whole model")
-    assert probing.table.models(setting)[key].sum_s < 0.5 * sum(seconds for _, _, seconds in slow)
+    fill_table(model, baseline, replace(bench, progress=progress))
+    assert progress.said[0].startswith("1 whole model")
+    assert bench.table.models(setting)[key].sum_s < 0.5 * sum(seconds for _, _, seconds in slow)
 
 
 @pytest.mark.usefixtures("calm")
-def test_a_probed_model_is_predicted_from_its_layers_in_place(probing: Probing, tmp_path: Path) -> None:
+def test_a_probed_model_is_predicted_from_its_layers_in_place(bench: Bench, tmp_path: Path) -> None:
     model = model_of(Residual())
-    baseline = measure_original(model, tmp_path, probing)
-    predictor = probe_layers(model, baseline, probing)
+    baseline = measure_original(model, tmp_path, bench)
+    predictor = fill_table(model, baseline, bench)
     setting, structure = setting_of(baseline), baseline.structure
-    runs = runs_of(probing.table, setting, model_key(structure.layers, structure.sizes))
+    runs = runs_of(bench.table, setting, model_key(structure.layers, structure.sizes))
     assert len(runs) == VARIANTS + 1
     for run in runs.values():
         assert [name for name, _, _ in run.layers] == ["stem", "conv1", "conv2", "gate", "head"]
@@ -151,12 +153,12 @@ def test_a_probed_model_is_predicted_from_its_layers_in_place(probing: Probing, 
     assert predictor.budget(predictor.whole(1e-3)) == pytest.approx(1e-3)
 
     # The same table answers without the model's own measurement, and nothing is measured a second time.
-    again = predictor_of(probing.table, setting, structure.layers, structure.sizes)
+    again = predictor_of(bench.table, setting, structure.layers, structure.sizes)
     assert again.predict(half) == predictor.predict(half)
-    told: list[str] = []
-    watched = replace(probing, on_progress=lambda done, todo, what: told.append(what))
-    assert probe_layers(model, baseline, watched).predict(half) == predictor.predict(half)
-    assert told == []
+    progress = Listening()
+    watched = replace(bench, progress=progress)
+    assert fill_table(model, baseline, watched).predict(half) == predictor.predict(half)
+    assert progress.told == []
 
 
 def test_few_widths_make_few_variants() -> None:
@@ -169,39 +171,40 @@ def test_few_widths_make_few_variants() -> None:
 
 
 @pytest.mark.usefixtures("calm")
-def test_an_interrupted_probe_goes_on_where_it_was(probing: Probing, tmp_path: Path) -> None:
+def test_an_interrupted_probe_goes_on_where_it_was(bench: Bench, tmp_path: Path) -> None:
     model = model_of(Residual())
-    baseline = measure_original(model, tmp_path, probing)
+    baseline = measure_original(model, tmp_path, bench)
 
-    def interrupt(done: int, todo: int, what: str) -> None:
-        if what.startswith("the whole model at other widths") and done >= 3:
-            raise KeyboardInterrupt
+    class Interrupt(Silent):
+        def update(self, text: str, done: float, total: float) -> None:
+            if text.startswith("the whole model at other widths") and done >= 3:
+                raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        probe_layers(model, baseline, replace(probing, on_progress=interrupt))
-    kept = probing.table.models(setting_of(baseline))
+        fill_table(model, baseline, replace(bench, progress=Interrupt()))
+    kept = bench.table.models(setting_of(baseline))
     assert len(kept) == 4  # the unpruned model and three variants
-    probe_layers(model, baseline, probing)
-    after = probing.table.models(setting_of(baseline))
+    fill_table(model, baseline, bench)
+    after = bench.table.models(setting_of(baseline))
     assert len(after) == VARIANTS + 1
     assert {key: after[key] for key in kept} == kept
 
 
-def test_layers_that_cannot_be_matched_are_timed_alone_and_that_is_said(probing: Probing, tmp_path: Path) -> None:
+def test_layers_that_cannot_be_matched_are_timed_alone_and_that_is_said(bench: Bench, tmp_path: Path) -> None:
     model = model_of(Rewritten())
-    said: list[str] = []
-    talking = replace(probing, on_message=said.append)
+    progress = Listening()
+    talking = replace(bench, progress=progress)
     baseline = measure_original(model, tmp_path, talking)
-    predictor = probe_layers(model, baseline, talking)
-    assert said
-    assert said[0].startswith("operations are timed alone: original.tflite: ")
+    predictor = fill_table(model, baseline, talking)
+    assert progress.said
+    assert progress.said[0].startswith("operations are timed alone: original.tflite: ")
     assert predictor.basis.startswith("operations timed alone")
     prediction = predictor.predict(baseline.structure.sizes)
     assert prediction.seconds == pytest.approx(baseline.measurement.median_s)
     assert prediction.low_s is None
     # Its plans can be predicted all the same, from the table alone.
     setting, structure = setting_of(baseline), baseline.structure
-    again = predictor_of(probing.table, setting, structure.layers, structure.sizes)
+    again = predictor_of(bench.table, setting, structure.layers, structure.sizes)
     assert again.predict(structure.sizes) == prediction
     with pytest.raises(UsageError, match="no whole run of this model"):
-        predictor_of(probing.table, replace(setting, threads=2), structure.layers, structure.sizes)
+        predictor_of(bench.table, replace(setting, threads=2), structure.layers, structure.sizes)

@@ -17,8 +17,8 @@ from torch import nn
 
 import edgeprune
 from edgeprune.errors import TargetError, UsageError
+from edgeprune.latency.bench import Bench
 from edgeprune.latency.measurement import Ratio
-from edgeprune.latency.probing import Probing
 from edgeprune.recipe import SparseSection, Target
 from edgeprune.search.measured import Attempt, Goal
 from edgeprune.search.zeros import (
@@ -133,24 +133,24 @@ def separable(*, heavy: float = 1.0) -> edgeprune.Model:
     return made
 
 
-def goal_of(made: edgeprune.Model, target: str, probing: Probing, folder: Path) -> Goal:
+def goal_of(made: edgeprune.Model, target: str, bench: Bench, folder: Path) -> Goal:
     """A search on this machine, for a model that is said to take a millisecond."""
     original = folder / "original.tflite"
-    probing.exporter.write(made, original)
-    return Goal(Target.parse(target), original, 1e-3, 0.03, 3, probing, where="sparse.target")
+    bench.exporter.write(made, original)
+    return Goal(Target.parse(target), original, 1e-3, 0.03, 3, bench, where="sparse.target")
 
 
-def test_the_fewest_zeros_are_those_of_weights_whatever_is_counted(probing: Probing, tmp_path: Path) -> None:
+def test_the_fewest_zeros_are_those_of_weights_whatever_is_counted(bench: Bench, tmp_path: Path) -> None:
     """XNNPACK wants two thirds of the weights. Where those with most multiply-accumulates go first there are less of
     them than that at the same share, so more have to go."""
     made = separable(heavy=100)
-    by_weights = ZerosRow(made, SparseSection(target="0.5x", block=1), probing, tmp_path)
+    by_weights = ZerosRow(made, SparseSection(target="0.5x", block=1), bench, tmp_path)
     assert by_weights.fewest(0.97) == LEAST
     sparse = SparseSection(target="0.5x", of="macs", block=1)
     few = sum(int((~mask).sum()) for mask in masks_of(made, sparse, LEAST).values())
     assert 3 * few < 2 * sum(mask.numel() for mask in masks_of(made, sparse, LEAST).values())
     (folder := tmp_path / "macs").mkdir()
-    by_macs = ZerosRow(made, sparse, probing, folder)
+    by_macs = ZerosRow(made, sparse, bench, folder)
     share = by_macs.fewest(0.97)
 
     def weights_gone(share: float) -> float:
@@ -160,11 +160,11 @@ def test_the_fewest_zeros_are_those_of_weights_whatever_is_counted(probing: Prob
     assert weights_gone(share - STEP) <= 2 / 3 < weights_gone(share)
 
 
-def test_an_interrupted_search_measures_nothing_twice(probing: Probing, tmp_path: Path) -> None:
+def test_an_interrupted_search_measures_nothing_twice(bench: Bench, tmp_path: Path) -> None:
     """All three files were measured before: this machine, which would take each for as slow as the original, is not
     asked."""
     made, sparse, kept = separable(), SparseSection(target="0.5x", block=1), list[Attempt]()
-    row = ZerosRow(made, sparse, probing, tmp_path)
+    row = ZerosRow(made, sparse, bench, tmp_path)
     known = {}
     for zeros, reached in ((0.97, 0.2), (0.7, 0.8), (0.835, 0.5)):
         one = Attempt(
@@ -175,7 +175,7 @@ def test_an_interrupted_search_measures_nothing_twice(probing: Probing, tmp_path
             within=False,
         )
         known[one.name] = one
-    goal = goal_of(made, "0.5x", probing, tmp_path)
+    goal = goal_of(made, "0.5x", bench, tmp_path)
     found = zeros_for_latency(made, sparse, goal, tmp_path, known=known, keep=kept.append)
     assert found.zeros == pytest.approx(0.835)
     assert found.within_tolerance
@@ -183,10 +183,10 @@ def test_an_interrupted_search_measures_nothing_twice(probing: Probing, tmp_path
     assert kept == []
 
 
-def test_what_is_measured_is_kept_at_once(probing: Probing, tmp_path: Path) -> None:
+def test_what_is_measured_is_kept_at_once(bench: Bench, tmp_path: Path) -> None:
     """This machine runs the file dense, so it is refused; the measurement is kept all the same, unless it was noisy."""
     made, kept = separable(), list[Attempt]()
-    goal = goal_of(made, "0.01x", probing, tmp_path)
+    goal = goal_of(made, "0.01x", bench, tmp_path)
     with pytest.raises(TargetError) as raised:
         zeros_for_latency(made, SparseSection(target="0.01x", block=1), goal, tmp_path, known={}, keep=kept.append)
     assert raised.value.where == "sparse.target"
@@ -194,15 +194,15 @@ def test_what_is_measured_is_kept_at_once(probing: Probing, tmp_path: Path) -> N
     assert len(kept) == (1 if "stable" in raised.value.what else 0)
 
 
-def test_a_model_that_is_fast_enough_gets_no_zeros(probing: Probing, tmp_path: Path) -> None:
+def test_a_model_that_is_fast_enough_gets_no_zeros(bench: Bench, tmp_path: Path) -> None:
     """Unpruned, it takes 1.0x of itself (measured here), and 0.5 ms are half of the millisecond it is said to take."""
     made = separable()
-    goal = goal_of(made, "0.5x", probing, tmp_path)
+    goal = goal_of(made, "0.5x", bench, tmp_path)
     check_zeros_are_needed(made, goal, None, tmp_path)
     as_said = attempt(0.0, 0.49).ratio
     with pytest.raises(TargetError, match=r"0\.490x"):
         check_zeros_are_needed(made, goal, as_said, tmp_path)
-    goal = goal_of(made, "0.5ms", probing, tmp_path)
+    goal = goal_of(made, "0.5ms", bench, tmp_path)
     seconds = Ratio.model_construct(ratio=0.9, quality="stable", numerator=Seconds(4e-4))
     with pytest.raises(TargetError, match=r"0\.400x .* 0\.5ms"):
         check_zeros_are_needed(made, goal, seconds, tmp_path)

@@ -1,4 +1,4 @@
-"""Gates: squeeze-excitation is found as a unit, removed exactly, settled on data, and leaves nothing when merged."""
+"""Gates: squeeze-excitation is found as a unit, removed exactly, replaced by its mean, merged without a trace."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edgeprune.reparam.merge import merge
 from edgeprune.space.apply import apply, apply_but_gates, apply_plan, make_plan
 from edgeprune.space.branches import fold_removed, remove_branches
 from edgeprune.space.find import find_structure
-from edgeprune.space.gates import UNSETTLED, ConstantGate, settle_gates
+from edgeprune.space.gates import UNSET, ConstantGate, set_gate_constants
 from edgeprune.space.keep import hold
 from edgeprune.space.subnet import Subnet
 
@@ -108,8 +108,8 @@ def test_a_gate_that_never_moves_is_removed_without_a_trace() -> None:
     gone = ("1.se:gate", "2.se:gate")
     subnet = Subnet({"2.expand:out": (1, 5)}, gone)
     narrow, pruned = apply_but_gates(module, structure, subnet), apply(module, structure, subnet)
-    assert float(pruned.get_submodule("1.se.gate").value[0].detach()) == UNSETTLED
-    settle_gates(pruned, narrow, structure, gone, [x[:3], x[3:]])
+    assert float(pruned.get_submodule("1.se.gate").value[0].detach()) == UNSET
+    set_gate_constants(pruned, narrow, structure, gone, [x[:3], x[3:]])
     torch.testing.assert_close(pruned(x), narrow(x), rtol=0, atol=1e-12)
 
 
@@ -119,7 +119,7 @@ def test_the_constant_is_the_mean_over_all_images() -> None:
     answered = []
     module.get_submodule("1.se.gate").register_forward_hook(lambda _, __, out: answered.append(out.detach()))
     pruned = remove_branches(module, structure, ("1.se:gate",))
-    settle_gates(pruned, module, structure, ("1.se:gate",), [x[:2], x[2:]])
+    set_gate_constants(pruned, module, structure, ("1.se:gate",), [x[:2], x[2:]])
     assert not module.training
     torch.testing.assert_close(pruned.get_submodule("1.se.gate").value, torch.cat(answered).mean((0, 2, 3)))
 
@@ -131,7 +131,7 @@ def test_merged_it_computes_the_same_with_nothing_left_of_it(groups: int, last: 
     structure = find_structure(module, x)
     gone = [branch.id for branch in structure.branches if branch.gate]
     pruned = remove_branches(module, structure, gone)
-    settle_gates(pruned, module, structure, gone, [x])
+    set_gate_constants(pruned, module, structure, gone, [x])
     merged = merge(pruned, x)
     torch.testing.assert_close(merged(x), pruned(x), rtol=0, atol=1e-10)
     program = trace(merged, x)
@@ -159,7 +159,7 @@ def test_where_nothing_can_take_it_the_product_stays() -> None:
     module, x = Both().double().eval(), images()
     structure = find_structure(module, x)
     pruned = remove_branches(module, structure, ["se:gate"])
-    settle_gates(pruned, module, structure, ["se:gate"], [x])
+    set_gate_constants(pruned, module, structure, ["se:gate"], [x])
     merged = merge(pruned, x)
     assert isinstance(merged.get_submodule("se.gate"), ConstantGate)
     torch.testing.assert_close(merged(x), pruned(x))

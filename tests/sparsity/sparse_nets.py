@@ -22,7 +22,7 @@ class Net:
     """A net under construction; every method returns a tensor. Nine of ten weights of 1x1 convolutions are zero."""
 
     def __init__(self, *, zeros: float = 0.9, pixels: int = PIXELS, channels: int = 3) -> None:
-        self.graph = Graph(seed=0)
+        self.graph = Graph()
         self._random = np.random.default_rng(1)
         self._zeros = zeros
         self.image = self.graph.input((1, pixels, pixels, channels))

@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from listening import Listening
 from torch import nn
 from toy_training import make_net, make_split
 
@@ -21,7 +22,8 @@ from edgeprune.models.checkpoint import save_state
 from edgeprune.models.weights_file import read_tree
 from edgeprune.recipe import TuneSection
 from edgeprune.training.accuracy import predict, recalibrate_batchnorm, top1
-from edgeprune.training.loop import TuneProgress, peak_rate, rising_steps, tune
+from edgeprune.training.hooks import Hook
+from edgeprune.training.loop import Training, peak_rate, rising_steps, tune
 
 HERE = Path(__file__).parent
 SETTINGS = TuneSection(epochs=4, batch_size=32, lr=0.05, augment="crop")
@@ -30,6 +32,36 @@ SETTINGS = TuneSection(epochs=4, batch_size=32, lr=0.05, augment="crop")
 def _same(one: nn.Module, other: nn.Module) -> bool:
     a, b = one.state_dict(), other.state_dict()
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+class Rates(Hook):
+    def __init__(self) -> None:
+        self.seen: list[float] = []
+
+    def after_step(self, training: Training) -> None:
+        self.seen.append(training.lr)
+
+
+def rates_of(train: Split, validation: Split, settings: TuneSection) -> list[float]:
+    rates = Rates()
+    training = Training(make_net(), None, train, settings, 0, hooks=[rates])
+    training.run(range(1, settings.epochs + 1), validation, (), lambda history: None)
+    return rates.seen
+
+
+def test_each_epoch_is_told_when_it_ends_and_what_changes_after_the_last(train: Split, validation: Split) -> None:
+    progress = Listening()
+    result = tune(make_net(), None, train, validation, SETTINGS, seed=0, snapshots=None, progress=progress)
+    *epochs, anew = progress.said
+    assert [line.split(",")[0] for line in epochs] == [f"epoch {r.epoch}: loss {r.loss:.4f}" for r in result.history]
+    assert f"{result.history[-1].validation:.2%}" in anew
+    assert progress.done == [float(step) for step in range(1, 25)]
+    assert {total for _, _, total in progress.told} == {24}
+
+
+def epochs_in(progress: Listening) -> set[int]:
+    """The epochs that a training went through, by what it told."""
+    return {int(text.removeprefix("epoch ").split("/")[0]) for text, _, _ in progress.told}
 
 
 def test_it_learns_and_leaves_what_it_was_given(train: Split, validation: Split) -> None:
@@ -102,36 +134,21 @@ def test_the_teacher_is_followed(train: Split, validation: Split) -> None:
 
 
 def test_the_rate_rises_then_falls_to_almost_nothing(train: Split, validation: Split) -> None:
-    seen: list[TuneProgress] = []
-    settings = SETTINGS.model_copy(update={"warmup": 0.75})
-    tune(make_net(), None, train, validation, settings, seed=0, snapshots=None, on_progress=seen.append)
-    assert len(seen) == 4 * (200 // 32)
-    rates = [p.lr for p in seen]
+    rates = rates_of(train, validation, SETTINGS.model_copy(update={"warmup": 0.75}))
+    assert len(rates) == 4 * (200 // 32)
     peak = int(np.argmax(rates))
     assert rates[: peak + 1] == sorted(rates[: peak + 1])
     assert rates[peak:] == sorted(rates[peak:], reverse=True)
     assert peak == 17
     assert rates[peak] == pytest.approx(0.05 * math.sqrt(24 / 250))
     assert 0 < rates[-1] < 0.001
-    assert [(p.epoch, p.step) for p in seen[5:7]] == [(1, 6), (2, 1)]
 
 
 @pytest.mark.parametrize(("warmup", "peak"), [(0.0, 1), (0.05, 12), (0.5, 12)])
 def test_a_short_training_rises_for_half_of_its_steps_and_less_far(
     train: Split, validation: Split, warmup: float, peak: int
 ) -> None:
-    rates: list[float] = []
-    settings = SETTINGS.model_copy(update={"warmup": warmup})
-    tune(
-        make_net(),
-        None,
-        train,
-        validation,
-        settings,
-        seed=0,
-        snapshots=None,
-        on_progress=lambda progress: rates.append(progress.lr),
-    )
+    rates = rates_of(train, validation, SETTINGS.model_copy(update={"warmup": warmup}))
     assert int(np.argmax(rates)) + 1 == peak
     assert max(rates) == pytest.approx(0.05 * math.sqrt(24 / 250) if warmup else 0.05, rel=0.01)
 
@@ -183,7 +200,7 @@ def test_bf16_learns_too(train: Split, validation: Split) -> None:
 
 
 def test_few_images_make_one_short_batch(validation: Split) -> None:
-    seen: list[TuneProgress] = []
+    progress = Listening()
     tune(
         make_net(),
         None,
@@ -192,9 +209,9 @@ def test_few_images_make_one_short_batch(validation: Split) -> None:
         SETTINGS,
         seed=0,
         snapshots=None,
-        on_progress=seen.append,
+        progress=progress,
     )
-    assert [p.step for p in seen] == [1, 1, 1, 1]
+    assert [(done, total) for _, done, total in progress.told] == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
 def test_without_validation_images_there_is_no_accuracy(train: Split, validation: Split) -> None:
@@ -224,16 +241,18 @@ KILLED = """
     import torch
     torch.set_num_threads(1)
     from toy_training import make_net, make_split
+    from edgeprune.progress import Silent
     from edgeprune.recipe import TuneSection
     from edgeprune.training.loop import tune
 
-    def die(progress):
-        if (progress.epoch, progress.step) == (3, 2):
-            os.kill(os.getpid(), signal.SIGKILL)
+    class Dies(Silent):
+        def update(self, text, done, total):
+            if done == 2 * (200 // 32) + 2:  # the second step of the third epoch
+                os.kill(os.getpid(), signal.SIGKILL)
 
     settings = TuneSection.model_validate_json({settings!r})
     tune(make_net(), make_net(1), make_split(200, 1), make_split(120, 2), settings, seed=5,
-         snapshots=Path({folder!r}), on_progress=die)
+         snapshots=Path({folder!r}), progress=Dies())
 """
 
 
@@ -246,14 +265,14 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path, train: Split, 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        seen: list[TuneProgress] = []
+        progress = Listening()
         resumed = tune(
-            make_net(), make_net(1), train, validation, SETTINGS, seed=5, snapshots=folder, on_progress=seen.append
+            make_net(), make_net(1), train, validation, SETTINGS, seed=5, snapshots=folder, progress=progress
         )
         whole = tune(make_net(), make_net(1), train, validation, SETTINGS, seed=5, snapshots=None)
     finally:
         torch.set_num_threads(threads)
-    assert {p.epoch for p in seen} == {3, 4}
+    assert epochs_in(progress) == {3, 4}
     assert _same(resumed.module, whole.module)
     assert [(r.epoch, r.loss, r.lr) for r in resumed.history] == [(r.epoch, r.loss, r.lr) for r in whole.history]
 
@@ -267,9 +286,9 @@ def test_a_finished_run_is_not_done_again(tmp_path: Path, train: Split, validati
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         f"epoch-000{n}.{kind}" for n in (3, 4) for kind in ("json", "safetensors")
     ]
-    seen: list[TuneProgress] = []
-    again = tune(make_net(), None, train, validation, SETTINGS, seed=0, snapshots=tmp_path, on_progress=seen.append)
-    assert seen == []
+    progress = Listening()
+    again = tune(make_net(), None, train, validation, SETTINGS, seed=0, snapshots=tmp_path, progress=progress)
+    assert progress.told == []
     assert _same(first, again.module)
     assert len(again.history) == 4
 
@@ -288,9 +307,9 @@ def test_a_damaged_snapshot_is_passed_over(
         data = bytearray(newest.with_suffix(".safetensors").read_bytes())
         data[-1] ^= 1
         newest.with_suffix(".safetensors").write_bytes(data)
-    seen: list[TuneProgress] = []
-    again = tune(make_net(), None, train, validation, SETTINGS, seed=0, snapshots=tmp_path, on_progress=seen.append)
-    assert {p.epoch for p in seen} == {4}
+    progress = Listening()
+    again = tune(make_net(), None, train, validation, SETTINGS, seed=0, snapshots=tmp_path, progress=progress)
+    assert epochs_in(progress) == {4}
     assert "passed over" in caplog.text
     assert _same(first, again.module)
 
@@ -299,9 +318,9 @@ def test_another_runs_snapshot_is_passed_over(
     tmp_path: Path, train: Split, validation: Split, caplog: pytest.LogCaptureFixture
 ) -> None:
     _snapshots_of(tmp_path, train, validation)
-    seen: list[TuneProgress] = []
-    again = tune(make_net(9), None, train, validation, SETTINGS, seed=0, snapshots=tmp_path, on_progress=seen.append)
-    assert {p.epoch for p in seen} == {1, 2, 3, 4}
+    progress = Listening()
+    again = tune(make_net(9), None, train, validation, SETTINGS, seed=0, snapshots=tmp_path, progress=progress)
+    assert epochs_in(progress) == {1, 2, 3, 4}
     assert "another run" in caplog.text
     assert _same(again.module, tune(make_net(9), None, train, validation, SETTINGS, seed=0, snapshots=None).module)
 

@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 from edgeprune.artifacts.manifest import Manifest
 from edgeprune.errors import RunError
-from edgeprune.recipe import Gates
+from edgeprune.recipe import VerdictLimits
 from edgeprune.verify.accuracy import accuracy_checks, parity_check
 from edgeprune.verify.execute import Execution, Floats
 from edgeprune.verify.outputs import Answers, Labels
@@ -29,11 +29,11 @@ def wrong(logits: Floats, count: int) -> Floats:
 
 
 def checks(
-    file: Manifest, logits: Floats, gates: Gates | None = None, original: Floats | None = None
+    file: Manifest, logits: Floats, limits: VerdictLimits | None = None, original: Floats | None = None
 ) -> dict[str, Check]:
     outputs = Answers(LABELS, wrong(RIGHT, 100), {file.file: logits}, {})
     named = None if original is None else original.argmax(1)
-    return {c.name: c for c in accuracy_checks(file, outputs, gates or Gates(), named)}
+    return {c.name: c for c in accuracy_checks(file, outputs, limits or VerdictLimits(), named)}
 
 
 def test_int8_figures_and_gates() -> None:
@@ -61,7 +61,9 @@ def test_images_on_which_chance_could_be_right_pass_nothing(labels: list[int], o
     right = np.eye(10, dtype=np.float32)[labels]
     file = manifest()
     outputs = Answers(np.array(labels), right, {file.file: right}, {})
-    found = {untrained: accuracy_checks(file, outputs, Gates(), untrained=untrained) for untrained in (False, True)}
+    found = {
+        untrained: accuracy_checks(file, outputs, VerdictLimits(), untrained=untrained) for untrained in (False, True)
+    }
     assert [c.outcome for c in found[False] if c.name == "top-1 accuracy"] == [outcome]
     assert {c.outcome for c in found[True]} == {"info"}
 
@@ -72,7 +74,9 @@ def test_images_on_which_chance_could_be_right_pass_nothing(labels: list[int], o
 def test_a_file_that_guesses_fails_without_a_gate(answers: Labels) -> None:
     file, guessed = manifest(), np.eye(10, dtype=np.float32)[answers]
     outputs = Answers(LABELS, guessed, {file.file: guessed}, {})
-    found = {untrained: accuracy_checks(file, outputs, Gates(), untrained=untrained) for untrained in (False, True)}
+    found = {
+        untrained: accuracy_checks(file, outputs, VerdictLimits(), untrained=untrained) for untrained in (False, True)
+    }
     assert [c.outcome for c in found[False] if c.name == "top-1 accuracy"] == ["fail"]
     assert {c.outcome for c in found[True]} == {"info"}
 
@@ -86,13 +90,13 @@ def test_every_share_of_images_has_its_interval() -> None:
 
 def test_the_drop_against_the_original_holds_for_every_file() -> None:
     """It is paired: an image that both name wrongly tells nothing."""
-    gates = Gates(accuracy_drop=0.02)
+    limits = VerdictLimits(accuracy_drop=0.02)
     for precision in ("fp32", "int8"):
         file = manifest(precision=precision)
-        held = checks(file, wrong(RIGHT, 100), gates, original=wrong(RIGHT, 80))["accuracy drop against the original"]
+        held = checks(file, wrong(RIGHT, 100), limits, original=wrong(RIGHT, 80))["accuracy drop against the original"]
         assert held.value == pytest.approx(0.02)
         assert held.outcome == "pass"
-        held = checks(file, wrong(RIGHT, 100), gates, original=wrong(RIGHT, 70))["accuracy drop against the original"]
+        held = checks(file, wrong(RIGHT, 100), limits, original=wrong(RIGHT, 70))["accuracy drop against the original"]
         assert held.outcome == "fail"
 
 
@@ -100,13 +104,13 @@ def test_a_file_that_answers_nonsense_fails_whatever_the_gates() -> None:
     broken = RIGHT.copy()
     broken[3, 2] = np.nan
     broken[7, 1] = np.inf
-    found = checks(manifest(), broken, Gates(int8_agreement=False, int8_accuracy_drop=False))
+    found = checks(manifest(), broken, VerdictLimits(int8_agreement=False, int8_accuracy_drop=False))
     assert list(found) == ["finite outputs"]
     assert found["finite outputs"].outcome == "fail"
     assert "2 of 1000" in found["finite outputs"].why
 
 
-def parity(folder: Path, file: Manifest, error: float, gates: Gates | None = None) -> Check:
+def parity(folder: Path, file: Manifest, error: float, limits: VerdictLimits | None = None) -> Check:
     inputs = np.random.default_rng(0).standard_normal((4, 3, 8, 8)).astype(np.float32)
     outputs = np.ones((4, 10), np.float32)
     save_file({"input": inputs, "output": outputs}, folder / "reference.safetensors")
@@ -115,7 +119,7 @@ def parity(folder: Path, file: Manifest, error: float, gates: Gates | None = Non
         assert np.array_equal(images, inputs)
         return Execution(outputs * np.float32(1 + error), "local", None)
 
-    return parity_check(file, folder, run, gates or Gates())
+    return parity_check(file, folder, run, limits or VerdictLimits())
 
 
 @pytest.mark.parametrize(
@@ -138,11 +142,11 @@ def test_parity_is_held_against_the_gate_of_the_precision(
 
 
 def test_parity_without_a_gate_is_told(tmp_path: Path) -> None:
-    assert parity(tmp_path, manifest(), 0.5, Gates(sqnr_fp32_db=False)).outcome == "info"
+    assert parity(tmp_path, manifest(), 0.5, VerdictLimits(sqnr_fp32_db=False)).outcome == "info"
 
 
 def test_nonsense_fails_parity_even_without_a_gate(tmp_path: Path) -> None:
-    found = parity(tmp_path, manifest(precision="fp16"), np.inf, Gates(sqnr_fp16_db=False))
+    found = parity(tmp_path, manifest(precision="fp16"), np.inf, VerdictLimits(sqnr_fp16_db=False))
     assert found.outcome == "fail"
     assert "half precision" in found.why
 
@@ -152,10 +156,10 @@ def test_a_reference_that_cannot_be_read(tmp_path: Path, content: bytes | None) 
     if content is not None:
         (tmp_path / "reference.safetensors").write_bytes(content)
     with pytest.raises(RunError, match="reference"):
-        parity_check(manifest(), tmp_path, lambda images: Execution(images, "local", None), Gates())
+        parity_check(manifest(), tmp_path, lambda images: Execution(images, "local", None), VerdictLimits())
 
 
 def test_a_reference_without_its_tensors(tmp_path: Path) -> None:
     save_file({"input": np.ones((2, 3, 8, 8), np.float32)}, tmp_path / "reference.safetensors")
     with pytest.raises(RunError, match="reference"):
-        parity_check(manifest(), tmp_path, lambda images: Execution(images, "local", None), Gates())
+        parity_check(manifest(), tmp_path, lambda images: Execution(images, "local", None), VerdictLimits())

@@ -10,16 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from exporting import export
+from listening import Listening
 from small_nets import randomize
 from torch import Tensor, nn
 
-from edgeprune.artifacts.export import export
 from edgeprune.artifacts.manifest import Manifest
 from edgeprune.devices.local import LocalDevice
 from edgeprune.errors import DataError, RunError, UsageError
 from edgeprune.models.spec import Model, ModelSpec, Preprocessing
 from edgeprune.progress import Silent
-from edgeprune.recipe import Gates, Target
+from edgeprune.recipe import Target, VerdictLimits
 from edgeprune.verify.check import verify
 from edgeprune.verify.execute import REFERENCE_EXECUTION, run_file
 from edgeprune.verify.parity import sqnr_db, top1_agreement
@@ -27,7 +28,7 @@ from edgeprune.verify.verdict import Verdict, exit_code
 
 pytestmark = pytest.mark.slow
 
-GATES = Gates(accuracy_drop=0.5, size_bytes=1e6, peak_memory_bytes=1e10)
+LIMITS = VerdictLimits(accuracy_drop=0.5, size_bytes=1e6, peak_memory_bytes=1e10)
 
 
 class Saying(Silent):
@@ -107,7 +108,7 @@ def check(exported: Exported, device: LocalDevice, **changes: Any) -> Verdict:
         "device": device,
         "float_outputs": exported.answers,
         "test": exported.test,
-        "gates": GATES,
+        "limits": LIMITS,
         "target": Target.parse("1000x"),
         "original_file": original,
         "runtime": "litert",
@@ -157,7 +158,9 @@ def test_a_target_that_cannot_be_met_fails_the_verdict(exported: Exported, devic
 
 def test_eight_images_prove_no_gate_of_int8(exported: Exported, device: LocalDevice) -> None:
     manifest = exported.manifest("tflite", "int8")
-    verdict = check(exported, device, manifests=[manifest], target=None, original_file=None, images=8, gates=Gates())
+    verdict = check(
+        exported, device, manifests=[manifest], target=None, original_file=None, images=8, limits=VerdictLimits()
+    )
     checks = {c.name: c for c in verdict.files[0].checks}
     outcomes = {checks[name].outcome for name in ("top-1 agreement", "accuracy drop against the float model")}
     assert outcomes <= {"undecided", "fail"}
@@ -174,8 +177,9 @@ def test_int8_files_take_their_own_layout_and_steps(exported: Exported, device: 
     manifest = exported.manifest("tflite", "int8")
     assert (manifest.input.dtype, manifest.output.dtype, manifest.input.layout) == ("int8", "int8", "NHWC")
     images = exported.test.images.numpy()
-    done: list[int] = []
-    execution = run_file(device, exported.folder / manifest.file, manifest, images, on_progress=done.append)
+    progress = Listening()
+    execution = run_file(device, exported.folder / manifest.file, manifest, images, progress=progress)
+    assert progress.told[-1] == (f"{manifest.file} on local", len(images), len(images))
     reference = exported.answers(images)
     assert execution.outputs.dtype == np.float32
     assert execution.executed_on.startswith("local, litert")

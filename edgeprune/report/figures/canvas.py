@@ -63,16 +63,13 @@ class Canvas:
         size = f'x="{x:.1f}" y="{y:.1f}" width="{max(0.0, width):.1f}" height="{max(0.0, height):.1f}"'
         self.parts.append(f'<rect class="{css}" {size}>{_title(title)}</rect>')
 
-    def text(self, x: float, y: float, text: str, css: str = "", *, anchor: str = "start", turn: int = 0) -> None:
-        turned = f' transform="rotate({turn} {x:.1f} {y:.1f})"' if turn else ""
-        self.parts.append(
-            f'<text class="{css}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{turned}>{escape(text)}</text>'
-        )
+    def text(self, x: float, y: float, text: str, css: str = "", *, anchor: str = "start") -> None:
+        self.parts.append(f'<text class="{css}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>')
 
-    def path(self, points: Sequence[tuple[float, float]], css: str, *, title: str = "") -> None:
+    def path(self, points: Sequence[tuple[float, float]], css: str) -> None:
         if points:
             drawn = "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
-            self.parts.append(f'<path class="{css}" d="M{drawn}">{_title(title)}</path>')
+            self.parts.append(f'<path class="{css}" d="M{drawn}"></path>')
 
     def dots(self, points: Iterable[tuple[float, float]], css: str) -> None:
         """Many small dots as one element."""

@@ -10,7 +10,6 @@ from edgeprune.report import text
 from edgeprune.report.data import StagePoint
 from edgeprune.report.figures.canvas import SHAPES, Canvas, Scale, both_widths, padded
 
-FLOAT_STAGES = ("original", "pruned", "tuned", "merged")  # each follows from the one before; files do not
 NEAR = 26.0  # px; points nearer than this share one label
 Spot = tuple[float, float]
 
@@ -40,7 +39,8 @@ def _draw(points: Sequence[StagePoint], width: int, trail: bool) -> Markup:
     canvas.axis_y(y, left, "top-1 accuracy, %", right=right)
     spots = [(x(p.latency.median_s * 1e3), y(p.accuracy * 100)) for p in points if p.latency and p.accuracy is not None]
     if trail:
-        canvas.path([spot for spot, p in zip(spots, points, strict=True) if p.stage in FLOAT_STAGES], "trail")
+        models = [spot for spot, p in zip(spots, points, strict=True) if not p.is_file]  # each follows from the last
+        canvas.path(models, "trail")
     for number, (point, (px, py)) in enumerate(zip(points, spots, strict=True)):
         shape, css = _look(number)
         if point.latency is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgeprune.artifacts.jobs import ProbeJob, Probes
+from edgeprune.artifacts.jobs import BuiltProbes, ProbeJob
 from edgeprune.artifacts.plugins import ProbeBuilder, exporter_for, require_toolkit
 from edgeprune.artifacts.toolkits import toolkits
 from edgeprune.errors import ConversionError, UsageError
@@ -31,7 +31,7 @@ def build_probes(runtime: str, signatures: Sequence[OpSignature], folder: Path) 
     files: dict[str, Path] = {}
     with toolkits() as open_toolkits:
         for reply in open_toolkits.do(ProbeJob(exporter=exporter.name, signatures=unique, folder=folder)):
-            assert isinstance(reply, Probes)
+            assert isinstance(reply, BuiltProbes)
             files |= {key: file for key, file in reply.files.items() if file.is_file()}
     if not files:
         raise ConversionError(f"none of {len(unique)} probes could be built", where=f"{exporter.name} in {folder}")

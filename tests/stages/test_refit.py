@@ -13,7 +13,7 @@ from torch import nn
 
 import edgeprune
 from edgeprune.data.open import open_data
-from edgeprune.methods.settle import Reconstruction
+from edgeprune.methods.refit import Reconstruction
 from edgeprune.pipeline import do_stage
 from edgeprune.recipe_file import parse_recipe
 from edgeprune.runs import create_run

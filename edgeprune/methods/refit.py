@@ -15,7 +15,7 @@ from edgeprune.methods.registry import JUDGING_BATCH, judge_of
 from edgeprune.methods.scene import Scene
 from edgeprune.models.spec import Model
 from edgeprune.space.apply import apply_but_gates
-from edgeprune.space.gates import removed_gates, settle_gates
+from edgeprune.space.gates import removed_gates, set_gate_constants
 from edgeprune.space.subnet import Subnet
 from edgeprune.space.units import Structure
 from edgeprune.training.reconstruct import adapt_norms, images_at_once, reconstruct
@@ -46,9 +46,7 @@ class Reconstruction(BaseModel):
         return f"{self.layers} layers reconstructed from {self.images} images: {change}"
 
 
-def settle(
-    scene: Scene, pruned: nn.Module, whole: Model, structure: Structure, subnet: Subnet
-) -> Reconstruction | None:
+def refit(scene: Scene, pruned: nn.Module, whole: Model, structure: Structure, subnet: Subnet) -> Reconstruction | None:
     """Give a pruned model what it takes from data, in place.
 
     Args:
@@ -58,7 +56,7 @@ def settle(
         what reconstruction did; None where the recipe has it off or prunes in turns, nothing went, or there is no image
         but the one to judge by.
     """
-    _settle_gates(scene, pruned, whole, structure, subnet)
+    _fit_gates(scene, pruned, whole, structure, subnet)
     recipe, train = scene.recipe, scene.splits.train
     if not recipe.prune.reconstruct or recipe.prune.epochs or not subnet:  # in turns it learned to do without by now
         return None
@@ -95,7 +93,7 @@ def _first(batches: Iterable[Tensor], most: int) -> Tensor:
     return torch.cat(taken) if taken else torch.empty(0)
 
 
-def _settle_gates(scene: Scene, pruned: nn.Module, whole: Model, structure: Structure, subnet: Subnet) -> None:
+def _fit_gates(scene: Scene, pruned: nn.Module, whole: Model, structure: Structure, subnet: Subnet) -> None:
     """Set the constants of the gates that went, from as many images as choices are judged on, with batch norms that
     know what else went."""
     gates = {gate.id for gate in removed_gates(structure, subnet.dropped)}
@@ -107,7 +105,7 @@ def _settle_gates(scene: Scene, pruned: nn.Module, whole: Model, structure: Stru
         most = min(judging, images_at_once(whole.module, _all_of(train.take(2))))
         adapt_norms(narrow, _all_of(train.take(most)))
     images = train.take(judging).batches(JUDGING_BATCH)
-    settle_gates(pruned, narrow, structure, subnet.dropped, (batch for batch, _ in images))
+    set_gate_constants(pruned, narrow, structure, subnet.dropped, (batch for batch, _ in images))
 
 
 def _all_of(split: Split) -> Tensor:

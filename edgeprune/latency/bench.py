@@ -1,8 +1,7 @@
-"""Where and how a model is probed."""
+"""What models are measured on: a device with a runtime, the exporter of its files, and the latency table."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,16 +11,17 @@ from edgeprune.latency.measurement import Measurement, Ratio
 from edgeprune.latency.pairs import measure_ratio
 from edgeprune.latency.protocol import measure
 from edgeprune.latency.table import LatencyTable
+from edgeprune.progress import SILENT, Progress
 from edgeprune.recipe import Runtime
 
 NOISY_RETRIES = 3
 
 
 @dataclass(frozen=True)
-class Probing:
-    """A device, a runtime on it, and the table that is filled.
+class Bench:
+    """Measures whole files, and carries what filling the table takes.
 
-    `granularity` and `minimum` are those of the widths that may be chosen; `on_progress` gets (done, to do, what).
+    `granularity` and `minimum` are those of the widths that may be chosen.
     """
 
     device: Device
@@ -32,8 +32,7 @@ class Probing:
     protocol: str
     granularity: int
     minimum: int
-    on_progress: Callable[[int, int, str], None] = lambda *_: None
-    on_message: Callable[[str], None] = lambda _: None
+    progress: Progress = SILENT
 
     def measure(self, file: Path) -> Measurement:
         """The latency of one file, by the protocol."""
@@ -47,5 +46,5 @@ class Probing:
             )
             if ratio.quality == "stable":
                 break
-            self.on_message(f"{ratio.quality}: {ratio.evidence}")
+            self.progress.say(f"{ratio.quality}: {ratio.evidence}")
         return ratio

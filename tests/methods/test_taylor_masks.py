@@ -1,4 +1,4 @@
-"""Where the gate of Taylor's score stands: against a real gate's derivative, for units that are written and read in
+"""Where the mask of Taylor's score stands: against a real mask's derivative, for units that are written and read in
 several places, multiplied with each other, or contracted."""
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ WIDTH, HEADS, DIMS, KEYS = 6, 3, 4, 2
 
 
 class Gated(nn.Module):
-    """A network with a place for gates, which are ones until a test gives others."""
+    """A network with a place for masks, which are ones until a test gives others."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class Gated(nn.Module):
         return answers
 
     def at(self, name: str, x: Tensor, dim: int = 1) -> Tensor:
-        """`x` with the gates of that name, if any, along a dimension."""
+        """`x` with the masks of that name, if any, along a dimension."""
         if name not in self.closing:
             return x
         return x * self.closing[name].reshape([-1 if axis == dim else 1 for axis in range(x.ndim)])
@@ -205,7 +205,7 @@ def batch() -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize(
     "make", [Mixed, Scaled, Multiplied, Read, Buffered, Summed, Lengthwise, Projected, Alike, Apart, Fused]
 )
-def test_the_score_is_the_derivative_of_a_gate_that_takes_all_of_a_unit(make: Callable[[], Gated]) -> None:
+def test_the_score_is_the_derivative_of_a_mask_that_takes_all_of_a_unit(make: Callable[[], Gated]) -> None:
     torch.manual_seed(0)
     net, (images, classes) = make().double().eval(), batch()
     for norm in (module for module in net.modules() if isinstance(module, nn.BatchNorm2d)):
@@ -217,11 +217,11 @@ def test_the_score_is_the_derivative_of_a_gate_that_takes_all_of_a_unit(make: Ca
     assert scores
     for group in structure.groups:
         name = group.id if group.id.endswith(":out") else group.id.rpartition(":")[2]
-        gates = torch.ones(group.size, dtype=torch.float64, requires_grad=True)
-        net.closing = {name: gates}
-        (slope,) = torch.autograd.grad(F.cross_entropy(net(images), classes), gates, allow_unused=True)
+        masks = torch.ones(group.size, dtype=torch.float64, requires_grad=True)
+        net.closing = {name: masks}
+        (slope,) = torch.autograd.grad(F.cross_entropy(net(images), classes), masks, allow_unused=True)
         net.closing = {}
-        if slope is not None:  # a group that this network has no gates for
+        if slope is not None:  # a group that this network has no masks for
             np.testing.assert_allclose(scores[group.id], slope.abs().numpy(), rtol=1e-9, err_msg=group.id)
         else:
             assert group.id in {"b:out", "reduce:out", "proj:out"}

@@ -7,7 +7,7 @@ from made_up_manifest import manifest
 
 from edgeprune.artifacts.manifest import Manifest
 from edgeprune.latency.measurement import Conditions, Measurement, Quality, Ratio, RuntimeBuild
-from edgeprune.recipe import Gates, Target
+from edgeprune.recipe import Target, VerdictLimits
 from edgeprune.verify.speed import Speed, is_judged, latency_check
 
 BUILD = RuntimeBuild(name="litert", version="2.3.0", sha256="0" * 64)
@@ -44,12 +44,12 @@ def ratio(value: float, quality: Quality = "stable") -> Ratio:
     )
 
 
-def judge(speed: Speed, target: str | None, *, file: Manifest | None = None, gates: Gates | None = None):  # type: ignore[no-untyped-def]
+def judge(speed: Speed, target: str | None, *, file: Manifest | None = None, limits: VerdictLimits | None = None):  # type: ignore[no-untyped-def]
     return latency_check(
         file or manifest(),
         speed,
         target=Target.parse(target) if target else None,
-        gates=gates or Gates(),
+        limits=limits or VerdictLimits(),
         runtime="litert",
     )
 
@@ -85,7 +85,7 @@ def test_a_miss_by_a_bad_measurement_is_uncertain(quality: Quality) -> None:
 
 
 def test_a_gate_that_is_off_only_tells() -> None:
-    found = judge(speed(0.9), "0.5x", gates=Gates(latency_tolerance=False))
+    found = judge(speed(0.9), "0.5x", limits=VerdictLimits(latency_tolerance=False))
     assert (found.outcome, found.value, found.limit) == ("info", 0.9, None)
 
 
