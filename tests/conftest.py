@@ -32,12 +32,17 @@ TESTS = Path(__file__).parent
 # Where several processes test, each takes whole files; what the files of these folders share is made once for all.
 TOGETHER = ("lab", "cli", "exporters")
 # What takes longest, longest first, so that no process has much to do when the others are done.
-LONGEST = ("lab", "cli", "pipeline", "search", "exporters", "artifacts", "docs", "stages", "space", "devices")
+LONGEST = ("lab", "cli", "exporters", "pipeline", "search", "artifacts", "space", "docs", "stages", "models", "devices")
+
+
+def folder_of(test: str, folders: tuple[str, ...]) -> str:
+    """Which of these folders a test is in; empty if in none."""
+    return next((name for name in folders if f"tests/{name}/" in test), "")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    places = {name: number for number, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: places.get(item.path.relative_to(TESTS).parts[0], len(places)))
+    places = {name: place for place, name in enumerate((*LONGEST, ""))}
+    items.sort(key=lambda item: places[folder_of(item.nodeid, LONGEST)])
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -50,8 +55,7 @@ class Spread(LoadScopeScheduling):
     """Files, and some folders, in the order in which they are collected."""
 
     def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        return next((name for name in TOGETHER if f"tests/{name}/" in file), file)
+        return folder_of(nodeid, TOGETHER) or nodeid.partition("::")[0]
 
 
 @pytest.fixture(scope="session", autouse=True)
