@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from facts import refused, tells
 from torch import nn
 
 from edgeprune.artifacts.child import Child
@@ -65,9 +66,8 @@ def test_a_failing_toolkit_is_one_clear_error_and_leaves_no_file(
 def test_all_that_failed_are_named(tmp_path: Path) -> None:
     folder = tmp_path / "out"
     error = try_export(folder, "aborting", "raising")
-    assert "2 files failed: model_fp32.bin, model_fp32.raised.bin" in str(error)
-    assert "SIGABRT" in str(error)
-    assert "flux capacitor" in str(error)
+    for fact in (2, "model_fp32.bin", "model_fp32.raised.bin", "SIGABRT", "flux capacitor"):
+        assert tells(error, fact)
     assert left_in(folder) == {"reference.safetensors"}
 
 
@@ -141,7 +141,7 @@ def test_what_a_toolkit_prints_cannot_be_taken_for_an_answer_and_one_child_serve
 
 def test_a_job_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
     request = job(tmp_path, "sleeping")
-    with Child("sleeping", timeout_s=4) as child, pytest.raises(ConversionError, match="took longer than 4 s"):
+    with Child("sleeping", timeout_s=4) as child, refused(ConversionError, "4 s"):
         list(child.run(request))
     assert not child.alive
 
