@@ -7,7 +7,10 @@ STAMP := $(VENV)/.installed
 # Threads that spin while they wait are several times slower as soon as anything else runs.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-host test-lab lint setup clean
+# That run tests at once. Each keeps a child for each toolkit: about 3 GB of memory.
+PROCESSES ?= 2
+
+.PHONY: demo test lint setup clean
 
 setup: $(STAMP)
 
@@ -33,17 +36,11 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# What measures this machine has it to itself. Then two halves on two cores: the lab counts instructions instead of time,
-# so its tests can run beside the others.
+# What measures this machine has it to itself. Then the rest, two files at a time: the lab counts instructions instead of
+# time, and no other test asks how long anything takes (tests/conftest.py says who does what, and what is shared).
 test: setup lint
 	$(BIN)/python -m pytest tests/latency
-	$(MAKE) --no-print-directory --jobs=2 test-host test-lab
-
-test-host: setup
-	$(BIN)/python -m pytest --ignore=tests/lab --ignore=tests/latency
-
-test-lab: setup
-	$(BIN)/python -m pytest tests/lab
+	$(BIN)/python -m pytest --numprocesses=$(PROCESSES) --ignore=tests/latency
 
 clean:
 	rm -rf runs build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

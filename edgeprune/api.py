@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edgeprune.artifacts.toolkits import Toolkits
+from edgeprune.artifacts.toolkits import toolkits
 from edgeprune.devices.discovery import open_device
 from edgeprune.devices.jobs import runtime_build
 from edgeprune.errors import RunError, UsageError
@@ -337,7 +337,7 @@ def _begin(model: str, data: str, out: Path, progress: Progress | None, **option
         tree[section][key] = value
     tree["model"]["factory" if ":" in model else "name"] = model
     tree["data"] = {"source": data}
-    with lock(out), Toolkits():
+    with lock(out), toolkits():
         run = prepare_run(_beside_others(tree, out), out, resume=True)
         context = Context(run, progress or Silent(), trust=True)  # the model is given, not read in the folder
         for stage in PIPELINE.up_to("prune"):
@@ -376,7 +376,7 @@ def do(
     """
     folder = _folder(run)
     open_run(folder)  # before the lock, which would make the folder
-    with lock(folder), Toolkits():
+    with lock(folder), toolkits():
         opened = open_run(folder)
         for source in opened.recipe.data.sources if not trust else ():
             require_data(source, folder)  # before they are looked at, to see whether they changed

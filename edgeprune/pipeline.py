@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from edgeprune.artifacts.toolkits import Toolkits
+from edgeprune.artifacts.toolkits import toolkits
 from edgeprune.checksum import file_sha256
 from edgeprune.data.folders import NoData
 from edgeprune.data.open import changed_since
@@ -62,7 +62,7 @@ def run(
         EdgePruneError: what a stage says (finished stages are kept).
     """
     refuse_profile(recipe.device.id)
-    with lock(folder), Toolkits():
+    with lock(folder), toolkits():
         opened = prepare_run(recipe, folder, resume=resume)
         for stage in pipeline:
             if stage.needs is not None and not is_finished(opened, stage.name, pipeline=pipeline):

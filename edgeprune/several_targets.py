@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 
+from edgeprune.artifacts.toolkits import toolkits
 from edgeprune.devices.discovery import refuse_profile
 from edgeprune.errors import EdgePruneError, TargetError, UsageError
 from edgeprune.pipeline import Outcome, is_finished, prepare_run
@@ -55,19 +56,20 @@ def front(
     refuse_profile(recipe.device.id)
     points: list[FrontPoint] = []
     runs: list[Run] = []
-    for name in parsed:
-        settings = recipe.model_copy(update={"prune": recipe.prune.model_copy(update={"target": name})})
-        if progress is not None:
-            progress.say(f"target {name}")
-        with lock(folder / name):
-            opened = prepare_run(settings, folder / name, resume=resume)
-            _take_over(runs, opened)
-        try:
-            outcome = run_pipeline(settings, opened.folder, resume=True, progress=progress)
-            points.append(FrontPoint(name, opened.folder, outcome, ""))
-        except TargetError as error:
-            points.append(FrontPoint(name, opened.folder, None, str(error)))
-        runs.append(opened)
+    with toolkits():  # the same for all targets
+        for name in parsed:
+            settings = recipe.model_copy(update={"prune": recipe.prune.model_copy(update={"target": name})})
+            if progress is not None:
+                progress.say(f"target {name}")
+            with lock(folder / name):
+                opened = prepare_run(settings, folder / name, resume=resume)
+                _take_over(runs, opened)
+            try:
+                outcome = run_pipeline(settings, opened.folder, resume=True, progress=progress)
+                points.append(FrontPoint(name, opened.folder, outcome, ""))
+            except TargetError as error:
+                points.append(FrontPoint(name, opened.folder, None, str(error)))
+            runs.append(opened)
     if all(point.outcome is None for point in points):
         raise TargetError(f"no target can be reached: {points[0].refused}", where=str(folder))
     reports = [read_report(point.folder / "report" / "report.json") for point in points if point.outcome]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from facts import refused
 
 from edgeprune.errors import RecipeError
 from edgeprune.recipe import Recipe, Target
@@ -35,49 +36,46 @@ def test_defaults_are_filled_in(tmp_path: Path) -> None:
 
 
 def test_unknown_key_names_the_nearest_and_the_line(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"recipe.toml:9: unknown key `prune.tolerence`") as caught:
+    with refused(RecipeError, "recipe.toml:9", "prune.tolerence", "prune.tolerance"):
         read_recipe(write(tmp_path, GOOD + "tolerence = 0.02\n"))
-    assert caught.value.hint == "did you mean `prune.tolerance`?"
 
 
 def test_key_in_the_wrong_table_is_found_in_the_right_one(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError) as caught:
+    with refused(RecipeError, "recipe.toml:9", "prune.batch_size", "tune.batch_size"):
         read_recipe(write(tmp_path, GOOD + "batch_size = 3\n"))
-    assert caught.value.hint == "did you mean `tune.batch_size`?"
 
 
 def test_unknown_table(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="unknown key `tunee`") as caught:
+    with refused(RecipeError, "`tunee`", "`tune`"):
         read_recipe(write(tmp_path, GOOD + "[tunee]\nepochs = 3\n"))
-    assert caught.value.hint == "did you mean `tune`?"
 
 
 @pytest.mark.parametrize(
-    ("extra", "message"),
+    ("extra", "line", "key"),
     [
-        ("[tune]\nepochs = 'many'\n", r":10: `tune.epochs`"),
-        ("[device]\nruntime = 'tensorrt'\n", r":10: `device.runtime`"),
-        ("[verify.gates]\nint8_agreement = 'yes'\n", r":10: `verify.gates.int8_agreement"),
-        ("corrections = -1\n", r":9: `prune.corrections`"),
-        ("[tune]\nlr = inf\n", "finite number"),
-        ("auto_minutes = inf\n", "finite number"),
-        ("tolerance = nan\n", "finite number"),
+        ("[tune]\nepochs = 'many'\n", 10, "tune.epochs"),
+        ("[device]\nruntime = 'tensorrt'\n", 10, "device.runtime"),
+        ("[verify.gates]\nint8_agreement = 'yes'\n", 10, "verify.gates.int8_agreement"),
+        ("corrections = -1\n", 9, "prune.corrections"),
+        ("[tune]\nlr = inf\n", 10, "tune.lr"),
+        ("auto_minutes = inf\n", 9, "prune.auto_minutes"),
+        ("tolerance = nan\n", 9, "prune.tolerance"),
     ],
 )
-def test_wrong_type_names_key_and_line(tmp_path: Path, extra: str, message: str) -> None:
-    with pytest.raises(RecipeError, match=message):
+def test_wrong_type_names_key_and_line(tmp_path: Path, extra: str, line: int, key: str) -> None:
+    with refused(RecipeError, f"recipe.toml:{line}", key, *(["finite"] if extra.endswith(("inf\n", "nan\n")) else [])):
         read_recipe(write(tmp_path, GOOD + extra))
 
 
 def test_not_toml_and_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="not valid TOML"):
+    with refused(RecipeError, "recipe.toml", "TOML", "line 1"):
         read_recipe(write(tmp_path, "[model\n"))
-    with pytest.raises(RecipeError, match="cannot read the recipe"):
+    with refused(RecipeError, tmp_path / "absent.toml"):
         read_recipe(tmp_path / "absent.toml")
 
 
 def test_one_model_source(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="exactly one of `name`"):
+    with refused(RecipeError, "model", "`name`", "`factory`"):
         read_recipe(write(tmp_path, GOOD.replace('name = "resnet18"', "")))
 
 
@@ -108,7 +106,7 @@ def test_targets(text: str, value: float, unit: str) -> None:
 
 @pytest.mark.parametrize("text", ["fast", "0x", "-1ms", "5 parsecs", "", "ms"])
 def test_unreadable_targets(text: str) -> None:
-    with pytest.raises(RecipeError, match="cannot read the target"):
+    with refused(RecipeError, repr(text), "0.5x", "8ms"):
         Target.parse(text)
 
 
@@ -183,9 +181,8 @@ def test_nothing_to_export_is_refused(tmp_path: Path) -> None:
 def test_a_recipe_of_another_encoding_is_told_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "recipe.toml"
     path.write_text(GOOD, encoding="utf-16")
-    with pytest.raises(RecipeError, match="no text in UTF-8") as caught:
+    with refused(RecipeError, path, "UTF-8"):
         read_recipe(path)
-    assert caught.value.hint == "save it as UTF-8"
 
 
 @pytest.mark.parametrize("zero", ["0", "0.0", "-0.0"])

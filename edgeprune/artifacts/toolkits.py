@@ -1,8 +1,8 @@
 """The toolkits of a run: a child process for each exporter, started when it is first needed, ended with the run.
 
 To import a toolkit takes seconds, a conversion often less. Whoever converts asks for `toolkits()`: those of the run
-that is going on, and where none is, some for this once. They are found by the context and not handed on, because what
-measures stands far below what runs stages.
+that is going on, or of several runs, where somebody opened some for all; where none are open, some for this once. They
+are found by the context and not handed on, because what measures stands far below what runs stages.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from facts import refused
 from two_runners import (
     OWN_ABI,
     bundle_or_skip,
@@ -61,7 +62,7 @@ def test_what_a_bundle_lacks_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
         native_bundle("riscv64", cache=tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr("edgeprune.devices.bundle.importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ToolkitMissing, match=r"gcc-aarch64-linux-gnu` or `pip install ziglang"):
+    with refused(ToolkitMissing, "gcc-aarch64-linux-gnu", "pip install ziglang"):
         native_bundle("aarch64", cache=tmp_path)
 
 
@@ -71,5 +72,5 @@ def test_a_wheel_that_does_not_fit_is_refused(tmp_path: Path, monkeypatch: pytes
     wheel = tmp_path / "ai_edge_litert-0.0.1-cp311-cp311-manylinux_2_27_aarch64.whl"
     wheel.write_bytes(b"no wheel")
     monkeypatch.setenv("EDGEPRUNE_LITERT_WHEEL_AARCH64", str(wheel))
-    with pytest.raises(ToolkitMissing, match="cannot be used"):
+    with refused(ToolkitMissing, wheel):
         native_bundle("aarch64", cache=tmp_path / "cache")

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from plugin_packages import install
 
+from edgeprune.artifacts.toolkits import Toolkits
+
 PLUGINS = """
 import os, signal, time
 from edgeprune.artifacts.jobs import Converted
@@ -101,6 +103,11 @@ NAMES = [
     "Missing",
 ]
 ENTRY_POINTS = "[edgeprune.exporters]\n" + "".join(f"{name.lower()} = strange_exporters:{name}\n" for name in NAMES)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_children_but_the_tests_own(all_toolkits: Toolkits) -> None:
+    Toolkits.end(all_toolkits)
 
 
 @pytest.fixture

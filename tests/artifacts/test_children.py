@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 from exporting import export
+from facts import refused, tells
 from torch import nn
 
 from edgeprune.artifacts.child import Child
-from edgeprune.artifacts.export import export_each
 from edgeprune.artifacts.jobs import Converted, ConvertJob, Output
 from edgeprune.artifacts.program import save_program
 from edgeprune.errors import ConversionError, DataError, EdgePruneError, ModelError, ToolkitMissing, UsageError
@@ -65,12 +65,9 @@ def test_a_failing_toolkit_is_one_clear_error_and_leaves_no_file(
 
 def test_all_that_failed_are_named(tmp_path: Path) -> None:
     folder = tmp_path / "out"
-    data = torch.randn(2, 3, 8, 8)
-    done = export_each(tiny(), folder, formats=("aborting", "raising"), int8=(), calibration=None, reference_input=data)
-    assert done.manifests == ()
-    assert [one.file for one in done.not_written] == ["model_fp32.bin", "model_fp32.raised.bin"]
-    assert "SIGABRT" in str(done.not_written[0].error)
-    assert "flux capacitor" in str(done.not_written[1].error)
+    error = try_export(folder, "aborting", "raising")
+    for fact in (2, "model_fp32.bin", "model_fp32.raised.bin", "SIGABRT", "flux capacitor"):
+        assert tells(error, fact)
     assert left_in(folder) == {"reference.safetensors"}
 
 
@@ -144,7 +141,7 @@ def test_what_a_toolkit_prints_cannot_be_taken_for_an_answer_and_one_child_serve
 
 def test_a_job_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
     request = job(tmp_path, "sleeping")
-    with Child("sleeping", timeout_s=4) as child, pytest.raises(ConversionError, match="took longer than 4 s"):
+    with Child("sleeping", timeout_s=4) as child, refused(ConversionError, "4 s"):
         list(child.run(request))
     assert not child.alive
 

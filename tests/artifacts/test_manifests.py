@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from facts import refused
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -73,7 +74,7 @@ def test_a_changed_file_is_refused(tmp_path: Path) -> None:
     file.write_bytes(b"weights")
     put(file)
     file.write_bytes(b"weighty")
-    with pytest.raises(UsageError, match="sha256 differs"):
+    with refused(UsageError, file, "sha256"):
         read_manifest(file)
 
 
@@ -91,21 +92,21 @@ def test_a_changed_folder_is_refused(tmp_path: Path, change: str) -> None:
         (package / "more").write_bytes(b"")
     else:
         weights.unlink()
-    with pytest.raises(UsageError, match="sha256 differs"):
+    with refused(UsageError, package, "sha256"):
         read_manifest(package)
 
 
 def test_missing_pieces_are_named(tmp_path: Path) -> None:
     file = tmp_path / "model_int8.tflite"
-    with pytest.raises(UsageError, match="cannot read the manifest"):
+    with refused(UsageError, manifest_path(file)):
         read_manifest(file)
     file.write_bytes(b"weights")
     put(file)
     (tmp_path / "reference.safetensors").unlink()
-    with pytest.raises(UsageError, match="reference is missing"):
+    with refused(UsageError, tmp_path / "reference.safetensors"):
         read_manifest(file)
     file.unlink()
-    with pytest.raises(UsageError, match="exported file is missing"):
+    with refused(UsageError, file):
         read_manifest(manifest_path(file))
 
 

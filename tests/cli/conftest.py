@@ -9,6 +9,10 @@ import torch
 from tiny_job import Finished, edgeprune, leftovers, write_job
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _toolkits_are_warm(warm_toolkits: None) -> None: ...
+
+
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """A latency table and device folder of our own: the user's stay as they are, and what is probed is kept."""

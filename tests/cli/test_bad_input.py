@@ -23,6 +23,8 @@ from edgeprune.api import load
 from edgeprune.data.folders import NoData
 from edgeprune.errors import DataError, DeviceError, ModelError, RecipeError, RunError, TargetError, UsageError
 
+pytestmark = pytest.mark.usefixtures("short_measuring")
+
 
 class Evil:
     """Unpickling it makes a file."""

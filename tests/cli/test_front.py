@@ -11,7 +11,7 @@ from tiny_job import inside, stamps, write_job
 import edgeprune
 from edgeprune.errors import UsageError
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("short_measuring")]
 
 TARGETS = ("--target", "25kparams", "--target", "0.1kparams", "--target", "15kparams")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tiny_job import Done, Finished, edgeprune, inside, leftovers, stamps, write_job
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("short_measuring")]
 
 
 def cramped(limit: int, *arguments: object) -> Done:

@@ -16,6 +16,8 @@ from edgeprune.space.find import find_structure
 from edgeprune.space.plan import Dropped
 from edgeprune.space.subnet import Subnet
 
+pytestmark = pytest.mark.usefixtures("short_measuring")
+
 NET = """
 from torch import nn
 

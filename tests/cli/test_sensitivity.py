@@ -6,8 +6,8 @@ import json
 import tomllib
 from pathlib import Path
 
-import pytest
 import torch
+from facts import refused
 from torch import nn
 from typer.testing import CliRunner
 
@@ -138,9 +138,9 @@ def test_what_bears_zeros_and_what_does_not_are_told_apart() -> None:
 
 
 def test_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="between 0 and 1"):
+    with refused(UsageError, "zeros", 0, 1):
         edgeprune.sensitivity(recipe_of(20), zeros=(1.0,))
-    with pytest.raises(DataError, match="validation images"):
+    with refused(DataError, "data.validation_images"):
         edgeprune.sensitivity(recipe_of(0))
     told = CliRunner().invoke(app, ["sensitivity", str(recipe_file(tmp_path)), "--zeros", "many"])
     assert isinstance(told.exception, UsageError)

@@ -13,7 +13,7 @@ from tiny_job import RECIPE, Done, inside, stamps, write_job
 from edgeprune.artifacts.manifest import read_manifest
 from edgeprune.errors import DeviceError, RecipeError, RunError
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("short_measuring")]
 
 ORDER = ("tune", "merge", "quantize", "export", "verify")
 TARGET = "25kparams"  # counted: the same on a busy machine

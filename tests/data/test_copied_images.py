@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from facts import refused
 from photos import PARTS, contents, opened, photos, picture, share_nothing
 from PIL import Image
 
@@ -63,7 +64,7 @@ def hard_links(root: Path) -> None:
 def test_copies_by_other_names_and_formats_are_found(tmp_path: Path, copy: object) -> None:
     photos(tmp_path / "train", CLASSES)
     copy(tmp_path)  # type: ignore[operator]
-    with pytest.raises(DataError, match="24 of 24"):
+    with refused(DataError, 24):
         opened(tmp_path, 2)
 
 
@@ -71,7 +72,7 @@ def test_arrays_that_are_a_folders_images(tmp_path: Path) -> None:
     photos(tmp_path / "test", {"0": 12, "1": 12})
     images = np.stack([np.asarray(picture(number)) for number in range(24)])
     np.savez(tmp_path / "d.npz", train_images=images, train_labels=np.repeat([0, 1], 12))
-    with pytest.raises(DataError, match="24 of 24"):
+    with refused(DataError, 24):
         opened(tmp_path, 2, train=f"npz:{tmp_path / 'd.npz'}", test="test")
 
 
@@ -148,7 +149,7 @@ def test_too_few_images_are_refused_at_load_with_what_is_needed(tmp_path: Path) 
     photos(tmp_path / "two", {"cat": 1, "dog": 1})
     photos(tmp_path / "few", {"cat": 2, "dog": 1})
     for name in ("two", "few"):
-        with pytest.raises(DataError, match=r"test needs 1|calibration needs 1|train needs 2"):
+        with refused(DataError, "needs"):
             opened(tmp_path / name, 2)
     splits, said = opened(photos(tmp_path / "one_each", {f"c{number:02}": 1 for number in range(20)}), 20)
     assert min(len(getattr(splits, part)) for part in PARTS) > 0

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from facts import refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -53,14 +54,14 @@ def test_resize_sets_the_shorter_side() -> None:
     geometry = Geometry.of((3, 32, 32), interpolation="bilinear", crop_pct=1.0, resize=40)
     expected = np.asarray(image.resize((80, 40), Image.Resampling.BILINEAR))[4:36, 24:56]
     assert np.array_equal(geometry.apply(image), expected.transpose(2, 0, 1))
-    with pytest.raises(DataError, match="below the model's input"):
+    with refused(DataError, 31, "32x32"):
         Geometry.of((3, 32, 32), interpolation="bilinear", crop_pct=1.0, resize=31)
 
 
 def test_what_images_cannot_give_is_refused() -> None:
-    with pytest.raises(DataError, match="4 channels"):
+    with refused(DataError, 4):
         Geometry.of((4, 8, 8), interpolation="bilinear", crop_pct=1.0)
-    with pytest.raises(DataError, match="unknown interpolation 'random'"):
+    with refused(DataError, "'random'"):
         Geometry.of((3, 8, 8), interpolation="random", crop_pct=1.0)
 
 
@@ -102,7 +103,7 @@ def test_an_unreadable_image_is_named(tmp_path: Path) -> None:
     whole = (tmp_path / "good.png").read_bytes()
     (tmp_path / "half.png").write_bytes(whole[: len(whole) // 2])
     images = file_images([tmp_path / "good.png", tmp_path / "half.png"], geometry, memory_limit=1 << 30)
-    with pytest.raises(DataError, match=r"half\.png: the image cannot be read"):
+    with refused(DataError, "half.png"):
         images.pixels(np.array([0, 1]))
 
 

@@ -5,11 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from facts import refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from edgeprune.data import sources
+from edgeprune.data.folders import NoData
 from edgeprune.data.open import open_data
 from edgeprune.data.split import Split, Splits, spread
 from edgeprune.errors import DataError
@@ -221,7 +223,7 @@ def test_timm_opens_a_data_set(tmp_path: Path) -> None:
     assert [len(s) for s in (splits.train, splits.validation, splits.calibration, splits.test)] == [32, 4, 4, 6]
     assert disjoint(splits)
     assert splits.test.classes == ("a", "b")
-    with pytest.raises(DataError, match="timm could not open"):
+    with refused(DataError, "timm", "torch/nothing"):
         open_data(DataSection(source=f"timm:torch/nothing@{tmp_path}"), spec(), seed=0)
 
 
@@ -242,65 +244,70 @@ def test_the_models_labels_give_the_order(tmp_path: Path) -> None:
 
 
 def test_fewer_class_folders_than_the_model_has_outputs_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="the data has 2 classes, the model answers 5"):
+    with refused(DataError, 2, 5):
         open_data(DataSection(source=str(folder(tmp_path, {"a": 20, "b": 20}))), spec(classes=5), seed=0)
 
 
 def test_labels_that_do_not_fit(tmp_path: Path) -> None:
     section = DataSection(source=str(folder(tmp_path, {"a": 3, "b": 3, "c": 3})))
-    with pytest.raises(DataError, match="the data has 3 classes, the model answers 2"):
+    with refused(DataError, 3, 2):
         open_data(section, spec(classes=2), seed=0)
 
 
 def test_class_names_that_differ(tmp_path: Path) -> None:
     folder(tmp_path / "train", {"a": 3, "b": 3, "c": 3})
     folder(tmp_path / "test", {"a": 3, "z": 3}, start=10)
-    with pytest.raises(DataError, match="the test images have classes that the others have not: z"):
+    with refused(DataError, "test", "z"):
         open_data(DataSection(source=str(tmp_path)), spec(classes=3), seed=0)
 
 
 def test_no_empty_or_one_class_folder(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no such data folder"):
+    with refused(NoData, tmp_path / "nowhere"):
         open_data(DataSection(source=str(tmp_path / "nowhere")), spec(), seed=0)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="no class folders"):
+    with refused(NoData, tmp_path / "empty"):
         open_data(DataSection(source=str(tmp_path / "empty")), spec(), seed=0)
     folder(tmp_path / "one", {"only": 3})
-    with pytest.raises(DataError, match="only one class is here: only"):
+    with refused(DataError, tmp_path / "one", "only"):
         open_data(DataSection(source=str(tmp_path / "one")), spec(), seed=0)
     folder(tmp_path / "gap", {"a": 3, "b": 0})
-    with pytest.raises(DataError, match=r"gap/b: no images in this class's folder"):
+    with refused(DataError, tmp_path / "gap" / "b"):
         open_data(DataSection(source=str(tmp_path / "gap")), spec(), seed=0)
 
 
 @pytest.mark.parametrize(
-    ("arrays", "message"),
+    ("arrays", "facts"),
     [
-        ({"images": np.zeros((3, 8, 8, 3), np.uint8)}, "`train_images` is missing; it holds images"),
-        ({"train_images": np.zeros((3, 8, 8, 3), np.float32), "train_labels": np.arange(3)}, "is float32"),
-        ({"train_images": np.zeros((3, 3, 8, 8), np.uint8), "train_labels": np.arange(3)}, "must be uint8"),
-        ({"train_images": np.zeros((3, 8, 8), np.uint8), "train_labels": np.arange(4)}, "must be 3 whole numbers"),
-        ({"train_images": np.zeros((3, 8, 8), np.uint8)}, "must be 3 whole numbers"),
-        ({"train_images": np.zeros((3, 8, 8), np.uint8), "train_labels": np.array([0, -1, 2])}, "negative"),
-        ({"train_images": np.zeros((3, 8, 8), np.uint8), "train_labels": np.zeros(3, int)}, "all images are of one"),
-        ({"train_images": np.zeros((3, 8, 8), np.uint8), "train_labels": np.array([0, 10, 2])}, "11 classes"),
+        ({"images": np.zeros((3, 8, 8, 3), np.uint8)}, ("`train_images`", "images")),
+        (
+            {"train_images": np.zeros((3, 8, 8, 3), np.float32), "train_labels": np.arange(3)},
+            ("float32", "(3, 8, 8, 3)"),
+        ),
+        ({"train_images": np.zeros((3, 3, 8, 8), np.uint8), "train_labels": np.arange(3)}, ("uint8", "(3, 3, 8, 8)")),
+        ({"train_images": np.zeros((3, 8, 8), np.uint8), "train_labels": np.arange(4)}, ("train_labels", 3)),
+        ({"train_images": np.zeros((3, 8, 8), np.uint8)}, ("train_labels", 3)),
+        (
+            {"train_images": np.zeros((3, 8, 8), np.uint8), "train_labels": np.array([0, -1, 2])},
+            ("train_labels", "negative"),
+        ),
+        ({"train_images": np.zeros((3, 8, 8), np.uint8), "train_labels": np.zeros(3, int)}, ("one",)),
+        ({"train_images": np.zeros((3, 8, 8), np.uint8), "train_labels": np.array([0, 10, 2])}, (11, 10)),
     ],
 )
-def test_npz_files_that_do_not_fit(tmp_path: Path, arrays: dict[str, np.ndarray], message: str) -> None:
+def test_npz_files_that_do_not_fit(tmp_path: Path, arrays: dict[str, np.ndarray], facts: tuple[object, ...]) -> None:
     np.savez(tmp_path / "d.npz", **arrays)
-    with pytest.raises(DataError) as caught:
+    with refused(DataError, *facts):
         open_data(DataSection(source=f"npz:{tmp_path / 'd.npz'}"), spec(), seed=0)
-    assert message in str(caught.value)
 
 
 def test_npz_files_that_are_none(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no such \.npz file"):
+    with refused(NoData, tmp_path / "no.npz"):
         open_data(DataSection(source=f"npz:{tmp_path / 'no.npz'}"), spec(), seed=0)
     (tmp_path / "bad.npz").write_bytes(b"PK\x03\x04 but not a zip")
-    with pytest.raises(DataError, match=r"bad\.npz: not an \.npz file"):
+    with refused(DataError, tmp_path / "bad.npz"):
         open_data(DataSection(source=f"npz:{tmp_path / 'bad.npz'}"), spec(), seed=0)
     np.savez(tmp_path / "pickled.npz", train_images=np.array([{}, 1], object))
-    with pytest.raises(DataError, match="plain arrays"):
+    with refused(DataError, tmp_path / "pickled.npz", "plain arrays"):
         open_data(DataSection(source=f"npz:{tmp_path / 'pickled.npz'}"), spec(), seed=0)
 
 
@@ -308,7 +315,7 @@ def test_npz_files_that_are_none(tmp_path: Path) -> None:
 def test_one_undivided_folder_named_twice_is_refused(tmp_path: Path, part: str) -> None:
     root = folder(tmp_path / "photos", {"a": 20, "b": 20})
     section = DataSection(source=str(root), validation_images=4, calibration_images=4, **{part: str(root)})
-    with pytest.raises(DataError, match="are the same images"):
+    with refused(DataError, part, root):
         open_data(section, spec(classes=2), seed=0)
 
 

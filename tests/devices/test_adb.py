@@ -6,10 +6,11 @@ import stat
 from pathlib import Path
 
 import pytest
+from facts import refused
 
 from edgeprune.devices.adb import attached, open_adb
 from edgeprune.devices.discovery import find_devices
-from edgeprune.errors import DeviceError, ToolkitMissing
+from edgeprune.errors import DeviceLost, ToolkitMissing
 
 LISTING = (
     "List of devices attached\\nR5CT20ABCDE\\tunauthorized\\nemulator-5554\\toffline\\n0123456789AB\\tdevice\\n"
@@ -32,13 +33,13 @@ def listing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_states_are_told_apart(listing: None) -> None:
     assert attached()["0123456789AB"] == "device"
-    with pytest.raises(DeviceError, match=r"adb:R5CT20ABCDE: adb says `unauthorized`: .*USB debugging"):
+    with refused(DeviceLost, "adb:R5CT20ABCDE", "`unauthorized`", "USB debugging", code=4):
         open_adb("R5CT20ABCDE")
-    with pytest.raises(DeviceError, match=r"adb:emulator-5554: adb says `offline`: .*does not answer"):
+    with refused(DeviceLost, "adb:emulator-5554", "`offline`", code=4):
         open_adb("emulator-5554")
-    with pytest.raises(DeviceError, match=r"adb says `no permissions`: .*udev"):
+    with refused(DeviceLost, "`no permissions`", "udev", code=4):
         open_adb("usb:1-2")
-    with pytest.raises(DeviceError, match=r"adb sees no device 'X'\n.*attached now: adb:R5CT20ABCDE, "):
+    with refused(DeviceLost, "'X'", "adb:R5CT20ABCDE", code=4):
         open_adb("X")
 
 
@@ -54,6 +55,6 @@ def test_without_a_client_the_way_to_get_it_is_told(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("ANDROID_HOME", raising=False)
     monkeypatch.delenv("ANDROID_SDK_ROOT", raising=False)
-    with pytest.raises(ToolkitMissing, match="apt-get install adb"):
+    with refused(ToolkitMissing, "apt-get install adb"):
         open_adb("X")
     assert [facts.id for facts in find_devices()] == ["local"]

@@ -8,6 +8,10 @@ from exporting import export
 from tiny_network import images, tiny_model
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _toolkits_are_warm(warm_toolkits: None) -> None: ...
+
+
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     folder, model, said = tmp_path_factory.mktemp("exported"), tiny_model(), list[str]()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from facts import refused
 from mutations import NUMBERS, SEED, TEXTS, Judge, Mutator
 
 from edgeprune.devices.conditions import Conditions, RuntimeBuild
@@ -214,7 +215,7 @@ def test_a_damaged_file_is_moved_aside_with_what_can_be_read(tmp_path: Path) -> 
     content = bytearray(table.path.read_bytes())
     content[4096 : 4096 + 64] = b"\xff" * 64
     table.path.write_bytes(content)
-    with pytest.raises(UsageError, match="table repair"):
+    with refused(UsageError, "table repair", table.path):
         use(LatencyTable(table.path), tmp_path)
     damaged = table.path.read_bytes()
     done = repair(table.path)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from facts import refused
 from structure_zoo import InvertedResidual, image, randomized
 from torch import Tensor, fx, nn
 
@@ -180,7 +181,7 @@ def test_an_answer_that_hides_its_tensors_is_refused() -> None:
         def forward(self, x: Tensor) -> int:
             return len(x)
 
-    with pytest.raises(ModelError, match="the model answers Answer: let it answer tensors"):
+    with refused(ModelError, "Answer", "tensors"):
         record(Hiding(), torch.randn(2, 8))
-    with pytest.raises(ModelError, match="answers no tensor"):
+    with refused(ModelError, "tensor"):
         record(Silent(), torch.randn(2, 8))

@@ -12,7 +12,7 @@ import pytest
 from machine import AdbServer, Machine
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "cli"))
-from tiny_job import Done, edgeprune, write_job
+from tiny_job import Done, edgeprune, inside, write_job
 
 from edgeprune.devices.adb import open_adb
 from edgeprune.devices.jobs import runtime_build
@@ -76,6 +76,14 @@ def wide(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def brief(environment: Mapping[str, str], short_measuring: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands in this process, where they measure shortly: a tenth of the runs tells as much where instructions
+    are counted, and a second on the machine takes six here."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+
 def fine(done: Done) -> Done:
     assert done.code == 0, done.err
     return done
@@ -106,8 +114,9 @@ def test_latency_repeats_to_a_hundredth(device: str, conv: Path, wide: Path, env
         assert one["high_s"] / one["low_s"] < 1.01  # instructions are counted: this is no stopwatch
 
 
-def test_a_slower_file_is_found_out(adb_id: str, conv: Path, wide: Path, environment: Mapping[str, str]) -> None:
-    told = edgeprune("compare", conv, wide, "--device", adb_id, "--json", environment=environment)
+@pytest.mark.usefixtures("brief")
+def test_a_slower_file_is_found_out(adb_id: str, conv: Path, wide: Path) -> None:
+    told = inside("compare", conv, wide, "--device", adb_id, "--json")
     assert (told.code, told.json["verdict"]) == (1, "slower")
 
 
@@ -131,9 +140,8 @@ def test_a_device_that_is_not_there_is_refused_with_those_that_are(
 
 
 @pytest.mark.slow
-def test_a_whole_run_over_adb_hits_its_target_at_once(
-    adb_id: str, tmp_path: Path, environment: Mapping[str, str]
-) -> None:
+@pytest.mark.usefixtures("brief", "warm_toolkits")
+def test_a_whole_run_over_adb_hits_its_target_at_once(adb_id: str, tmp_path: Path) -> None:
     recipe = write_job(
         tmp_path,
         device={"id": adb_id},
@@ -142,7 +150,7 @@ def test_a_whole_run_over_adb_hits_its_target_at_once(
         verify_gates=GATES,
     )
     run = tmp_path / "run"
-    fine(edgeprune("run", recipe, "--out", run, environment=environment))
+    fine(inside("run", recipe, "--out", run))
     verdict = json.loads((run / "verify" / "verdict.json").read_text())
     files = {(file["format"], file["precision"]): file for file in verdict["files"]}
     for precision in ("fp32", "int8"):
@@ -160,9 +168,8 @@ def test_a_whole_run_over_adb_hits_its_target_at_once(
 
 
 @pytest.mark.slow
-def test_zeros_alone_hit_a_latency_with_the_sparse_file(
-    adb_id: str, tmp_path: Path, environment: Mapping[str, str]
-) -> None:
+@pytest.mark.usefixtures("brief", "warm_toolkits")
+def test_zeros_alone_hit_a_latency_with_the_sparse_file(adb_id: str, tmp_path: Path) -> None:
     factory = Path(__file__).parents[1] / "pipeline" / "separable_net.py"
     recipe = write_job(
         tmp_path,
@@ -178,7 +185,7 @@ def test_zeros_alone_hit_a_latency_with_the_sparse_file(
         verify_gates=GATES,
     )
     run = tmp_path / "run"
-    fine(edgeprune("run", recipe, "--out", run, environment=environment))
+    fine(inside("run", recipe, "--out", run))
     assert json.loads((run / "prune" / "plan.json").read_text())["decisions"] == {}
     exported = json.loads((run / "export" / "stage.json").read_text())["result"]["sparse"]
     assert exported["kept"] == "sparse", exported

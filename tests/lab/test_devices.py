@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from facts import refused
 from lanes import open_lane
 from listening import Listening
 from machine import AdbServer, Machine
@@ -119,7 +121,7 @@ def test_a_large_file_goes_on_where_it_was_broken_off(device: RemoteDevice, tmp_
 @pytest.mark.parametrize("remote", ["../escape", "/etc/passwd", "a b", "a;reboot", "a\nb", "$(x)", ""])
 def test_paths_that_are_no_paths_are_refused(device: RemoteDevice, tmp_path: Path, remote: str) -> None:
     (tmp_path / "x").write_bytes(b"x")
-    with pytest.raises(DeviceError, match="path"):
+    with refused(DeviceError, repr(remote), code=4):
         device.push(tmp_path / "x", remote)
 
 
@@ -140,7 +142,7 @@ def test_lines_codes_and_signals_come_back(device: RemoteDevice) -> None:
 
 
 def test_what_runs_too_long_is_ended_there(device: RemoteDevice) -> None:
-    with pytest.raises(DeviceError, match="longer than 1 s"):
+    with refused(DeviceError, "1 s", code=4):
         device.run(["sleep", "611"], timeout_s=1, on_line=print)
     assert not running(device, "sleep 611")
 
@@ -156,7 +158,7 @@ def test_an_interrupt_ends_what_runs_there(device: RemoteDevice) -> None:
 
 
 def test_output_without_end_is_ended(device: RemoteDevice) -> None:
-    with pytest.raises(DeviceError, match="wrote without end"):
+    with refused(DeviceError, device.id, "without end", code=4):
         device.run(["sh", "-c", "tr '\\0' x </dev/zero"], timeout_s=120, on_line=print)
     assert not running(device, "tr \\0 x")
 
@@ -225,13 +227,13 @@ def test_a_job_leaves_nothing_of_its_own(device: RemoteDevice, relu: Path) -> No
 
 
 def test_a_runtime_that_is_not_there_is_refused(device: RemoteDevice, relu: Path) -> None:
-    with pytest.raises(ToolkitMissing, match="executorch is not on the device"):
+    with refused(ToolkitMissing, "executorch"):
         run_job(device, Job("executorch", (Case("a", relu),)))
 
 
 def test_two_jobs_never_measure_on_one_device(device: RemoteDevice, arm: Machine, ssh_config: Path) -> None:
     other = open_lane(device.facts().kind, arm, ssh_config)
-    with device.lease(), pytest.raises(DeviceError, match="in use by process"), other.lease():
+    with device.lease(), refused(DeviceError, os.getpid(), code=4), other.lease():
         pass
 
 
@@ -247,22 +249,23 @@ def test_ssh_uses_the_native_runner_when_told(
 
 @pytest.mark.parametrize("serial", ["", "-s evil", "no such; $(reboot)", "127.0.0.1:1"])
 def test_a_serial_that_is_not_there_is_named(adb_server: AdbServer, lab_environment: None, serial: str) -> None:
-    with pytest.raises(DeviceError) as refused:
+    with pytest.raises(DeviceError) as gone:
         open_adb(serial)
-    assert refused.value.exit_code == 4
+    assert gone.value.exit_code == 4
 
 
 @pytest.mark.parametrize("host", ["", "-oProxyCommand=touch /tmp/pwned", "a b"])
 def test_a_host_that_is_none_is_refused(host: str) -> None:
-    with pytest.raises(DeviceError, match="is no host"):
+    with refused(DeviceError, repr(host), code=4):
         open_ssh(host)
 
 
 def test_a_step_that_fails_there_is_told(device: RemoteDevice, tmp_path: Path) -> None:
-    with pytest.raises(DeviceError, match=r"pulling nothing failed: .*[Nn]o such file"):
+    with refused(DeviceError, "nothing", code=4) as told:
         device.pull("nothing", tmp_path / "x")
+    assert os.strerror(errno.ENOENT).lower() in str(told.value).lower()
     assert not list(tmp_path.iterdir())
     (tmp_path / "x").write_bytes(b"x")
     device.push(tmp_path / "x", "a")
-    with pytest.raises(DeviceError, match=r"pushing 1 files failed"):
+    with refused(DeviceError, 1, code=4):
         device.push(tmp_path / "x", "a/b")  # a is a file

@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from facts import refused
 from test_cost import BUILD, CONV, SETTING, measured
 
 from edgeprune.errors import UsageError
@@ -65,9 +66,9 @@ def test_the_newer_of_two_measurements_stays(table: LatencyTable, tmp_path: Path
     assert table.get(SETTING, CONV) == at(150.0, 2.0)
     assert table.get(OTHER, CONV) == at(300.0)
     assert table.unsupported(OTHER) == {}
-    refused = LatencyTable(tmp_path / "refused.sqlite")
-    refused.put_unsupported(OTHER, CONV, "it crashed")
-    assert bring(table, refused.rows()).taken == 0
+    crashed = LatencyTable(tmp_path / "crashed.sqlite")
+    crashed.put_unsupported(OTHER, CONV, "it crashed")
+    assert bring(table, crashed.rows()).taken == 0
 
 
 @pytest.mark.parametrize(
@@ -89,32 +90,32 @@ def test_only_what_is_named_is_deleted(table: LatencyTable, chosen: Filter, left
 
 
 def test_nothing_named_is_an_error(table: LatencyTable, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="which rows"):
+    with refused(UsageError, "--fingerprint", "--build"):
         forget(table, Filter())
-    with pytest.raises(UsageError, match="which rows"):  # a variable that is not set is not "all"
+    with refused(UsageError, "--fingerprint", "--build"):  # a variable that is not set is not "all"
         forget(table, Filter(device="", build=""))
-    with pytest.raises(UsageError, match="no row fits"):
+    with refused(UsageError, table.path):
         export_rows(table, tmp_path / "rows.json", Filter(device="nowhere"))
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "fact"),
     [
-        (lambda body: "no json", "not JSON"),
-        (lambda body: json.dumps([1]), "not an exported latency table"),
-        (lambda body: json.dumps({**body, "edgeprune_latency_table": 2}), "of version 1"),
-        (lambda body: json.dumps({**body, "rows": [{**body["rows"][0], "threads": "many"}]}), "a row is damaged: 0"),
-        (lambda body: json.dumps({**body, "rows": [{**body["rows"][0], "value": "{}"}]}), "a row is damaged"),
-        (lambda body: json.dumps({**body, "rows": [{**body["rows"][0], "key": "conv?"}]}), "its key is no operation"),
+        (lambda body: "no json", "JSON"),
+        (lambda body: json.dumps([1]), "table"),
+        (lambda body: json.dumps({**body, "edgeprune_latency_table": 2}), "version 1"),
+        (lambda body: json.dumps({**body, "rows": [{**body["rows"][0], "threads": "many"}]}), "row"),
+        (lambda body: json.dumps({**body, "rows": [{**body["rows"][0], "value": "{}"}]}), "row"),
+        (lambda body: json.dumps({**body, "rows": [{**body["rows"][0], "key": "conv?"}]}), "key"),
     ],
 )
-def test_a_damaged_file_is_refused_whole(table: LatencyTable, tmp_path: Path, change: object, words: str) -> None:
+def test_a_damaged_file_is_refused_whole(table: LatencyTable, tmp_path: Path, change: object, fact: str) -> None:
     file = tmp_path / "rows.json"
     export_rows(table, file, Filter())
     assert callable(change)
     file.write_text(change(json.loads(file.read_text())))
     other = LatencyTable(tmp_path / "other.sqlite")
-    with pytest.raises(UsageError, match=words):
+    with refused(UsageError, fact, file):
         import_rows(other, file)
     assert other.rows() == []
 
@@ -123,13 +124,13 @@ def test_a_source_is_read_and_left_as_it_is(table: LatencyTable, tmp_path: Path)
     before = table.path.read_bytes()
     assert len(LatencyTable(table.path, read_only=True).rows()) == 6
     assert table.path.read_bytes() == before
-    with pytest.raises(UsageError, match="there is no such latency table"):
+    with refused(UsageError, tmp_path / "typo.sqlite"):
         LatencyTable(tmp_path / "typo.sqlite", read_only=True)
     assert not (tmp_path / "typo.sqlite").exists()
     other = tmp_path / "notes.sqlite"
     with closing(sqlite3.connect(other)) as connection:
         connection.execute("CREATE TABLE notes (text TEXT)")
-    with pytest.raises(UsageError, match="this is no latency table"):
+    with refused(UsageError, other):
         LatencyTable(other, read_only=True)
 
 
@@ -142,5 +143,5 @@ def test_a_packed_export_comes_back_as_it_was(table: LatencyTable, tmp_path: Pat
     assert sorted(other.rows(), key=str) == sorted(table.rows(), key=str)
     cut = (tmp_path / "rows.json.xz").read_bytes()[:-20]
     (tmp_path / "rows.json.xz").write_bytes(cut)
-    with pytest.raises(UsageError, match="cannot be unpacked"):
+    with refused(UsageError, tmp_path / "rows.json.xz", "unpacked"):
         import_rows(other, tmp_path / "rows.json.xz")

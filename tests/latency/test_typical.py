@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from facts import refused
 
 import edgeprune
 from edgeprune import api
@@ -50,37 +51,35 @@ def test_a_model_is_predicted_as_it_was_measured_there() -> None:
 
 
 def test_a_model_that_was_not_measured_is_refused_with_those_that_were() -> None:
-    with pytest.raises(UsageError, match=r"hold no whole run of this model in litert with 1 thread;.*resnet20"):
+    with refused(UsageError, "litert", 1, "resnet20"):
         api.predict(edgeprune.load("resnet18"), device=LAB)
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
-    [({"runtime": "executorch"}, "in executorch with 1 thread;"), ({"threads": 2}, "in litert with 2 threads;")],
+    ("options", "facts"),
+    [({"runtime": "executorch"}, ("executorch", 1)), ({"threads": 2}, ("litert", 2))],
 )
-def test_another_runtime_or_number_of_threads_is_refused(options: dict[str, object], words: str) -> None:
-    with pytest.raises(UsageError, match=words):
+def test_another_runtime_or_number_of_threads_is_refused(options: dict[str, object], facts: tuple[object, ...]) -> None:
+    with refused(UsageError, *facts):
         api.predict(resnet20(), device=LAB, **options)  # type: ignore[arg-type]
 
 
 def test_a_profile_without_tables_says_which_have_some() -> None:
-    with pytest.raises(UsageError, match="no typical table") as caught:
+    with refused(UsageError, "typical table", "lab-cortex-a76"):
         open_typical("profile:raspberry-pi-5")
-    assert "lab-cortex-a76" in (caught.value.hint or "")
 
 
 def test_an_unknown_profile_is_refused_with_those_there_are() -> None:
-    with pytest.raises(UsageError, match=r"no profile is called 'no-such'; there are .*generic, .*raspberry-pi-5"):
+    with refused(UsageError, "'no-such'", "generic", "raspberry-pi-5"):
         open_typical("profile:no-such")
 
 
 def test_a_table_that_is_missing_or_damaged_is_said(config: Path) -> None:
     own(config, '[[tables]]\nfile = "rows.json.xz"\nmodels = ["mine"]\nsource = "made up"\n')
-    with pytest.raises(UsageError, match="a typical table of ARM64 lab, cortex-a76 is missing") as caught:
+    with refused(UsageError, "cortex-a76", config / "rows.json.xz"):
         open_typical("profile:mine")
-    assert caught.value.where == str(config / "rows.json.xz")
     (config / "rows.json.xz").write_bytes(b"no such thing")
-    with pytest.raises(UsageError, match="cannot be unpacked"):
+    with refused(UsageError, config / "rows.json.xz", "unpacked"):
         open_typical("profile:mine")
     shipped = ROOT / "device_profiles" / "tables" / "lab-cortex-a76.json.xz"
     (config / "rows.json.xz").write_bytes(shipped.read_bytes())
@@ -101,5 +100,5 @@ def test_two_tables_are_one(config: Path) -> None:
 def test_nothing_runs_on_a_profile() -> None:
     assert is_typical(LAB)
     assert not is_typical("local")
-    with pytest.raises(UsageError, match="a device profile is no device"):
+    with refused(UsageError, LAB):
         open_device(LAB)

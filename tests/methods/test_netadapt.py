@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from facts import refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_structures import Additive, chain, problem, scores_of
@@ -25,7 +26,7 @@ def test_the_budget_is_met_and_the_lowest_go(sizes: list[int], share: float, see
     full = total(structure.layers, structure.sizes, costs)
     walker = NetAdapt(problem(structure, ByScore(scores), costs, Additive(scores), Limits(2, 2)))
     if walker.smallest().cost > share * full:
-        with pytest.raises(TargetError, match="cannot be reached"):
+        with refused(TargetError):
             walker.within(share * full)
         return
     choice = walker.within(share * full)
@@ -120,5 +121,5 @@ def test_short_trainings_that_all_diverge_are_told() -> None:
     walker = NetAdapt(
         problem(structure, ByScore(scores_of(structure, 0)), MacsCost(), lambda _: math.nan, Limits(1, 1))
     )
-    with pytest.raises(TrainingDiverged, match="no proposal's loss is a number"):
+    with refused(TrainingDiverged, "loss"):
         walker.within(0.5 * full)

@@ -9,6 +9,10 @@ import torch
 
 
 @pytest.fixture(scope="module", autouse=True)
+def _cheap(warm_toolkits: None, short_measuring: None) -> None: ...
+
+
+@pytest.fixture(scope="module", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from facts import refused
 from PIL import Image
 from small_jobs import Hearer, recipe
 
@@ -168,7 +169,7 @@ def test_a_run_of_before_data_were_recorded_is_done_again(tmp_path: Path) -> Non
     stage.write_text(json.dumps(tree))
     assert is_made(run, "load")
     assert not is_finished(run, "load")
-    with pytest.raises(RunError, match="not recorded"):
+    with refused(RunError, "`load`", "recorded"):
         require_earlier(run, "prune")
     again, _, _ = loaded(asked(root), tmp_path / "run")
     assert is_finished(again, "load")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from facts import refused
 from safetensors.torch import save_file
 from small_jobs import FACTORY, Hearer, Listener, recipe
 
@@ -16,9 +17,9 @@ import edgeprune
 from edgeprune.api import write_report
 from edgeprune.errors import (
     DeviceError,
-    EdgePruneError,
     RecipeError,
     RunError,
+    TrainingDiverged,
     UsageError,
 )
 from edgeprune.pipeline import change_recipe, do_stage, is_finished, prepare_run
@@ -172,9 +173,9 @@ def test_loading_follows_the_run(folder: Path) -> None:
     shutil.rmtree(folder / "prune")
     assert sum(p.numel() for p in edgeprune.load(folder).module.parameters()) > 3000
     shutil.rmtree(folder / "load")
-    with pytest.raises(RunError, match="no stage of this run is finished"):
+    with refused(RunError, folder):
         edgeprune.load(folder)
-    with pytest.raises(UsageError, match="takes no options, got pretrained"):
+    with refused(UsageError, "pretrained", folder):
         edgeprune.load(folder, pretrained=True)
 
 
@@ -183,18 +184,17 @@ def test_loading_a_stage_and_none_that_is_out_of_date(folder: Path) -> None:
     assert edgeprune.load(folder, stage="merge").module.state_dict().keys() == merged.module.state_dict().keys()
     assert pruned.module.state_dict().keys() != merged.module.state_dict().keys()  # its batch norms are not folded
     change_recipe(open_run(folder), recipe(tune={"epochs": 2}))
-    with pytest.raises(RunError, match="`merge` was done with other settings than the recipe has now") as raised:
+    with refused(RunError, "`merge`", 'stage="prune"', folder):
         edgeprune.load(folder)
-    assert 'stage="prune"' in str(raised.value.hint)
     assert edgeprune.load(folder, stage="prune").module.state_dict().keys() == pruned.module.state_dict().keys()
-    with pytest.raises(RunError, match="`tune` was done with other settings"):
+    with refused(RunError, "`tune`", "settings", folder):
         edgeprune.load(folder, stage="tune")
     shutil.rmtree(folder / "tune")
-    with pytest.raises(RunError, match="the stage `tune` of this run is not finished"):
+    with refused(RunError, "`tune`", "finished", folder):
         edgeprune.load(folder, stage="tune")
-    with pytest.raises(UsageError, match="`export` makes no model"):
+    with refused(UsageError, "`export`"):
         edgeprune.load(folder, stage="export")
-    with pytest.raises(UsageError, match="no run folder"):
+    with refused(UsageError, FACTORY):
         edgeprune.load(FACTORY, stage="tune", input_size=(1, 16, 16))
 
 
@@ -216,9 +216,8 @@ def test_ctrl_c_leaves_nothing_half_done(tmp_path: Path, whole: edgeprune.Outcom
 
 def test_a_stage_that_fails_leaves_nothing(folder: Path) -> None:
     before = records(folder)
-    with pytest.raises(EdgePruneError, match="the loss is") as caught:
+    with refused(TrainingDiverged, "loss", "`lr`"):
         edgeprune.tune(folder, lr=1000.0, warmup=0)
-    assert "lower `lr`" in str(caught.value)
     assert set(records(folder)) == {"load", "probe", "prune"}
     assert records(folder)["prune"] == before["prune"]
     assert not (folder / "tune").exists()
@@ -247,19 +246,19 @@ def test_part_files_of_a_killed_process_go(folder: Path) -> None:
 def test_a_run_is_begun_again_only_while_nothing_is_finished(tmp_path: Path, folder: Path) -> None:
     create_run(tmp_path / "new", recipe(), {})
     assert prepare_run(recipe(tune={"epochs": 9}), tmp_path / "new", resume=False).recipe.tune.epochs == 9
-    with pytest.raises(RunError, match="a run is already here"):
+    with refused(RunError, folder, "--resume"):
         prepare_run(recipe(), folder, resume=False)
 
 
 def test_refused_before_anything_is_touched(folder: Path) -> None:
     head, before = (folder / "run.json").read_bytes(), records(folder)
-    with pytest.raises(DeviceError, match="no device"):
+    with refused(DeviceError, "'phone'", code=4):
         edgeprune.verify(folder, device="phone")
-    with pytest.raises(RecipeError, match=r"tune\.epoch"):
+    with refused(RecipeError, "tune.epoch", "tune.epochs"):
         edgeprune.tune(folder, epoch=3)
-    with pytest.raises(RunError, match="another model"):
+    with refused(RunError, folder, "--out"):
         edgeprune.prune("resnet18", target="0.5x", data="digits", out=folder)
-    with pytest.raises(RunError, match="no run here"):
+    with refused(RunError, folder / "prune", "run.json"):
         edgeprune.tune(folder / "prune")
     assert (folder / "run.json").read_bytes() == head
     assert records(folder) == before
@@ -317,18 +316,18 @@ def test_retraining_that_does_harm_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("settings", "facts"),
     [
-        ({"regrow": 0.3}, "say for how many `epochs`"),
-        ({"regrow": 1.0, "epochs": 2}, "less than 1"),
-        ({"regrow": 0.3, "epochs": 2}, "there is one turn"),
-        ({"method": "auto", "epochs": 2}, "no turns"),
-        ({"interval": 0, "epochs": 2}, "greater than or equal to 1"),
-        ({"method": "reprune", "allocator": "knapsack"}, "does not go with allocator `knapsack`"),
-        ({"method": "auto", "allocator": "uniform"}, "allocators of its own"),
-        ({"branches": True, "allocator": "uniform"}, "lets no branch go"),
+        ({"regrow": 0.3}, ("regrow", "`epochs`")),
+        ({"regrow": 1.0, "epochs": 2}, ("prune.regrow", 1)),
+        ({"regrow": 0.3, "epochs": 2}, ("regrow", "one turn")),
+        ({"method": "auto", "epochs": 2}, ("`auto`", "epochs")),
+        ({"interval": 0, "epochs": 2}, ("prune.interval", 1)),
+        ({"method": "reprune", "allocator": "knapsack"}, ("reprune", "`knapsack`")),
+        ({"method": "auto", "allocator": "uniform"}, ("auto", "allocator")),
+        ({"branches": True, "allocator": "uniform"}, ("branches", "`uniform`")),
     ],
 )
-def test_settings_of_pruning_that_do_not_go_together(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(RecipeError, match=message):
+def test_settings_of_pruning_that_do_not_go_together(settings: dict[str, Any], facts: tuple[object, ...]) -> None:
+    with refused(RecipeError, *facts):
         recipe(prune=settings)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from facts import refused
 from torch import nn
 
 import edgeprune
@@ -68,7 +69,7 @@ def test_a_model_whose_loss_is_no_number_is_told() -> None:
     judge.check()
     with torch.no_grad():
         module.head.weight.fill_(3e38)
-    with pytest.raises(ModelError, match="is no number"):
+    with refused(ModelError, "loss"):
         judge.check()
 
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
+from bench_here import bench_in
+from facts import refused
 from listening import Listening
 from torch import Tensor, nn
 
+from edgeprune.artifacts.export import MeasuringExporter
 from edgeprune.errors import UsageError
 from edgeprune.graph.operations import COUNTED_BEFORE
 from edgeprune.latency import whole_models
@@ -18,8 +23,8 @@ from edgeprune.latency.baseline import Baseline, fill_table, measure_original
 from edgeprune.latency.bench import Bench
 from edgeprune.latency.in_place import model_key
 from edgeprune.latency.measurement import Measurement, ModelRun
-from edgeprune.latency.predictor import predictor_of, runs_of
-from edgeprune.latency.table import Setting
+from edgeprune.latency.predictor import Predictor, predictor_of, runs_of
+from edgeprune.latency.table import LatencyTable, Setting
 from edgeprune.latency.whole_models import VARIANTS, disturbed, variant_widths
 from edgeprune.models.spec import Model, ModelSpec, Preprocessing
 from edgeprune.progress import Silent
@@ -106,29 +111,75 @@ def test_a_profile_that_other_work_disturbed_is_known_by_its_sum() -> None:
     assert disturbed({"x": run_of(1e-3)}) == set()  # a runtime without a profiler
 
 
+@dataclass(frozen=True)
+class Probed:
+    """A model that was probed once for all tests: interrupted after some variants, and gone on with."""
+
+    model: Model
+    baseline: Baseline
+    table: Path
+    kept: Mapping[str, ModelRun]  # what the interrupted probe left in the table
+    after: Mapping[str, ModelRun]
+    answer: Predictor
+
+    @property
+    def setting(self) -> Setting:
+        return setting_of(self.baseline)
+
+
+@pytest.fixture(scope="module")
+def probed(tmp_path_factory: pytest.TempPathFactory) -> Probed:
+    """Whatever else runs here, no run of it counts as disturbed."""
+    folder, model = tmp_path_factory.mktemp("probed"), model_of(Residual())
+
+    class Interrupt(Silent):
+        def update(self, text: str, done: float, total: float) -> None:
+            if text.startswith("the whole model at other widths") and done >= 3:
+                raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, MeasuringExporter("litert") as exporter:
+        patch.setattr(whole_models, "DISTURBED", math.inf)
+        bench = bench_in(folder, exporter)
+        baseline = measure_original(model, folder, bench)
+        setting = setting_of(baseline)
+        with pytest.raises(KeyboardInterrupt):
+            fill_table(model, baseline, replace(bench, progress=Interrupt()))
+        kept = bench.table.models(setting)
+        answer = fill_table(model, baseline, bench)
+        return Probed(model, baseline, folder / "t.sqlite", kept, bench.table.models(setting), answer)
+
+
+@pytest.fixture
+def again(probed: Probed, bench: Bench, tmp_path: Path) -> Bench:
+    """What is probed, and a table of one's own that has it."""
+    shutil.copy(probed.table, tmp_path / "probed.sqlite")
+    return replace(bench, table=LatencyTable(tmp_path / "probed.sqlite"))
+
+
+def test_an_interrupted_probe_goes_on_where_it_was(probed: Probed) -> None:
+    assert len(probed.kept) == 4  # the unpruned model and three variants
+    assert len(probed.after) == VARIANTS + 1
+    assert {key: probed.after[key] for key in probed.kept} == probed.kept
+
+
 def test_what_was_timed_beside_other_work_is_timed_again(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    probed: Probed, again: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = model_of(Residual())
-    baseline = measure_original(model, tmp_path, bench)
-    fill_table(model, baseline, bench)
-    setting, progress = setting_of(baseline), Listening()
-    key, run = next((key, run) for key, run in bench.table.models(setting).items() if key != run.base)
+    model, baseline, setting, progress = probed.model, probed.baseline, probed.setting, Listening()
+    key, run = next((key, run) for key, run in again.table.models(setting).items() if key != run.base)
     slow = tuple((name, operation, 50 * seconds) for name, operation, seconds in run.layers)
-    bench.table.put_model(setting, key, run.model_copy(update={"layers": slow}))
+    again.table.put_model(setting, key, run.model_copy(update={"layers": slow}))
     monkeypatch.setattr(whole_models, "DISTURBED", 10.0)  # what the tests beside this one disturb is far less
-    fill_table(model, baseline, replace(bench, progress=progress))
+    fill_table(model, baseline, replace(again, progress=progress))
     assert progress.said[0].startswith("1 whole model")
-    assert bench.table.models(setting)[key].sum_s < 0.5 * sum(seconds for _, _, seconds in slow)
+    assert again.table.models(setting)[key].sum_s < 0.5 * sum(seconds for _, _, seconds in slow)
 
 
 @pytest.mark.usefixtures("calm")
-def test_a_probed_model_is_predicted_from_its_layers_in_place(bench: Bench, tmp_path: Path) -> None:
-    model = model_of(Residual())
-    baseline = measure_original(model, tmp_path, bench)
-    predictor = fill_table(model, baseline, bench)
-    setting, structure = setting_of(baseline), baseline.structure
-    runs = runs_of(bench.table, setting, model_key(structure.layers, structure.sizes))
+def test_a_probed_model_is_predicted_from_its_layers_in_place(probed: Probed, again: Bench) -> None:
+    model, baseline, predictor = probed.model, probed.baseline, probed.answer
+    setting, structure = probed.setting, baseline.structure
+    runs = runs_of(again.table, setting, model_key(structure.layers, structure.sizes))
     assert len(runs) == VARIANTS + 1
     for run in runs.values():
         assert [name for name, _, _ in run.layers] == ["stem", "conv1", "conv2", "gate", "head"]
@@ -153,10 +204,10 @@ def test_a_probed_model_is_predicted_from_its_layers_in_place(bench: Bench, tmp_
     assert predictor.budget(predictor.whole(1e-3)) == pytest.approx(1e-3)
 
     # The same table answers without the model's own measurement, and nothing is measured a second time.
-    again = predictor_of(bench.table, setting, structure.layers, structure.sizes)
-    assert again.predict(half) == predictor.predict(half)
+    from_table = predictor_of(again.table, setting, structure.layers, structure.sizes)
+    assert from_table.predict(half) == predictor.predict(half)
     progress = Listening()
-    watched = replace(bench, progress=progress)
+    watched = replace(again, progress=progress)
     assert fill_table(model, baseline, watched).predict(half) == predictor.predict(half)
     assert progress.told == []
 
@@ -168,26 +219,6 @@ def test_few_widths_make_few_variants() -> None:
     assert structure.sizes not in variants
     assert len({tuple(variant.values()) for variant in variants}) == len(variants)
     assert variant_widths(structure, granularity=64, minimum=64) == []
-
-
-@pytest.mark.usefixtures("calm")
-def test_an_interrupted_probe_goes_on_where_it_was(bench: Bench, tmp_path: Path) -> None:
-    model = model_of(Residual())
-    baseline = measure_original(model, tmp_path, bench)
-
-    class Interrupt(Silent):
-        def update(self, text: str, done: float, total: float) -> None:
-            if text.startswith("the whole model at other widths") and done >= 3:
-                raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        fill_table(model, baseline, replace(bench, progress=Interrupt()))
-    kept = bench.table.models(setting_of(baseline))
-    assert len(kept) == 4  # the unpruned model and three variants
-    fill_table(model, baseline, bench)
-    after = bench.table.models(setting_of(baseline))
-    assert len(after) == VARIANTS + 1
-    assert {key: after[key] for key in kept} == kept
 
 
 def test_layers_that_cannot_be_matched_are_timed_alone_and_that_is_said(bench: Bench, tmp_path: Path) -> None:
@@ -206,5 +237,5 @@ def test_layers_that_cannot_be_matched_are_timed_alone_and_that_is_said(bench: B
     setting, structure = setting_of(baseline), baseline.structure
     again = predictor_of(bench.table, setting, structure.layers, structure.sizes)
     assert again.predict(structure.sizes) == prediction
-    with pytest.raises(UsageError, match="no whole run of this model"):
+    with refused(UsageError, "litert", 2):
         predictor_of(bench.table, replace(setting, threads=2), structure.layers, structure.sizes)

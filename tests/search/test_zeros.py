@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from facts import refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -93,17 +94,17 @@ def test_a_weight_that_two_layers_share_counts_for_both() -> None:
 
 def test_what_zeros_cannot_reach_or_need_not_is_refused() -> None:
     made = model()
-    with pytest.raises(TargetError, match="without any zero"):
+    with refused(TargetError, "100MMACs", "sparse.target"):
         counted_zeros(made, SparseSection(target="100MMACs"), WHOLE)
     with pytest.raises(TargetError) as raised:
         counted_zeros(made, SparseSection(target=f"{(STEM + DENSE) / 1e6}MMACs"), WHOLE)
     assert f"{FIRST + SECOND:.5g} of {WHOLE:.5g}" in raised.value.what
     assert raised.value.where == "sparse.target"
     assert "sparse.layers = 'all'" in str(raised.value.hint)
-    with pytest.raises(UsageError, match="without weights"):
+    with refused(UsageError, "weights"):
         counted_zeros(made, SparseSection(target=f"{(STEM + DENSE + 100) / 1e6}MMACs"), WHOLE)
     dense = made.with_module(nn.Sequential(nn.Conv2d(3, 16, 3)))
-    with pytest.raises(TargetError, match="cannot be reached"):
+    with refused(TargetError, "0.01MMACs", "sparse.target"):
         counted_zeros(dense, SparseSection(target="0.01MMACs"), WHOLE)
 
 
@@ -200,11 +201,11 @@ def test_a_model_that_is_fast_enough_gets_no_zeros(bench: Bench, tmp_path: Path)
     goal = goal_of(made, "0.5x", bench, tmp_path)
     check_zeros_are_needed(made, goal, None, tmp_path)
     as_said = attempt(0.0, 0.49).ratio
-    with pytest.raises(TargetError, match=r"0\.490x"):
+    with refused(TargetError, "0.490x", "0.5x"):
         check_zeros_are_needed(made, goal, as_said, tmp_path)
     goal = goal_of(made, "0.5ms", bench, tmp_path)
     seconds = Ratio.model_construct(ratio=0.9, quality="stable", numerator=Seconds(4e-4))
-    with pytest.raises(TargetError, match=r"0\.400x .* 0\.5ms"):
+    with refused(TargetError, "0.400x", "0.5ms"):
         check_zeros_are_needed(made, goal, seconds, tmp_path)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from facts import refused
 from torch import nn
 
 from edgeprune.errors import ModelError
@@ -135,7 +136,7 @@ def test_zeros_leave_the_exported_graph(net: nn.Module, images: torch.Tensor) ->
 def test_keep_and_unknown_branches(net: nn.Module, images: torch.Tensor) -> None:
     structure = hold(find_structure(net, images), ["blocks.0.conv2"])
     assert "blocks.0:branch" not in [b.id for b in structure.branches]
-    with pytest.raises(ModelError, match=r"no branch blocks\.2:branch"):
+    with refused(ModelError, "branch", "blocks.2:branch"):
         remove_branches(net, structure, ["blocks.2:branch"])
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 
-import pytest
 import torch
+from facts import refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -92,7 +92,7 @@ def test_a_silent_branch_stays_silent_when_units_are_cut() -> None:
 def test_another_model_is_refused() -> None:
     whole = Net()
     structure = find_structure(whole, torch.randn(2, 3, 8, 8))
-    with pytest.raises(ModelError, match="its place"):
+    with refused(ModelError, "place"):
         Part(whole, structure, {"inner:out": [0]}).put_back(whole, whole)
-    with pytest.raises(ModelError, match="no tensor"):
+    with refused(ModelError, "tensor"):
         Part(whole, structure, {}).put_back(whole, nn.Sequential(nn.Linear(2, 2)))

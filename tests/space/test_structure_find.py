@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from facts import refused
 from structure_zoo import (
     Dense,
     Grouped,
@@ -301,7 +302,7 @@ def test_keep_freezes_output_widths() -> None:
     structure = hold(find_structure(module, image()), ["blocks.0.conv1", "blocks.2.*"])
     assert set(structure.sizes) == {"stem.0:out", "blocks.1.conv1.0:out"}
     assert "'blocks.0.conv1'" in frozen_reason(structure, "blocks.0.conv1.0:out")
-    with pytest.raises(ModelError, match=r"no module is named 'block\.0\.conv1'"):
+    with refused(ModelError, "'block.0.conv1'"):
         hold(find_structure(module, image()), ["block.0.conv1"])
 
 
@@ -329,7 +330,7 @@ def test_a_model_of_two_inputs_is_refused() -> None:
         def forward(self, x: Tensor, y: Tensor) -> Tensor:
             return super().forward(x + y)
 
-    with pytest.raises(ModelError, match="does not take one input: missing a required argument: 'y'"):
+    with refused(ModelError, "one input", "'y'"):
         find_structure(Pair(), image())
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from facts import refused
 from structure_zoo import Grouped, InvertedResidual, Plain, ResNet, image, randomized
 from torch import nn
 
@@ -129,9 +130,9 @@ def test_a_plan_of_another_timm_says_so() -> None:
     other = plan.model_copy(
         update={"made_with": {**plan.made_with, "timm": "0.9.2"}, "decisions": {"blocks.9:branch": Dropped()}}
     )
-    with pytest.raises(ModelError, match=r"timm was 0\.9\.2, now it is"):
+    with refused(ModelError, "timm", "0.9.2"):
         apply_plan(module, other.model_copy(update={"base_parameters": 7}), image())
-    with pytest.raises(ModelError, match=r"blocks\.9:branch"):
+    with refused(ModelError, "blocks.9:branch"):
         apply_plan(module, other, image())
 
 
@@ -145,7 +146,7 @@ def test_forward_check_refuses_a_wrong_model(monkeypatch: pytest.MonkeyPatch) ->
         return pruned
 
     monkeypatch.setattr(surgery, "remove_units", wrong)
-    with pytest.raises(ModelError, match="differs from the masked one"):
+    with refused(ModelError, "masked", "keep"):
         apply_plan(module, plan, image())
 
 
@@ -160,5 +161,5 @@ def test_impossible_units_are_refused(units: list[int]) -> None:
 
 def test_structure_of_another_model_is_refused() -> None:
     structure = find_structure(randomized(Plain()), image())
-    with pytest.raises(ModelError, match="no tensor"):
+    with refused(ModelError, "tensor"):
         remove_units(randomized(ResNet()), structure, {"fc1:out": [0]})

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 import torch
+from facts import refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -121,12 +122,12 @@ def test_no_zeros_are_no_masks() -> None:
 
 @pytest.mark.parametrize("zeros", [1.0, -0.1, float("nan")])
 def test_impossible_shares_are_refused(zeros: float) -> None:
-    with pytest.raises(UsageError, match="between 0 and 1"):
+    with refused(UsageError, 0, 1):
         magnitude_masks(net(), IMAGE, zeros=zeros)
 
 
 def test_a_share_that_silences_a_layer_is_refused() -> None:
-    with pytest.raises(UsageError, match="without weights"):
+    with refused(UsageError, "weights"):
         magnitude_masks(net(), IMAGE, zeros=0.999)
 
 
@@ -139,7 +140,7 @@ def test_weights_that_are_no_numbers_are_refused(value: float) -> None:
 
 
 def test_a_net_without_1x1_convolutions_is_refused() -> None:
-    with pytest.raises(UsageError, match="no 1x1 convolution"):
+    with refused(UsageError, "1x1"):
         magnitude_masks(nn.Conv2d(3, 4, 3), IMAGE, zeros=0.5)
 
 
@@ -162,7 +163,7 @@ def test_what_is_pruned_is_told_by_what_runs(which: Which) -> None:
 
 
 def test_weights_that_are_computed_anew_are_refused_alone() -> None:
-    with pytest.raises(UsageError, match="with a weight of its own"):
+    with refused(UsageError, "1x1", "weight"):
         magnitude_masks(parametrizations.weight_norm(nn.Conv2d(3, 4, 1)), IMAGE, zeros=0.5)
 
 

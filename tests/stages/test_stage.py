@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from facts import refused
 from torch import nn
 
 import edgeprune
@@ -66,7 +67,7 @@ def test_a_stage_that_leaves_a_model_is_rebuilt_from_its_file(tmp_path: Path) ->
 def test_needs_are_told_before_anything_is_done(tmp_path: Path) -> None:
     saw = Stage("saw", double, needs=refuse)
     listener = Listener()
-    with pytest.raises(UsageError, match="no saw"):
+    with refused(UsageError, "no saw"):
         edgeprune.run(recipe(), tmp_path / "run", progress=listener, pipeline=PIPELINE.with_stage(saw, after="report"))
     assert listener.stages == []
 
@@ -82,7 +83,7 @@ def test_a_stage_waits_for_those_before_it(tmp_path: Path) -> None:
 def test_names_that_cannot_be() -> None:
     with pytest.raises(UsageError, match="sawing"):
         PIPELINE.stage("sawing")
-    with pytest.raises(UsageError, match="one name"):
+    with refused(UsageError, "load"):
         Pipeline((LOAD, LOAD))
     for name in ("../load", "", "a b"):
         with pytest.raises(UsageError):

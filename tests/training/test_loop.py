@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from facts import refused
 from hypothesis import given
 from hypothesis import strategies as st
 from listening import Listening
@@ -17,7 +18,7 @@ from torch import nn
 from toy_training import make_net, make_split
 
 from edgeprune.data.split import Split
-from edgeprune.errors import DataError, EdgePruneError
+from edgeprune.errors import DataError, TrainingDiverged
 from edgeprune.models.checkpoint import save_state
 from edgeprune.models.weights_file import read_tree
 from edgeprune.recipe import TuneSection
@@ -220,17 +221,14 @@ def test_without_validation_images_there_is_no_accuracy(train: Split, validation
 
 
 def test_no_images_are_an_error(train: Split, validation: Split) -> None:
-    with pytest.raises(DataError, match="no training images"):
+    with refused(DataError, "training images"):
         tune(make_net(), None, train.take(0), validation, SETTINGS, seed=0, snapshots=None)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(train: Split, validation: Split, tmp_path: Path) -> None:
     settings = SETTINGS.model_copy(update={"lr": 1e30, "warmup": 0.0})
-    with pytest.raises(
-        EdgePruneError, match=r"the loss is (nan|inf) in epoch 1, step \d, at a learning rate of \d"
-    ) as e:
+    with refused(TrainingDiverged, "loss", "epoch 1", "step", "learning rate", "`lr`"):
         tune(make_net(), None, train, validation, settings, seed=0, snapshots=tmp_path)
-    assert "lower `lr`" in str(e.value)
     assert list(tmp_path.iterdir()) == []
 
 

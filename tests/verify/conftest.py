@@ -12,6 +12,10 @@ from small_nets import Convert
 from torch import nn
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _toolkits_are_warm(warm_toolkits: None) -> None: ...
+
+
 @pytest.fixture(scope="session")
 def coremltools() -> Any:
     logging.getLogger("coremltools").setLevel(logging.ERROR)

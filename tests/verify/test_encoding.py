@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from facts import refused
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -46,13 +47,13 @@ def test_what_is_decoded_encodes_to_the_same_steps(scale: float, zero: int, step
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    with pytest.raises(DataError, match="do not fit the input"):
+    with refused(DataError, (1, 4, 2, 3)):
         encode_input(images(), spec(shape=(1, 4, 2, 3)))
-    with pytest.raises(DataError, match="scale and zero point"):
+    with refused(DataError, "scale", "zero point"):
         encode_input(images(), spec(dtype="int8"))
     broken = images()
     broken[0, 0, 0, 0] = np.nan
     with pytest.raises(DataError, match="NaN"):
         encode_input(broken, spec())
-    with pytest.raises(DataError, match="the manifest says"):
+    with refused(DataError, "manifest", "int8"):
         decode_output(np.zeros((1, 2), np.int8), spec(shape=(1, 2), layout="NC"))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from facts import refused
 from torch.nn import functional
 
 from edgeprune.errors import UsageError
@@ -198,7 +199,7 @@ def test_a_setting_that_is_not_implemented_is_refused(build: Build) -> None:
         lambda mb, x: mb.resize_bilinear(x=x, target_size_height=5, target_size_width=5, sampling_mode="DEFAULT"),
         (1, 4, 3, 3),
     )
-    with pytest.raises(UsageError, match="sampling_mode DEFAULT"):
+    with refused(UsageError, "sampling_mode DEFAULT"):
         run_mlpackage(path, noise(1, 4, 3, 3))
 
 

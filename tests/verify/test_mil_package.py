@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from facts import refused
 from hypothesis import given
 from hypothesis import strategies as st
 from small_nets import Convert, randomize
@@ -37,31 +38,31 @@ def test_every_cut_of_the_weights_is_noticed(package: Path) -> None:
     run_mlpackage(package, INPUT)
     for length in (0, 10, 63, 64, 100, 128, len(whole) // 2, len(whole) - 65):
         weights(package).write_bytes(whole[:length])
-        with pytest.raises(UsageError, match=r"weight\.bin"):
+        with refused(UsageError, "weight.bin"):
             run_mlpackage(package, INPUT)
 
 
 def test_a_wrong_size_or_type_is_noticed(package: Path) -> None:
     whole = bytearray(weights(package).read_bytes())
-    for place, message in ((64, "no weight starts"), (68, "the program says"), (72, "bytes, the program needs")):
+    for place, fact in ((64, "starts"), (68, "program"), (72, "bytes")):
         broken = bytearray(whole)
         broken[place] ^= 0x07
         weights(package).write_bytes(bytes(broken))
-        with pytest.raises(UsageError, match=message):
+        with refused(UsageError, "weight.bin", fact):
             run_mlpackage(package, INPUT)
 
 
 def test_missing_parts(package: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="not a Core ML package"):
+    with refused(UsageError, tmp_path / "nothing.mlpackage"):
         run_mlpackage(tmp_path / "nothing.mlpackage", INPUT)
     model = package / "Data/com.apple.CoreML/model.mlmodel"
     content = model.read_bytes()
     model.write_bytes(b"\xff\xff\xff not a protobuf")
-    with pytest.raises(UsageError, match=r"model\.mlmodel"):
+    with refused(UsageError, "model.mlmodel"):
         run_mlpackage(package, INPUT)
     model.write_bytes(content)
     shutil.rmtree(weights(package).parent)
-    with pytest.raises(UsageError, match="the weight file is missing"):
+    with refused(UsageError, "weight.bin"):
         run_mlpackage(package, INPUT)
 
 
@@ -70,7 +71,7 @@ def test_a_package_cannot_reach_outside_itself(package: Path) -> None:
     content = json.loads(manifest.read_text())
     content["itemInfoEntries"][content["rootModelIdentifier"]]["path"] = "../../outside"
     manifest.write_text(json.dumps(content))
-    with pytest.raises(UsageError, match="no model at"):
+    with refused(UsageError, package, "../../outside"):
         run_mlpackage(package, INPUT)
 
 
@@ -90,7 +91,7 @@ def test_a_package_cannot_reach_outside_itself(package: Path) -> None:
 def test_weights_are_read_from_the_package_alone(package: Path, name: str) -> None:
     rename_weights(package, name)
     shutil.copy(weights(package), package.parent / "outside.bin")
-    with pytest.raises(UsageError, match="outside its package"):
+    with refused(UsageError, package, "outside"):
         run_mlpackage(package, INPUT)
 
 
@@ -99,7 +100,7 @@ def test_a_link_out_of_the_package_is_not_followed(package: Path, place: str) ->
     inside = package / "Data/com.apple.CoreML" / place
     inside.rename(package.parent / "outside")
     inside.symlink_to(package.parent / "outside")
-    with pytest.raises(UsageError, match="a link that leads out"):
+    with refused(UsageError, package, "link"):
         run_mlpackage(package, INPUT)
 
 
@@ -119,9 +120,9 @@ def rename_weights(package: Path, name: str) -> None:
 
 
 def test_inputs_have_to_fit(package: Path) -> None:
-    with pytest.raises(UsageError, match="the input has shape"):
+    with refused(UsageError, (1, 3, 9, 8), (1, 3, 8, 8)):
         run_mlpackage(package, np.ones((1, 3, 9, 8), np.float32))
-    with pytest.raises(UsageError, match="cannot be fed"):
+    with refused(UsageError, package, 0):
         run_mlpackage(package, np.ones((0, 3, 8, 8), np.float32))
 
 
@@ -131,7 +132,7 @@ def test_an_older_kind_of_model_is_refused(coremltools: Any, tmp_path: Path, pac
     model = Model_pb2.Model()
     model.neuralNetwork.SetInParent()
     (package / "Data/com.apple.CoreML/model.mlmodel").write_bytes(model.SerializeToString())
-    with pytest.raises(UsageError, match="neuralNetwork"):
+    with refused(UsageError, "neuralNetwork"):
         run_mlpackage(package, INPUT)
 
 

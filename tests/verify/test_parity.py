@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from facts import refused
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -58,9 +59,9 @@ def test_values_that_are_not_finite_are_an_error(bad: float) -> None:
     good = np.ones((2, 2))
     broken = good.copy()
     broken[1, 0] = bad
-    with pytest.raises(DataError, match="NaN or infinite"):
+    with refused(DataError, "NaN"):
         sqnr_db(good, broken)
-    with pytest.raises(DataError, match="NaN or infinite"):
+    with refused(DataError, "NaN"):
         sqnr_db(broken, good)
 
 
@@ -73,7 +74,7 @@ def test_shapes_must_fit() -> None:
         top1_accuracy(np.ones((3, 2)), np.zeros(2, np.int64))
     with pytest.raises(DataError, match="shape"):
         top1_agreement(np.ones((3, 2)), np.ones((3, 4)))
-    with pytest.raises(DataError, match="not \\(images, classes\\)"):
+    with refused(DataError, "images", "classes"):
         top1_accuracy(np.ones(3), np.zeros(3, np.int64))
 
 
