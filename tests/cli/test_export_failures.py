@@ -5,10 +5,13 @@ from __future__ import annotations
 import importlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tiny_job import inside, stamps, write_job
+
+from edgeprune.artifacts.toolkits import Toolkits
 
 # A distribution that stands before ours on the path: its entry points are found in the place of ours.
 BROKEN = """
@@ -34,7 +37,7 @@ taylor = edgeprune.methods.taylor:Taylor
 
 
 @pytest.fixture
-def broken_onnx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def broken_onnx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     site = tmp_path / "site"
     information = site / "edgeprune-9.9.dist-info"
     information.mkdir(parents=True)
@@ -44,6 +47,8 @@ def broken_onnx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(site))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(site), os.environ.get("PYTHONPATH")))))
     importlib.invalidate_caches()
+    with Toolkits():  # children that other tests began have the whole exporter
+        yield
 
 
 @pytest.mark.usefixtures("broken_onnx")

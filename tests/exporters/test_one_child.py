@@ -11,7 +11,6 @@ from tiny_network import images, tiny_model
 from torch import nn
 
 from edgeprune.artifacts.export import export_each
-from edgeprune.artifacts.toolkits import Toolkits
 from edgeprune.recipe import Format
 
 pytestmark = pytest.mark.slow
@@ -24,17 +23,17 @@ def another() -> nn.Module:
 
 @pytest.mark.parametrize("name", ["onnx", "tflite", "pte", "coreml"])
 def test_what_was_converted_before_changes_nothing(exported: Exported, tmp_path: Path, name: Format) -> None:
-    with Toolkits():
-        for folder, model in (("before", tiny_model().with_module(another())), ("again", exported.model)):
-            done = export_each(
-                model,
-                tmp_path / folder,
-                formats=(name,),
-                int8=(name,),
-                calibration=exported.calibration if folder == "again" else images(8, 3),
-                reference_input=exported.reference,
-            )
-            assert done.not_written == ()
+    """The child is the one that all tests of this process share (`warm_toolkits`)."""
+    for folder, model in (("before", tiny_model().with_module(another())), ("again", exported.model)):
+        done = export_each(
+            model,
+            tmp_path / folder,
+            formats=(name,),
+            int8=(name,),
+            calibration=exported.calibration if folder == "again" else images(8, 3),
+            reference_input=exported.reference,
+        )
+        assert done.not_written == ()
     for manifest in done.manifests:
         first, again = exported.folder / manifest.file, tmp_path / "again" / manifest.file
         if name == "coreml":  # it draws names by chance, and orders what has no order by the process
