@@ -41,5 +41,8 @@ class Part(Silent):
     before: float
     total: float
 
+    def say(self, text: str) -> None:
+        self.whole.say(text)
+
     def update(self, text: str, done: float, total: float) -> None:  # noqa: ARG002  # the part's own total
         self.whole.update(text, self.before + done, self.total)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -11,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.chatter import without_known_chatter
-from edgeprune.errors import ToolkitMissing, UsageError
+from edgeprune.errors import UsageError
 from edgeprune.verify.mil.blobs import Array, BlobFile, decode, numpy_dtype
+from edgeprune.verify.mil.messages import messages
 
 _MODEL_PATH = "@model_path/"
 _MOST_VALUES = 1 << 28  # of a constant that stands in the program itself
@@ -66,7 +65,7 @@ def open_package(path: Path) -> Package:
         ToolkitMissing: coremltools (its protobuf definitions) is not installed.
     """
     spec_file = _root_file(path)
-    model = _model_message()
+    model = messages("Model_pb2").Model()
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     try:
@@ -91,11 +90,9 @@ def tensor_type(message: Any) -> TensorType:
     """
     if message.WhichOneof("type") != "tensorType":
         raise UsageError(f"the reference executor knows only tensors, not values of type {message.WhichOneof('type')}")
-    from coremltools.proto import MIL_pb2
-
     tensor = message.tensorType
     sizes = (d.constant.size if d.WhichOneof("dimension") == "constant" else None for d in tensor.dimensions)
-    return TensorType(MIL_pb2.DataType.Name(tensor.dataType), tuple(sizes))
+    return TensorType(messages("MIL_pb2").DataType.Name(tensor.dataType), tuple(sizes))
 
 
 def _immediate(tensor: Any, data_type: str, shape: tuple[int, ...]) -> Array | str:
@@ -139,22 +136,6 @@ def _inside(package: Path, file: Path) -> Path:
     if not file.resolve().is_relative_to(package.resolve()):
         raise UsageError("a link that leads out of the package is not followed", where=str(file))
     return file
-
-
-def _model_message() -> Any:
-    logger = logging.getLogger("coremltools")
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # it warns of every optional part that is not there
-    try:
-        with without_known_chatter():  # it imports torchao, where that is installed
-            from coremltools.proto import Model_pb2
-    except ImportError as error:
-        raise ToolkitMissing(
-            "checking a .mlpackage needs coremltools", hint='install it: pip install "edgeprune[coreml]"'
-        ) from error
-    finally:
-        logger.setLevel(level)
-    return Model_pb2.Model()
 
 
 def _damaged(file: Path, what: str) -> UsageError:
