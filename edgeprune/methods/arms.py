@@ -16,7 +16,7 @@ from edgeprune.methods.registry import candidate_of
 from edgeprune.methods.scene import Scene
 from edgeprune.recipe import DROPPING, AllocatorName, Method, PruneSection
 from edgeprune.resume import Resumption
-from edgeprune.search.judged_losses import RememberedLosses
+from edgeprune.search.judged_losses import JudgedLosses
 from edgeprune.search.path import EXCHANGES, PathAllocator
 from edgeprune.search.problem import Allocator, Chosen
 from edgeprune.space.apply import apply
@@ -81,7 +81,7 @@ def choose_for_arms(scene: Scene, settings: PruneSection, *, seconds: float) -> 
         if isinstance(allocator, PathAllocator):
             down[arm] = allocator
             judge = allocator.problem.judge
-            assert isinstance(judge, RememberedLosses)
+            assert isinstance(judge, JudgedLosses)
             walked_s += judge.spent_s
         else:
             found = _keep(kept, found, made={**found.made, str(arm): choice})

@@ -20,7 +20,7 @@ from edgeprune.recipe import DROPPING, PruneSection, TuneSection
 from edgeprune.recipe_names import recipe_error, wrong_method
 from edgeprune.search.additive import AdditiveAllocator
 from edgeprune.search.judge import AdaptedLoss
-from edgeprune.search.judged_losses import RememberedLosses
+from edgeprune.search.judged_losses import JudgedLosses
 from edgeprune.search.path import PathAllocator
 from edgeprune.search.problem import Allocator, Judge, OnStep, Problem
 from edgeprune.search.rules import Rule, RuleAllocator
@@ -140,6 +140,6 @@ def candidate_of(scene: Scene, settings: PruneSection, model: Model, gone: Subne
     folder = scene.choosing
     if settings.allocator == "netadapt":  # it trains what it judges: all of [tune] counts
         judge, folder = tuned_loss(adapted, recipe, train), scene.training
-    remembered = RememberedLosses(judge, folder / f"judged-{state_digest(scored.module)[:16]}.jsonl")
+    remembered = JudgedLosses(judge, folder / f"judged-{state_digest(scored.module)[:16]}.jsonl")
     space = Space(structure, limits_of(settings, scene.multiple))
     return Candidate(model, settings, Problem(space, ranking, scene.costs, remembered))

@@ -17,7 +17,7 @@ class _Judged(NamedTuple):
     seconds: float
 
 
-class RememberedLosses:
+class JudgedLosses:
     """What a judge says, asked once for each model; of what was removed the file keeps a digest, a line each.
 
     Args:
