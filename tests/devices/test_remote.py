@@ -60,6 +60,11 @@ def remote(shell: Here, tmp_path: Path) -> RemoteDevice:
     return RemoteDevice(shell, kind="ssh", folder=str(tmp_path / "work"))
 
 
+def youngest_child() -> psutil.Process:
+    """What this process started last; toolkits of other tests may be there, too."""
+    return max(psutil.Process().children(), key=lambda child: child.create_time())
+
+
 @pytest.fixture
 def session() -> Iterator[Session]:
     found = Session(["sh"])
@@ -120,7 +125,7 @@ def test_what_was_known_is_compared_anew_after_a_loss(remote: RemoteDevice, shel
     times = there.stat()
     there.write_bytes(b"b" * (LITTLE + 1))  # as a disk may come back after a power failure
     os.utime(there, ns=(times.st_atime_ns, times.st_mtime_ns))
-    (held,) = psutil.Process().children()
+    held = youngest_child()
     held.kill()
     held.wait()
     remote.push(local, "models/x")
@@ -249,13 +254,13 @@ def test_the_end_of_a_session_waits_for_what_was_posted(tmp_path: Path) -> None:
 
 def test_a_session_dies_with_its_owner() -> None:
     session = Session(["sh"])
-    client = psutil.Process().children()[-1]
+    client = youngest_child()
     del session
     client.wait(timeout=10)
 
 
 def test_a_killed_client_is_noticed(session: Session) -> None:
-    (client,) = psutil.Process().children()
+    client = youngest_child()
     client.send_signal(signal.SIGKILL)
     with pytest.raises(SessionEnded):
         said(session, "true")

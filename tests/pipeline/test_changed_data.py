@@ -169,7 +169,7 @@ def test_a_run_of_before_data_were_recorded_is_done_again(tmp_path: Path) -> Non
     stage.write_text(json.dumps(tree))
     assert is_made(run, "load")
     assert not is_finished(run, "load")
-    with refused(RunError, "`load`", "recorded"):
+    with refused(RunError, run.folder, "--resume"):
         require_earlier(run, "prune")
     again, _, _ = loaded(asked(root), tmp_path / "run")
     assert is_finished(again, "load")

@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from toy_structures import chain, group
 
-from edgeprune.errors import TargetError, UsageError
+from edgeprune.errors import TargetError
 from edgeprune.graph.operations import OpSignature
 from edgeprune.latency.cost import MacsCost, total
 from edgeprune.search import milp as exact
@@ -179,7 +179,7 @@ def test_the_least_budget_leaves_the_cheapest_and_the_largest_everything() -> No
 def test_too_many_choices_on_one_layer_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exact, "MOST_COMBINATIONS", 5)
     structure = chain({"g0": 8, "g1": 8})
-    with refused(UsageError, 2, "conv1"):
+    with refused(exact.TooManyChoices, 2, "conv1"):
         Program(structure, losses_of(structure, {"g0": [2, 4], "g1": [4, 6]}, 0), MacsCost())
 
 

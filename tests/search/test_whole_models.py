@@ -237,5 +237,5 @@ def test_layers_that_cannot_be_matched_are_timed_alone_and_that_is_said(bench: B
     setting, structure = setting_of(baseline), baseline.structure
     again = predictor_of(bench.table, setting, structure.layers, structure.sizes)
     assert again.predict(structure.sizes) == prediction
-    with refused(UsageError, "litert", 2):
+    with refused(UsageError, "litert", "2 threads"):
         predictor_of(bench.table, replace(setting, threads=2), structure.layers, structure.sizes)

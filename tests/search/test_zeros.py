@@ -94,7 +94,7 @@ def test_a_weight_that_two_layers_share_counts_for_both() -> None:
 
 def test_what_zeros_cannot_reach_or_need_not_is_refused() -> None:
     made = model()
-    with refused(TargetError, "100MMACs", "sparse.target"):
+    with refused(TargetError, "100 MMACs", "sparse.target"):
         counted_zeros(made, SparseSection(target="100MMACs"), WHOLE)
     with pytest.raises(TargetError) as raised:
         counted_zeros(made, SparseSection(target=f"{(STEM + DENSE) / 1e6}MMACs"), WHOLE)
@@ -104,7 +104,7 @@ def test_what_zeros_cannot_reach_or_need_not_is_refused() -> None:
     with refused(UsageError, "weights"):
         counted_zeros(made, SparseSection(target=f"{(STEM + DENSE + 100) / 1e6}MMACs"), WHOLE)
     dense = made.with_module(nn.Sequential(nn.Conv2d(3, 16, 3)))
-    with refused(TargetError, "0.01MMACs", "sparse.target"):
+    with refused(TargetError, "0.01 MMACs", "sparse.target"):
         counted_zeros(dense, SparseSection(target="0.01MMACs"), WHOLE)
 
 
