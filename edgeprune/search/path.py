@@ -24,7 +24,7 @@ from edgeprune.space.units import Branch
 STEPS = 80  # a move saves at least this part of the unpruned model's cost, where its group has that much
 RIVALS = 4  # moves that are judged anew at each step; prices rise along the path, so the cheapest ones are enough
 EXCHANGES = 2  # times as many models as on the way down are judged for exchanges, at most
-TRIES = 2  # times `EXCHANGES`: exchanges in a row that bring nothing, after which no more are tried
+TRIES = 4  # times `EXCHANGES`: exchanges in a row that bring nothing, after which no more are tried
 LEAST = 1e-3  # of the judge's unit: rises below it are noise, and the move that saves the most comes first
 
 
