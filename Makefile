@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # Threads that spin while they wait are several times slower as soon as anything else runs.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-# That run tests at once. Each keeps a child for each toolkit: about 3 GB of memory.
+# How many processes test at once. Each keeps a child for each toolkit: about 3 GB of memory.
 PROCESSES ?= 2
 
 .PHONY: demo test lint setup clean

@@ -22,7 +22,8 @@ def keep_freed_memory() -> bool:
     """Let this process use again what it frees, whatever its size; False where nothing was changed: on another C
     library, or where the user chose an allocator or its settings.
 
-    What it frees stays its own, so its resident memory stays near the most that it needed.
+    What it frees stays its own, so its resident memory stays near the most that it needed. The command calls this; a
+    program that imports edgeprune is its user's own, who may call it before the first tensor.
     """
     if platform.libc_ver()[0] != "glibc" or any(os.environ.get(name) for name in _USERS_OWN):
         return False

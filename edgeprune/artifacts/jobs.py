@@ -55,9 +55,8 @@ class Converted(Record):
     input: TensorSpec
     output: TensorSpec
     delegation: Delegation | None = None
-    left_in_float: dict[str, int] = Field(
-        default_factory=dict
-    )  # operators of an int8 file that the quantizer cannot do: kind -> how many
+    # Operators of an int8 file that the quantizer cannot do: kind -> how many.
+    left_in_float: dict[str, int] = Field(default_factory=dict)
     seconds: float = 0.0
 
 

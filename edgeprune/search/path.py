@@ -204,7 +204,7 @@ class PathAllocator:
         self, state: _State, budget: float, widths: Mapping[str, tuple[int, ...]], most: float
     ) -> _State | None:
         """The first exchange that loses less; None where none of those tried does, or `most` models were judged."""
-        for name, wider in islice(self._taken_back(state), round(TRIES * self.exchanges)):
+        for name, wider in islice(self._taken_back(state), math.ceil(TRIES * self.exchanges)):
             if len(self._losses) >= most:
                 break
             other = self._instead(wider, name, budget, widths)

@@ -134,6 +134,19 @@ def test_branches_go_when_they_are_cheapest_and_only_when_they_may() -> None:
     assert kept.subnet.units
 
 
+def test_a_small_share_of_exchanges_is_at_least_one() -> None:
+    """`auto` gives them what is left of its time, as a share of the models judged on the way down."""
+    structure = chain({"a": 24, "b": 24, "c": 24})
+    scores, costs = scores_of(structure, 0), MacsCost()
+    asked = []
+    for exchanges in (0.0, 0.1):
+        judge = Additive(scores)
+        allocator = PathAllocator(problem(structure, ByScore(scores), costs, judge, Limits(2, 2)), exchanges=exchanges)
+        allocator.within(0.3 * total(structure.layers, structure.sizes, costs))
+        asked.append(judge.asked)
+    assert asked[1] > asked[0]
+
+
 def test_the_path_is_walked_once_and_grows_with_the_budgets() -> None:
     structure = chain({"a": 24, "b": 24, "c": 24})
     scores = scores_of(structure, 0)
