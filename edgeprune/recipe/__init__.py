@@ -1,0 +1,66 @@
+"""The recipe: one typed, frozen, versioned tree. An unknown key is an error that names the nearest one."""
+
+from __future__ import annotations
+
+from edgeprune.recipe.data import DataSection
+from edgeprune.recipe.device import DeviceSection
+from edgeprune.recipe.files import ExportSection, QuantizeSection
+from edgeprune.recipe.model import ModelSection
+from edgeprune.recipe.prune import MOVED, PruneSection
+from edgeprune.recipe.section import (
+    AUTO,
+    DROPPING,
+    MOST_EPOCHS,
+    MOST_IMAGES,
+    MOST_MINUTES,
+    MOST_SIDE,
+    MOST_WIDTH,
+    AllocatorName,
+    Computing,
+    Format,
+    Method,
+    Precision,
+    Runtime,
+    Section,
+    Side,
+    SparseLayers,
+    TargetUnit,
+)
+from edgeprune.recipe.sparse import SparseSection
+from edgeprune.recipe.target import Target
+from edgeprune.recipe.tree import Recipe
+from edgeprune.recipe.tune import TuneSection
+from edgeprune.recipe.verify import VerdictLimits, VerifySection
+
+__all__ = [
+    "AUTO",
+    "DROPPING",
+    "MOST_EPOCHS",
+    "MOST_IMAGES",
+    "MOST_MINUTES",
+    "MOST_SIDE",
+    "MOST_WIDTH",
+    "MOVED",
+    "AllocatorName",
+    "Computing",
+    "DataSection",
+    "DeviceSection",
+    "ExportSection",
+    "Format",
+    "Method",
+    "ModelSection",
+    "Precision",
+    "PruneSection",
+    "QuantizeSection",
+    "Recipe",
+    "Runtime",
+    "Section",
+    "Side",
+    "SparseLayers",
+    "SparseSection",
+    "Target",
+    "TargetUnit",
+    "TuneSection",
+    "VerdictLimits",
+    "VerifySection",
+]

@@ -1,0 +1,57 @@
+"""[model]: which model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from edgeprune.recipe.section import (
+    Section,
+    Side,
+)
+
+
+class ModelSection(Section):
+    """Which model: a timm name, or the user's own `package.module:factory` (or `file.py:factory`).
+
+    `accuracy`: what it is known to have, as a share of the test images; `untrained`: it may know nothing yet."""
+
+    name: str | None = None
+    factory: str | None = None
+    arguments: dict[str, Any] = Field(default={})
+    pretrained: bool = False
+    checkpoint: Path | None = None
+    weights: Literal["ema", "raw"] | None = None
+    num_classes: int | None = Field(default=None, gt=0, le=1_000_000)
+    input_size: tuple[Side, Side, Side] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+    labels: tuple[str, ...] | Path | None = None
+    accuracy: float | None = Field(default=None, gt=0, le=1)
+    untrained: bool = False
+
+    @model_validator(mode="after")
+    def _one_value_a_channel(self) -> ModelSection:
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if values is not None and self.input_size is not None and len(values) != self.input_size[0]:
+                raise ValueError(f"`{name}` has {len(values)} values, and `input_size` {self.input_size[0]} channels")
+        return self
+
+    @model_validator(mode="after")
+    def _one_expectation(self) -> ModelSection:
+        if self.untrained and self.accuracy is not None:
+            raise ValueError("`untrained` says that the model knows nothing, and `accuracy` what it knows: give one")
+        return self
+
+    @property
+    def source(self) -> str:
+        """Where the model comes from: `timm:NAME`, or the factory."""
+        return self.factory if self.factory is not None else f"timm:{(self.name or '').removeprefix('timm:')}"
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ModelSection:
+        if (self.name is None) == (self.factory is None):
+            raise ValueError("give exactly one of `name` (a timm model) and `factory` (package.module:function)")
+        return self

@@ -1,0 +1,52 @@
+"""What all sections of a recipe are made of: strict tables, names, and what a value may be at most."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+
+from edgeprune.kinds import why_another_kind
+
+# Formats and runtimes are what installed exporters write (see installed.py, recipe_names.py).
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._+-]*"  # it is part of file names
+Format = Annotated[str, Field(pattern=rf"^{_NAME}$", max_length=64)]
+Precision = Literal["fp32", "fp16", "int8"]
+Computing = Literal["fp32", "bf16"]
+Runtime = Annotated[str, Field(pattern=rf"^{_NAME}$", max_length=64)]
+Method = Annotated[str, Field(pattern=rf"^{_NAME}$", max_length=64)]  # an installed one
+AUTO = "auto"  # tries several methods
+AllocatorName = Literal["judged", "additive", "knapsack", "netadapt", "uniform", "global", "scales"]
+DROPPING = ("judged", "additive")  # allocators that may let whole branches go
+SparseLayers = Literal["1x1", "all"]
+TargetUnit = Literal["x", "ms", "us", "MMACs", "GMACs", "kparams", "Mparams", "KB", "MB"]
+# What is beyond these was not meant: it would take all memory, or years.
+MOST_SIDE = 8192
+Side = Annotated[int, Field(ge=1, le=MOST_SIDE)]
+
+
+def _only_false(value: Any) -> Any:
+    if value is not False:  # pydantic takes 0 for it, and a drop of 0 is a gate
+        raise ValueError("or false")
+    return value
+
+
+Off = Annotated[Literal[False], BeforeValidator(_only_false)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Drop = Annotated[float, Field(gt=-1, lt=1)]  # below 0: better than before
+MOST_EPOCHS, MOST_IMAGES, MOST_WIDTH, MOST_MINUTES = 100_000, 10**9, 1 << 16, 10**6
+
+
+class Section(BaseModel):
+    """A table of the recipe: frozen, and strict about its keys and about what is a number, a text or a switch."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_other_kind(cls, value: Any, info: ValidationInfo) -> Any:
+        """Pydantic would take true for 1, "5" for 5 and "no" for false."""
+        why = why_another_kind(value, cls.model_fields[info.field_name or ""].annotation)
+        if why:
+            raise ValueError(why)
+        return value

@@ -1,0 +1,74 @@
+"""A whole recipe."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from edgeprune.recipe.data import DataSection
+from edgeprune.recipe.device import DeviceSection
+from edgeprune.recipe.files import ExportSection, QuantizeSection
+from edgeprune.recipe.model import ModelSection
+from edgeprune.recipe.prune import PruneSection
+from edgeprune.recipe.section import (
+    Section,
+)
+from edgeprune.recipe.sparse import SparseSection
+from edgeprune.recipe.target import Target
+from edgeprune.recipe.tune import TuneSection
+from edgeprune.recipe.verify import VerifySection
+
+
+class Recipe(Section):
+    """One whole job."""
+
+    version: Literal[1] = 1
+    seed: int = Field(default=0, ge=0, lt=2**32)  # as numpy takes it
+    model: ModelSection
+    data: DataSection
+    device: DeviceSection = DeviceSection()
+    prune: PruneSection = PruneSection()
+    sparse: SparseSection = SparseSection()
+    tune: TuneSection = TuneSection()
+    quantize: QuantizeSection = QuantizeSection()
+    export: ExportSection = ExportSection()
+    verify: VerifySection = VerifySection()
+
+    @model_validator(mode="after")
+    def _something_goes(self) -> Recipe:
+        target = Target.parse(self.prune.target)
+        if target.unit == "x" and target.value >= 1 and not (target.takes_nothing and self.sparse.asked):
+            raise ValueError(
+                f"the target {target} is not faster than the model: choose a share below 1, as 0.5x; 1x, which prunes "
+                "no channel, is for recipes with zeros ([sparse])"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _zeros_are_timed_in_a_tflite_file(self) -> Recipe:
+        if self.sparse.target is None or not Target.parse(self.sparse.target).is_latency:
+            return self
+        if self.device.runtime != "litert" or "tflite" not in self.export.formats:
+            raise ValueError(
+                f"zeros reach `sparse.target` {self.sparse.target} in a .tflite file alone: set device.runtime = "
+                "'litert', and name tflite in export.formats"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _zeros_take_more_than_channels(self) -> Recipe:
+        if self.sparse.target is not None:
+            zeros, channels = Target.parse(self.sparse.target), Target.parse(self.prune.target)
+            if zeros.unit == channels.unit and zeros.value >= channels.value:
+                raise ValueError(
+                    f"channels go first, to `prune.target` {channels}, and zeros have nothing left to do for "
+                    f"`sparse.target` {zeros}: give them less than that (prune.target = '1x' prunes no channel)"
+                )
+        return self
+
+    @property
+    def latency_target(self) -> Target | None:
+        """What the judged file's latency is held to: the target of zeros, where it is one, else that of pruning."""
+        texts = (self.sparse.target, self.prune.target)
+        return next((t for text in texts if text is not None and (t := Target.parse(text)).is_latency), None)
