@@ -27,7 +27,7 @@ class NoSettings(Section):
 
 
 @dataclass(frozen=True)
-class Task:
+class ToRank:
     """Units to rank: a model, what can go from it, and labelled images."""
 
     model: Model
@@ -51,7 +51,7 @@ class Method(ABC):
         self.settings = settings
 
     @abstractmethod
-    def rank(self, task: Task) -> Ranking:
+    def rank(self, asked: ToRank) -> Ranking:
         """The ranking of every group. An allocator of `OF_SCORES` needs one `ByScore`.
 
         Raises:

@@ -9,7 +9,7 @@ from edgeprune import installed
 from edgeprune.data.split import Split
 from edgeprune.methods.compact import GlobalThreshold, Uniform
 from edgeprune.methods.halp import SummedScores
-from edgeprune.methods.method import Method, Task
+from edgeprune.methods.method import Method, ToRank
 from edgeprune.methods.netadapt import NetAdapt
 from edgeprune.methods.scene import Scene
 from edgeprune.methods.short_training import tuned_loss
@@ -133,7 +133,7 @@ def candidate_of(scene: Scene, settings: PruneSection, model: Model, gone: Subne
     scored = model.with_module(zero_units(model.module, structure, {} if method.of_weights_alone else gone.units))
     silence_branches(scored.module, structure, gone.dropped)
     scene.progress.update(f"ranking units by {settings.method}", 0, 1)
-    ranking = method.rank(Task(scored, structure, train, settings, recipe.seed))
+    ranking = method.rank(ToRank(scored, structure, train, settings, recipe.seed))
     adapted = judge_of(scored, structure, settings, recipe.tune, train, seed=recipe.seed)
     adapted.check()
     judge: Judge = adapted

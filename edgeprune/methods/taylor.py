@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from edgeprune.errors import DataError, ModelError
-from edgeprune.methods.method import OF_RANKINGS, OF_SCORES, Method, Task
+from edgeprune.methods.method import OF_RANKINGS, OF_SCORES, Method, ToRank
 from edgeprune.recipe import MOST_IMAGES, Section
 from edgeprune.space.ranking import ByScore
 
@@ -52,13 +52,13 @@ class Taylor(Method):
     Settings = TaylorSettings
     allocators = (*OF_RANKINGS, *OF_SCORES)
 
-    def rank(self, task: Task) -> ByScore:
+    def rank(self, asked: ToRank) -> ByScore:
         """By gradients on training images, taken in an order of their own."""
         assert isinstance(self.settings, TaylorSettings)
-        batches = task.images.batches(SCORING_BATCH, seed=task.seed)
+        batches = asked.images.batches(SCORING_BATCH, seed=asked.seed)
         chosen = list(itertools.islice(batches, self.settings.scoring_batches * MICRO_BATCHES))
-        power: Literal[1, 2] = 1 if task.prune.allocator == "knapsack" else 2
-        return ByScore(score_taylor(task.model.module, task.structure, chosen, power=power))
+        power: Literal[1, 2] = 1 if asked.prune.allocator == "knapsack" else 2
+        return ByScore(score_taylor(asked.model.module, asked.structure, chosen, power=power))
 
 
 def score_taylor(
