@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from edgeprune.models.spec import Model
     from edgeprune.space.ranking import Ranking
     from edgeprune.space.units import Structure
+    from edgeprune.tasks.objective import Objective
 
 OF_SCORES: tuple[AllocatorName, ...] = ("knapsack", "global")  # allocators that compare the scores of units
 OF_RANKINGS: tuple[AllocatorName, ...] = ("judged", "additive", "netadapt", "uniform", "scales")
@@ -28,12 +29,13 @@ class NoSettings(Section):
 
 @dataclass(frozen=True)
 class ToRank:
-    """Units to rank: a model, what can go from it, and labelled images."""
+    """Units to rank: a model, what can go from it, images with their targets, and the loss."""
 
     model: Model
     structure: Structure
     images: Split
     prune: PruneSection
+    objective: Objective
     seed: int = 0
 
 

@@ -20,6 +20,7 @@ from torch.utils import _pytree as pytree
 from edgeprune.errors import ModelError
 from edgeprune.models.factory import fixed_seed, users_code
 
+ONLY = "output"  # the name of the one output of a model that answers a tensor
 Answers = Tensor | tuple[Tensor, ...]
 
 
@@ -110,11 +111,15 @@ def outputs_of(answers: Answers | Sequence[Tensor]) -> tuple[Tensor, ...]:
     return (answers,) if isinstance(answers, Tensor) else tuple(answers)
 
 
+def tensors_in(answer: object) -> list[Tensor]:
+    """The tensors of what any module answers: one, or those of a tuple, list or dict, in order."""
+    return [leaf for leaf in pytree.tree_leaves(answer) if isinstance(leaf, Tensor)]
+
+
 def as_one(answers: Answers) -> Tensor:
     """All numbers of an answer, (images, numbers), to be held against another answer of the same model."""
-    if isinstance(answers, Tensor):
-        return answers
-    return torch.cat([output.flatten(1).float() for output in answers], 1)
+    outputs = outputs_of(answers)
+    return outputs[0] if len(outputs) == 1 else torch.cat([output.flatten(1) for output in outputs], 1)
 
 
 def as_floats(answers: Answers) -> Answers:
@@ -130,7 +135,7 @@ def detached(answers: Answers) -> Answers:
 def _names(paths: Sequence[str]) -> tuple[str, ...]:
     """Names that a user would write: "out" for ['out'], "boxes.0" for .boxes[0]."""
     if len(paths) == 1 and not paths[0]:
-        return ("output",)
+        return (ONLY,)
     return tuple(".".join(re.findall(r"[^\[\].'\"]+", path)) or f"output{i}" for i, path in enumerate(paths))
 
 

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgeprune.errors import DataError
-from edgeprune.tasks.task import Metric, Outputs, Rows, Shares, Task, only_tensor
+from edgeprune.errors import DataError, ModelError
+from edgeprune.tasks.task import Metric, Outputs, Rows, Shares, Task, only_tensor, single
 
 
 class Classification(Task):
@@ -29,13 +29,13 @@ class Classification(Task):
     mixes = True
 
     def loss(self, outputs: Outputs, targets: Any) -> Tensor:
-        logits = only_tensor(outputs, self.name).float()
+        logits = single(only_tensor(outputs, self.name))
         if logits.shape[1] > 1:
             return F.cross_entropy(logits, targets)
         return F.binary_cross_entropy_with_logits(logits[:, 0], targets.float() if targets.ndim == 1 else targets[:, 1])
 
     def distillation(self, outputs: Outputs, teacher: Outputs, temperature: float) -> Tensor:
-        student, taught = (_two_sided(only_tensor(one, self.name).float()) for one in (outputs, teacher))
+        student, taught = (_two_sided(single(only_tensor(one, self.name))) for one in (outputs, teacher))
         return soft_cross_entropy(student, taught, temperature)
 
     def rows(self, outputs: Outputs, targets: Any) -> Rows:
@@ -60,11 +60,10 @@ class Classification(Task):
     def check(self, outputs: Outputs, targets: Any) -> None:
         logits = only_tensor(outputs, self.name)
         if logits.ndim != 2:
-            raise DataError(
-                f"the task classification reads logits of shape (images, classes), the model answers "
-                f"{tuple(logits.shape)}",
+            raise ModelError(
+                f"the model answers {tuple(logits.shape)}, and the task classification reads (images, classes)",
                 where="task",
-                hint='name another task ([task] name = "segmentation", ...), or wrap the model',
+                hint=_to_answer(logits),
             )
         classes = max(2, logits.shape[1])
         if not isinstance(targets, Tensor) or targets.ndim != 1 or targets.is_floating_point():
@@ -73,6 +72,8 @@ class Classification(Task):
                 where="data",
                 hint='a switch for each class is the task "multi-label"',
             )
+        if len(targets) != len(logits) or not len(targets):
+            raise DataError(f"{len(targets)} labels do not fit {len(logits)} images", hint="one label an image")
         check_numbers(targets, classes)
 
     def words(self, outputs: Outputs, labels: Sequence[str]) -> str:
@@ -117,6 +118,15 @@ def told(targets: Any) -> str:
     if not isinstance(targets, Tensor):
         return type(targets).__name__
     return f"{str(targets.dtype).removeprefix('torch.')} of shape {tuple(targets.shape)}"
+
+
+def _to_answer(logits: Tensor) -> str:
+    """What the forward of a classifier has to end with, of one that answers something else."""
+    if logits.ndim > 2 and logits[0].numel() == logits.shape[1]:
+        return "end its forward with .flatten(1)"
+    if logits.ndim < 2:
+        return "let its forward keep the batch and the classes apart (no .squeeze(), no .view(-1))"
+    return 'name the task that the model is for: [task] name = "segmentation", "regression", ...'
 
 
 def _two_sided(logits: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from edgeprune.errors import DataError
 from edgeprune.recipe import Section
 from edgeprune.tasks.classification import told
-from edgeprune.tasks.task import Metric, Outputs, Rows, Shares, Task, only_tensor
+from edgeprune.tasks.task import Metric, Outputs, Rows, Shares, Task, only_tensor, single
 
 CHUNK = 1024  # rows whose neighbours are looked for at once
 
@@ -40,7 +40,7 @@ class Embedding(Task):
     target = "class"
 
     def loss(self, outputs: Outputs, targets: Any) -> Tensor:
-        vectors = F.normalize(only_tensor(outputs, self.name).float(), dim=1)
+        vectors = F.normalize(single(only_tensor(outputs, self.name)), dim=1)
         itself = torch.eye(len(vectors), dtype=torch.bool, device=vectors.device)
         alike = (targets[:, None] == targets[None, :]) & ~itself
         near = vectors @ vectors.T / cast(EmbeddingSettings, self.settings).temperature
@@ -50,7 +50,7 @@ class Embedding(Task):
         return each.sum() / (counts > 0).sum().clamp_min(1)
 
     def distillation(self, outputs: Outputs, teacher: Outputs, temperature: float) -> Tensor:  # noqa: ARG002
-        one, other = (only_tensor(each, self.name).float() for each in (outputs, teacher))
+        one, other = (single(only_tensor(each, self.name)) for each in (outputs, teacher))
         return (1 - F.cosine_similarity(one, other)).mean()
 
     def rows(self, outputs: Outputs, targets: Any) -> Rows:

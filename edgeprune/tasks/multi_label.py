@@ -12,7 +12,7 @@ from torch import Tensor
 
 from edgeprune.errors import DataError
 from edgeprune.tasks.classification import told
-from edgeprune.tasks.task import Metric, Outputs, Rows, Shares, Task, only_tensor
+from edgeprune.tasks.task import Metric, Outputs, Rows, Shares, Task, only_tensor, single
 
 
 class MultiLabel(Task):
@@ -30,10 +30,10 @@ class MultiLabel(Task):
     mixes = True
 
     def loss(self, outputs: Outputs, targets: Any) -> Tensor:
-        return F.binary_cross_entropy_with_logits(only_tensor(outputs, self.name).float(), targets.float())
+        return F.binary_cross_entropy_with_logits(single(only_tensor(outputs, self.name)), targets.float())
 
     def distillation(self, outputs: Outputs, teacher: Outputs, temperature: float) -> Tensor:
-        student, taught = (only_tensor(one, self.name).float() / temperature for one in (outputs, teacher))
+        student, taught = (single(only_tensor(one, self.name)) / temperature for one in (outputs, teacher))
         shares = taught.sigmoid()
         apart = F.binary_cross_entropy_with_logits(student, shares)
         return temperature**2 * (apart - F.binary_cross_entropy_with_logits(taught, shares).detach())

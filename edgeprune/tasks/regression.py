@@ -13,7 +13,7 @@ from torch import Tensor
 from edgeprune.errors import DataError
 from edgeprune.recipe import Section
 from edgeprune.tasks.classification import told
-from edgeprune.tasks.task import Metric, Outputs, Rows, Task, only_tensor
+from edgeprune.tasks.task import Metric, Outputs, Rows, Task, only_tensor, single
 
 _METRICS = {
     "rmse": Metric("root mean squared error", unit="", higher_is_better=False, drop="relative"),
@@ -115,8 +115,8 @@ class Regression(Task):
         return np.asarray(10 * np.log10(self._own.peak**2 / np.maximum(squared, floor)))
 
     def _fitted(self, outputs: Outputs, targets: Tensor) -> tuple[Tensor, Tensor]:
-        values = only_tensor(outputs, self.name).float()
-        truth = targets.to(values.device).float()
+        values = single(only_tensor(outputs, self.name))
+        truth = targets.to(values)
         if truth.ndim == values.ndim - 1 and values.ndim > 1 and values.shape[1] == 1:
             truth = truth.unsqueeze(1)
         if truth.shape != values.shape:

@@ -14,7 +14,7 @@ from torch import Tensor
 from edgeprune.errors import DataError
 from edgeprune.recipe import Section
 from edgeprune.tasks.classification import check_numbers, classes_named, soft_cross_entropy, told
-from edgeprune.tasks.task import Metric, Outputs, Rows, Shares, Task, only_tensor
+from edgeprune.tasks.task import Metric, Outputs, Rows, Shares, Task, only_tensor, single
 
 
 class SegmentationSettings(Section):
@@ -44,7 +44,7 @@ class Segmentation(Task):
         return cast(SegmentationSettings, self.settings).ignore
 
     def loss(self, outputs: Outputs, targets: Any) -> Tensor:
-        logits = self._enlarged(only_tensor(outputs, self.name).float(), targets)
+        logits = self._enlarged(single(only_tensor(outputs, self.name)), targets)
         if logits.shape[1] > 1:
             summed = F.cross_entropy(logits, targets, ignore_index=self.ignore, reduction="sum")
         else:
@@ -54,14 +54,14 @@ class Segmentation(Task):
         return summed / (targets != self.ignore).sum().clamp_min(1)
 
     def distillation(self, outputs: Outputs, teacher: Outputs, temperature: float) -> Tensor:
-        student, taught = (only_tensor(one, self.name).float() for one in (outputs, teacher))
+        student, taught = (single(only_tensor(one, self.name)) for one in (outputs, teacher))
         if student.shape[1] == 1:
             student, taught = (torch.cat([torch.zeros_like(one), one], 1) for one in (student, taught))
         return soft_cross_entropy(student, taught, temperature)
 
     def rows(self, outputs: Outputs, targets: Any) -> Rows:
         """Pixels of each class that are named rightly, that are named, and that are there: three counts a class."""
-        logits = self._enlarged(only_tensor(outputs, self.name).float(), targets)
+        logits = self._enlarged(single(only_tensor(outputs, self.name)), targets)
         classes = max(2, logits.shape[1])
         named = classes_named(logits)
         counts = targets != self.ignore

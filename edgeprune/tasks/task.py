@@ -153,6 +153,16 @@ def only_tensor(outputs: Outputs, task: str) -> Tensor:
     return tensors[0]
 
 
+def single(values: Tensor) -> Tensor:
+    """Numbers of less than single precision in it; others as they are."""
+    return values if values.dtype in (torch.float32, torch.float64) else values.float()
+
+
+def moved(targets: Targets, device: torch.device | str) -> Targets:
+    """The same targets on a device."""
+    return pytree.tree_map_only(Tensor, lambda tensor: tensor.to(device), targets)
+
+
 def _pairs(one: Outputs, other: Outputs) -> list[tuple[Tensor, Tensor]]:
     floats = [
         [leaf.float() for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)] for outputs in (one, other)
