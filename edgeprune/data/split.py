@@ -5,19 +5,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from edgeprune.data.ahead import ahead
-from edgeprune.data.augment import Augment, augmented
+from edgeprune.data.augment import augmented
 from edgeprune.data.images import Images, Indices
 
 if TYPE_CHECKING:
     from edgeprune.data.record import DataRecord
+    from edgeprune.data.targets import TargetSource
     from edgeprune.models.spec import Preprocessing
+    from edgeprune.recipe import Augment
 
 Labels = npt.NDArray[np.int64]
 
@@ -32,14 +34,21 @@ class Split:
     images: Images = field(repr=False)
     indices: Indices = field(repr=False)  # of the images in the pool, beside `labels`
     preprocessing: Preprocessing = field(repr=False)
+    targets: TargetSource | None = field(default=None, repr=False)  # of the pool's images, where they are no classes
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def has_pixels(self) -> bool:
+        """Whether its images are pixels that are prepared here, and could be prepared otherwise."""
+        return True
+
     def batches(
         self, batch_size: int, *, seed: int | None = None, augment: Augment = "none"
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Preprocessed images, float32 (n, C, H, W), and labels, int64 (n,); the last batch may be shorter.
+    ) -> Iterator[tuple[torch.Tensor, Any]]:
+        """Preprocessed images, float32 (n, C, H, W), and their targets: labels, int64 (n,), or what the data set gives
+        in their place; the last batch may be shorter. Maps of the images' size are shifted and flipped with them.
 
         A seed shuffles (and sets the augmentation: another seed for each epoch); without one they come in order.
         The same seed gives the same batches.
@@ -51,8 +60,17 @@ class Split:
         generator = torch.Generator().manual_seed(0 if seed is None else seed)
         parts = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
         for part, pixels in zip(parts, self._pixels(parts), strict=True):
-            batch = augmented(torch.from_numpy(pixels), augment, generator)
-            yield self._normalised(batch), torch.from_numpy(self.labels[part])
+            if self.targets is None:
+                batch, _ = augmented(torch.from_numpy(pixels), augment, generator)
+                yield self._normalised(batch), torch.from_numpy(self.labels[part])
+                continue
+            beside = self.targets.of(self.indices[part])
+            if beside.ndim < 3:  # numbers or switches that lie nowhere
+                batch, _ = augmented(torch.from_numpy(pixels), augment, generator)
+            else:
+                batch, moved = augmented(torch.from_numpy(pixels), augment, generator, beside)
+                beside = beside if moved is None else moved
+            yield self._normalised(batch), beside
 
     def take(self, n: int) -> Split:
         """At most n images, spread evenly over the classes; the same ones each time, in the split's order."""

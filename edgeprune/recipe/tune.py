@@ -12,6 +12,8 @@ from edgeprune.recipe.section import (
     Section,
 )
 
+Augment = Literal["none", "crop", "crop-flip"]
+
 
 class TuneSection(Section):
     """Re-training of the pruned model with distillation from the unpruned one."""
@@ -25,5 +27,5 @@ class TuneSection(Section):
     distillation: float = Field(default=0.7, ge=0, le=1)
     temperature: float = Field(default=4.0, ge=0.01, le=1000)
     precision: Computing = "fp32"
-    augment: Literal["none", "crop", "crop-flip"] = "crop-flip"
+    augment: Augment | None = None
     cuda_graphs: bool = False

@@ -21,6 +21,7 @@ from edgeprune.errors import DataError, TrainingDiverged
 from edgeprune.progress import SILENT, Progress
 from edgeprune.recipe import Recipe, TuneSection
 from edgeprune.space.weight_masks import apply_masks
+from edgeprune.tasks.objective import CLASSIFYING
 from edgeprune.training.accuracy import recalibrate_batchnorm, top1
 from edgeprune.training.gpu import recorded
 from edgeprune.training.hooks import HeldAtZero, Hook
@@ -204,7 +205,9 @@ class Training:
         settings, losses, start = self.settings, [], time.perf_counter()
         self._right, self._seen = 0, 0
         self.student.train()
-        batches = self.train.batches(settings.batch_size, seed=_seed_of(self.seed, epoch), augment=settings.augment)
+        batches = self.train.batches(
+            settings.batch_size, seed=_seed_of(self.seed, epoch), augment=settings.augment or CLASSIFYING.task.augment
+        )
         if self.device.type == "cuda":
             batches = ahead(batches)
         with torch.random.fork_rng():
