@@ -276,8 +276,8 @@ def _check_not_resized(geometry: Geometry, width: int, height: int, where: str) 
     sizes = {(width, height), (geometry.width, geometry.height), (geometry.cover_width, geometry.cover_height)}
     if len(sizes) > 1:
         raise DataError(
-            f"the image is {width}x{height}, and would be resized to {geometry.cover_width}x{geometry.cover_height} and "
-            f"cut to the model's {geometry.width}x{geometry.height}: its map of numbers could not follow",
+            f"the image is {width}x{height}, and would be resized to {geometry.cover_width}x{geometry.cover_height} "
+            f"and cut to the model's {geometry.width}x{geometry.height}: its map of numbers could not follow",
             where=where,
             hint="give images of the model's size, and data.crop_pct = 1; or a data set of your own",
         )
