@@ -15,6 +15,7 @@ from edgeprune.recipe import Recipe, TuneSection
 from edgeprune.search.judge import AdaptedLoss
 from edgeprune.space.apply import apply
 from edgeprune.space.subnet import Subnet
+from edgeprune.training.precision import CPU
 
 RATE = 0.01  # at most, where re-training has a higher one: it starts where the model is
 SHORT_STEPS = 12  # of training before a proposal is judged
@@ -62,7 +63,7 @@ class TunedLoss:
         with torch.random.fork_rng():
             torch.manual_seed(0)  # dropout and the like: a proposal is judged alike whenever it is asked for
             for images, labels in self._batches:
-                with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bf16"):
+                with self._judge.running.autocast(CPU):
                     logits = model(images).float()
                 loss = F.cross_entropy(logits, labels)
                 optimizer.zero_grad()

@@ -24,6 +24,7 @@ from edgeprune.space.apply import apply_but_gates
 from edgeprune.space.gates import gates_at_batch_mean
 from edgeprune.space.subnet import WHOLE, Subnet
 from edgeprune.space.units import Structure
+from edgeprune.training.precision import CPU, running
 
 
 class AdaptedLoss:
@@ -33,7 +34,7 @@ class AdaptedLoss:
         module: the unpruned model; it stays as it is.
         batches: images (N, C, H, W) and labels (N,). Batch norms use each batch's own statistics, so a batch should
             hold some dozens of images; one of a single image is judged with the statistics that the model has.
-        precision: "bf16" is faster where the processor has it.
+        precision: what is asked for; `running` is what the CPU computes in then.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class AdaptedLoss:
         *,
         precision: Computing = "fp32",
     ) -> None:
-        self.module, self.structure, self.precision = module, structure, precision
+        self.module, self.structure, self.running = module, structure, running(precision)
         self.batches: Sequence[tuple[Tensor, Tensor]] = [
             (images.contiguous(memory_format=torch.channels_last), labels) for images, labels in batches
         ]
@@ -75,7 +76,7 @@ class AdaptedLoss:
     def _mean(self, pruned: nn.Module, answer: Callable[[int, Tensor], Tensor], *, adapted: bool = True) -> float:
         pruned.eval()
         losses = []
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16"):
+        with torch.no_grad(), self.running.autocast(CPU):
             for batch, (images, labels) in enumerate(self.batches):
                 own = batch_statistics(pruned, momentum=1.0) if adapted and len(images) > 1 else nullcontext()
                 with own:

@@ -43,7 +43,7 @@ def tune_stage(context: Context, folder: Path) -> dict[str, Any]:
     result.module.eval()
     context.keep_model("tune", pruned.with_module(result.module))
     last = result.history[-1].model_dump() if result.history else None
-    told: dict[str, Any] = {"epochs": len(result.history), "last": last}
+    told: dict[str, Any] = {"epochs": len(result.history), "last": last, "precision": result.precision}
     if result.history and (ended := result.history[-1].validation) is not None:
         began = _began(context, pruned.module, masks)
         told["began"] = began

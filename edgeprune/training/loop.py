@@ -24,6 +24,7 @@ from edgeprune.space.weight_masks import apply_masks
 from edgeprune.training.accuracy import recalibrate_batchnorm, top1
 from edgeprune.training.gpu import recorded
 from edgeprune.training.hooks import HeldAtZero, Hook
+from edgeprune.training.precision import Ran, running
 from edgeprune.training.snapshot import EpochRecord, Snapshot, job_id, newest_snapshot, write_snapshot
 
 STABLE, STABLE_IN = 0.05, 250  # a learning rate, and steps in which a pruned model stays stable under it
@@ -34,10 +35,12 @@ ADAPTED_ON = 1024  # training images, that it gets its statistics from instead
 
 @dataclass(frozen=True)
 class TuneResult:
-    """The tuned module (on the CPU, in eval mode) and what each epoch gave."""
+    """The tuned module (on the CPU, in eval mode), what each epoch gave, and the precision that it ran in (None where
+    nothing was trained)."""
 
     module: nn.Module
     history: tuple[EpochRecord, ...]
+    precision: Ran | None = None
 
 
 def tune(
@@ -94,7 +97,7 @@ def tune(
     if result is not trained and len(validation):
         history = (*history[:-1], history[-1].model_copy(update={"validation": top1(result, validation)}))
         progress.say(f"with its batch norms' statistics taken anew: validation {history[-1].validation:.2%}")
-    return TuneResult(result, history)
+    return TuneResult(result, history, job.running.precision)
 
 
 class Training:
@@ -119,7 +122,9 @@ class Training:
         self.id = job_id(student, teacher, settings, seed, len(train), masks)
         self.train, self.settings, self.seed = train, settings, seed
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.running = running(settings.precision, self.device)
         self.hooks = (*hooks, HeldAtZero(masks)) if masks else tuple(hooks)
+        self._scaler = torch.amp.GradScaler(self.device.type, enabled=self.running.precision == "fp16")
         self.teacher = self._placed(teacher).eval() if teacher is not None and settings.distillation > 0 else None
         self.steps = steps_per_epoch(train, settings)
         self.lr = settings.lr
@@ -152,6 +157,8 @@ class Training:
         progress: Progress = SILENT,
     ) -> tuple[EpochRecord, ...]:
         """Train these epochs (numbered from 1); `keep` is called with the history after each. Returns all of it."""
+        if self.running.why:
+            progress.say(self.running.why)
         for epoch in epochs:
             for hook in self.hooks:
                 hook.before_epoch(self, epoch)
@@ -225,7 +232,7 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr
         student = self._student_for(images)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
+        with self.running.autocast(self.device):
             targets = None
             if self.teacher is not None:
                 with torch.no_grad():
@@ -234,8 +241,9 @@ class Training:
         self._right, self._seen = self._right + (logits.argmax(1) == labels).sum(), self._seen + len(labels)
         loss = self._loss(logits, labels, targets)
         self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
+        self._scaler.scale(loss).backward()
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
         for hook in self.hooks:
             hook.after_step(self)
         return loss.item()
@@ -245,8 +253,7 @@ class Training:
         if not self.settings.cuda_graphs or self.device.type != "cuda":
             return self.student
         if self._replayed is None:
-            precision = torch.bfloat16 if self.settings.precision == "bf16" else None
-            self._replayed = recorded(self.student, images, precision=precision)
+            self._replayed = recorded(self.student, images, precision=self.running.dtype)
         return self._replayed
 
     def _loss(self, logits: torch.Tensor, labels: torch.Tensor, targets: torch.Tensor | None) -> torch.Tensor:
@@ -276,7 +283,7 @@ class Training:
             f"the loss is {loss} in epoch {epoch}, step {step}, at a learning rate of {self.lr:.3g}",
             where="tune",
             hint=f"lower `lr` in [tune] (it is {self.settings.lr:g})"
-            + ('; precision = "fp32" may help too' if self.settings.precision == "bf16" else ""),
+            + ('; precision = "fp32" may help too' if self.running.precision != "fp32" else ""),
         )
 
 
