@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import copy
-import math
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from edgeprune.models.checkpoint import save_state
 from edgeprune.recipe import TuneSection
-from edgeprune.space.weight_masks import Masks, apply_masks, zeros_by_layer
+from edgeprune.space.weight_masks import zeros_by_layer
 from edgeprune.stages.context import Context
 from edgeprune.stages.snapshots import snapshots_of, write_history
 from edgeprune.stages.zeros import masks_for, words_of_zeros
-from edgeprune.training.accuracy import recalibrate_batchnorm, top1
-from edgeprune.training.loop import ADAPTED_ON, peak_rate, steps_per_epoch, tune, whole_cycle
-
-SURE = 2.0  # standard errors of an accuracy, by which it has to fall to be told
+from edgeprune.training.loop import peak_rate, steps_per_epoch, tune, whole_cycle
 
 
 def tune_stage(context: Context, folder: Path) -> dict[str, Any]:
@@ -44,14 +37,8 @@ def tune_stage(context: Context, folder: Path) -> dict[str, Any]:
     context.keep_model("tune", pruned.with_module(result.module))
     last = result.history[-1].model_dump() if result.history else None
     told: dict[str, Any] = {"epochs": len(result.history), "last": last, "precision": result.precision}
-    if result.history and (ended := result.history[-1].validation) is not None:
-        began = _began(context, pruned.module, masks)
-        told["began"] = began
-        if began - ended > SURE * math.sqrt(began * (1 - began) / len(context.splits.validation)):
-            context.progress.say(
-                f"re-training did harm: validation {began:.2%} before, {ended:.2%} after; "
-                f"lower `lr` in [tune] (it is {settings.lr:g}), or raise `epochs`"
-            )
+    if result.history:
+        told |= {"kept": result.kept, "began": result.began}
     if masks:
         layers = zeros_by_layer(result.module, pruned.example_input(), recipe.sparse.layers)
         zeros, weights = (sum(numbers) for numbers in zip(*layers.values(), strict=True))
@@ -70,12 +57,3 @@ def _tell_limit(context: Context, settings: TuneSection) -> None:
             f"in {steps} steps the learning rate rises to {peak:.2g} only, not to {settings.lr:g} (tune.lr): a pruned "
             "model would not settle; with tune.warmup = 0 it begins at that all the same"
         )
-
-
-def _began(context: Context, module: nn.Module, masks: Masks | None) -> float:
-    """Top-1 on the validation images of the model that re-training begins with, with its batch norms as they are or
-    adapted to what went, whichever is better."""
-    begun, splits = copy.deepcopy(module), context.splits
-    apply_masks(begun, masks or {})
-    adapted = recalibrate_batchnorm(begun, splits.train, ADAPTED_ON)
-    return max(top1(begun, splits.validation), top1(adapted, splits.validation))

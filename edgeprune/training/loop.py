@@ -22,6 +22,7 @@ from edgeprune.progress import SILENT, Progress
 from edgeprune.recipe import Recipe, TuneSection
 from edgeprune.space.weight_masks import apply_masks
 from edgeprune.training.accuracy import recalibrate_batchnorm, top1
+from edgeprune.training.best import ADAPTED_ON, Best, beginning
 from edgeprune.training.gpu import recorded
 from edgeprune.training.hooks import HeldAtZero, Hook
 from edgeprune.training.precision import Ran, running
@@ -30,17 +31,23 @@ from edgeprune.training.snapshot import EpochRecord, Snapshot, job_id, newest_sn
 STABLE, STABLE_IN = 0.05, 250  # a learning rate, and steps in which a pruned model stays stable under it
 STEEPEST = 5e-4  # rise of the learning rate in a step
 SHORT = 250  # steps, in fewer than which a batch norm's running statistics do not come after its weights
-ADAPTED_ON = 1024  # training images, that it gets its statistics from instead
 
 
 @dataclass(frozen=True)
 class TuneResult:
-    """The tuned module (on the CPU, in eval mode), what each epoch gave, and the precision that it ran in (None where
-    nothing was trained)."""
+    """The tuned module (on the CPU, in eval mode), what each epoch gave, and what of it was kept.
+
+    Args:
+        precision: that training ran in; None where nothing was trained.
+        kept: the epoch whose weights these are; 0 for those that training began with.
+        began: the metric on the validation images of the model that training began with; None without such images.
+    """
 
     module: nn.Module
     history: tuple[EpochRecord, ...]
     precision: Ran | None = None
+    kept: int = 0
+    began: float | None = None
 
 
 def tune(
@@ -61,8 +68,11 @@ def tune(
     The loss is (1 - d) CE(student, label) + d T^2 KL(teacher/T || student/T) with d = settings.distillation and
     T = settings.temperature (Hinton et al. 2015); without a teacher only the labels count. SGD with Nesterov momentum,
     no weight decay on biases and norms; the rate rises over the first steps (`rising_steps`) to `lr` (`peak_rate`),
-    then falls to 0 along a cosine. The last epoch's weights are the result; after fewer than `SHORT` steps in all, its
-    batch norms get their statistics anew from training images, for running ones lag behind. Zero epochs give the
+    then falls to 0 along a cosine. In a training of fewer than `SHORT` steps, the batch norms of what an epoch gives get
+    their statistics anew from training images, for running ones lag behind.
+
+    The result is the best epoch by the validation images, where the student as it was given counts as one (with its
+    batch norms as they are, or adapted, whichever is better); without such images it is the last. Zero epochs give the
     student back unchanged; the weights are also where a `first` epoch is beyond the last: those before it ran while the
     model was pruned (`turns.py`), in the same cycle.
 
@@ -79,25 +89,31 @@ def tune(
         EdgePruneError: a snapshot cannot be written.
     """
     if settings.epochs < first:
-        trained = copy.deepcopy(student).cpu().eval()
-        apply_masks(trained, masks or {})
-        return TuneResult(_recalibrated(trained, train, settings), ())
+        return TuneResult(_untrained(student, train, validation, settings, masks or {}), ())
     if len(train) == 0:
         raise DataError("there are no training images", hint="name `train` or `calibration` in [data]")
     job = Training(student, teacher, train, settings, seed, masks or {})
-    history = job.resume(snapshots)
+    saved = job.resume(snapshots)
+    history, best = (saved.history, saved.best) if saved is not None else ((), None)
+    if best is None and len(validation):
+        best = beginning(_masked(student, masks or {}), train, validation)
 
     def keep(history: tuple[EpochRecord, ...]) -> None:
+        nonlocal best
+        last = history[-1]
+        if best is not None and job.last is not None and last.validation is not None:
+            best = best.or_this(job.last, last.epoch, last.validation)
         if snapshots is not None:
-            write_snapshot(snapshots, job.id, Snapshot(job.student.state_dict(), job.momentum(), history))
+            write_snapshot(snapshots, job.id, Snapshot(job.student.state_dict(), job.momentum(), history, best))
 
     history = job.run(range(first + len(history), settings.epochs + 1), validation, history, keep, progress)
-    trained = _laid_out(job.student.cpu(), torch.contiguous_format).eval()
-    result = _recalibrated(trained, train, settings)
-    if result is not trained and len(validation):
-        history = (*history[:-1], history[-1].model_copy(update={"validation": top1(result, validation)}))
-        progress.say(f"with its batch norms' statistics taken anew: validation {history[-1].validation:.2%}")
-    return TuneResult(result, history, job.running.precision)
+    result = copy.deepcopy(student).cpu().eval()
+    if best is None:
+        result.load_state_dict(job.given.state_dict())
+        return TuneResult(result, _marked(history, settings.epochs), job.running.precision, settings.epochs)
+    progress.say(_said(best, settings))
+    history = _marked(history, best.epoch)
+    return TuneResult(best.put_into(result), history, job.running.precision, best.epoch, best.began)
 
 
 class Training:
@@ -128,6 +144,7 @@ class Training:
         self.teacher = self._placed(teacher).eval() if teacher is not None and settings.distillation > 0 else None
         self.steps = steps_per_epoch(train, settings)
         self.lr = settings.lr
+        self.last: nn.Module | None = None  # what was validated last
         self.put(student)
 
     def put(self, student: nn.Module, momentum: Mapping[str, torch.Tensor] = MappingProxyType({})) -> None:
@@ -171,15 +188,19 @@ class Training:
             hook.at_end(self)
         return history
 
-    def resume(self, folder: Path | None) -> tuple[EpochRecord, ...]:
-        """Take up the newest snapshot; returns the epochs that are done."""
+    def resume(self, folder: Path | None) -> Snapshot | None:
+        """Take up the newest snapshot, and give it back."""
         snapshot = newest_snapshot(folder, self.id) if folder is not None else None
-        if snapshot is None:
-            return ()
-        self.student.load_state_dict(snapshot.module)
-        self.take_momentum(snapshot.momentum)
-        self.lr = snapshot.history[-1].lr
-        return snapshot.history
+        if snapshot is not None:
+            self.student.load_state_dict(snapshot.module)
+            self.take_momentum(snapshot.momentum)
+            self.lr = snapshot.history[-1].lr
+        return snapshot
+
+    @property
+    def given(self) -> nn.Module:
+        """What training would give now, where it is: in a short one, a copy with new statistics in its batch norms."""
+        return _recalibrated(self.student, self.train, self.settings)
 
     def take_momentum(self, momentum: Mapping[str, torch.Tensor]) -> None:
         """Go on with these buffers, by parameter name."""
@@ -196,7 +217,8 @@ class Training:
         """Train one epoch (numbered from 1), and say how it went."""
         start = time.perf_counter()
         loss = self.run_epoch(epoch, progress)
-        accuracy = top1(self.student, validation) if len(validation) else None
+        self.last = self.given if len(validation) else None
+        accuracy = top1(self.last, validation) if self.last is not None else None
         return EpochRecord(
             epoch=epoch,
             loss=loss,
@@ -310,6 +332,37 @@ def rising_steps(settings: TuneSection, total: int) -> int:
     if settings.warmup == 0:
         return 0
     return round(max(settings.warmup * total, min(peak_rate(settings, total) / STEEPEST, total / 2)))
+
+
+def _masked(student: nn.Module, masks: Mapping[str, torch.Tensor]) -> nn.Module:
+    """A copy of what training begins with, on the CPU, in eval mode."""
+    begun = copy.deepcopy(student).cpu().eval()
+    apply_masks(begun, masks)
+    return begun
+
+
+def _untrained(
+    student: nn.Module, train: Split, validation: Split, settings: TuneSection, masks: Mapping[str, torch.Tensor]
+) -> nn.Module:
+    """What there is where no epoch is left to train: after a short training in turns, with new statistics in its batch
+    norms where these are no worse."""
+    begun = _masked(student, masks)
+    adapted = _recalibrated(begun, train, settings)
+    worse = adapted is not begun and len(validation) and top1(adapted, validation) < top1(begun, validation)
+    return begun if worse else adapted
+
+
+def _marked(history: tuple[EpochRecord, ...], kept: int) -> tuple[EpochRecord, ...]:
+    return tuple(record.model_copy(update={"kept": record.epoch == kept}) for record in history)
+
+
+def _said(best: Best, settings: TuneSection) -> str:
+    if best.epoch == 0:
+        return (
+            f"re-training made nothing better: the model that it began with is kept, validation {best.began:.2%}; "
+            f"lower `lr` in [tune] (it is {settings.lr:g}), or raise `epochs`"
+        )
+    return f"kept: epoch {best.epoch} of {settings.epochs}, validation {best.validation:.2%}, {best.began:.2%} before"
 
 
 def _recalibrated(trained: nn.Module, train: Split, settings: TuneSection) -> nn.Module:

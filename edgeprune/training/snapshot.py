@@ -1,6 +1,6 @@
 """What a tuning run needs to go on after an interruption. No pickles.
 
-FOLDER/epoch-0003.safetensors   weights and momentum after three epochs
+FOLDER/epoch-0003.safetensors   weights and momentum after three epochs, and the best weights so far
 FOLDER/epoch-0003.json          written last: the snapshot is whole exactly when this file is there and the other
                                 has the hash it says
 """
@@ -27,6 +27,7 @@ from edgeprune.records import Record
 from edgeprune.resume import Resumption
 from edgeprune.runs import write_atomic
 from edgeprune.space.subnet import WHOLE, Subnet
+from edgeprune.training.best import Best
 
 _log = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ class EpochRecord(Record):
     train: float | None = None
     validation: float | None
     seconds: float
+    kept: bool = False  # the model of this epoch is the result
 
     @property
     def words(self) -> str:
@@ -58,17 +60,19 @@ class SnapshotHead(Record):
     job: str  # see `job_id`
     sha256: str  # of the safetensors half
     history: tuple[EpochRecord, ...]
+    best: tuple[int, float, float] | None = None  # `Best` without its weights
     gone: tuple[dict[str, tuple[int, ...]], tuple[str, ...]] = ({}, ())  # units by group, and branches
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A whole snapshot: weights and buffers by name, momentum by parameter name, the epochs so far, and where the model
-    is pruned meanwhile (`turns.py`), what is gone."""
+    """A whole snapshot: weights and buffers by name, momentum by parameter name, the epochs so far, the best of them, and
+    where the model is pruned meanwhile (`turns.py`), what is gone."""
 
     module: dict[str, torch.Tensor]
     momentum: dict[str, torch.Tensor]
     history: tuple[EpochRecord, ...]
+    best: Best | None = None
     gone: Subnet = WHOLE
 
 
@@ -97,10 +101,19 @@ def write_snapshot(folder: Path, job: str, snapshot: Snapshot) -> None:
     """
     stem = folder / f"epoch-{len(snapshot.history):04d}"
     tensors = _prefixed("module.", snapshot.module) | _prefixed("momentum.", snapshot.momentum)
+    best = snapshot.best
+    if best is not None:
+        tensors |= _prefixed("best.", best.state)
     data = to_bytes(tensors)
     write_atomic(stem.with_suffix(".safetensors"), data)
     gone = (dict(snapshot.gone.units), snapshot.gone.dropped)
-    head = SnapshotHead(job=job, sha256=hashlib.sha256(data).hexdigest(), history=snapshot.history, gone=gone)
+    head = SnapshotHead(
+        job=job,
+        sha256=hashlib.sha256(data).hexdigest(),
+        history=snapshot.history,
+        best=(best.epoch, best.validation, best.began) if best is not None else None,
+        gone=gone,
+    )
     Resumption(folder).write(f"{stem.name}.json", head)
     for old in sorted(folder.glob("epoch-*.json"))[:-2]:
         old.unlink()
@@ -124,8 +137,13 @@ def newest_snapshot(folder: Path, job: str) -> Snapshot | None:
             _log.warning("%s: missing or changed, passed over", weights)
         else:
             tensors = safetensors.torch.load_file(str(weights))
+            best = Best(*head.best, _without("best.", tensors)) if head.best is not None else None
             return Snapshot(
-                _without("module.", tensors), _without("momentum.", tensors), head.history, Subnet(*head.gone)
+                _without("module.", tensors),
+                _without("momentum.", tensors),
+                head.history,
+                best,
+                Subnet(*head.gone),
             )
     return None
 

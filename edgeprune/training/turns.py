@@ -99,7 +99,9 @@ def train_in_turns(
 
     def keep(history: tuple[EpochRecord, ...]) -> None:
         if snapshots is not None and hook.is_whole:
-            write_snapshot(snapshots, training.id, Snapshot(hook.whole.state_dict(), hook.momentum, history, hook.gone))
+            write_snapshot(
+                snapshots, training.id, Snapshot(hook.whole.state_dict(), hook.momentum, history, gone=hook.gone)
+            )
 
     history = training.run(range(len(history) + 1, epochs + 1), validation, history, keep, progress)
     return Trained(hook.whole, hook.gone, history)
