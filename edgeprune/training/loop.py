@@ -68,8 +68,8 @@ def tune(
     The loss is (1 - d) CE(student, label) + d T^2 KL(teacher/T || student/T) with d = settings.distillation and
     T = settings.temperature (Hinton et al. 2015); without a teacher only the labels count. SGD with Nesterov momentum,
     no weight decay on biases and norms; the rate rises over the first steps (`rising_steps`) to `lr` (`peak_rate`),
-    then falls to 0 along a cosine. In a training of fewer than `SHORT` steps, the batch norms of what an epoch gives get
-    their statistics anew from training images, for running ones lag behind.
+    then falls to 0 along a cosine. In a training of fewer than `SHORT` steps, the batch norms of what an epoch gives
+    get their statistics anew from training images, for running ones lag behind.
 
     The result is the best epoch by the validation images, where the student as it was given counts as one (with its
     batch norms as they are, or adapted, whichever is better); without such images it is the last. Zero epochs give the

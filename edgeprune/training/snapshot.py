@@ -66,8 +66,8 @@ class SnapshotHead(Record):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A whole snapshot: weights and buffers by name, momentum by parameter name, the epochs so far, the best of them, and
-    where the model is pruned meanwhile (`turns.py`), what is gone."""
+    """A whole snapshot: weights and buffers by name, momentum by parameter name, the epochs so far, the best of them,
+    and where the model is pruned meanwhile (`turns.py`), what is gone."""
 
     module: dict[str, torch.Tensor]
     momentum: dict[str, torch.Tensor]

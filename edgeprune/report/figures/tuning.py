@@ -13,8 +13,8 @@ from edgeprune.report.figures.canvas import Canvas, Scale, both_widths, padded
 
 
 def tuning(epochs: Sequence[Epoch], goal: float | None = None, kept: int | None = None) -> Markup:
-    """Two panels: accuracy (train, validation) and loss; `goal` draws the original's accuracy (a share), `kept` the epoch
-    whose model is the tuned one (0: the one before the first)."""
+    """Two panels: accuracy (train, validation) and loss; `goal` draws the original's accuracy (a share), `kept` the
+    epoch whose model is the tuned one (0: the one before the first)."""
     if not epochs:
         return Markup("")
     return both_widths(lambda width: _draw(epochs, goal, kept, width))
