@@ -122,7 +122,13 @@ def resolve_paths(recipe: Recipe, folder: Path, *, text: str = "", where: str = 
         there = absolute(path, *key)
         return f"{begin}{name}{at}{there}" if path and _is_there(there) else source
 
-    model, data = recipe.model, recipe.data
+    model, data, tuning = recipe.model, recipe.data, recipe.tune
+    if tuning.teacher_checkpoint is not None:
+        weights = absolute(tuning.teacher_checkpoint, "tune", "teacher_checkpoint")
+        tuning = tuning.model_copy(update={"teacher_checkpoint": weights})
+    if tuning.teacher is not None and tuning.teacher.partition(":")[0].endswith(".py"):
+        file, _, name = tuning.teacher.partition(":")
+        tuning = tuning.model_copy(update={"teacher": f"{absolute(file, 'tune', 'teacher')}:{name}"})
     if model.checkpoint is not None:
         checkpoint = absolute(model.checkpoint, "model", "checkpoint")
         model = model.model_copy(update={"checkpoint": checkpoint})
@@ -139,7 +145,7 @@ def resolve_paths(recipe: Recipe, folder: Path, *, text: str = "", where: str = 
         if (value := getattr(data, name)) is not None and not _is_there(Path(source) / value)  # else a sub-folder
     }
     data = data.model_copy(update={"source": source, **parts})
-    return recipe.model_copy(update={"model": model, "data": data})
+    return recipe.model_copy(update={"model": model, "data": data, "tune": tuning})
 
 
 def shown_path(path: Path) -> str:

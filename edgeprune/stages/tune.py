@@ -11,7 +11,8 @@ from edgeprune.space.weight_masks import zeros_by_layer
 from edgeprune.stages.context import Context
 from edgeprune.stages.snapshots import snapshots_of, write_history
 from edgeprune.stages.zeros import masks_for, words_of_zeros
-from edgeprune.training.loop import peak_rate, steps_per_epoch, tune, whole_cycle
+from edgeprune.training.loop import tune, whole_cycle
+from edgeprune.training.schedule import peak_rate, steps_per_epoch
 
 
 def tune_stage(context: Context, folder: Path) -> dict[str, Any]:

@@ -10,7 +10,11 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from edgeprune.data.split import Split
-from edgeprune.training.accuracy import recalibrate_batchnorm, top1
+from edgeprune.tasks.objective import Objective
+from edgeprune.tasks.task import Metric
+from edgeprune.training.accuracy import recalibrate_batchnorm
+from edgeprune.training.processes import Processes
+from edgeprune.training.validation import validated
 
 ADAPTED_ON = 1024  # training images, that batch norms get their statistics from
 
@@ -30,13 +34,13 @@ class Best:
     began: float
     state: dict[str, torch.Tensor]
 
-    def or_this(self, module: nn.Module, epoch: int, validation: float) -> Best:
+    def or_this(self, module: nn.Module, epoch: int, validation: float, metric: Metric) -> Best:
         """This one, or a later model that is as good: of two that differ by chance alone, the one that trained longer.
 
         The validation images choose among few models, so what they say of the chosen one is a little too good; test
         images have no part in it.
         """
-        if not validation >= self.validation:  # no number is no better
+        if metric.is_better(self.validation, validation):
             return self
         return Best(epoch, validation, self.began, state_of(module))
 
@@ -46,15 +50,16 @@ class Best:
         return module
 
 
-def beginning(module: nn.Module, train: Split, validation: Split) -> Best:
+def beginning(module: nn.Module, train: Split, validation: Split, objective: Objective, processes: Processes) -> Best:
     """The model that training begins with: with its batch norms as they are, or adapted to what went, whichever is
     better."""
-    accuracy = top1(module, validation)
+    figure = validated(module, validation, objective, processes)
     if any(isinstance(part, _BatchNorm) for part in module.modules()):
         adapted = recalibrate_batchnorm(module, train, ADAPTED_ON)
-        if (better := top1(adapted, validation)) > accuracy:
-            module, accuracy = adapted, better
-    return Best(0, accuracy, accuracy, state_of(module))
+        better = validated(adapted, validation, objective, processes)
+        if objective.metric.is_better(better, figure):
+            module, figure = adapted, better
+    return Best(0, figure, figure, state_of(module))
 
 
 def state_of(module: nn.Module) -> dict[str, torch.Tensor]:

@@ -310,7 +310,7 @@ def test_retraining_that_does_harm_is_told_and_not_kept(tmp_path: Path) -> None:
     assert told["last"]["validation"] < told["began"]
     assert told["kept"] == 0
     assert len(harm) == 1
-    assert f"{told['began']:.2%}" in harm[0]
+    assert f"{100 * told['began']:.2f} %" in harm[0]
     assert top1(context.model("tune").module, context.splits.validation) == told["began"]
     assert not any(record.kept for record in read_history(context.file("tune", HISTORY)))
     told, harm, context = tuned(0.02)

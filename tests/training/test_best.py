@@ -61,7 +61,7 @@ def test_the_best_epoch_is_kept_and_of_equals_the_later(train: Split, validation
         assert top1(result.module, few) == best
         assert [record.epoch for record in result.history if record.kept] == [result.kept] * (result.kept > 0)
         assert result.kept == 0 or f"epoch {result.kept} of 6" in heard.said[-1]
-        assert f"{best:.2%}" in heard.said[-1]
+        assert f"{100 * best:.2f} %" in heard.said[-1]
         kept.add(result.kept)
     assert kept - {6}, "some training ends below its best epoch, or this test shows nothing"
 

@@ -24,7 +24,9 @@ from edgeprune.models.weights_file import read_tree
 from edgeprune.recipe import TuneSection
 from edgeprune.training.accuracy import predict, recalibrate_batchnorm, top1
 from edgeprune.training.hooks import Hook
-from edgeprune.training.loop import Training, peak_rate, rising_steps, tune
+from edgeprune.training.loop import tune
+from edgeprune.training.schedule import peak_rate, rising_steps
+from edgeprune.training.trainer import Training
 
 HERE = Path(__file__).parent
 SETTINGS = TuneSection(epochs=4, batch_size=32, lr=0.05, augment="crop")
@@ -332,7 +334,7 @@ def test_a_snapshots_weights_are_plain_tensors(tmp_path: Path, train: Split, val
     for name, tensor in module.named_parameters():
         assert torch.equal(state[f"module.{name}"], written[name])
         assert torch.equal(written[name], tensor)
-    assert "momentum.0.weight" in state
+    assert "optimizer.momentum_buffer:0.weight" in state
 
 
 @pytest.mark.parametrize(("epochs", "anew"), [(1, True), (4, True), (50, False)])
