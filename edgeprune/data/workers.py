@@ -31,6 +31,10 @@ class _Batches(Dataset[Any]):
             return (error.what, error.where, error.hint)
 
 
+def _as_it_is(made: Any) -> Any:
+    return made
+
+
 def made_by_workers(make: Make, count: int, workers: int) -> Iterator[Bytes]:
     """The batches 0..count-1 that `make` makes, by so many processes, two batches ahead each.
 
@@ -42,6 +46,7 @@ def made_by_workers(make: Make, count: int, workers: int) -> Iterator[Bytes]:
         _Batches(make, count),
         batch_size=None,
         num_workers=workers,
+        collate_fn=_as_it_is,
         multiprocessing_context="fork" if "fork" in ways else None,
     )
     batches = iter(loader)

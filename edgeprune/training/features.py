@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from edgeprune.errors import RecipeError, listed
 from edgeprune.models.modes import evaluating
 
+_TINY = torch.finfo(torch.float32).tiny
+
 
 class Features(nn.Module):
     """Pairs of layers, one of the student and one of the teacher, of one name.
@@ -21,7 +23,7 @@ class Features(nn.Module):
 
     Args:
         student, teacher: on one device.
-        images: (N, C, H, W), to see what the layers answer.
+        images: (N, C, H, W), some dozens, to see what the layers answer.
         names: of layers; none: the last one at each size of its features.
 
     Raises:
@@ -40,6 +42,7 @@ class Features(nn.Module):
             )
         self.projections = nn.ModuleDict()
         self._axes: dict[str, int] = {}
+        self._scales: dict[str, float] = {}  # of the same number for every batch and process
         for name in self.names:
             own, other = (answers[name].shape for answers in found)
             differ = [d for d in range(min(len(own), len(other))) if own[d] != other[d]]
@@ -49,6 +52,7 @@ class Features(nn.Module):
                     where="tune.feature_layers",
                     hint="they may differ in their width alone: name other layers",
                 )
+            self._scales[name] = float(found[1][name].float().square().mean().clamp_min(_TINY))
             if differ:
                 axis = self._axes[name] = differ[0]
                 with torch.random.fork_rng(devices=[]):
@@ -69,7 +73,7 @@ class Features(nn.Module):
             yield
 
     def distance(self) -> Tensor:
-        """The mean over the pairs of |student - teacher|^2 / |teacher|^2."""
+        """The mean over the pairs of |student - teacher|^2, in units of what |teacher|^2 was on the first images."""
         return torch.stack([self._of(name) for name in self.names]).mean()
 
     def _of(self, name: str) -> Tensor:
@@ -77,8 +81,7 @@ class Features(nn.Module):
         if name in self._axes:
             axis = self._axes[name]
             own = self.projections[_key(name)](own.movedim(axis, -1)).movedim(-1, axis)
-        spread = other.square().mean().clamp_min(torch.finfo(torch.float32).tiny)
-        return (own - other).square().mean() / spread
+        return (own - other).square().mean() / self._scales[name]
 
 
 class _Takes:
@@ -99,7 +102,7 @@ def _answers(module: nn.Module, images: Tensor) -> dict[str, Tensor]:
         for name, part in module.named_modules():
             if name:
                 stack.callback(part.register_forward_hook(_Takes(taken, name)).remove)
-        module(images[:2])
+        module(images)
     return taken
 
 

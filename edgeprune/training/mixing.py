@@ -12,7 +12,7 @@ from edgeprune.data.augment import Stronger
 from edgeprune.errors import RecipeError
 from edgeprune.recipe import TuneSection
 from edgeprune.tasks.objective import Objective
-from edgeprune.tasks.task import Targets
+from edgeprune.tasks.task import Targets, Task
 
 
 class Mixing:
@@ -31,12 +31,7 @@ class Mixing:
         """
         if not settings.mixup and not settings.cutmix:
             return None
-        if not objective.task.mixes:
-            raise RecipeError(
-                f"mixup and cutmix mix the labels of classes, and the task {objective.name} has none",
-                where="tune.mixup",
-                hint="leave tune.mixup and tune.cutmix out",
-            )
+        check_mixing(objective.task)
         return cls(settings.mixup, settings.cutmix)
 
     def __call__(self, images: Tensor, labels: Targets, seed: int, classes: int) -> tuple[Tensor, Targets]:
@@ -62,6 +57,20 @@ class Mixing:
 
             self._mixes[classes] = Mixup(self._mixup, self._cutmix, label_smoothing=0.0, num_classes=classes)
         return self._mixes[classes]
+
+
+def check_mixing(task: Task) -> None:
+    """Check that a task's labels can be mixed.
+
+    Raises:
+        RecipeError: they cannot.
+    """
+    if not task.mixes:
+        raise RecipeError(
+            f"mixup and cutmix mix the labels of classes, and the task {task.name} has none",
+            where="tune.mixup",
+            hint="leave tune.mixup and tune.cutmix out",
+        )
 
 
 def stronger_of(settings: TuneSection) -> Stronger:

@@ -86,13 +86,13 @@ def check_optimizer(settings: TuneSection, *, in_turns: bool) -> None:
         return
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4, 2))
+        net = nn.Sequential(nn.Conv2d(32, 32, 3), nn.Flatten(), nn.Linear(32, 32))
         # The small net has no layers to tell apart.
         optimizer = optimizer_of(net, settings.model_copy(update={"layer_decay": None}))
         try:
             for _ in range(2):
                 optimizer.zero_grad()
-                net(torch.randn(2, 3, 3, 3)).square().sum().backward()
+                net(torch.randn(2, 32, 3, 3)).square().sum().backward()
                 optimizer.step()
         except Exception as error:
             raise _cannot(settings.optimizer, error) from error
@@ -120,7 +120,7 @@ def state_of(optimizer: torch.optim.Optimizer, named: Mapping[str, nn.Parameter]
         f"{number}.{key}": value
         for number, group in enumerate(optimizer.param_groups)
         for key, value in group.items()
-        if key not in optimizer.defaults and key not in _SETTINGS and isinstance(value, int | float | bool)
+        if key not in optimizer.defaults and key not in _SETTINGS and isinstance(value, int | float | bool | Tensor)
     }
     others = {str(key): value for key, value in optimizer.state.items() if isinstance(key, str)}
     return {**state, WHOLE: _plain(optimizer, {**groups, **{f"all.{key}": value for key, value in others.items()}})}
@@ -139,9 +139,9 @@ def _put_groups(optimizer: torch.optim.Optimizer, remembered: Mapping[str, Value
     for place, value in remembered.items():
         group, _, key = place.partition(".")
         if group == "all":
-            optimizer.state[key] = value  # type: ignore[index]
+            optimizer.state[key] = value.clone() if isinstance(value, Tensor) else value  # type: ignore[index]
         elif int(group) < len(optimizer.param_groups):
-            optimizer.param_groups[int(group)][key] = value
+            optimizer.param_groups[int(group)][key] = value.clone() if isinstance(value, Tensor) else value
 
 
 def _placed(value: Value, parameter: nn.Parameter) -> Value:

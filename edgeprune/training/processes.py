@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TypeVar
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, gather_object
 from torch import Tensor
 
 from edgeprune.errors import UsageError
@@ -18,6 +18,7 @@ from edgeprune.tasks.task import Rows
 from edgeprune.training.norms import statistics_of_all
 
 Value = TypeVar("Value")
+PATIENCE = timedelta(days=1)  # of processes for the main one, which may measure a device before they train
 
 
 class Processes:
@@ -29,7 +30,8 @@ class Processes:
     """
 
     def __init__(self) -> None:
-        self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
+        patient = InitProcessGroupKwargs(timeout=PATIENCE)
+        self.accelerator = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[patient])
         if self.accelerator.mixed_precision != "no":
             raise UsageError(
                 f"the launcher asks for mixed precision {self.accelerator.mixed_precision}",
@@ -71,6 +73,12 @@ class Processes:
         broadcast_object_list(told)
         return told[0]
 
+    def end(self, value: object) -> object:
+        """The last word of the main process; the connection between them ends."""
+        told = self.from_main(value)
+        self.accelerator.end_training()
+        return told
+
     @contextmanager
     def together(self) -> Iterator[None]:
         """Within this context batch norms in training mode take their statistics from the batches of all processes."""
@@ -79,8 +87,3 @@ class Processes:
         else:
             with statistics_of_all():
                 yield
-
-
-def launched() -> int:
-    """How many processes a launcher began, this one among them; 1 without a launcher."""
-    return int(os.environ.get("WORLD_SIZE", "1") or 1)

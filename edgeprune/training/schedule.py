@@ -66,7 +66,7 @@ class Schedule:
             return self.peak * step / self.rising
         if self._timms is not None:
             if not self._by_epochs:
-                self._timms.step_update(step - self.rising)
+                self._timms.step_update(step - self.rising - 1)
             return float(self._timms.optimizer.param_groups[0]["lr"])
         least = self._settings.min_lr
         return least + (self.peak - least) * 0.5 * (

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
 from edgeprune.errors import EdgePruneError, RecipeError, ToolkitMissing
+from edgeprune.recipe import TuneSection
 from edgeprune.training.snapshot import EpochRecord
 
 
@@ -37,7 +37,7 @@ class Tracker:
         EdgePruneError: it cannot begin.
     """
 
-    def __init__(self, name: str, folder: Path, settings: dict[str, Any]) -> None:
+    def __init__(self, name: str, folder: Path, settings: TuneSection) -> None:
         check_tracker(name)
         kind = next(made for known, made in LOGGER_TYPE_TO_CLASS.items() if str(known) == name)
         try:
@@ -45,7 +45,7 @@ class Tracker:
             self._tracker = kind("tune", folder) if kind.requires_logging_directory else kind("tune")
             if hasattr(self._tracker, "start"):
                 self._tracker.start()
-            plain = {k: v for k, v in settings.items() if isinstance(v, int | float | str | bool)}
+            plain = {k: v for k, v in settings.model_dump().items() if isinstance(v, int | float | str | bool)}
             self._tracker.store_init_configuration(plain)
         except Exception as error:  # a service may be away, a login missing
             lines = str(error).strip().splitlines() or [type(error).__name__]

@@ -303,7 +303,7 @@ class Training:
     def _learn_features(self) -> None:
         """Learn from the teacher's layers, too, with projections of their own."""
         assert self.teacher is not None
-        images, _ = next(iter(self.train.batches(2)))
+        images, _ = next(iter(self.train.take(32).batches(32)))
         placed = images.to(self.device).contiguous(memory_format=torch.channels_last)
         self.features = Features(self.student, self.teacher, placed, self.settings.feature_layers)
         if len(projections := list(self.features.parameters())):
@@ -311,11 +311,7 @@ class Training:
 
     def _placed(self, module: nn.Module) -> nn.Module:
         """A copy on the device, in the layout that convolutions are fastest in."""
-        placed = copy.deepcopy(module).to(self.device)
-        for parameter in placed.parameters():
-            if parameter.ndim == 4:
-                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-        return placed
+        return _laid_out(copy.deepcopy(module).to(self.device), torch.channels_last)
 
     def _diverged(self, loss: float, epoch: int, step: int) -> TrainingDiverged:
         return TrainingDiverged(
@@ -330,7 +326,16 @@ def recalibrated(trained: nn.Module, train: Split, settings: TuneSection) -> nn.
     """The module after a training of `settings`; after a short one, a copy with new statistics in its batch norms."""
     if not 0 < settings.epochs * steps_per_epoch(train, settings) < SHORT:
         return trained
-    return recalibrate_batchnorm(trained, train, ADAPTED_ON)
+    plain = _laid_out(copy.deepcopy(trained), torch.contiguous_format)  # as the result will be: sums round alike
+    return recalibrate_batchnorm(plain, train, ADAPTED_ON)
+
+
+def _laid_out(module: nn.Module, layout: torch.memory_format) -> nn.Module:
+    """The same module with its convolution weights in this layout."""
+    for parameter in module.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=layout)
+    return module
 
 
 def _check(settings: TuneSection, processes: Processes, images: int) -> None:

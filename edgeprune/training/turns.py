@@ -94,7 +94,7 @@ def train_in_turns(
     Raises:
         EdgePruneError: as `tune` does, and what `choose` raises.
     """
-    teacher = module if settings.distillation > 0 else None
+    teacher = module if settings.distillation > 0 else None  # features are refused before (`check_tuning`)
     hook = PrunedInTurns(module, structure, choose, turns(epochs, interval))
     # A moving average begins with the re-training: what it is of changes here with every turn.
     own = settings.model_copy(update={"ema": 0.0})
