@@ -127,7 +127,12 @@ def resolve_paths(recipe: Recipe, folder: Path, *, text: str = "", where: str = 
         file, colon, name = source.rpartition(":")
         return f"{absolute(file, *key)}:{name}" if colon and file.endswith(".py") else source
 
-    model, data, task = recipe.model, recipe.data, recipe.task
+    model, data, task, tuning = recipe.model, recipe.data, recipe.task, recipe.tune
+    if tuning.teacher_checkpoint is not None:
+        weights = absolute(tuning.teacher_checkpoint, "tune", "teacher_checkpoint")
+        tuning = tuning.model_copy(update={"teacher_checkpoint": weights})
+    if tuning.teacher is not None:
+        tuning = tuning.model_copy(update={"teacher": named(tuning.teacher, "tune", "teacher")})
     if model.checkpoint is not None:
         checkpoint = absolute(model.checkpoint, "model", "checkpoint")
         model = model.model_copy(update={"checkpoint": checkpoint})
@@ -144,7 +149,7 @@ def resolve_paths(recipe: Recipe, folder: Path, *, text: str = "", where: str = 
         if (value := getattr(data, name)) is not None and not _is_there(Path(source) / value)  # else a sub-folder
     }
     data = data.model_copy(update={"source": source, **parts})
-    return recipe.model_copy(update={"model": model, "data": data, "task": task})
+    return recipe.model_copy(update={"model": model, "data": data, "task": task, "tune": tuning})
 
 
 def shown_path(path: Path) -> str:

@@ -23,7 +23,7 @@ from pydantic import TypeAdapter, ValidationError, field_validator
 
 from edgeprune.checksum import file_sha256
 from edgeprune.errors import EdgePruneError, RunError
-from edgeprune.recipe import MOVED, Recipe, TaskSection
+from edgeprune.recipe import MOVED, Recipe, TaskSection, TuneSection
 from edgeprune.records import Record
 
 MOST_BYTES = 64 << 20  # of a record: the plan of the largest model has a few
@@ -273,6 +273,13 @@ _ADDED: dict[tuple[str, str], object] = {
     ("model", "weights"): None,
     ("model", "labels"): None,
     ("quantize", "formats"): None,
+}
+_TUNE_BEFORE = {
+    *("epochs", "batch_size", "lr", "weight_decay", "momentum", "warmup", "distillation", "temperature", "precision"),
+    *("augment", "cuda_graphs"),
+}
+_ADDED |= {
+    ("tune", key): default for key, default in TuneSection().model_dump(mode="json").items() if key not in _TUNE_BEFORE
 }
 
 

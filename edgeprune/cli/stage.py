@@ -22,6 +22,7 @@ from edgeprune.cli.console import (
     show_result,
 )
 from edgeprune.errors import GateFailed
+from edgeprune.launch import is_main
 from edgeprune.stages.stage import PIPELINE
 
 RunArgument = Annotated[Path, typer.Argument(help="The run folder.", autocompletion=complete_runs)]
@@ -36,6 +37,9 @@ def tune(
 ) -> None:
     from edgeprune import api
 
+    if not is_main():  # of several processes, one tells
+        api.tune(run, epochs=epochs, lr=lr, trust=trust)
+        return
     with RichProgress().shown() as progress:
         record = api.tune(run, epochs=epochs, lr=lr, progress=progress, trust=trust)
     _show(record.result, as_json=as_json)

@@ -9,6 +9,7 @@ the data set itself; the target a tensor, a number, or these in tuples, lists an
 from __future__ import annotations
 
 import hashlib
+import math
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,13 +21,15 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils.data import default_collate
 
+from edgeprune.data.augment import NOTHING_STRONGER, Stronger
 from edgeprune.data.copies import tell_copies, without_copies
 from edgeprune.data.divide import PARTS, divide
 from edgeprune.data.images import Bytes, Indices
 from edgeprune.data.pools import Labelled
 from edgeprune.data.record import LEFT_OUT, DataRecord, ImageRecord
-from edgeprune.data.split import Split, Splits
-from edgeprune.errors import DataError, ModelError
+from edgeprune.data.split import Part, Split, Splits, whole
+from edgeprune.data.workers import made_by_workers
+from edgeprune.errors import DataError, ModelError, RecipeError
 from edgeprune.models.factory import fixed_seed, users_object
 from edgeprune.progress import Progress
 from edgeprune.recipe import Augment, DataSection
@@ -104,21 +107,51 @@ class OwnSplit(Split):
         *,
         seed: int | None = None,
         augment: Augment = "none",  # noqa: ARG002 - by the data set itself
+        stronger: Stronger = NOTHING_STRONGER,
+        part: Part = whole,
+        workers: int = 0,
     ) -> Iterator[tuple[Tensor, Any]]:
         """Inputs, float32 (n, C, H, W), and their targets, collated. A seed shuffles, and is that of what the data set
         draws; without one items come in order, drawn the same each time.
 
         Raises:
-            DataError: an item cannot be read, or targets cannot be put together.
+            DataError: an item cannot be read, targets cannot be put together, or a worker died.
+            RecipeError: a stronger augmentation is asked for.
         """
-        items = self.images
-        assert isinstance(items, OwnItems)
+        if stronger != NOTHING_STRONGER:
+            raise RecipeError(
+                "the data set is your own, and augments its items itself",
+                where="tune",
+                hint="leave randaugment, erasing and repeats out",
+            )
         order = np.arange(len(self)) if seed is None else np.random.default_rng(seed).permutation(len(self))
-        for start in range(0, len(order), batch_size):
-            places = self.indices[order[start : start + batch_size]].tolist()
-            drawn = [0 if seed is None else _seed_of(seed, place) for place in places]
-            pairs = [items.item(place, seed=one) for place, one in zip(places, drawn, strict=True)]
-            yield torch.stack([given for given, _ in pairs]), _collated([target for _, target in pairs], self.name)
+        reading = _Reading(self, order, batch_size, part, seed)
+        yield from made_by_workers(reading, reading.count, workers) if workers else map(reading, range(reading.count))
+
+
+@dataclass(frozen=True, eq=False)
+class _Reading:
+    """Makes a batch, by its number, in any order and in any process."""
+
+    split: OwnSplit
+    order: Indices
+    batch_size: int
+    part: Part
+    seed: int | None
+
+    @property
+    def count(self) -> int:
+        return math.ceil(len(self.order) / self.batch_size)
+
+    def __call__(self, number: int) -> tuple[Tensor, Any]:
+        items = self.split.images
+        assert isinstance(items, OwnItems)
+        some = self.order[number * self.batch_size : (number + 1) * self.batch_size]
+        places = self.split.indices[some[self.part(len(some))]].tolist()
+        seeds = [0 if self.seed is None else _seed_of(self.seed, place) for place in places]
+        pairs = [items.item(place, seed=seed) for place, seed in zip(places, seeds, strict=True)]
+        inputs = torch.stack([given for given, _ in pairs])
+        return inputs, _collated([target for _, target in pairs], self.split.name)
 
 
 def open_own(

@@ -91,6 +91,8 @@ def remember_recipe(recipe: Recipe) -> None:
     """
     remember(canonical(recipe.model.source), recipe.model.arguments)
     remember_device(recipe.device.id)
+    if recipe.tune.teacher is not None:
+        remember(canonical(recipe.tune.teacher), {})
     if recipe.task.is_users:
         remember(canonical(recipe.task.name), {})
     for source in recipe.data.sources:

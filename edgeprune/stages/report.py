@@ -47,6 +47,7 @@ def gather(context: Context) -> ReportData:
         tolerance=recipe.prune.tolerance,
         binding=pruned.binding,
         tuning=_epochs(context),
+        kept_epoch=_kept(context),
         merge=context.read("merge", "merge.json", MergeFacts),
         verdict=verdict,
         manifests=tuple(read_manifests(run.stage_folder("export"))),
@@ -149,6 +150,12 @@ def _epochs(context: Context) -> tuple[Epoch, ...]:
         )
         for r in records
     )
+
+
+def _kept(context: Context) -> int | None:
+    """The epoch that tuning kept; None where an earlier version did not choose."""
+    record = context.run.record("tune")
+    return record.result.get("kept") if record else None
 
 
 def _notes(context: Context, pruned: PruneRecord, verdict: Verdict) -> tuple[str, ...]:
