@@ -65,7 +65,7 @@ def run_file(
         here = run_file(LocalDevice(), file, manifest, images, threads=threads, timeout_s=timeout_s)
         return replace(here, executed_on=f"this machine, no device: {device.id} does not run {lacking}")
     result = run_inference(device, file, fed, runtime=runtime, threads=threads, timeout_s=timeout_s, progress=progress)
-    outputs = _rows(decode_output(result.outputs, manifest.output), len(images), file)
+    outputs = _rows(decode_output(result.outputs[0], manifest.output), len(images), file)
     place = f"{device.id}, {result.build.name} {result.build.version}"
     return Execution(outputs, place, result.peak_memory_bytes)
 

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 from edgeprune.devices.bundle import native_bundle
+from edgeprune.devices.cargo import pack
 from edgeprune.devices.conditions import Conditions
-from edgeprune.devices.jobs import Case, Job, Timing, _Progress, pack
+from edgeprune.devices.jobs import Case, Job, Timing, _Progress
 from edgeprune.devices.local import LocalDevice
 from edgeprune.devices.phone_app import sources
 from edgeprune.errors import ToolkitMissing

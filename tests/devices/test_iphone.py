@@ -137,7 +137,7 @@ def test_a_job_goes_through(device: IPhone, relu: Path, phone: Phone) -> None:
     (build,) = prepare_device(device)
     assert build.name == "coreml"
     result = run_inference(device, relu, INPUTS, runtime="coreml")
-    np.testing.assert_array_equal(result.outputs, np.maximum(INPUTS, 0))
+    np.testing.assert_array_equal(result.outputs[0], np.maximum(INPUTS, 0))
     timed = run_job(device, Job("coreml", (Case("a", relu), Case("b", relu)), timing=TIMING, compute_units="CPU_ONLY"))
     assert (build.compute_units, timed.build.compute_units) == ("ALL", "CPU_ONLY")
     assert timed.build.id == f"{build.id}-CPU_ONLY"  # a latency is of these units
@@ -151,7 +151,7 @@ def test_what_a_console_loses_is_taken_from_the_file(device: IPhone, relu: Path,
     whole = run_inference(device, relu, INPUTS, runtime="coreml")
     phone.tell(loses=True)
     events: list[str] = []
-    job = Job("coreml", (Case("a", relu, INPUTS),))
+    job = Job("coreml", (Case("a", relu, (INPUTS,)),))
     result = run_job(device, job, on_event=lambda event: events.append(event["event"]))
     assert events == ["start", "conditions", "begin", "progress", "outputs", "conditions", "end"]
     np.testing.assert_array_equal(result.cases["a"].outputs, whole.outputs)
@@ -445,7 +445,7 @@ def test_a_job_goes_through_the_app(swift_device: IPhone, tmp_path: Path) -> Non
     (package / "toy.txt").write_text("relu float32 1 4 4 3\n")
     (package / "deep" / "weights.bin").write_bytes(bytes(range(256)) * 5000)
     result = run_inference(swift_device, package, INPUTS, runtime="coreml")
-    np.testing.assert_array_equal(result.outputs, np.maximum(INPUTS, 0))
+    np.testing.assert_array_equal(result.outputs[0], np.maximum(INPUTS, 0))
     assert result.peak_memory_bytes is not None
     timed = run_job(swift_device, Job("coreml", (Case("a", package), Case("b", package)), timing=TIMING))
     assert [len(case.visits) for case in timed.cases.values()] == [3, 3]

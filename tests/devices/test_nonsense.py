@@ -211,7 +211,7 @@ def saying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
 def test_what_a_runner_says(saying: Callable[[str], LocalDevice], tmp_path: Path, told: str, timed: bool) -> None:
     write_operation(RELU, tmp_path / "relu.tflite")
     device = saying(RUNNERS[told])
-    inputs = None if timed else np.zeros((2, 4, 4, 3), np.float32)
+    inputs = () if timed else (np.zeros((2, 4, 4, 3), np.float32),)
     job = Job("litert", (Case("0", tmp_path / "relu.tflite", inputs),), timing=TIMING if timed else None)
     with pytest.raises(DeviceError) as refused:
         run_job(device, job)
