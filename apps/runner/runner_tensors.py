@@ -29,6 +29,8 @@ def input_places(model: Loaded, names: list[str] | None, count: int) -> list[int
     """
     if len(model.specs) != count:
         raise CaseError("input", f"the file takes {len(model.specs)} inputs, and {count} were given")
+    if names is not None and len(names) != count:
+        raise CaseError("input", f"{count} inputs were given, and {len(names)} names")
     return _places("input", model.input_names, names, ordered=model.ordered)
 
 
