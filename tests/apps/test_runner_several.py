@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from two_runners import RELU, TIMES, Array, Job, Runner, infer_case, sum_cast_most, two_to_three, written
+from two_runners import RELU, TIMES, Array, Job, Runner, infer_case, signed, sum_cast_most, two_to_three, written
+
+from edgeprune.latency.tflite_writer import Graph
 
 ROWS = 7
 
@@ -58,6 +60,19 @@ def test_names_choose_and_order(
     image, numbers = inputs
     case = infer_case(tmp_path, "some", model, numbers, image, input_names=["t1", "t0"], output_names=wanted)
     same(answered(runner, tmp_path, case), [right[name] for name in wanted])
+
+
+@pytest.mark.parametrize("wanted", [None, ["t1", "t1", "t2"]])
+def test_a_tensor_may_stand_twice_among_the_outputs(runner: Runner, tmp_path: Path, wanted: list[str] | None) -> None:
+    graph = Graph()
+    x = graph.input((1, 4))
+    cut, large = graph.add("RELU", [x], (1, 4)), graph.add("ABS", [x], (1, 4))
+    for tensor in (cut, cut, large):
+        graph.output(tensor)
+    model = signed(graph, tmp_path / "twice.tflite", {"x": x}, {"a": large, "b": cut, "c": cut})
+    values = np.random.default_rng(3).standard_normal((ROWS, 4), dtype=np.float32)
+    case = infer_case(tmp_path, "twice", model, values, **({} if wanted is None else {"output_names": wanted}))
+    same(answered(runner, tmp_path, case), [np.maximum(values, 0), np.maximum(values, 0), np.abs(values)])
 
 
 def test_what_does_not_fit_is_refused_in_the_same_words(

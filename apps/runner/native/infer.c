@@ -75,7 +75,7 @@ static bool open_inputs(struct inference *work, const struct job_case *item, con
     work->inputs = made(work->input_count, sizeof *work->inputs);
     for (size_t i = 0; good && i < work->input_count; i++) {
         struct input *input = &work->inputs[matches.places[i]];
-        input->index = (size_t)model->inputs.places[matches.places[i]];
+        input->index = model->inputs.places[matches.places[i]];
         input->spec = &model->inputs.tensors[input->index].spec;
         good = npy_open(&input->npy, item->inputs.items[i], failure);
     }
@@ -113,7 +113,7 @@ static bool plan_outputs(struct inference *work, const struct job_case *item, co
     work->output_count = good ? matches.count : 0;
     work->outputs = made(work->output_count, sizeof *work->outputs);
     for (size_t i = 0; good && i < work->output_count; i++) {
-        work->outputs[i].index = (size_t)model->outputs.places[matches.places[i]];
+        work->outputs[i].index = model->outputs.places[matches.places[i]];
         good = plan_output(&work->outputs[i], i, item, model, failure);
     }
     free(matches.places);

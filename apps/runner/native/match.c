@@ -4,8 +4,7 @@
 #include "text.h"
 
 static const char *name_of(const struct side *side, size_t place) {
-    long among = side->places[place];
-    return among == LEFT_OUT ? "" : side->tensors[among].name;
+    return side->tensors[side->places[place]].name;
 }
 
 static bool has_names(const struct side *side) {
@@ -71,16 +70,7 @@ static bool match(const struct side *side, const char *kind, const struct words 
                   struct failure *failure) {
     size_t most = names->count > side->graph_count ? names->count : side->graph_count;
     *matches = (struct matches){.places = made(most, sizeof *matches->places)};
-    if (!(names->given && has_names(side) ? match_names : match_in_order)(side, kind, names, matches, failure)) {
-        return false;
-    }
-    for (size_t i = 0; i < matches->count; i++) {
-        if (side->places[matches->places[i]] == LEFT_OUT) {
-            return fail(failure, "load", "the file's signature leaves %s %zu of its graph out", kind,
-                        matches->places[i] + 1);
-        }
-    }
-    return true;
+    return (names->given && has_names(side) ? match_names : match_in_order)(side, kind, names, matches, failure);
 }
 
 bool match_inputs(const struct model *model, const struct job_case *item, struct matches *matches,

@@ -71,20 +71,13 @@ static void make_side(struct side *side, size_t count) {
     side->buffers = made(count, sizeof *side->buffers);
 }
 
-/* The place of a tensor of the graph among the signature's. A tensor that stands in both twice has two. */
-static long place_of(const struct side *side, const void *handle, size_t before) {
-    long found = LEFT_OUT;
+/* The place of a tensor of the graph among the signature's, their count if it has none. Of a tensor that has several
+   names LiteRT fills the last buffer alone. */
+static size_t place_of(const struct side *side, const void *handle) {
+    size_t found = side->count;
     for (size_t i = 0; i < side->count; i++) {
-        bool taken = false;
-        if (side->tensors[i].handle != handle) {
-            continue;
-        }
-        found = (long)i;
-        for (size_t k = 0; k < before; k++) {
-            taken = taken || side->places[k] == found;
-        }
-        if (!taken) {
-            break;
+        if (side->tensors[i].handle == handle) {
+            found = i;
         }
     }
     return found;
@@ -104,7 +97,11 @@ static bool find_places(struct model *model, struct side *side, void *subgraph, 
                      : LITERT_CALL(api, failure, "load", GetSubgraphOutput, subgraph, i, &handle))) {
             return false;
         }
-        side->places[i] = place_of(side, handle, i);
+        side->places[i] = place_of(side, handle);
+        if (side->places[i] == side->count) {
+            return fail(failure, "load", "the file's signature leaves %s %zu of its graph out",
+                        inputs ? "input" : "output", i + 1);
+        }
     }
     return true;
 }

@@ -6,8 +6,6 @@
 #include "failure.h"
 #include "litert.h"
 
-enum { LEFT_OUT = -1 };
-
 struct tensor { /* an input or output */
     struct spec spec;
     const char *name; /* the file's */
@@ -19,7 +17,7 @@ struct side { /* the inputs or the outputs, in the order of the signature, which
     struct tensor *tensors;
     void **buffers;
     size_t graph_count;
-    long *places; /* of the graph's, among these; LEFT_OUT where the signature does not name one */
+    size_t *places; /* of the graph's, among these */
 };
 
 struct model {
