@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 from two_runners import RELU, TIMES, Array, Job, Runner, infer_case, signed, sum_cast_most, two_to_three, written
 
 from edgeprune.latency.tflite_writer import Graph
@@ -73,6 +74,17 @@ def test_a_tensor_may_stand_twice_among_the_outputs(runner: Runner, tmp_path: Pa
     values = np.random.default_rng(3).standard_normal((ROWS, 4), dtype=np.float32)
     case = infer_case(tmp_path, "twice", model, values, **({} if wanted is None else {"output_names": wanted}))
     same(answered(runner, tmp_path, case), [np.maximum(values, 0), np.maximum(values, 0), np.abs(values)])
+
+
+def test_an_input_may_be_an_output(runner: Runner, tmp_path: Path) -> None:
+    graph = Graph()
+    x, y = graph.input((1, 4)), graph.input((1, 4))
+    for tensor in (x, graph.add("SUB", [x, y], (1, 4), schema.SubOptionsT())):
+        graph.output(tensor)
+    model = tmp_path / "back.tflite"
+    model.write_bytes(graph.to_bytes())
+    one, other = np.random.default_rng(4).standard_normal((2, ROWS, 4), dtype=np.float32)
+    same(answered(runner, tmp_path, infer_case(tmp_path, "back", model, one, other)), [one, one - other])
 
 
 def test_what_does_not_fit_is_refused_in_the_same_words(

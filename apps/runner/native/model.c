@@ -143,8 +143,16 @@ static bool make_outputs(struct model *model, void *subgraph, struct failure *fa
         struct litert_type type = {0};
         if (!LITERT_CALL(api, failure, "load", GetSignatureOutputTensorByIndex, model->signature, i, &tensor->handle) ||
             !LITERT_CALL(api, failure, "load", GetTensorName, tensor->handle, &tensor->name) ||
-            !read_spec(model, tensor->handle, &type, &tensor->spec, NULL, failure) ||
-            !LITERT_CALL(api, failure, "load", GetCompiledModelOutputBufferRequirements, model->compiled, 0, i, &needs) ||
+            !read_spec(model, tensor->handle, &type, &tensor->spec, NULL, failure)) {
+            return false;
+        }
+        size_t input = place_of(&model->inputs, tensor->handle);
+        if (input < model->inputs.count) { /* with a buffer of its own the run would read that as the input */
+            model->outputs.buffers[i] = model->inputs.buffers[input];
+            tensor->borrowed = true;
+            continue;
+        }
+        if (!LITERT_CALL(api, failure, "load", GetCompiledModelOutputBufferRequirements, model->compiled, 0, i, &needs) ||
             !make_buffer(model, &model->outputs, i, &type, needs, failure)) {
             return false;
         }
@@ -192,7 +200,7 @@ bool model_get_output(struct model *model, size_t index, void *value, struct fai
 
 static void free_side(struct litert *api, struct side *side) {
     for (size_t i = 0; i < side->count; i++) {
-        if (side->buffers[i] != NULL) {
+        if (side->buffers[i] != NULL && !side->tensors[i].borrowed) {
             api->DestroyTensorBuffer(side->buffers[i]);
         }
     }

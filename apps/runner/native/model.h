@@ -10,6 +10,7 @@ struct tensor { /* an input or output */
     struct spec spec;
     const char *name; /* the file's */
     void *handle;
+    bool borrowed; /* its buffer is an input's: the file gives an input back */
 };
 
 struct side { /* the inputs or the outputs, in the order of the signature, which is that of a run */
