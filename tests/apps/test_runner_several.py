@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
-from two_runners import RELU, TIMES, Array, Job, Runner, infer_case, signed, sum_cast_most, two_to_three, written
+from several_tensors import signed, sum_cast_most, two_to_three
+from two_runners import RELU, TIMES, Array, Job, Runner, infer_case, written
 
 from edgeprune.latency.tflite_writer import Graph
 
