@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from facts import refused
 from fake_phone_state import BUNDLE, DEVICES, UDID, USBMUX
+from several_tensors import sum_cast_most, two_to_three
 
 from device_profiles import match_profile
 from edgeprune.devices import iphone, jobs
@@ -145,6 +146,18 @@ def test_a_job_goes_through(device: IPhone, relu: Path, phone: Phone) -> None:
     assert timed.processes == 1
     assert list((phone.home / "container/Documents/edgeprune/jobs").iterdir()) == []
     assert not runs(phone)
+
+
+def test_several_outputs_come_back_each_with_its_checksum(device: IPhone, phone: Phone, tmp_path: Path) -> None:
+    model = two_to_three(tmp_path / "three.tflite")
+    image, numbers = INPUTS, np.arange(21, dtype=np.int32).reshape(7, 3)
+    right, wanted = sum_cast_most(image, numbers), ["t6", "t3"]
+    names = {"input_names": ["t1", "t0"], "outputs": wanted}
+    result = run_inference(device, model, [numbers, image], runtime="coreml", **names)
+    for name, found in zip(wanted, result.outputs, strict=True):
+        np.testing.assert_array_equal(found, right[name])
+    assert len(device._told) == 2
+    assert list((phone.home / "container/Documents/edgeprune/jobs").iterdir()) == []
 
 
 def test_what_a_console_loses_is_taken_from_the_file(device: IPhone, relu: Path, phone: Phone) -> None:

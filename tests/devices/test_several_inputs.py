@@ -132,8 +132,7 @@ def test_onnx_runtime_gives_several(device: LocalDevice, tmp_path: Path) -> None
 def test_executorch_gives_several(device: LocalDevice, tmp_path: Path) -> None:
     pytest.importorskip("executorch")
     import torch
-
-    from exporters.executorch_lowering import lower, write
+    from executorch.exir import to_edge
 
     class Two(torch.nn.Module):
         def forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -141,7 +140,7 @@ def test_executorch_gives_several(device: LocalDevice, tmp_path: Path) -> None:
 
     example = (torch.zeros(1, 6), torch.zeros(1, 6))
     path = tmp_path / "two.pte"
-    write(lower(torch.export.export(Two(), example)), path)
+    path.write_bytes(to_edge(torch.export.export(Two(), example)).to_executorch().buffer)
     x, y = np.random.default_rng(0).standard_normal((2, 5, 6), dtype=np.float32)
     right = [x.argmax(axis=1), x - y]
     same(run_inference(device, path, [x, y], runtime="executorch").outputs, right)
