@@ -3,6 +3,9 @@ bit the same, and refuse what does not fit in the same words."""
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +132,31 @@ def test_the_other_modes_take_them_too(runner: Runner, tmp_path: Path, model: Pa
     (profile,) = runner.run(tmp_path, {"mode": "profile", "runs": 2, "warm_up_runs": 1, "cases": cases}).of("profile")
     assert len(profile["names"]) >= 3
     assert [len(run) for run in profile["times_us"]] == [len(profile["names"])] * 2
+
+
+def test_outputs_are_not_kept_in_memory(runner: Runner, tmp_path: Path) -> None:
+    """A megabyte of outputs for each number: so many rows more take no more memory."""
+    graph = Graph()
+    x = graph.input((1, 1, 1, 1))
+    sides = graph.constant(np.array([[0, 0], [255, 256], [255, 256], [0, 0]], np.int32))
+    graph.output(graph.add("PAD", [x, sides], (1, 512, 512, 1), schema.PadOptionsT()))
+    graph.output(graph.add("NEG", [x], (1, 1, 1, 1)))
+    model = tmp_path / "large.tflite"
+    model.write_bytes(graph.to_bytes())
+    most = []
+    for rows in (4, 84):
+        case = infer_case(tmp_path, f"{rows}", model, np.ones((rows, 1, 1, 1), np.float32))
+        job = {"version": 1, "runtime": "litert", "threads": 1, "mode": "infer", "runs": 1, "cases": [case]}
+        place = tmp_path / "job.json"
+        place.write_text(json.dumps({**runner.job, **job}))
+        process = subprocess.Popen([*runner.argv, str(place)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = status
+        assert status == 0
+        assert np.load(case["outputs"], mmap_mode="r").shape == (rows, 512, 512, 1)
+        Path(case["outputs"]).unlink()
+        most.append(usage.ru_maxrss / 1024)
+    assert most[1] - most[0] < 20
 
 
 @pytest.mark.parametrize(
