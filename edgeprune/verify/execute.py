@@ -70,8 +70,18 @@ def run_file(
             raise ToolkitMissing(f"{lacking} is not installed", where=str(file), hint="see `edgeprune doctor`")
         here = run_file(LocalDevice(), file, manifest, images, threads=threads, timeout_s=timeout_s)
         return replace(here, executed_on=f"this machine, no device: {device.id} does not run {lacking}")
-    result = run_inference(device, file, fed, runtime=runtime, threads=threads, timeout_s=timeout_s, progress=progress)
-    outputs = _decoded((result.outputs,), manifest, len(images))
+    names = [spec.name for spec in manifest.outputs]
+    result = run_inference(
+        device,
+        file,
+        fed,
+        runtime=runtime,
+        outputs=names if len(names) > 1 else None,
+        threads=threads,
+        timeout_s=timeout_s,
+        progress=progress,
+    )
+    outputs = _decoded(result.outputs, manifest, len(images))
     place = f"{device.id}, {result.build.name} {result.build.version}"
     return Execution(outputs, place, result.peak_memory_bytes)
 

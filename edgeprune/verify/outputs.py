@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,7 +114,7 @@ def collect_outputs(
     compared = {manifest.file for manifest in manifests if _on_both(device, host, manifest)}
     rows: list[Rows] = []
     done = 0
-    for part, targets in _parts(test, total):
+    for part, targets in _parts(test, total, max(map(_output_bytes, manifests), default=0)):
         expected = float_outputs(part)
         rows.append(objective.rows(tensors(expected), targets))
         for manifest in manifests:
@@ -163,8 +164,13 @@ def _on_both(device: Device, host: Device, manifest: Manifest) -> bool:
     return apart and runtime_on(host, manifest) is not None
 
 
-def _parts(test: SplitLike, total: int) -> Iterator[tuple[Floats, Any]]:
-    """The first `total` images, in parts of at most CHUNK_BYTES."""
+def _output_bytes(manifest: Manifest) -> int:
+    """What a file answers to one image, as float32."""
+    return 4 * sum(math.prod(spec.shape) for spec in manifest.outputs)
+
+
+def _parts(test: SplitLike, total: int, each: int) -> Iterator[tuple[Floats, Any]]:
+    """The first `total` images, in parts of at most about CHUNK_BYTES, images and answers of `each` bytes."""
     held: list[Floats] = []
     targets: list[Targets] = []
     left = total
@@ -174,7 +180,7 @@ def _parts(test: SplitLike, total: int) -> Iterator[tuple[Floats, Any]]:
         held.append(images[:left].numpy().astype(np.float32, copy=False))
         targets.append(joined([given], most=left))
         left -= len(held[-1])
-        if sum(part.nbytes for part in held) >= CHUNK_BYTES:
+        if sum(part.nbytes + each * len(part) for part in held) >= CHUNK_BYTES:
             yield np.concatenate(held), joined(targets)
             held, targets = [], []
     if held:
