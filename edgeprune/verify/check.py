@@ -27,7 +27,7 @@ from edgeprune.verify.speed import (
     profile_of_file,
     size_check,
 )
-from edgeprune.verify.verdict import NEVER_RUN, NOWHERE, Check, FileVerdict, MetricFacts, Verdict
+from edgeprune.verify.verdict import NEVER_RUN, NOWHERE, Check, FileVerdict, Verdict
 
 
 def verify(
@@ -112,11 +112,10 @@ def _verdict(
         for stage, one in rows.items()
         if original is not None and stage != "original"
     }
-    metric = objective.metric
     return Verdict(
         device=device,
         test_images=images,
-        metric=MetricFacts(name=metric.name, unit=metric.unit, higher_is_better=metric.higher_is_better),
+        metric=objective.metric,
         accuracy={stage: figure.value for stage, figure in figures.items()},
         accuracy_intervals={stage: (figure.low, figure.high) for stage, figure in figures.items()},
         changes={stage: (change.low, change.high) for stage, change in changes.items()},

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from edgeprune.errors import DeviceError, GateFailed, UsageError
 from edgeprune.latency.measurement import Measurement, Ratio
 from edgeprune.latency.profile import Profile
+from edgeprune.metric import ACCURACY, Metric
 from edgeprune.recipe import Format, Precision
 from edgeprune.records import Record
 
@@ -88,14 +89,6 @@ class Missing(Record):
         )
 
 
-class MetricFacts(Record):
-    """What the task's metric is called, in which unit it is told ("share": in percent), and which way it is better."""
-
-    name: str = "top-1 accuracy"
-    unit: str = "share"
-    higher_is_better: bool = True
-
-
 class Verdict(BaseModel):
     """The verdict of a run."""
 
@@ -103,7 +96,7 @@ class Verdict(BaseModel):
     version: Literal[1] = 1
     device: str
     test_images: int
-    metric: MetricFacts = MetricFacts()
+    metric: Metric = ACCURACY
     accuracy: dict[str, float]  # stage -> the metric on the test split: original, pruned, tuned, merged
     accuracy_intervals: dict[str, Between] = {}
     changes: dict[str, Between] = {}  # stage -> how much better than the original's, on the same images

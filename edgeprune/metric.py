@@ -1,0 +1,45 @@
+"""How a task's figure is named, told and compared (no torch)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is named and told.
+
+    Args:
+        name: as it is told in verdicts and reports, "top-1 accuracy".
+        unit: "share" (told in percent), or what stands behind the figure, as "dB"; empty for a bare number.
+        higher_is_better: whether it is; an error is lower.
+        drop: how a loss of it is held against limits: in its own units ("absolute"), or as a share of what it was
+            ("relative": 30 dB that become 29.7 dB lost 0.01).
+    """
+
+    name: str = "top-1 accuracy"
+    unit: str = "share"
+    higher_is_better: bool = True
+    drop: Literal["absolute", "relative"] = "absolute"
+
+    def told(self, value: float) -> str:
+        """A figure in words: "91.25 %", "28.3 dB"."""
+        return f"{100 * value:.2f} %" if self.unit == "share" else f"{value:.4g} {self.unit}".rstrip()
+
+    def lost(self, before: float, after: float) -> float:
+        """How much is lost from one figure to another; below 0 where it is better after."""
+        worse = before - after if self.higher_is_better else after - before
+        return worse if self.drop == "absolute" or worse == 0 else worse / abs(before) if before else float("inf")
+
+    def rank(self, value: float) -> float:
+        """A number that is greater for a better figure."""
+        return value if self.higher_is_better else -value
+
+    def is_better(self, one: float, other: float) -> bool:
+        """Whether one figure is better than another."""
+        return one > other if self.higher_is_better else one < other
+
+
+ACCURACY = Metric()
+"""A classifier's."""
