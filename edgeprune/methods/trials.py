@@ -58,8 +58,8 @@ class Trials(BaseModel):
         best = told.pop(chosen)
         second = max(told.values(), key=lambda trial: self.metric.rank(trial.validation))
         return (
-            f"Of the methods that were tried, {chosen} was chosen: {self.metric.name} {self.metric.told(best.validation)} on "
-            f"the validation images after {best.images} training images; {second.arm} "
+            f"Of the methods that were tried, {chosen} was chosen: {self.metric.name} "
+            f"{self.metric.told(best.validation)} on the validation images after {best.images} training images; {second.arm} "
             f"{self.metric.told(second.validation)}."
         )
 

@@ -17,8 +17,22 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from edgeprune.errors import DataError
-from edgeprune.metric import Metric as Metric
+from edgeprune.metric import Metric
 from edgeprune.recipe import Augment, Section, TargetKind
+
+__all__ = [
+    "Metric",
+    "NoSettings",
+    "Outputs",
+    "Rows",
+    "Shares",
+    "Targets",
+    "Task",
+    "joined",
+    "moved",
+    "only_tensor",
+    "single",
+]
 
 Outputs = Any  # what the model answers to a batch: a tensor, or tensors in tuples, lists, dicts, dataclasses
 Targets = Any  # what the data set gives beside a batch of inputs, alike; the first axis of each tensor is the image
