@@ -28,8 +28,9 @@ from edgeprune.search.channels import prune_to_latency
 from edgeprune.search.measured import Attempt, Goal
 from edgeprune.search.problem import OnStep, Shares, cost_of, out_of_reach
 from edgeprune.search.pruned import Pruned, prune_within
-from edgeprune.search.recount import real_cost
+from edgeprune.search.recount import real_cost, real_macs
 from edgeprune.search.target import check_counted, counted_cost, latency_share
+from edgeprune.space.apply import make_plan
 from edgeprune.space.counting import counted
 from edgeprune.space.subnet import WHOLE
 from edgeprune.space.units import Structure
@@ -54,6 +55,8 @@ class _Done:
 
 
 def prune_stage(context: Context, folder: Path) -> dict[str, Any]:
+    if not context.recipe.prunes:
+        return _as_it_is(context, folder)
     target = Target.parse(context.recipe.prune.target)
     if not target.is_latency or target.takes_nothing:
         done = _to_count(context, folder)
@@ -87,6 +90,16 @@ def prune_stage(context: Context, folder: Path) -> dict[str, Any]:
         "binds": record.binding.words,
         "parameters": sum(p.numel() for p in pruned.model.module.parameters()),
     }
+
+
+def _as_it_is(context: Context, folder: Path) -> dict[str, Any]:
+    """The empty plan: what later stages take is the model as it was loaded."""
+    model = context.model("load")
+    plan = make_plan(model.spec.source, model.module, Structure((), (), ()), WHOLE)
+    write_atomic(folder / "plan.json", plan.model_dump_json(indent=1).encode())
+    save_state(folder / "model.safetensors", model.module)
+    context.progress.say("nothing is pruned: the plan is empty")
+    return {"pruned": False, "macs": real_macs(model.module, model.example_input()), "parameters": plan.base_parameters}
 
 
 def _settings(context: Context) -> PruneSection:

@@ -12,7 +12,7 @@ from edgeprune.errors import UsageError
 from edgeprune.runs import write_atomic
 from edgeprune.stages.context import Context
 from edgeprune.stages.export import not_written, read_manifests
-from edgeprune.stages.probe import read_baseline
+from edgeprune.stages.probe import original_file
 from edgeprune.training.accuracy import predict
 from edgeprune.verify.check import verify
 from edgeprune.verify.outputs import Labels
@@ -23,7 +23,7 @@ def verify_stage(context: Context, folder: Path) -> dict[str, Any]:
     recipe = context.recipe
     test = context.splits.test if recipe.verify.images is None else context.splits.test.take(recipe.verify.images)
     named: dict[str, Labels] = {}
-    models = context.pipeline.models()
+    models = distinct_models(context)
     for number, (word, stage) in enumerate(models.items()):
         context.progress.update(f"accuracy of the {word} model", number, len(models))
         named[word] = predict(context.model(stage).module, test).argmax(1)
@@ -33,7 +33,7 @@ def verify_stage(context: Context, folder: Path) -> dict[str, Any]:
         return predict(merged, torch.from_numpy(images))
 
     target = recipe.latency_target
-    baseline = read_baseline(context)
+    original = original_file(context)
     export_folder = context.run.stage_folder("export")
     manifests, missing = read_manifests(export_folder), not_written(context)
     if target is not None and not any(is_judged(m, recipe.device.runtime) for m in manifests):
@@ -52,16 +52,16 @@ def verify_stage(context: Context, folder: Path) -> dict[str, Any]:
             test=test,
             limits=recipe.verify.gates,
             target=target,
-            original_file=baseline.file,
+            original_file=original,
             runtime=recipe.device.runtime,
             threads=recipe.device.threads,
             protocol=recipe.device.protocol,
             images=recipe.verify.images,
             named=named,
             untrained=recipe.model.untrained,
+            missing=missing,
             progress=context.progress,
         )
-    verdict = verdict.model_copy(update={"files": (*verdict.files, *(one.verdict for one in missing))})
     write_atomic(folder / "verdict.json", verdict.model_dump_json(indent=1).encode())
     told: dict[str, list[str]] = {"fail": [], "undecided": []}
     for file in verdict.files:
@@ -73,4 +73,16 @@ def verify_stage(context: Context, folder: Path) -> dict[str, Any]:
         "accuracy_intervals": verdict.accuracy_intervals,
         "failed": told["fail"],
         "undecided": told["undecided"],
+        "ship": {one.runtime: one.file for one in verdict.shipping},
     }
+
+
+def distinct_models(context: Context) -> dict[str, str]:
+    """The word for each model that is another than the one before it -> its stage: where nothing is pruned, the pruned
+    model is the original, and the tuned one as well where nothing is trained."""
+    recipe, models = context.recipe, context.pipeline.models()
+    if not recipe.prunes:
+        models = {word: stage for word, stage in models.items() if stage != "prune"}
+        if not recipe.tune.epochs:
+            models = {word: stage for word, stage in models.items() if stage != "tune"}
+    return models

@@ -18,6 +18,7 @@ from edgeprune.verify.accuracy import accuracy_checks, parity_check
 from edgeprune.verify.execute import Execution, Floats, run_file, runtime_of
 from edgeprune.verify.intervals import drop_interval, share_interval
 from edgeprune.verify.outputs import Answers, Labels, SplitLike, collect_outputs
+from edgeprune.verify.shipping import files_to_ship
 from edgeprune.verify.speed import (
     Protocol,
     Speed,
@@ -28,7 +29,7 @@ from edgeprune.verify.speed import (
     profile_of_file,
     size_check,
 )
-from edgeprune.verify.verdict import NEVER_RUN, NOWHERE, Check, FileVerdict, Verdict
+from edgeprune.verify.verdict import NEVER_RUN, NOWHERE, Check, FileVerdict, Missing, Verdict
 
 
 def verify(
@@ -47,6 +48,7 @@ def verify(
     images: int | None,
     named: Mapping[str, Labels],
     untrained: bool = False,
+    missing: Sequence[Missing] = (),
     progress: Progress = SILENT,
 ) -> Verdict:
     """Check every exported file of a folder.
@@ -54,7 +56,7 @@ def verify(
     `float_outputs` maps images (N, C, H, W) float32 to the float model's logits (N, classes). `original_file` is the
     unpruned model's fp32 file in `runtime`. `images` limits how many test images are used. `named` has the
     class (N,) that the model of each stage names for each test image; with the key "original" the drop against it is
-    checked too. Of an `untrained` model nothing is asked that chance could not answer.
+    checked too. Of an `untrained` model nothing is asked that chance could not answer. `missing` files fail.
 
     Raises:
         RunError: there is nothing to check, or a file is missing or was changed since its manifest was written.
@@ -95,6 +97,7 @@ def verify(
     for manifest in manifests:
         progress.say(f"{manifest.file}: parity, memory and kernels")
         files.append(judge.file(manifest))
+    files += [one.verdict for one in missing]
     return _verdict(device.id, outputs.labels, named, files)
 
 
@@ -115,6 +118,7 @@ def _verdict(device: str, labels: Labels, named: Mapping[str, Labels], files: Se
         accuracy_intervals={stage: (share.low, share.high) for stage, share in shares.items()},
         changes={stage: (change.low, change.high) for stage, change in changes.items()},
         files=tuple(files),
+        shipping=files_to_ship(files),
     )
 
 
