@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +14,7 @@ from edgeprune.devices.conditions import RuntimeName
 from edgeprune.devices.runtimes import runtime_of as runtime_of_file
 from edgeprune.errors import UsageError
 from edgeprune.latency.measurement import Measurement, Quality, Ratio
-from edgeprune.latency.pairs import measure_ratio
+from edgeprune.latency.pairs import LEAST_APART, measure_ratio
 from edgeprune.latency.presets import find_protocol
 from edgeprune.latency.profile import Profile, profile
 from edgeprune.latency.protocol import measure, measure_peak_memory
@@ -64,6 +64,9 @@ def measure_speed(
             f"the target {target} is a share of the original's latency, and the original's file is missing",
             hint="run the probe stage first: it exports and measures the original",
         )
+    whole = find_protocol(protocol)
+    # Of what is only told and compared the spread over processes has to be seen, and no half width to be reached.
+    short = replace(whole, most_processes=max(whole.least_processes, LEAST_APART))
     ratios: dict[str, Ratio] = {}
     for one in manifests if original_file is not None else ():
         own = runtime_on(device, one)
@@ -76,7 +79,7 @@ def measure_speed(
             runtime=own,
             against=runtime_of_file(original_file),
             threads=threads,
-            protocol=protocol,
+            protocol=whole if is_judged(one, runtime) else short,
             progress=progress,
         )
     latencies = _told_by(ratios, manifests, target=target, runtime=runtime, protocol=protocol)
