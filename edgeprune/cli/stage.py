@@ -1,27 +1,20 @@
 """`edgeprune tune|merge|quantize|export|verify RUN`: one stage alone, on a run folder.
 
-Every stage whose object says what its command is for has one; those with options of their own stand here.
+Every stage whose object says what its command is for has one. `export` and `verify`, which do more, have files of
+their own.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from edgeprune.cli.console import (
-    DeviceOption,
-    JsonOption,
-    RichProgress,
-    TrustOption,
-    complete_formats,
-    complete_runs,
-    show_result,
-)
-from edgeprune.errors import GateFailed
+from edgeprune.cli.console import JsonOption, RichProgress, TrustOption, complete_runs, show_result
+from edgeprune.cli.export import export
+from edgeprune.cli.verify import verify
 from edgeprune.stages.stage import PIPELINE
 
 RunArgument = Annotated[Path, typer.Argument(help="The run folder.", autocompletion=complete_runs)]
@@ -41,57 +34,6 @@ def tune(
     _show(record.result, as_json=as_json)
 
 
-def export(
-    run: RunArgument,
-    formats: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--format",
-            help="tflite, pte, coreml, onnx, or another's; may be repeated.",
-            autocompletion=complete_formats,
-        ),
-    ] = None,
-    trust: TrustOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    from edgeprune import api
-
-    with RichProgress().shown() as progress:
-        record = api.export(run, formats=formats, progress=progress, trust=trust)
-    _show(record.result, as_json=as_json)
-    if record.result.get("not_written"):
-        raise typer.Exit(GateFailed.exit_code)
-
-
-def verify(
-    run: RunArgument,
-    device: DeviceOption = None,
-    explain: Annotated[
-        bool, typer.Option("--explain", help="Where a file differs from this machine: from which operator on.")
-    ] = False,
-    trust: TrustOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    from dataclasses import asdict
-
-    from edgeprune import api
-    from edgeprune.models.trust import require_device
-    from edgeprune.verify.verdict import exit_code
-
-    with RichProgress().shown() as progress:
-        verdict = api.verify(run, device=device, progress=progress, trust=trust)
-        result = json.loads(verdict.model_dump_json())
-        if explain:
-            if not trust:
-                require_device(verdict.device, run)
-            parted = [file.file for file in verdict.files if file.format == "tflite" and file.parts_from_host]
-            progress.say(f"files that differ from this machine: {', '.join(parted) or 'none'}")
-            found = {name: api.explain(run / "export" / name, device=verdict.device) for name in parted}
-            result["explained"] = {name: asdict(one) for name, one in found.items()}
-    _show(result, as_json=as_json)
-    raise typer.Exit(exit_code(verdict))
-
-
 def _plain(name: str) -> Callable[..., None]:
     """The command of a stage that takes no more than its run."""
 
@@ -107,13 +49,19 @@ def _plain(name: str) -> Callable[..., None]:
 
 
 _OWN: dict[str, Callable[..., None]] = {"tune": tune, "export": export, "verify": verify}
+_SAID = {
+    "export": "Write the files of a run, or of a model.\n\nOf every format; each in a child process, and with its "
+    "manifest. A model (a timm name, package.module:factory or file.py:factory) is written as it is, into --out.",
+    "verify": "Run the files of a run on the device, or one file, and judge their figures.\n\nThey are held against "
+    "the recipe's gates; one file is held to its manifest and the gates of --gate.",
+}
 
 
 def add_commands(app: typer.Typer) -> None:
     """Add the command of each stage that has one."""
     for stage in PIPELINE:
         if stage.said:
-            app.command(stage.name, help=stage.said)(_OWN.get(stage.name) or _plain(stage.name))
+            app.command(stage.name, help=_SAID.get(stage.name, stage.said))(_OWN.get(stage.name) or _plain(stage.name))
 
 
 def _show(result: dict[str, Any], *, as_json: bool) -> None:

@@ -52,32 +52,13 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _what_is_not_pruned_is_not_trained(self) -> Recipe:
         """Unless `tune.epochs` is given: a model that nothing was taken from ships as it was given."""
+        return self._settled()
+
+    def _settled(self) -> Recipe:
         if not self.prunes and "epochs" not in self.tune.model_fields_set:
             tune = self.tune.model_copy(update={"epochs": 0})
             self.__dict__["tune"] = tune  # a validator has to return the very object, and that is frozen by now
             self.__pydantic_fields_set__.add("tune")
-        return self
-
-    @model_validator(mode="after")
-    def _zeros_are_timed_in_a_tflite_file(self) -> Recipe:
-        if self.sparse.target is None or not Target.parse(self.sparse.target).is_latency:
-            return self
-        if self.device.runtime != "litert" or "tflite" not in self.export.formats:
-            raise ValueError(
-                f"zeros reach `sparse.target` {self.sparse.target} in a .tflite file alone: set device.runtime = "
-                "'litert', and name tflite in export.formats"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _zeros_take_more_than_channels(self) -> Recipe:
-        if self.sparse.target is not None:
-            zeros, channels = Target.parse(self.sparse.target), Target.parse(self.prune.target)
-            if zeros.unit == channels.unit and zeros.value >= channels.value:
-                raise ValueError(
-                    f"channels go first, to `prune.target` {channels}, and zeros have nothing left to do for "
-                    f"`sparse.target` {zeros}: give them less than that (prune.target = '1x' prunes no channel)"
-                )
         return self
 
     @property
@@ -94,7 +75,7 @@ class Recipe(Section):
         if not self.prune.enabled:
             raise ValueError("`prune.enabled` is false: there is no target to change")
         other = self.model_copy(update={"prune": self.prune.model_copy(update={"target": text})})
-        return other._what_is_not_pruned_is_not_trained()
+        return other._settled()
 
     @property
     def latency_target(self) -> Target | None:

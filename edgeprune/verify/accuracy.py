@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from edgeprune.verify.sampled import Rights, drop_check, share_check
 from edgeprune.verify.verdict import HOST_AGREEMENT, Check
 
 Runner = Callable[[Floats], Execution]
+AGREEMENT, DROP = "top-1 agreement", "accuracy drop against the float model"  # the names of these checks
 
 
 def parity_check(manifest: Manifest, folder: Path, run: Runner, limits: VerdictLimits) -> Check:
@@ -63,28 +65,46 @@ def accuracy_checks(
         why = f"{broken} of {len(labels)} test images give NaN or infinity{_overflow(manifest)}"
         limit = 1 - broken / len(labels)
         return (Check(name="finite outputs", value=limit, unit="share", limit=1.0, outcome="fail", why=why),)
-    is_int8 = manifest.precision == "int8"
-    named, floats = top1_classes(logits), top1_classes(outputs.float_logits)
-    same, right = named == floats, named == labels
+    named = top1_classes(logits)
+    right = named == labels
     checks = [
-        share_check(
-            "top-1 agreement",
-            same,
-            limits.int8_agreement if is_int8 else None,
-            why=f"file and float model name the same class on {same.sum()} of {len(labels)} test images",
-        ),
+        *_against_float(manifest, named, outputs, limits),
         _accuracy(named, labels, untrained=untrained),
-        _drop(
-            "accuracy drop against the float model",
-            floats == labels,
-            right,
-            limits.int8_accuracy_drop if is_int8 else None,
-        ),
     ]
     checks += _host_checks(manifest, outputs, limits)
     if original is not None:
         checks.append(_drop("accuracy drop against the original", original == labels, right, limits.accuracy_drop))
     return tuple(checks)
+
+
+def _against_float(manifest: Manifest, named: Labels, outputs: Answers, limits: VerdictLimits) -> tuple[Check, ...]:
+    """Agreement with the float model, and what is lost against it."""
+    if outputs.float_logits is None:
+        return untold(manifest, limits, "the float model is not at hand: name it (--model)")
+    is_int8, labels = manifest.precision == "int8", outputs.labels
+    floats = top1_classes(outputs.float_logits)
+    same = named == floats
+    return (
+        share_check(
+            AGREEMENT,
+            same,
+            limits.int8_agreement if is_int8 else None,
+            why=f"file and float model name the same class on {same.sum()} of {len(labels)} test images",
+        ),
+        _drop(DROP, floats == labels, named == labels, limits.int8_accuracy_drop if is_int8 else None),
+    )
+
+
+def untold(manifest: Manifest, limits: VerdictLimits, why: str) -> tuple[Check, ...]:
+    """The gates of an int8 file that nobody can hold it to: undecided, so that it does not pass. None of another's."""
+    if manifest.precision != "int8":
+        return ()
+    gates: dict[str, float | Literal[False]] = {AGREEMENT: limits.int8_agreement, DROP: limits.int8_accuracy_drop}
+    return tuple(
+        Check(name=name, value=math.nan, unit="share", limit=limit, outcome="undecided", why=why)
+        for name, limit in gates.items()
+        if limit is not False
+    )
 
 
 def _accuracy(named: Labels, labels: Labels, *, untrained: bool) -> Check:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from edgeprune.artifacts.manifest import Manifest, file_hash
@@ -14,7 +15,7 @@ from edgeprune.devices.base import Device
 from edgeprune.errors import RunError
 from edgeprune.progress import SILENT, Progress
 from edgeprune.recipe import Runtime, Target, VerdictLimits
-from edgeprune.verify.accuracy import accuracy_checks, parity_check
+from edgeprune.verify.accuracy import accuracy_checks, parity_check, untold
 from edgeprune.verify.execute import Execution, Floats, run_file, runtime_of
 from edgeprune.verify.intervals import drop_interval, share_interval
 from edgeprune.verify.outputs import Answers, Labels, SplitLike, collect_outputs
@@ -37,8 +38,8 @@ def verify(
     manifests: Sequence[Manifest],
     folder: Path,
     device: Device,
-    float_outputs: Callable[[npt.NDArray[Any]], npt.NDArray[Any]],
-    test: SplitLike,
+    float_outputs: Callable[[npt.NDArray[Any]], npt.NDArray[Any]] | None,
+    test: SplitLike | None,
     limits: VerdictLimits,
     target: Target | None,
     original_file: Path | None,
@@ -53,7 +54,8 @@ def verify(
 ) -> Verdict:
     """Check every exported file of a folder.
 
-    `float_outputs` maps images (N, C, H, W) float32 to the float model's logits (N, classes). `original_file` is the
+    `float_outputs` maps images (N, C, H, W) float32 to the float model's logits (N, classes). Where it or `test` is
+    None, what takes it is not asked, and the gates of int8 files that need it are undecided. `original_file` is the
     unpruned model's fp32 file in `runtime`. `images` limits how many test images are used. `named` has the
     class (N,) that the model of each stage names for each test image; with the key "original" the drop against it is
     checked too. Of an `untrained` model nothing is asked that chance could not answer. `missing` files fail.
@@ -68,16 +70,19 @@ def verify(
         raise RunError("there is no exported file to check", where=str(folder), hint="run the export stage first")
     for manifest in manifests:
         check_unchanged(manifest, folder)
-    outputs = collect_outputs(
-        [manifest for manifest in manifests if runtime_of(manifest) is not None],
-        folder,
-        device,
-        float_outputs,
-        test,
-        images=images,
-        threads=threads,
-        progress=progress,
-    )
+    outputs = None
+    if test is not None:
+        outputs = collect_outputs(
+            [manifest for manifest in manifests if runtime_of(manifest) is not None],
+            folder,
+            device,
+            float_outputs,
+            test,
+            images=images,
+            threads=threads,
+            progress=progress,
+        )
+    labels = outputs.labels if outputs is not None else np.empty(0, np.int64)
     progress.say("measuring latency")
     speed = measure_speed(
         manifests,
@@ -90,7 +95,7 @@ def verify(
         protocol=protocol,
         progress=progress,
     )
-    named = {stage: classes[: len(outputs.labels)] for stage, classes in named.items()}
+    named = {stage: classes[: len(labels)] for stage, classes in named.items()}
     original = named.get("original")
     judge = _Judge(folder, device, limits, target, runtime, threads, original, untrained, outputs, speed, progress)
     files = []
@@ -98,7 +103,7 @@ def verify(
         progress.say(f"{manifest.file}: parity, memory and kernels")
         files.append(judge.file(manifest))
     files += [one.verdict for one in missing]
-    return _verdict(device.id, outputs.labels, named, files)
+    return _verdict(device.id, labels, named, files)
 
 
 def _verdict(device: str, labels: Labels, named: Mapping[str, Labels], files: Sequence[FileVerdict]) -> Verdict:
@@ -151,7 +156,7 @@ class _Judge:
     threads: int
     original: Labels | None
     untrained: bool
-    outputs: Answers
+    outputs: Answers | None
     speed: Speed
     progress: Progress
 
@@ -161,12 +166,16 @@ class _Judge:
         if runtime_of(manifest) is None:
             return self._never_run(manifest)
 
+        places: list[str] = []
+
         def run(images: Floats) -> Execution:
-            return run_file(self.device, self.folder / manifest.file, manifest, images, threads=self.threads)
+            ran = run_file(self.device, self.folder / manifest.file, manifest, images, threads=self.threads)
+            places.append(ran.executed_on)
+            return ran
 
         checks = (
             parity_check(manifest, self.folder, run, self.limits),
-            *accuracy_checks(manifest, self.outputs, self.limits, self.original, untrained=self.untrained),
+            *self._accuracy(manifest),
             latency_check(manifest, self.speed, target=self.target, limits=self.limits, runtime=self.runtime),
             size_check(manifest, self.folder, self.limits),
             memory_check(self.device, manifest, self.folder, self.limits),
@@ -176,12 +185,17 @@ class _Judge:
             file=manifest.file,
             format=manifest.format,
             precision=manifest.precision,
-            executed_on=self.outputs.executed_on[manifest.file],
+            executed_on=places[0],
             checks=tuple(check for check in checks if check is not None),
             latency=self.speed.latencies.get(manifest.file),
             against_original=self.speed.ratios.get(manifest.file),
             profile=profile_of_file(self.device, manifest, self.folder, threads=self.threads, progress=self.progress),
         )
+
+    def _accuracy(self, manifest: Manifest) -> tuple[Check, ...]:
+        if self.outputs is None:
+            return untold(manifest, self.limits, "there are no test images: name some (--data)")
+        return accuracy_checks(manifest, self.outputs, self.limits, self.original, untrained=self.untrained)
 
     def _never_run(self, manifest: Manifest) -> FileVerdict:
         """What can be said of a file of another's exporter that no runner here knows: nothing that is proven."""

@@ -35,13 +35,14 @@ class SplitLike(Protocol):
 
 @dataclass(frozen=True)
 class Answers:
-    """Labels (N,), logits (N, classes) of the float model and of every file (by name), and where each file ran.
+    """Labels (N,), logits (N, classes) of the float model and of every file (by name), and where each file ran. The
+    float model's are None where it is not at hand.
 
     `host_logits`: of the files that ran on an attached device, what this machine answers with the same runtime.
     """
 
     labels: Labels
-    float_logits: Floats
+    float_logits: Floats | None
     logits: Mapping[str, Floats]
     executed_on: Mapping[str, str]
     host_logits: Mapping[str, Floats] = field(default_factory=dict)
@@ -51,14 +52,14 @@ def collect_outputs(
     manifests: Sequence[Manifest],
     folder: Path,
     device: Device,
-    float_outputs: Callable[[npt.NDArray[Any]], npt.NDArray[Any]],
+    float_outputs: Callable[[npt.NDArray[Any]], npt.NDArray[Any]] | None,
     test: SplitLike,
     *,
     images: int | None,
     threads: int,
     progress: Progress,
 ) -> Answers:
-    """Run the float model and every file on the first `images` test images (all when None).
+    """Run the float model, where there is one, and every file on the first `images` test images (all when None).
 
     Images are read once and held only a part at a time, so that a large test split fits in memory.
 
@@ -77,12 +78,13 @@ def collect_outputs(
     done = 0
     for part, part_labels in _parts(test, total):
         labels.append(part_labels)
-        floats.append(np.asarray(float_outputs(part), dtype=np.float32))
+        if float_outputs is not None:
+            floats.append(np.asarray(float_outputs(part), dtype=np.float32))
         for manifest in manifests:
             progress.say(f"{manifest.file}: test images {done + 1} to {done + len(part)} of {total}")
             counted = Part(progress, done, total)
             execution = run_file(device, folder / manifest.file, manifest, part, threads=threads, progress=counted)
-            if execution.outputs.shape != floats[-1].shape:
+            if floats and execution.outputs.shape != floats[-1].shape:
                 raise DataError(
                     f"the outputs have shape {execution.outputs.shape}, the float model's {floats[-1].shape}",
                     where=manifest.file,
@@ -97,7 +99,8 @@ def collect_outputs(
         raise DataError("the test split has no images", hint="name a test split in [data]")
     together = {name: np.concatenate(parts) for name, parts in logits.items()}
     hosts = {name: np.concatenate(parts) for name, parts in host_logits.items()}
-    return Answers(np.concatenate(labels), np.concatenate(floats), together, executed_on, hosts)
+    reference = np.concatenate(floats) if floats else None
+    return Answers(np.concatenate(labels), reference, together, executed_on, hosts)
 
 
 def _on_both(device: Device, host: Device, manifest: Manifest) -> bool:
