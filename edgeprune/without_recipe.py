@@ -211,11 +211,11 @@ def verify_file(
     notes = [f"the manifest is {manifest.untold}"] if manifest.untold else []
     opened = open_device(device)
     test = _test_images(manifest, folder, data, seed, notes, progress) if data is not None else None
-    answers = (
-        _answers_of(model, manifest, folder) if model is not None else _beside(opened, manifest, folder, limits, notes)
-    )
+    answers = _answers_of(model, manifest, folder) if model is not None else None
     if test is None:
         notes.append("no test images are named (--data): its accuracy is not known")
+    elif answers is None:
+        answers = _beside(opened, manifest, folder, limits, notes)
     with opened.lease(wait_s=LEASE_WAIT_S):
         verdict = verify(
             manifests=[manifest],
@@ -234,8 +234,6 @@ def verify_file(
             untrained=untrained,
             progress=progress,
         )
-    for note in notes:
-        progress.say(note)
     (found,) = verdict.files
     return FileCheck(verdict.model_copy(update={"files": (_held(found),), "shipping": ()}), tuple(notes))
 
