@@ -28,12 +28,14 @@ from edgeprune.recipe.section import (
 )
 from edgeprune.recipe.sparse import SparseSection
 from edgeprune.recipe.target import Target
+from edgeprune.recipe.task import CLASSIFICATION, TaskSection
 from edgeprune.recipe.tree import Recipe
 from edgeprune.recipe.tune import TuneSection
 from edgeprune.recipe.verify import VerdictLimits, VerifySection
 
 __all__ = [
     "AUTO",
+    "CLASSIFICATION",
     "DROPPING",
     "MOST_EPOCHS",
     "MOST_IMAGES",
@@ -60,6 +62,7 @@ __all__ = [
     "SparseSection",
     "Target",
     "TargetUnit",
+    "TaskSection",
     "TuneSection",
     "VerdictLimits",
     "VerifySection",
