@@ -49,19 +49,13 @@ def _plain(name: str) -> Callable[..., None]:
 
 
 _OWN: dict[str, Callable[..., None]] = {"tune": tune, "export": export, "verify": verify}
-_SAID = {
-    "export": "Write the files of a run, or of a model.\n\nOf every format; each in a child process, and with its "
-    "manifest. A model (a timm name, package.module:factory or file.py:factory) is written as it is, into --out.",
-    "verify": "Run the files of a run on the device, or one file, and judge their figures.\n\nThey are held against "
-    "the recipe's gates; one file is held to its manifest and the gates of --gate.",
-}
 
 
 def add_commands(app: typer.Typer) -> None:
     """Add the command of each stage that has one."""
     for stage in PIPELINE:
         if stage.said:
-            app.command(stage.name, help=_SAID.get(stage.name, stage.said))(_OWN.get(stage.name) or _plain(stage.name))
+            app.command(stage.name, help=stage.said)(_OWN.get(stage.name) or _plain(stage.name))
 
 
 def _show(result: dict[str, Any], *, as_json: bool) -> None:

@@ -73,7 +73,7 @@ def verify_stage(context: Context, folder: Path) -> dict[str, Any]:
         "accuracy_intervals": verdict.accuracy_intervals,
         "failed": told["fail"],
         "undecided": told["undecided"],
-        "ship": {one.runtime: one.file for one in verdict.shipping},
+        "ship": ", ".join(f"{one.runtime}: {one.file or 'none'}" for one in verdict.shipping),
     }
 
 
