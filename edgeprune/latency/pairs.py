@@ -29,7 +29,7 @@ from edgeprune.latency.quality import judge
 from edgeprune.latency.statistics import interval_over_groups
 from edgeprune.progress import SILENT, Progress
 
-LEAST_APART = 3  # rounds of two processes: the spread of fewer cannot be seen
+SPREAD_SEEN = 3  # rounds at least, where the spread over processes counts: `interval_over_groups` sees none of fewer
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def measure_ratio(
     Args:
         runtime: of both files.
         against: the denominator's, where it is another one. Files of two runtimes cannot share a process: their
-            processes take turns, and there are `LEAST_APART` rounds of them or more, for what differs is the process.
+            processes take turns, and there are `SPREAD_SEEN` rounds of them or more, for what differs is the process.
 
     Raises:
         UsageError: a file is missing or cannot be run; names it.
@@ -128,7 +128,7 @@ def measure_ratio(
     settings, files = find_protocol(protocol), (numerator, denominator)
     runtimes = (runtime, against or runtime)
     apart = runtimes[0] != runtimes[1]
-    least = max(settings.least_processes, LEAST_APART if apart else 1)
+    least = max(settings.least_processes, SPREAD_SEEN if apart else 1)
     most = max(settings.most_processes, least)
     counter = VisitCounter(files, 2 * settings.pair_timing.rounds * most, progress)
     rounds: list[Round] = []

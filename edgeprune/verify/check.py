@@ -103,7 +103,8 @@ def verify(
         progress.say(f"{manifest.file}: parity, memory and kernels")
         files.append(judge.file(manifest))
     files += [one.verdict for one in missing]
-    return _verdict(device.id, labels, named, files)
+    shipping = files_to_ship(files, first=runtime)
+    return _verdict(device.id, labels, named, files).model_copy(update={"shipping": shipping})
 
 
 def _verdict(device: str, labels: Labels, named: Mapping[str, Labels], files: Sequence[FileVerdict]) -> Verdict:
@@ -123,7 +124,6 @@ def _verdict(device: str, labels: Labels, named: Mapping[str, Labels], files: Se
         accuracy_intervals={stage: (share.low, share.high) for stage, share in shares.items()},
         changes={stage: (change.low, change.high) for stage, change in changes.items()},
         files=tuple(files),
-        shipping=files_to_ship(files),
     )
 
 

@@ -11,8 +11,8 @@ from edgeprune.latency.measurement import Ratio
 from edgeprune.verify.verdict import NO_DEVICE, SIZE, FileVerdict, Shipping, Slower
 
 
-def files_to_ship(files: Sequence[FileVerdict]) -> tuple[Shipping, ...]:
-    """One answer for each runtime, in the order in which the files come.
+def files_to_ship(files: Sequence[FileVerdict], *, first: str = "") -> tuple[Shipping, ...]:
+    """One answer for each runtime: for the one that is to come first, then in the order in which the files come.
 
     Of the files that pass (`FileVerdict.passes`) those are left out that another one is surely faster than: where the
     interval of the ratio of their latencies (`ratio_of`) does not hold 1. Of the rest the smallest is named. So no file
@@ -22,7 +22,8 @@ def files_to_ship(files: Sequence[FileVerdict]) -> tuple[Shipping, ...]:
     runtimes: dict[str, list[FileVerdict]] = {}
     for file in files:
         runtimes.setdefault(RUNTIME_OF.get(Path(file.file).suffix, file.format), []).append(file)
-    return tuple(_shipping(runtime, group) for runtime, group in runtimes.items())
+    ordered = sorted(runtimes, key=lambda runtime: runtime != first)
+    return tuple(_shipping(runtime, runtimes[runtime]) for runtime in ordered)
 
 
 def ratio_of(a: Ratio, b: Ratio) -> tuple[float, float, float]:

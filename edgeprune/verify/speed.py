@@ -14,7 +14,7 @@ from edgeprune.devices.conditions import RuntimeName
 from edgeprune.devices.runtimes import runtime_of as runtime_of_file
 from edgeprune.errors import UsageError
 from edgeprune.latency.measurement import Measurement, Quality, Ratio
-from edgeprune.latency.pairs import LEAST_APART, measure_ratio
+from edgeprune.latency.pairs import SPREAD_SEEN, measure_ratio
 from edgeprune.latency.presets import find_protocol
 from edgeprune.latency.profile import Profile, profile
 from edgeprune.latency.protocol import measure, measure_peak_memory
@@ -64,9 +64,10 @@ def measure_speed(
             f"the target {target} is a share of the original's latency, and the original's file is missing",
             hint="run the probe stage first: it exports and measures the original",
         )
-    whole = find_protocol(protocol)
-    # Of what is only told and compared the spread over processes has to be seen, and no half width to be reached.
-    short = replace(whole, most_processes=max(whole.least_processes, LEAST_APART))
+    found = find_protocol(protocol)
+    least = max(found.least_processes, SPREAD_SEEN)  # files are compared, and processes differ
+    whole = replace(found, least_processes=least, most_processes=max(found.most_processes, least))
+    short = replace(whole, most_processes=least)  # of a file that is only told no half width has to be reached
     ratios: dict[str, Ratio] = {}
     for one in manifests if original_file is not None else ():
         own = runtime_on(device, one)

@@ -192,3 +192,4 @@ def test_each_runtime_has_its_own() -> None:
     files = (file("a.tflite"), file("b.pte"), file("c.numbers", on=NOWHERE), file("d.mlpackage", on="no device"))
     found = {one.runtime: one.file for one in files_to_ship(files)}
     assert found == {"litert": "a.tflite", "executorch": "b.pte", "numbers": None, "coreml": "d.mlpackage"}
+    assert [one.runtime for one in files_to_ship(files, first="executorch")][:2] == ["executorch", "litert"]
