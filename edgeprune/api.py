@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from edgeprune.artifacts.export import Exported
 from edgeprune.artifacts.toolkits import toolkits
 from edgeprune.devices.discovery import open_device
 from edgeprune.devices.jobs import runtime_build
@@ -62,6 +63,9 @@ from edgeprune.training.processes import Processes
 from edgeprune.verify.explain import Explanation
 from edgeprune.verify.explain import explain as explain_file
 from edgeprune.verify.verdict import Verdict
+from edgeprune.without_recipe import FileCheck
+from edgeprune.without_recipe import export_model as write_model
+from edgeprune.without_recipe import verify_file as check_file
 
 
 def load(source: str | Path, *, stage: str | None = None, trust: bool = False, **options: Any) -> Model:
@@ -226,6 +230,30 @@ def export(
 ) -> StageRecord:
     """Write the files, each in a child process, each with its manifest."""
     return do(run, "export", progress=progress, trust=trust, formats=tuple(formats) if formats else None)
+
+
+def export_model(
+    model: str,
+    out: Path | str,
+    *,
+    formats: Sequence[str] | None = None,
+    int8: bool | None = None,
+    data: str | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Exported:
+    """Write a model as it is to files, without a recipe or a run; see `edgeprune.without_recipe.export_model`."""
+    return write_model(
+        model, Path(out), formats=formats, int8=int8, data=data, seed=seed, progress=progress or Silent(), **options
+    )
+
+
+def verify_file(
+    file: Path | str, *, model: Model | None = None, progress: Progress | None = None, **options: Any
+) -> FileCheck:
+    """Hold one exported file to its manifest, without a run; see `edgeprune.without_recipe.verify_file`."""
+    return check_file(Path(file), model=model, progress=progress or Silent(), **options)
 
 
 def verify(

@@ -273,6 +273,7 @@ _ADDED: dict[tuple[str, str], object] = {
     ("model", "weights"): None,
     ("model", "labels"): None,
     ("quantize", "formats"): None,
+    ("prune", "enabled"): True,
 }
 _TUNE_BEFORE = {
     *("epochs", "batch_size", "lr", "weight_decay", "momentum", "warmup", "distillation", "temperature", "precision"),
@@ -306,4 +307,4 @@ def _as_before_tables(prune: dict[str, Any]) -> dict[str, Any]:
         value = methods.get(method, {}).pop(name, default)
         prune[key] = float(value) if isinstance(default, float) else value  # 5 was 5.0 then
     tables = {name: table for name, table in methods.items() if table}
-    return {**prune, "allocator": prune["allocator"] or "judged", **({"methods": tables} if tables else {})}
+    return {**prune, "allocator": prune.get("allocator") or "judged", **({"methods": tables} if tables else {})}

@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
@@ -99,6 +99,19 @@ def read_input_size(text: str | None) -> tuple[int, ...] | None:
             hint=f"write it like 3,224,224: channels, height and width, 1 to {MOST_SIDE}",
         ) from error
     return sides
+
+
+def refuse_given(options: Mapping[str, object], why: str, *, where: str) -> None:
+    """Refuse options that mean nothing here; those that are None were not given.
+
+    Raises:
+        UsageError: one was given; `why` says what it has no meaning for.
+    """
+    from edgeprune.errors import UsageError
+
+    given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
+    if given:
+        raise UsageError(f"{', '.join(given)}: {why}", where=where, hint="leave that out")
 
 
 class RichProgress:

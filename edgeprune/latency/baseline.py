@@ -40,11 +40,16 @@ def measure_original(model: Model, folder: Path, bench: Bench, *, keep: tuple[st
         ModelError: the model cannot be traced or nothing in it can be removed.
         DeviceError: the device is unavailable.
     """
-    example, runtime = model.example_input(), bench.runtime
-    structure = hold(find_structure(model.module, example), keep)
-    file = folder / f"original{SUFFIX_OF[runtime]}"
-    bench.exporter.write(_merged(model), file)
+    structure = hold(find_structure(model.module, model.example_input()), keep)
+    file = write_original(model, folder, bench)
     return Baseline(structure, file, bench.measure(file))
+
+
+def write_original(model: Model, folder: Path, bench: Bench) -> Path:
+    """Write the unpruned model for the runtime: batch norms folded, fp32."""
+    file = folder / f"original{SUFFIX_OF[bench.runtime]}"
+    bench.exporter.write(_merged(model), file)
+    return file
 
 
 def fill_table(model: Model, baseline: Baseline, bench: Bench) -> Predictor:

@@ -59,8 +59,8 @@ class Trials(BaseModel):
         second = max(told.values(), key=lambda trial: self.metric.rank(trial.validation))
         return (
             f"Of the methods that were tried, {chosen} was chosen: {self.metric.name} "
-            f"{self.metric.told(best.validation)} on the validation images after {best.images} training images; {second.arm} "
-            f"{self.metric.told(second.validation)}."
+            f"{self.metric.told(best.validation)} on the validation images after {best.images} training images; "
+            f"{second.arm} {self.metric.told(second.validation)}."
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from edgeprune.recipe.section import (
     AUTO,
@@ -31,7 +31,8 @@ def _is_table(value: Any) -> bool:
 
 
 class PruneSection(Section):
-    """How the plan is found. `branches`: whether whole residual branches may go, beside channels; unless said,
+    """How the plan is found; with `enabled` false nothing is pruned, which is the target `1x`, and no other key has a
+    meaning. `branches`: whether whole residual branches may go, beside channels; unless said,
     they may where there are training images: what goes with a branch has to be learned again. `squeeze_excitation`:
     whether such gates may go, a constant for each channel in their place.
 
@@ -46,6 +47,7 @@ class PruneSection(Section):
     allocators it goes with: the first of them where none is named. `method = "auto"` tries several methods, each with
     an allocator of its own, and takes the best."""
 
+    enabled: bool = True
     target: str = "0.5x"
     method: Method = "taylor"
     allocator: AllocatorName | None = None
@@ -63,6 +65,11 @@ class PruneSection(Section):
     regrow: float = Field(default=0.0, ge=0, lt=1)
     methods: dict[str, dict[str, Any]] = Field(default={})
 
+    @model_serializer(mode="wrap")
+    def _as_it_was_written(self, whole: SerializerFunctionWrapHandler) -> Any:
+        """A disabled section says no more than that, so that it can be read back."""
+        return whole(self) if self.enabled else {"enabled": False}
+
     @model_validator(mode="before")
     @classmethod
     def _tables_of_methods(cls, tree: Any) -> Any:
@@ -78,6 +85,18 @@ class PruneSection(Section):
             if key in rest and (value := rest.pop(key)) != default:
                 methods.setdefault(method, {}).setdefault(name, value)
         return {**rest, "methods": methods} if methods else rest
+
+    @model_validator(mode="before")
+    @classmethod
+    def _disabled_takes_nothing(cls, tree: Any) -> Any:
+        if not isinstance(tree, Mapping) or tree.get("enabled") is not False:
+            return tree
+        if others := sorted(str(key) for key in tree if key != "enabled"):
+            raise ValueError(
+                f"`enabled = false` prunes nothing, so {', '.join(others)} would have no effect: leave "
+                f"{'it' if len(others) == 1 else 'them'} out, or prune"
+            )
+        return {"enabled": False, "target": "1x"}
 
     @field_validator("target")
     @classmethod

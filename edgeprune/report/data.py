@@ -25,11 +25,10 @@ from edgeprune.runs import read_bounded
 from edgeprune.search.constraints import Binding
 from edgeprune.space.units import Structure
 from edgeprune.verify.intervals import share_interval
-from edgeprune.verify.verdict import NOWHERE, Between, FileVerdict, Verdict
+from edgeprune.verify.verdict import NO_DEVICE, NOWHERE, Between, FileVerdict, Shipping, Verdict
 
 Standing = Literal["proven", "reference", "failed", "uncertain", "undecided", "unproven"]
 DEAREST = 12  # kernels shown of a file
-NO_DEVICE = "no device"  # how verify says in `executed_on` that a file ran in the reference executor
 
 
 class Part(BaseModel):
@@ -139,6 +138,7 @@ class ReportData(Part):
     spec: ModelSpec
     device: DeviceFacts | None = None
     recipe: str = ""  # the recipe's text
+    pruned: bool = True  # whether anything was to go from the model
     target: TargetOutcome | None = None
     stages: tuple[StagePoint, ...] = ()
     against_original: Ratio | None = None  # pruned float model over the original, interleaved; carries both samples
@@ -165,6 +165,11 @@ class ReportData(Part):
 
     def stage(self, name: str) -> StagePoint | None:
         return next((point for point in self.stages if point.stage == name), None)
+
+    @property
+    def shipping(self) -> tuple[Shipping, ...]:
+        """The file to ship for each runtime; none in reports of before."""
+        return self.verdict.shipping if self.verdict else ()
 
     @property
     def final(self) -> StagePoint | None:

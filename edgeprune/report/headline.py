@@ -60,7 +60,7 @@ def outcome(data: ReportData) -> Outcome:
 
 def sentence(data: ReportData) -> str:
     """The run in one line."""
-    parts = []
+    parts = [] if data.pruned else ["Not pruned"]
     if data.against_original is not None:
         parts.append(f"{_speed(data)} on {_device(data)}")
     original, final = data.stage("original"), data.final
@@ -88,8 +88,15 @@ def _speed(data: ReportData) -> str:
     return f"{text.speedup_number(ratio)} {claim}" if claim == "faster" else claim
 
 
-def _speed_card(data: ReportData) -> Card:
+def _speed_card(data: ReportData) -> Card | None:
     ratio = data.against_original
+    if not data.pruned:
+        original = data.stage("original")
+        latency = original.latency if original else None
+        if latency is None:
+            return None
+        detail = f"{text.latency(latency)}; as it is, fp32. Nothing was pruned"
+        return Card("Original model", text.seconds(latency.median_s), detail, "plain")
     if ratio is None:
         return Card("Latency", text.NONE, "no interleaved measurement of original and pruned", "warn")
     claim = text.speed_claim(ratio)

@@ -25,6 +25,9 @@ def summary(data: ReportData) -> RenderableType:
         parts.append(_stages(data))
     if data.files:
         parts.append(_Files(data))
+    for one in data.shipping:
+        parts.append(Text(one.words, style="bold" if one.file else "yellow"))
+        parts += [Text(slower.words, style="yellow") for slower in one.slower]
     held = [
         (line.file, check)
         for line in data.files

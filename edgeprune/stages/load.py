@@ -9,6 +9,7 @@ from typing import Any
 from edgeprune.checksum import file_sha256
 from edgeprune.data.open import with_preprocessing
 from edgeprune.data.record import RECORD
+from edgeprune.data.split import Splits
 from edgeprune.errors import UsageError
 from edgeprune.methods.registry import resolved
 from edgeprune.methods.slimming import batch_norm_scales, telling_scales
@@ -37,12 +38,11 @@ def load_stage(context: Context, folder: Path) -> dict[str, Any]:
     write_atomic(folder / "spec.json", model.spec.model_dump_json(indent=1).encode())
     save_state(folder / "model.safetensors", model.module)
     splits = context.splits  # data that do not fit are found now, not after an hour of probing
-    classes = splits.test.classes
     assert splits.record is not None  # `open_data` makes one
     write_atomic(folder / RECORD, splits.record.to_bytes())
-    if not model.spec.labels and len(classes) == model.spec.num_classes:
-        model = replace(model, spec=model.spec.model_copy(update={"labels": classes}))
-        context.spec = model.spec
+    named = with_labels(model, splits)
+    if named is not model:
+        model, context.spec = named, named.spec
         write_atomic(folder / "spec.json", model.spec.model_dump_json(indent=1).encode())
     context.keep_model("load", model)
     _check_what_comes_hours_later(context, model)
@@ -56,6 +56,14 @@ def load_stage(context: Context, folder: Path) -> dict[str, Any]:
         result["taken"] = loaded.said if loaded is not None else ""
         result["checkpoint_sha256"] = file_sha256(context.recipe.model.checkpoint)
     return result
+
+
+def with_labels(model: Model, splits: Splits) -> Model:
+    """The model with the data's class names, where it has none of its own and they are as many as its outputs."""
+    classes = splits.test.classes
+    if model.spec.labels or len(classes) != model.spec.num_classes:
+        return model
+    return replace(model, spec=model.spec.model_copy(update={"labels": classes}))
 
 
 def _check_what_comes_hours_later(context: Context, model: Model) -> None:

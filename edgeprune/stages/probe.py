@@ -11,7 +11,7 @@ from typing import Any
 from edgeprune.artifacts.export import MeasuringExporter
 from edgeprune.devices.runtimes import SUFFIX_OF
 from edgeprune.errors import RunError
-from edgeprune.latency.baseline import Baseline, fill_table, measure_original
+from edgeprune.latency.baseline import Baseline, fill_table, measure_original, write_original
 from edgeprune.latency.bench import Bench
 from edgeprune.latency.cost import total
 from edgeprune.latency.measurement import Measurement
@@ -30,6 +30,8 @@ def probe_stage(context: Context, folder: Path) -> dict[str, Any]:
     recipe, model = context.recipe, context.model("load")
     if context.typical is None:
         try_int8(context)
+    if not recipe.prunes and context.typical is None:
+        return _measured_whole(context, folder)
     target = Target.parse(recipe.prune.target)
     timed = target.is_latency and not target.takes_nothing
     if not timed:
@@ -49,13 +51,26 @@ def probe_stage(context: Context, folder: Path) -> dict[str, Any]:
                 context.progress.say(f"not measured, taken for as slow as any of its kind: {operation}: {reason}")
             for product in baseline.structure.products:
                 context.progress.say(f"not in the table, its time is taken to stay as it is: {product.name}")
-    write_atomic(folder / "measurement.json", baseline.measurement.model_dump_json(indent=1).encode())
-    m = baseline.measurement
+    _keep(context, folder, baseline.measurement)
+    return _result(baseline.measurement, baseline.structure)
+
+
+def _measured_whole(context: Context, folder: Path) -> dict[str, Any]:
+    """Of a model that is shipped as it is: its latency. What could go from it is not looked for."""
+    context.progress.say("nothing is pruned: no layer is probed")
+    with context.lease(), MeasuringExporter(context.recipe.device.runtime) as exporter:
+        bench = bench_of(context, exporter)
+        measurement = bench.measure(write_original(context.model("load"), folder, bench))
+    _keep(context, folder, measurement)
+    return {"median_s": measurement.median_s, "quality": measurement.quality}
+
+
+def _keep(context: Context, folder: Path, m: Measurement) -> None:
+    write_atomic(folder / "measurement.json", m.model_dump_json(indent=1).encode())
     context.progress.say(
         f"original: {m.median_s * 1e3:.3f} ms ({m.low_s * 1e3:.3f}-{m.high_s * 1e3:.3f}, {m.quality}) "
         f"with {m.runtime.name} {m.runtime.version} on {context.device.id}"
     )
-    return _result(m, baseline.structure)
 
 
 def _from_typical(context: Context, typical: Typical, folder: Path) -> dict[str, Any]:
@@ -114,17 +129,21 @@ def channel_multiple(context: Context) -> int:
 
 def read_baseline(context: Context) -> Baseline:
     """The baseline that a finished probe stage left."""
-    recipe = context.recipe
-    measurement = measurement_of(context)
+    return Baseline(structure=structure_of(context), file=original_file(context), measurement=measurement_of(context))
+
+
+def original_file(context: Context) -> Path:
+    """The unpruned model's file, as a finished probe stage left it.
+
+    Raises:
+        RunError: it was measured on another device than the recipe's is now.
+    """
+    measured = measurement_of(context).device
     fingerprint = context.device.facts().fingerprint
-    if measurement.device != fingerprint:
+    if measured != fingerprint:
         raise RunError(
-            f"this run was probed on another device ({measurement.device}) than {context.device.id} ({fingerprint})",
+            f"this run was probed on another device ({measured}) than {context.device.id} ({fingerprint})",
             where=str(context.run.folder),
             hint="a latency target means one device: go on there, or start a new run here",
         )
-    return Baseline(
-        structure=structure_of(context),
-        file=context.file("probe", f"original{SUFFIX_OF[recipe.device.runtime]}"),
-        measurement=measurement,
-    )
+    return context.file("probe", f"original{SUFFIX_OF[context.recipe.device.runtime]}")

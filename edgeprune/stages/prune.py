@@ -28,8 +28,9 @@ from edgeprune.search.channels import prune_to_latency
 from edgeprune.search.measured import Attempt, Goal
 from edgeprune.search.problem import OnStep, Shares, cost_of, out_of_reach
 from edgeprune.search.pruned import Pruned, prune_within
-from edgeprune.search.recount import real_cost
+from edgeprune.search.recount import real_cost, real_macs
 from edgeprune.search.target import check_counted, counted_cost, latency_share
+from edgeprune.space.apply import make_plan
 from edgeprune.space.counting import counted
 from edgeprune.space.subnet import WHOLE
 from edgeprune.space.units import Structure
@@ -55,6 +56,8 @@ class _Done:
 
 
 def prune_stage(context: Context, folder: Path) -> dict[str, Any]:
+    if not context.recipe.prunes:
+        return _as_it_is(context, folder)
     target, judging = Target.parse(context.recipe.prune.target), running(context.recipe.tune.precision)
     if judging.why:
         context.progress.say(f"what goes is chosen on the CPU: {judging.why}")
@@ -96,6 +99,16 @@ def prune_stage(context: Context, folder: Path) -> dict[str, Any]:
         "binds": record.binding.words,
         "parameters": sum(p.numel() for p in pruned.model.module.parameters()),
     }
+
+
+def _as_it_is(context: Context, folder: Path) -> dict[str, Any]:
+    """The empty plan: what later stages take is the model as it was loaded."""
+    model = context.model("load")
+    plan = make_plan(model.spec.source, model.module, Structure((), (), ()), WHOLE)
+    write_atomic(folder / "plan.json", plan.model_dump_json(indent=1).encode())
+    save_state(folder / "model.safetensors", model.module)
+    context.progress.say("nothing is pruned: the plan is empty")
+    return {"pruned": False, "macs": real_macs(model.module, model.example_input()), "parameters": plan.base_parameters}
 
 
 def _settings(context: Context) -> PruneSection:

@@ -214,13 +214,15 @@ PIPELINE = Pipeline(
             "edgeprune.stages.export:export_stage",
             reads=("export",),
             needs="edgeprune.stages.export:require_toolkits",
-            said="Write the files of every format.\n\nEach is written in a child process, and has its manifest.",
+            said="Write the files of a run, or of a model.\n\nEach is written in a child process, with a manifest."
+            "\n\nA model (a timm name, package.module:factory or file.py:factory) is written as it is, into --out.",
         ),
         Stage(
             "verify",
             "edgeprune.stages.verify:verify_stage",
             reads=("verify",),
-            said="Run every file on the device, and judge its figures.\n\nThey are held against the recipe's gates.",
+            said="Run a run's files, or one file, on the device, and judge.\n\nA run's files are held against the "
+            "recipe's gates, one file against its manifest and the gates of --gate.",
         ),
         Stage("report", "edgeprune.stages.report:report_stage", runs_code=False),
     )

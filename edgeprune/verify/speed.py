@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from edgeprune.artifacts.manifest import Delegation, Manifest, file_size
 from edgeprune.devices.base import Device
 from edgeprune.devices.conditions import RuntimeName
+from edgeprune.devices.runtimes import runtime_of as runtime_of_file
 from edgeprune.errors import UsageError
 from edgeprune.latency.measurement import Measurement, Quality, Ratio
-from edgeprune.latency.pairs import measure_ratio
+from edgeprune.latency.pairs import SPREAD_SEEN, measure_ratio
+from edgeprune.latency.presets import find_protocol
 from edgeprune.latency.profile import Profile, profile
 from edgeprune.latency.protocol import measure, measure_peak_memory
 from edgeprune.progress import SILENT, Progress
 from edgeprune.recipe import Runtime, Target, VerdictLimits
 from edgeprune.verify.execute import runtime_of, runtime_on
 from edgeprune.verify.limits import at_most, info
-from edgeprune.verify.verdict import Check
+from edgeprune.verify.verdict import SIZE, Check
 
 Protocol = Literal["quick", "standard", "mlperf"]
 
@@ -30,7 +32,7 @@ _SECONDS = {"ms": 1e-3, "us": 1e-6}
 
 @dataclass(frozen=True)
 class Speed:
-    """Latencies by file name, and those that were measured against the original."""
+    """Latencies by file name, and their ratios to the original's, measured in turns with it."""
 
     latencies: Mapping[str, Measurement] = field(default_factory=dict)
     ratios: Mapping[str, Ratio] = field(default_factory=dict)
@@ -48,39 +50,62 @@ def measure_speed(
     protocol: Protocol,
     progress: Progress = SILENT,
 ) -> Speed:
-    """Measure every file that runs on the device; the judged interleaved with the original where that is
-    given.
+    """Measure every file that runs on the device: in turns with the original where that is given.
+
+    All have one denominator, so that their ratios can be held against one another (`shipping.ratio_of`), whatever the
+    load was when each was measured.
 
     Raises:
         UsageError: the target is a share of the original, and the original's file is not given.
         DeviceError: the device was lost.
     """
-    judged = [m for m in manifests if is_judged(m, runtime)]
     if target is not None and target.unit == "x" and original_file is None:
         raise UsageError(
             f"the target {target} is a share of the original's latency, and the original's file is missing",
             hint="run the probe stage first: it exports and measures the original",
         )
+    found = find_protocol(protocol)
+    least = max(found.least_processes, SPREAD_SEEN)  # files are compared, and processes differ
+    whole = replace(found, least_processes=least, most_processes=max(found.most_processes, least))
+    short = replace(whole, most_processes=least)  # of a file that is only told no half width has to be reached
     ratios: dict[str, Ratio] = {}
-    for one in judged if original_file is not None else ():
-        assert original_file is not None
+    for one in manifests if original_file is not None else ():
+        own = runtime_on(device, one)
+        if original_file is None or own is None:
+            continue
         ratios[one.file] = measure_ratio(
             device,
             folder / one.file,
             original_file,
-            runtime=runtime,
+            runtime=own,
+            against=runtime_of_file(original_file),
             threads=threads,
-            protocol=protocol,
+            protocol=whole if is_judged(one, runtime) else short,
             progress=progress,
         )
-    # The interleaved measurement also tells the latency itself, unless the target is an absolute time.
-    absolute = target is not None and target.unit in _SECONDS
-    latencies = {} if absolute else {name: ratio.numerator for name, ratio in ratios.items()}
+    latencies = _told_by(ratios, manifests, target=target, runtime=runtime, protocol=protocol)
     for name, group in _by_runtime(device, [m for m in manifests if m.file not in latencies]).items():
         files = [folder / m.file for m in group]
         measured = measure(device, files, runtime=name, threads=threads, protocol=protocol, progress=progress)
         latencies |= {m.file: one for m, one in zip(group, measured, strict=True)}
     return Speed(latencies, ratios)
+
+
+def _told_by(
+    ratios: Mapping[str, Ratio],
+    manifests: Sequence[Manifest],
+    *,
+    target: Target | None,
+    runtime: Runtime,
+    protocol: Protocol,
+) -> dict[str, Measurement]:
+    """The latencies that are known with the ratios: none where the target is an absolute time, and of files that are
+    not judged none where the protocol wants them measured apart."""
+    if target is not None and target.unit in _SECONDS:
+        return {}
+    apart = find_protocol(protocol).apart
+    told = {m.file for m in manifests if not apart or is_judged(m, runtime)}
+    return {name: ratio.numerator for name, ratio in ratios.items() if name in told}
 
 
 def is_judged(manifest: Manifest, runtime: Runtime) -> bool:
@@ -144,7 +169,7 @@ def profile_of_file(
 def size_check(manifest: Manifest, folder: Path, limits: VerdictLimits) -> Check:
     """Size of the file (of all files in a package)."""
     return at_most(
-        "file size", file_size(folder / manifest.file), limits.size_bytes, unit="bytes", why="what has to be shipped"
+        SIZE, file_size(folder / manifest.file), limits.size_bytes, unit="bytes", why="what has to be shipped"
     )
 
 
