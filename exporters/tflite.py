@@ -10,6 +10,7 @@ import numpy as np
 
 from edgeprune.artifacts.jobs import Converted, Output
 from edgeprune.artifacts.manifest import Delegation, TensorSpec
+from edgeprune.graph.operations import OpSignature
 from edgeprune.recipe import Precision
 
 if TYPE_CHECKING:
@@ -44,6 +45,12 @@ class TFLiteExporter:
             else:
                 left = self._write_int8(model, output.file, calibration)
             yield _describe(output).model_copy(update={"left_in_float": left})
+
+    def build_int8_probes(self, signatures: Sequence[OpSignature], folder: Path) -> dict[str, Path]:
+        """See `edgeprune.artifacts.plugins.Int8ProbeBuilder`."""
+        from exporters.tflite_probes import build_int8
+
+        return build_int8(signatures, folder)
 
     def _write_int8(self, model: Any, file: Path, calibration: torch.Tensor | None) -> dict[str, int]:
         from edgeprune.quantization.tflite import quantize_tflite

@@ -21,7 +21,8 @@ from edgeprune.latency.presets import PROTOCOLS
 from edgeprune.latency.protocol import measurement_of
 from edgeprune.latency.staircase import SWEEP, fit_staircase
 from edgeprune.latency.table import Setting
-from edgeprune.latency.tflite_writer import Graph, Unsupported, append, input_shape
+from edgeprune.latency.tflite_probes import EMPTY, copies_of, repeated
+from edgeprune.latency.tflite_writer import Unsupported
 from edgeprune.scratch import scratch_folder
 from edgeprune.space.units import Layer, Width
 
@@ -29,7 +30,6 @@ POINTS = 4  # widths measured along a free axis
 BATCH = 48  # operations in one runner process; their results are kept when it has ended
 AGREE = 0.03  # the two quietest rounds of a probe agree so well, or it is measured once more
 ROUNDS_TO_KEEP = 2  # of a job that was broken off: with one, nobody can tell whether rounds agree
-EMPTY = OpSignature("activation", 1, 1, function="relu")  # what invoking costs apart from the operation
 
 
 def find_staircases(bench: Bench, layers: Sequence[Layer]) -> None:
@@ -133,7 +133,7 @@ class _Prober:
     def __init__(self, bench: Bench) -> None:
         self._device, self._table, self._runtime = bench.device, bench.table, bench.runtime
         build = runtime_build(bench.device, bench.runtime)
-        self.setting = Setting(bench.device.facts().fingerprint, build.id, bench.threads)
+        self.setting = Setting(bench.device.facts().fingerprint, build.id, bench.threads, bench.precision)
 
     def times(self, operations: Sequence[OpSignature]) -> dict[OpSignature, float]:
         """Seconds of each operation that could be measured."""
@@ -215,14 +215,16 @@ class _Prober:
     def _build_files(self, operations: Sequence[OpSignature], folder: Path) -> dict[OpSignature, Path]:
         """A file for each operation that can be built; the others are kept with the reason."""
         wanted = list(dict.fromkeys((EMPTY, *operations)))
-        if self._runtime == "litert":
+        precision = self.setting.precision
+        if (self._runtime, precision) == ("litert", "fp32"):
             return self._write_tflite(wanted, folder)
         from edgeprune.artifacts.probes import build_probes
 
-        built = build_probes(self._runtime, wanted, folder)
+        built = build_probes(self._runtime, wanted, folder, precision)
         for op in wanted:
             if op.key() not in built:
-                self._table.put_unsupported(self.setting, op, f"the exporter of {self._runtime} cannot build it")
+                why = f"the exporter of {self._runtime} cannot build it in {precision}"
+                self._table.put_unsupported(self.setting, op, why)
         return {op: built[op.key()] for op in wanted if op.key() in built}
 
     def _write_tflite(self, operations: Sequence[OpSignature], folder: Path) -> dict[OpSignature, Path]:
@@ -236,29 +238,6 @@ class _Prober:
             files[op] = folder / f"{number}.tflite"
             files[op].write_bytes(content)
         return files
-
-
-def copies_of(op: OpSignature) -> int:
-    """How often an operation stands in its probe: more than once where it is short against the clock and invoking.
-
-    On a ResNet-56 the sum over 1, 4 and 8 copies agreed to 0.3 %.
-    """
-    height, width = op.out_hw
-    work = max(op.macs, 16 * height * width * op.out_channels)
-    return 1 if work >= 1_000_000 or op == EMPTY else 4
-
-
-def repeated(op: OpSignature, copies: int) -> bytes:
-    """A .tflite of independent copies of an operation on one input, each with weights of its own.
-
-    Raises:
-        Unsupported: the operation cannot be written.
-    """
-    graph = Graph()
-    x = graph.input(input_shape(op))
-    for _ in range(copies):
-        graph.output(append(graph, op, x))
-    return graph.to_bytes()
 
 
 def _median(visit: Visit) -> float:

@@ -27,7 +27,7 @@ from edgeprune.recipe.section import (
     TargetUnit,
 )
 from edgeprune.recipe.sparse import SparseSection
-from edgeprune.recipe.target import Target
+from edgeprune.recipe.target import Target, TargetFile
 from edgeprune.recipe.tree import Recipe
 from edgeprune.recipe.tune import TuneSection
 from edgeprune.recipe.verify import VerdictLimits, VerifySection
@@ -59,6 +59,7 @@ __all__ = [
     "SparseLayers",
     "SparseSection",
     "Target",
+    "TargetFile",
     "TargetUnit",
     "TuneSection",
     "VerdictLimits",

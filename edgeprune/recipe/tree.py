@@ -57,6 +57,19 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _zeros_are_timed_in_the_file_of_the_target(self) -> Recipe:
+        named = self.prune.file
+        if named is None or self.sparse.target is None or not Target.parse(self.sparse.target).is_latency:
+            return self
+        if (named.format, named.precision) != ("tflite", "fp32"):
+            raise ValueError(
+                f"zeros save time in the fp32 .tflite file alone, which is the file that `sparse.target` "
+                f"{self.sparse.target} is about, and `prune.target_file` names {named}: leave `prune.target_file` out, "
+                "or give the zeros as MACs or a share"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _zeros_take_more_than_channels(self) -> Recipe:
         if self.sparse.target is not None:
             zeros, channels = Target.parse(self.sparse.target), Target.parse(self.prune.target)

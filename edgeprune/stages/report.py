@@ -8,6 +8,7 @@ from typing import Any
 
 from edgeprune.latency.measurement import Measurement, Ratio
 from edgeprune.methods.trials import TRIALS, Trials
+from edgeprune.recipe import TargetFile
 from edgeprune.report.data import Epoch, MergeFacts, ReportData, StagePoint, TargetOutcome
 from edgeprune.report.names import published_device, published_recipe, published_spec, without_address
 from edgeprune.report.write import write_report
@@ -18,6 +19,7 @@ from edgeprune.stages.probe import measurement_of
 from edgeprune.stages.prune_record import PruneRecord
 from edgeprune.stages.snapshots import HISTORY, read_history
 from edgeprune.stages.zeros import read_zeros, words_of_zeros
+from edgeprune.target_file import said
 from edgeprune.verify.verdict import Verdict
 
 
@@ -70,6 +72,8 @@ def _target(pruned: PruneRecord) -> TargetOutcome:
             why="counted on the model, not measured",
         )
     reached, why = _measured(pruned.ratio)
+    if pruned.target_file is not None:
+        why += f"; of {TargetFile.parse(pruned.target_file).words} and the original in the same precision"
     if pruned.nothing_nearer:
         why += "; faster than asked: nothing between it and the target loses less"
     met = pruned.within_tolerance is True or pruned.nothing_nearer
@@ -152,7 +156,8 @@ def _epochs(context: Context) -> tuple[Epoch, ...]:
 
 
 def _notes(context: Context, pruned: PruneRecord, verdict: Verdict) -> tuple[str, ...]:
-    notes = [f"{f.file}: {f.executed_on}" for f in verdict.files if "no device" in f.executed_on]
+    notes = [f"T{said(context.recipe)[1:]}."] if pruned.target_file is not None else []
+    notes += [f"{f.file}: {f.executed_on}" for f in verdict.files if "no device" in f.executed_on]
     if context.recipe.prune.method == "auto":
         trials = context.read("prune", TRIALS, Trials)
         notes.append(trials.words(f"{pruned.method} ({pruned.allocator})"))

@@ -13,6 +13,7 @@ from edgeprune.runs import write_atomic
 from edgeprune.stages.context import Context
 from edgeprune.stages.export import not_written, read_manifests
 from edgeprune.stages.probe import read_baseline
+from edgeprune.target_file import target_file
 from edgeprune.training.accuracy import predict
 from edgeprune.verify.check import verify
 from edgeprune.verify.outputs import Labels
@@ -36,9 +37,9 @@ def verify_stage(context: Context, folder: Path) -> dict[str, Any]:
     baseline = read_baseline(context)
     export_folder = context.run.stage_folder("export")
     manifests, missing = read_manifests(export_folder), not_written(context)
-    if target is not None and not any(is_judged(m, recipe.device.runtime) for m in manifests):
+    if target is not None and not any(is_judged(m, recipe.device.runtime, recipe.prune.file) for m in manifests):
         raise UsageError(
-            f"no exported file can show that {target} is met: that is said of the fp32 file of {recipe.device.runtime}",
+            f"no exported file can show that {target} is met: that is said of {target_file(recipe).words}",
             where=str(export_folder),
             hint="; ".join(f"{one.file}: {one.why}" for one in missing)
             or "export that format too; a verdict without its latency would say nothing",
@@ -53,6 +54,7 @@ def verify_stage(context: Context, folder: Path) -> dict[str, Any]:
             limits=recipe.verify.gates,
             target=target,
             original_file=baseline.file,
+            target_file=recipe.prune.file,
             runtime=recipe.device.runtime,
             threads=recipe.device.threads,
             protocol=recipe.device.protocol,

@@ -13,7 +13,7 @@ from edgeprune.artifacts.manifest import Manifest, file_hash
 from edgeprune.devices.base import Device
 from edgeprune.errors import RunError
 from edgeprune.progress import SILENT, Progress
-from edgeprune.recipe import Runtime, Target, VerdictLimits
+from edgeprune.recipe import Runtime, Target, TargetFile, VerdictLimits
 from edgeprune.verify.accuracy import accuracy_checks, parity_check
 from edgeprune.verify.execute import Execution, Floats, run_file, runtime_of
 from edgeprune.verify.intervals import drop_interval, share_interval
@@ -46,13 +46,15 @@ def verify(
     protocol: Protocol,
     images: int | None,
     named: Mapping[str, Labels],
+    target_file: TargetFile | None = None,
     untrained: bool = False,
     progress: Progress = SILENT,
 ) -> Verdict:
     """Check every exported file of a folder.
 
     `float_outputs` maps images (N, C, H, W) float32 to the float model's logits (N, classes). `original_file` is the
-    unpruned model's fp32 file in `runtime`. `images` limits how many test images are used. `named` has the
+    unpruned model's file in `runtime`, of the precision that the target is about: that of `target_file`, or fp32.
+    `images` limits how many test images are used. `named` has the
     class (N,) that the model of each stage names for each test image; with the key "original" the drop against it is
     checked too. Of an `untrained` model nothing is asked that chance could not answer.
 
@@ -86,11 +88,14 @@ def verify(
         runtime=runtime,
         threads=threads,
         protocol=protocol,
+        target_file=target_file,
         progress=progress,
     )
     named = {stage: classes[: len(outputs.labels)] for stage, classes in named.items()}
     original = named.get("original")
-    judge = _Judge(folder, device, limits, target, runtime, threads, original, untrained, outputs, speed, progress)
+    judge = _Judge(
+        folder, device, limits, target, target_file, runtime, threads, original, untrained, outputs, speed, progress
+    )
     files = []
     for manifest in manifests:
         progress.say(f"{manifest.file}: parity, memory and kernels")
@@ -143,6 +148,7 @@ class _Judge:
     device: Device
     limits: VerdictLimits
     target: Target | None
+    target_file: TargetFile | None
     runtime: Runtime
     threads: int
     original: Labels | None
@@ -163,7 +169,14 @@ class _Judge:
         checks = (
             parity_check(manifest, self.folder, run, self.limits),
             *accuracy_checks(manifest, self.outputs, self.limits, self.original, untrained=self.untrained),
-            latency_check(manifest, self.speed, target=self.target, limits=self.limits, runtime=self.runtime),
+            latency_check(
+                manifest,
+                self.speed,
+                target=self.target,
+                limits=self.limits,
+                runtime=self.runtime,
+                target_file=self.target_file,
+            ),
             size_check(manifest, self.folder, self.limits),
             memory_check(self.device, manifest, self.folder, self.limits),
             delegation_check(manifest.delegation),
