@@ -61,6 +61,12 @@ class ExecuTorchExporter:
 
         return build(signatures, folder)
 
+    def build_int8_probes(self, signatures: Sequence[OpSignature], folder: Path) -> dict[str, Path]:
+        """See `edgeprune.artifacts.plugins.Int8ProbeBuilder`."""
+        from exporters.executorch_probes import build
+
+        return build(signatures, folder, int8=True)
+
 
 def _check_loads(file: Path) -> None:
     """ExecuTorch also writes operators that no kernel exists for; the file then cannot be loaded anywhere.

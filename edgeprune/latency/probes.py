@@ -13,6 +13,7 @@ from edgeprune.devices.events import Visit
 from edgeprune.devices.jobs import Case, CaseResult, Job, JobBroken, JobResult, runtime_build
 from edgeprune.errors import DeviceError
 from edgeprune.graph.operations import OpSignature
+from edgeprune.installed import OWN_PROBES
 from edgeprune.latency.bench import Bench
 from edgeprune.latency.cost import stair_kind
 from edgeprune.latency.isolation import timed_job
@@ -145,6 +146,7 @@ class _Prober:
         """Measure and keep operations; those whose rounds disagree once more."""
         with scratch_folder("probes") as scratch:
             files = self._build_files(operations, scratch)
+            files |= self._build_borders(list(files), scratch / "borders")
             visits: dict[OpSignature, list[Visit]] = {}
             todo = [op for op in operations if op in files]
             for _ in range(2):
@@ -155,8 +157,8 @@ class _Prober:
                 except JobBroken as broken:
                     self._keep_finished(broken.result, todo, visits)
                     raise
-                overhead = _quietest(result.cases[EMPTY.key()].visits)[1]
                 for op in todo:
+                    overhead = _overhead(op, result)
                     self._keep(op, result, result.cases[op.key()], visits.setdefault(op, []), overhead)
                 todo = [op for op in todo if visits[op] and not _agree(visits[op])]
 
@@ -170,10 +172,11 @@ class _Prober:
         for op in operations:
             case = result.cases[op.key()]
             if case.failure is not None or len(case.visits) >= ROUNDS_TO_KEEP:
-                self._keep(op, result, case, visits.setdefault(op, []), _quietest(empty)[1])
+                self._keep(op, result, case, visits.setdefault(op, []), _overhead(op, result))
 
     def _run(self, files: Mapping[OpSignature, Path], operations: Iterable[OpSignature]) -> JobResult:
-        cases = tuple(Case(op.key(), files[op]) for op in (EMPTY, *operations) if op in files)
+        borders = [border for op in operations for border in borders_of(op)]
+        cases = tuple(Case(op.key(), files[op]) for op in (EMPTY, *borders, *operations) if op in files)
         timing = PROTOCOLS["probe"].timing
         result = timed_job(
             self._device, Job(self._runtime, tuple({c.id: c for c in cases}.values()), self.setting.threads, timing)
@@ -227,6 +230,16 @@ class _Prober:
                 self._table.put_unsupported(self.setting, op, why)
         return {op: built[op.key()] for op in wanted if op.key() in built}
 
+    def _build_borders(self, operations: Sequence[OpSignature], folder: Path) -> dict[OpSignature, Path]:
+        """The borders of int8 probes, where the exporter's have some: whole models have them once."""
+        if self.setting.precision == "fp32" or self._runtime in OWN_PROBES:
+            return {}
+        from edgeprune.artifacts.probes import build_probes
+
+        borders = [border for op in operations for border in borders_of(op)]
+        built = build_probes(self._runtime, borders, folder, self.setting.precision)
+        return {border: built[border.key()] for border in borders if border.key() in built}
+
     def _write_tflite(self, operations: Sequence[OpSignature], folder: Path) -> dict[OpSignature, Path]:
         files = {}
         for number, op in enumerate(operations):
@@ -238,6 +251,24 @@ class _Prober:
             files[op] = folder / f"{number}.tflite"
             files[op].write_bytes(content)
         return files
+
+
+def borders_of(op: OpSignature) -> tuple[OpSignature, OpSignature]:
+    """Where an int8 probe takes and gives float32: images of the size of its input, and of its output, that are only
+    quantized and made float again."""
+    height, width = op.out_hw
+    return (
+        OpSignature("activation", op.in_channels, op.in_channels, op.height, op.width),
+        OpSignature("activation", op.out_channels, op.out_channels, height, width),
+    )
+
+
+def _overhead(op: OpSignature, result: JobResult) -> float:
+    """Seconds of a probe that are not the operation's: invoking, and where the probe has borders (see `borders_of`)
+    half of each, for one side of it."""
+    empty = _quietest(result.cases[EMPTY.key()].visits)[1]
+    sides = [case for border in borders_of(op) if (case := result.cases.get(border.key())) and case.visits]
+    return empty + sum(max(0.0, _quietest(case.visits)[1] - empty) / 2 for case in sides)
 
 
 def _median(visit: Visit) -> float:

@@ -88,7 +88,7 @@ def test_probing_fills_the_table_once_and_for_every_width(device: LocalDevice, t
     evidence = next(iter(table.operations(setting).values())).evidence
     assert "empty graph subtracted" in evidence
 
-    costs = LatencyCost(table, setting.device, setting.build, 1)
+    costs = LatencyCost(table, setting)
     for g in range(8, 33, 8):
         for h in range(8, 65, 8):
             assert total(LAYERS, {"g": g, "h": h}, costs) > 0
