@@ -37,8 +37,10 @@ class ExecuTorchExporter:
         self, program: ExportedProgram, outputs: Sequence[Output], calibration: torch.Tensor | None
     ) -> Iterator[Converted]:
         """See `edgeprune.artifacts.plugins.Exporter`."""
+        from exporters.relus import drop_idle_relus
         from exporters.softmax import softmax_over_rows
 
+        drop_idle_relus(program)
         softmax_over_rows(program)
         for output in outputs:
             source = program

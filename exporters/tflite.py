@@ -68,7 +68,9 @@ def _lower(program: ExportedProgram) -> Any:
     import litert_torch
 
     from exporters.pools import average_plainly, pad_max_pools
+    from exporters.relus import drop_idle_relus
 
+    drop_idle_relus(program)
     pad_max_pools(program)
     average_plainly(program)
     module = litert_torch.to_channel_last_io(program.module(), args=[0])
