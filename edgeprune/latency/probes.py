@@ -136,6 +136,11 @@ class _Prober:
         build = runtime_build(bench.device, bench.runtime)
         self.setting = Setting(bench.device.facts().fingerprint, build.id, bench.threads, bench.precision)
 
+    @property
+    def _borders(self) -> bool:
+        """Whether probes may begin and end in another precision than the operation, as whole models do once."""
+        return self.setting.precision != "fp32" and self._runtime not in OWN_PROBES
+
     def times(self, operations: Sequence[OpSignature]) -> dict[OpSignature, float]:
         """Seconds of each operation that could be measured."""
         self.measure(operations)
@@ -146,7 +151,6 @@ class _Prober:
         """Measure and keep operations; those whose rounds disagree once more."""
         with scratch_folder("probes") as scratch:
             files = self._build_files(operations, scratch)
-            files |= self._build_borders(list(files), scratch / "borders")
             visits: dict[OpSignature, list[Visit]] = {}
             todo = [op for op in operations if op in files]
             for _ in range(2):
@@ -175,7 +179,8 @@ class _Prober:
                 self._keep(op, result, case, visits.setdefault(op, []), _overhead(op, result))
 
     def _run(self, files: Mapping[OpSignature, Path], operations: Iterable[OpSignature]) -> JobResult:
-        borders = [border for op in operations for border in borders_of(op)]
+        operations = list(operations)
+        borders = [border for op in operations for border in borders_of(op)] if self._borders else []
         cases = tuple(Case(op.key(), files[op]) for op in (EMPTY, *borders, *operations) if op in files)
         timing = PROTOCOLS["probe"].timing
         result = timed_job(
@@ -211,7 +216,7 @@ class _Prober:
         medians = ", ".join(f"{1e6 * _median(v):.1f}" for v in visits)
         words = (
             f"quietest of the rounds {medians} us of a graph with {copies} such operations, "
-            f"{1e6 * overhead:.1f} us of an empty graph subtracted"
+            f"{1e6 * overhead:.1f} us of an empty graph{' and of borders in float' if self._borders else ''} subtracted"
         )
         return measurement.model_copy(update={"quality": "stable" if _agree(visits) else "noisy", "evidence": words})
 
@@ -223,22 +228,13 @@ class _Prober:
             return self._write_tflite(wanted, folder)
         from edgeprune.artifacts.probes import build_probes
 
-        built = build_probes(self._runtime, wanted, folder, precision)
+        borders = [border for op in operations for border in borders_of(op)] if self._borders else []
+        built = build_probes(self._runtime, [*wanted, *borders], folder, precision)
         for op in wanted:
             if op.key() not in built:
                 why = f"the exporter of {self._runtime} cannot build it in {precision}"
                 self._table.put_unsupported(self.setting, op, why)
-        return {op: built[op.key()] for op in wanted if op.key() in built}
-
-    def _build_borders(self, operations: Sequence[OpSignature], folder: Path) -> dict[OpSignature, Path]:
-        """The borders of int8 probes, where the exporter's have some: whole models have them once."""
-        if self.setting.precision == "fp32" or self._runtime in OWN_PROBES:
-            return {}
-        from edgeprune.artifacts.probes import build_probes
-
-        borders = [border for op in operations for border in borders_of(op)]
-        built = build_probes(self._runtime, borders, folder, self.setting.precision)
-        return {border: built[border.key()] for border in borders if border.key() in built}
+        return {op: built[op.key()] for op in (*wanted, *borders) if op.key() in built}
 
     def _write_tflite(self, operations: Sequence[OpSignature], folder: Path) -> dict[OpSignature, Path]:
         files = {}
