@@ -274,6 +274,7 @@ _ADDED: dict[tuple[str, str], object] = {
     ("model", "labels"): None,
     ("quantize", "formats"): None,
     ("prune", "enabled"): True,
+    ("prune", "target_file"): None,
 }
 _TUNE_BEFORE = {
     *("epochs", "batch_size", "lr", "weight_decay", "momentum", "warmup", "distillation", "temperature", "precision"),
@@ -285,8 +286,14 @@ _ADDED |= {
 
 
 def settings_hash(recipe: Recipe, sections: tuple[str, ...]) -> str:
-    """Hash of the recipe sections a stage depends on; how long a device is waited for changes nothing."""
+    """Hash of the recipe sections a stage depends on; how long a device is waited for changes nothing.
+
+    A name such as `prune.target_file` means one key of a section.
+    """
     tree = recipe.model_dump(mode="json", include={*sections, "seed", "version"})
+    for section, _, key in (name.partition(".") for name in sections if "." in name):
+        if (value := getattr(getattr(recipe, section), key)) != _ADDED.get((section, key), ...):
+            tree[f"{section}.{key}"] = value
     tree.get("device", {}).pop("wait_minutes", None)
     if "prune" in tree:
         tree["prune"] = _as_before_tables(tree["prune"])

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout, suppress
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO, get_args
 
 import typer
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from edgeprune.models.spec import Model
+    from edgeprune.recipe import Precision
 
 _ANSWERS: ContextVar[TextIO | None] = ContextVar("answers", default=None)  # None: stdout as it is
 
@@ -67,6 +68,26 @@ TrustOption = Annotated[
 ThreadsOption = Annotated[int, typer.Option(min=1, max=1024, help="Threads of the runtime.")]
 RuntimeOption = Annotated[str, typer.Option(help="The runtime whose latency is meant: litert, executorch.")]
 InputSizeOption = Annotated[str | None, typer.Option(help="Channels,height,width, e.g. 3,224,224.")]
+
+
+PrecisionOption = Annotated[str, typer.Option(help="Of the files whose latency is meant: fp32 or int8.")]
+
+
+def read_precision(text: str | None) -> Precision | None:
+    """A precision as it is given to a command.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    from edgeprune.errors import UsageError
+    from edgeprune.recipe import Precision
+
+    if text is None:
+        return None
+    known: tuple[Precision, ...] = get_args(Precision)
+    if text not in known:
+        raise UsageError(f"there is no precision {text!r}", where="--precision", hint=f"take one of {', '.join(known)}")
+    return known[known.index(text)]
 
 
 def load_model(source: str, input_size: str | None) -> Model:

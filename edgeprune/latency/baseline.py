@@ -29,7 +29,7 @@ class Baseline:
     """What pruning starts from."""
 
     structure: Structure
-    file: Path  # the unpruned model, merged, fp32, in the target runtime's format
+    file: Path  # the unpruned model, merged, in the format and precision that the target is about
     measurement: Measurement
 
 
@@ -65,7 +65,7 @@ def fill_table(model: Model, baseline: Baseline, bench: Bench) -> Predictor:
             measured with; what was measured before is kept.
     """
     structure, measurement = baseline.structure, baseline.measurement
-    setting = Setting(measurement.device, measurement.runtime.id, measurement.threads)
+    setting = Setting(measurement.device, measurement.runtime.id, measurement.threads, bench.precision)
     if (build := runtime_build(bench.device, bench.runtime).id) != setting.build:
         raise DeviceError(
             f"the model was measured with {setting.build}, the device has {build} now",
@@ -91,9 +91,14 @@ def fill_table(model: Model, baseline: Baseline, bench: Bench) -> Predictor:
 def _profile_in_litert(model: Model, baseline: Baseline, bench: Bench) -> None:
     """Fill the table for LiteRT on the same device, as far as it lacks the model."""
     build = runtime_build(bench.device, "litert")
-    if not missing_variants(baseline.structure, bench, Setting(baseline.measurement.device, build.id, bench.threads)):
+    setting = Setting(baseline.measurement.device, build.id, bench.threads, bench.precision)
+    if not missing_variants(baseline.structure, bench, setting):
         return
-    with MeasuringExporter("litert") as exporter, scratch_folder("litert") as scratch:
+    images = bench.exporter.calibration
+    with (
+        MeasuringExporter("litert", bench.precision, calibration=images) as exporter,
+        scratch_folder("litert") as scratch,
+    ):
         there = replace(bench, runtime="litert", exporter=exporter)
         try:
             file = there.exporter.write(_merged(model), scratch / "original.tflite")

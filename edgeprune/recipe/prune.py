@@ -17,7 +17,7 @@ from edgeprune.recipe.section import (
     Method,
     Section,
 )
-from edgeprune.recipe.target import Target, target_that_reads
+from edgeprune.recipe.target import Target, TargetFile, target_that_reads
 
 # Keys of [prune] that are in a method's table now: (method, key, what it was unless said).
 MOVED: dict[str, tuple[str, str, object]] = {
@@ -32,7 +32,10 @@ def _is_table(value: Any) -> bool:
 
 class PruneSection(Section):
     """How the plan is found; with `enabled` false nothing is pruned, which is the target `1x`, and no other key has a
-    meaning. `branches`: whether whole residual branches may go, beside channels; unless said,
+    meaning. `target_file`: the exported file that a latency target is about, as `tflite-int8`; unless said, the fp32
+    file that `device.runtime` runs.
+
+    `branches`: whether whole residual branches may go, beside channels; unless said,
     they may where there are training images: what goes with a branch has to be learned again. `squeeze_excitation`:
     whether such gates may go, a constant for each channel in their place.
 
@@ -49,6 +52,7 @@ class PruneSection(Section):
 
     enabled: bool = True
     target: str = "0.5x"
+    target_file: str | None = None
     method: Method = "taylor"
     allocator: AllocatorName | None = None
     tolerance: float = Field(default=0.03, gt=0, lt=1)
@@ -102,6 +106,16 @@ class PruneSection(Section):
     @classmethod
     def _target_reads(cls, text: str) -> str:
         return target_that_reads(text)
+
+    @field_validator("target_file")
+    @classmethod
+    def _target_file_reads(cls, text: str | None) -> str | None:
+        return None if text is None else str(TargetFile.parse(text))
+
+    @property
+    def file(self) -> TargetFile | None:
+        """The file that `target_file` names."""
+        return None if self.target_file is None else TargetFile.parse(self.target_file)
 
     @model_validator(mode="after")
     def _goes_together(self) -> PruneSection:

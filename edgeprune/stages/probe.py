@@ -8,6 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from edgeprune.artifacts.export import MeasuringExporter
 from edgeprune.devices.runtimes import SUFFIX_OF
 from edgeprune.errors import RunError
@@ -16,6 +18,7 @@ from edgeprune.latency.bench import Bench
 from edgeprune.latency.cost import total
 from edgeprune.latency.measurement import Measurement
 from edgeprune.latency.typical import Typical
+from edgeprune.quantization.calibration import calibration_images
 from edgeprune.recipe import Target
 from edgeprune.runs import write_atomic
 from edgeprune.space.find import find_structure
@@ -24,6 +27,9 @@ from edgeprune.space.units import Structure
 from edgeprune.sparsity.arbiter import check_zeros_can_save
 from edgeprune.stages.context import Context
 from edgeprune.stages.try_int8 import try_int8
+from edgeprune.target_file import said, target_file
+
+IMAGES = 32  # that int8 files to be measured are quantized with: several models are written for each that ships
 
 
 def probe_stage(context: Context, folder: Path) -> dict[str, Any]:
@@ -37,9 +43,11 @@ def probe_stage(context: Context, folder: Path) -> dict[str, Any]:
     if not timed:
         why = "prunes no channel" if target.takes_nothing else "is counted, not measured"
         context.progress.say(f"the target {recipe.prune.target} {why}: no layer is probed")
+    if target.is_latency and not target.takes_nothing:
+        context.progress.say(said(recipe))
     if context.typical is not None:
         return _from_typical(context, context.typical, folder)
-    with context.lease(), MeasuringExporter(recipe.device.runtime) as exporter:
+    with context.lease(), measuring_exporter(context) as exporter:
         bench = bench_of(context, exporter)
         baseline = measure_original(model, folder, bench, keep=recipe.prune.keep)
         if recipe.sparse.target is not None and Target.parse(recipe.sparse.target).is_latency:
@@ -76,7 +84,10 @@ def _keep(context: Context, folder: Path, m: Measurement) -> None:
 def _from_typical(context: Context, typical: Typical, folder: Path) -> dict[str, Any]:
     """What the typical tables of a kind of device hold of the model; nothing is measured."""
     structure, device = structure_of(context), context.recipe.device
-    _, m = typical.predictor(structure.layers, structure.sizes, runtime=device.runtime, threads=device.threads)
+    precision = target_file(context.recipe).precision
+    _, m = typical.predictor(
+        structure.layers, structure.sizes, runtime=device.runtime, threads=device.threads, precision=precision
+    )
     write_atomic(folder / "measurement.json", m.model_dump_json(indent=1).encode())
     context.progress.say(
         f"original: {m.median_s * 1e3:.3f} ms with {m.runtime.name} {m.runtime.version} on the {typical.profile.name} "
@@ -104,6 +115,18 @@ def structure_of(context: Context) -> Structure:
     """What can go from the unpruned model."""
     model = context.model("load")
     return hold(find_structure(model.module, model.example_input()), context.recipe.prune.keep)
+
+
+def measuring_exporter(context: Context) -> MeasuringExporter:
+    """What writes the files that are measured: those that the target is about. int8 ones are quantized with
+    calibration images of the run's data."""
+    recipe, file = context.recipe, target_file(context.recipe)
+    images = None
+    if file.precision == "int8":
+        split = context.splits.calibration
+        images = calibration_images(torch.cat([batch for batch, _ in split.batches(64)]), IMAGES)
+    named = None if recipe.prune.file is None else file.format
+    return MeasuringExporter(recipe.device.runtime, file.precision, format=named, calibration=images)
 
 
 def bench_of(context: Context, exporter: MeasuringExporter) -> Bench:

@@ -8,6 +8,7 @@ from typing import Any
 
 from edgeprune.latency.measurement import Measurement, Ratio
 from edgeprune.methods.trials import TRIALS, Trials
+from edgeprune.recipe import TargetFile
 from edgeprune.report.data import Epoch, MergeFacts, ReportData, StagePoint, TargetOutcome
 from edgeprune.report.names import published_device, published_recipe, published_spec, without_address
 from edgeprune.report.write import write_report
@@ -18,6 +19,7 @@ from edgeprune.stages.probe import measurement_of
 from edgeprune.stages.prune_record import PruneRecord
 from edgeprune.stages.snapshots import HISTORY, read_history
 from edgeprune.stages.zeros import read_zeros, words_of_zeros
+from edgeprune.target_file import said
 from edgeprune.verify.verdict import Verdict
 
 
@@ -73,6 +75,8 @@ def _target(pruned: PruneRecord) -> TargetOutcome:
             why="counted on the model, not measured",
         )
     reached, why = _measured(pruned.ratio)
+    if pruned.target_file is not None:
+        why += f"; of {TargetFile.parse(pruned.target_file).words} and the original in the same precision"
     if pruned.nothing_nearer:
         why += "; faster than asked: nothing between it and the target loses less"
     met = pruned.within_tolerance is True or pruned.nothing_nearer
@@ -169,7 +173,9 @@ def _kept(context: Context) -> int | None:
 
 
 def _notes(context: Context, pruned: PruneRecord | None, verdict: Verdict) -> tuple[str, ...]:
-    notes = [f"{f.file}: {f.executed_on}" for f in verdict.files if "no device" in f.executed_on]
+    about = pruned is not None and pruned.target_file is not None
+    notes = [f"T{said(context.recipe)[1:]}."] if about else []
+    notes += [f"{f.file}: {f.executed_on}" for f in verdict.files if "no device" in f.executed_on]
     if pruned is None:
         trained = context.recipe.tune.epochs
         notes.insert(0, f"Nothing was pruned; {f'trained for {trained} epochs' if trained else 'nothing was trained'}.")

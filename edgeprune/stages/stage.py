@@ -52,8 +52,8 @@ class Stage:
     Args:
         name: of its folder in the run, and of its command.
         does: makes the stage's files in the folder that it is given; what it returns is kept in the stage's record.
-        reads: the recipe's sections that no stage before it reads; done again when they change. A function where that
-            depends on the recipe.
+        reads: the recipe's sections that no stage before it reads, or single keys of one (`prune.target_file`); done
+            again when they change. A function where that depends on the recipe.
         leaves: the model that it leaves, if any.
         snapshots: the recipe's sections that an interrupted stage has to find unchanged to go on in its middle; None
             where it begins anew.
@@ -179,7 +179,12 @@ PIPELINE = Pipeline(
             runs_code=False,  # it finds out what code there is, and asks for it itself
             begun_by=_BEGUN_BY_PRUNE,
         ),
-        Stage("probe", "edgeprune.stages.probe:probe_stage", reads=("device",), begun_by=_BEGUN_BY_PRUNE),
+        Stage(
+            "probe",
+            "edgeprune.stages.probe:probe_stage",
+            reads=("device", "prune.target_file"),
+            begun_by=_BEGUN_BY_PRUNE,
+        ),
         Stage(
             "prune",
             "edgeprune.stages.prune:prune_stage",

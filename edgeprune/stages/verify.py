@@ -12,6 +12,7 @@ from edgeprune.runs import write_atomic
 from edgeprune.stages.context import Context
 from edgeprune.stages.export import not_written, read_manifests
 from edgeprune.stages.probe import original_file
+from edgeprune.target_file import target_file
 from edgeprune.tasks.task import Rows
 from edgeprune.training.accuracy import predict, rows_of
 from edgeprune.verify.check import verify
@@ -37,9 +38,9 @@ def verify_stage(context: Context, folder: Path) -> dict[str, Any]:
     original = original_file(context)
     export_folder = context.run.stage_folder("export")
     manifests, missing = read_manifests(export_folder), not_written(context)
-    if target is not None and not any(is_judged(m, recipe.device.runtime) for m in manifests):
+    if target is not None and not any(is_judged(m, recipe.device.runtime, recipe.prune.file) for m in manifests):
         raise UsageError(
-            f"no exported file can show that {target} is met: that is said of the fp32 file of {recipe.device.runtime}",
+            f"no exported file can show that {target} is met: that is said of {target_file(recipe).words}",
             where=str(export_folder),
             hint="; ".join(f"{one.file}: {one.why}" for one in missing)
             or "export that format too; a verdict without its latency would say nothing",
@@ -54,6 +55,7 @@ def verify_stage(context: Context, folder: Path) -> dict[str, Any]:
             limits=recipe.verify.gates,
             target=target,
             original_file=original,
+            target_file=recipe.prune.file,
             runtime=recipe.device.runtime,
             threads=recipe.device.threads,
             protocol=recipe.device.protocol,

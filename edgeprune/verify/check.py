@@ -10,7 +10,7 @@ from edgeprune.artifacts.manifest import Manifest, file_hash
 from edgeprune.devices.base import Device
 from edgeprune.errors import RunError
 from edgeprune.progress import SILENT, Progress
-from edgeprune.recipe import Runtime, Target, VerdictLimits
+from edgeprune.recipe import Runtime, Target, TargetFile, VerdictLimits
 from edgeprune.tasks.objective import Objective
 from edgeprune.tasks.task import Rows
 from edgeprune.verify.accuracy import accuracy_checks, parity_check, untold
@@ -47,6 +47,7 @@ def verify(
     images: int | None,
     objective: Objective,
     rows: Mapping[str, Rows],
+    target_file: TargetFile | None = None,
     untrained: bool = False,
     missing: Sequence[Missing] = (),
     progress: Progress = SILENT,
@@ -55,9 +56,10 @@ def verify(
 
     `float_outputs` maps images (N, C, H, W) float32 to the float model's outputs. Where it or `test` is None, what
     takes it is not asked, and the gates of int8 files that need it are undecided. `original_file` is the unpruned
-    model's fp32 file in `runtime`. `images` limits how many test images are used. `objective` says what outputs mean;
-    `rows` has the finished rows of the test images of the model of each stage; with the key "original" the drop against
-    it is checked too. Of an `untrained` model nothing is asked that chance could not answer. `missing` files fail.
+    model's file in `runtime`, of the precision that the target is about: that of `target_file`, or fp32. `images`
+    limits how many test images are used. `objective` says what outputs mean; `rows` has the finished rows of the test
+    images of the model of each stage; with the key "original" the drop against it is checked too. Of an `untrained`
+    model nothing is asked that chance could not answer. `missing` files fail.
 
     Raises:
         RunError: there is nothing to check, or a file is missing or was changed since its manifest was written.
@@ -93,12 +95,25 @@ def verify(
         runtime=runtime,
         threads=threads,
         protocol=protocol,
+        target_file=target_file,
         progress=progress,
     )
     rows = {stage: one[:count] for stage, one in rows.items()}
     original = rows.get("original")
     judge = _Judge(
-        folder, device, limits, target, runtime, threads, objective, original, untrained, outputs, speed, progress
+        folder,
+        device,
+        limits,
+        target,
+        target_file,
+        runtime,
+        threads,
+        objective,
+        original,
+        untrained,
+        outputs,
+        speed,
+        progress,
     )
     files = []
     for manifest in manifests:
@@ -156,6 +171,7 @@ class _Judge:
     device: Device
     limits: VerdictLimits
     target: Target | None
+    target_file: TargetFile | None
     runtime: Runtime
     threads: int
     objective: Objective
@@ -181,7 +197,14 @@ class _Judge:
         checks = (
             parity_check(manifest, self.folder, run, self.limits),
             *self._accuracy(manifest),
-            latency_check(manifest, self.speed, target=self.target, limits=self.limits, runtime=self.runtime),
+            latency_check(
+                manifest,
+                self.speed,
+                target=self.target,
+                limits=self.limits,
+                runtime=self.runtime,
+                target_file=self.target_file,
+            ),
             size_check(manifest, self.folder, self.limits),
             memory_check(self.device, manifest, self.folder, self.limits),
             delegation_check(manifest.delegation),

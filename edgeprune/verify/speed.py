@@ -19,7 +19,7 @@ from edgeprune.latency.presets import find_protocol
 from edgeprune.latency.profile import Profile, profile
 from edgeprune.latency.protocol import measure, measure_peak_memory
 from edgeprune.progress import SILENT, Progress
-from edgeprune.recipe import Runtime, Target, VerdictLimits
+from edgeprune.recipe import Runtime, Target, TargetFile, VerdictLimits
 from edgeprune.verify.execute import runtime_of, runtime_on
 from edgeprune.verify.limits import at_most, info
 from edgeprune.verify.verdict import SIZE, Check
@@ -48,6 +48,7 @@ def measure_speed(
     runtime: Runtime,
     threads: int,
     protocol: Protocol,
+    target_file: TargetFile | None = None,
     progress: Progress = SILENT,
 ) -> Speed:
     """Measure every file that runs on the device: in turns with the original where that is given.
@@ -80,10 +81,10 @@ def measure_speed(
             runtime=own,
             against=runtime_of_file(original_file),
             threads=threads,
-            protocol=whole if is_judged(one, runtime) else short,
+            protocol=whole if is_judged(one, runtime, target_file) else short,
             progress=progress,
         )
-    latencies = _told_by(ratios, manifests, target=target, runtime=runtime, protocol=protocol)
+    latencies = _told_by(ratios, manifests, target=target, runtime=runtime, protocol=protocol, target_file=target_file)
     for name, group in _by_runtime(device, [m for m in manifests if m.file not in latencies]).items():
         files = [folder / m.file for m in group]
         measured = measure(device, files, runtime=name, threads=threads, protocol=protocol, progress=progress)
@@ -98,23 +99,33 @@ def _told_by(
     target: Target | None,
     runtime: Runtime,
     protocol: Protocol,
+    target_file: TargetFile | None,
 ) -> dict[str, Measurement]:
     """The latencies that are known with the ratios: none where the target is an absolute time, and of files that are
     not judged none where the protocol wants them measured apart."""
     if target is not None and target.unit in _SECONDS:
         return {}
     apart = find_protocol(protocol).apart
-    told = {m.file for m in manifests if not apart or is_judged(m, runtime)}
+    told = {m.file for m in manifests if not apart or is_judged(m, runtime, target_file)}
     return {name: ratio.numerator for name, ratio in ratios.items() if name in told}
 
 
-def is_judged(manifest: Manifest, runtime: Runtime) -> bool:
-    """Whether this is the file that the latency target is about: fp32, in the runtime that was pruned for."""
+def is_judged(manifest: Manifest, runtime: Runtime, target_file: TargetFile | None = None) -> bool:
+    """Whether this is the file that the latency target is about: the one that is named, or where none is, fp32, in the
+    runtime that was pruned for."""
+    if target_file is not None:
+        return (manifest.format, manifest.precision) == (target_file.format, target_file.precision)
     return manifest.precision == "fp32" and runtime_of(manifest) == runtime
 
 
 def latency_check(
-    manifest: Manifest, speed: Speed, *, target: Target | None, limits: VerdictLimits, runtime: Runtime
+    manifest: Manifest,
+    speed: Speed,
+    *,
+    target: Target | None,
+    limits: VerdictLimits,
+    runtime: Runtime,
+    target_file: TargetFile | None = None,
 ) -> Check | None:
     """Latency against the target: slower than target x (1 + tolerance) fails, faster passes.
 
@@ -123,18 +134,19 @@ def latency_check(
     measurement = speed.latencies.get(manifest.file)
     if measurement is None:
         return None
-    if target is None or not target.is_latency or not is_judged(manifest, runtime):
+    if target is None or not target.is_latency or not is_judged(manifest, runtime, target_file):
         return info("latency", measurement.median_s, unit="s", why=_said(measurement))
     tolerance = limits.latency_tolerance
     if target.unit == "x":
         ratio = speed.ratios[manifest.file]
         value, goal, unit, quality, evidence = ratio.ratio, target.value, "x", ratio.quality, ratio.evidence
-        said = f"{value:.3f} of the original's latency, interleaved with it ({ratio.low:.3f} to {ratio.high:.3f})"
+        original = f"the original's {manifest.precision} latency, interleaved with it"
+        said = f"{value:.3f} of {original} ({ratio.low:.3f} to {ratio.high:.3f})"
     else:
         value, goal, unit = measurement.median_s, target.value * _SECONDS[target.unit], "s"
         quality, evidence, said = measurement.quality, measurement.evidence, _said(measurement)
     limit = False if tolerance is False else goal * (1 + tolerance)
-    check = at_most("latency", value, limit, unit=unit, why=f"{said}; the target is {target}")
+    check = at_most("latency", value, limit, unit=unit, why=f"{said}; the target is {target} of this file")
     return check if check.outcome == "info" else _judged(check, tolerance, quality, evidence)
 
 
