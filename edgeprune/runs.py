@@ -291,6 +291,8 @@ def settings_hash(recipe: Recipe, sections: tuple[str, ...]) -> str:
         tree["prune"] = _as_before_tables(tree["prune"])
     if tree.get("task") == TaskSection().model_dump(mode="json"):
         del tree["task"]  # there was no such section, and every model was a classifier
+    if tree.get("tune", {}).get("augment", "") is None:
+        tree["tune"]["augment"] = "crop-flip"  # which it was unless said, of every task then
     for (section, key), before in _ADDED.items():
         if key in tree.get(section, {}) and tree[section][key] == before:
             del tree[section][key]

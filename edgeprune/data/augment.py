@@ -6,14 +6,16 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
 
-Augment = Literal["none", "crop", "crop-flip"]
+from edgeprune.errors import DataError
+from edgeprune.recipe import Augment
+
 EVERYTHING = slice(None)
 
 
@@ -64,16 +66,21 @@ def augmented(
     augment: Augment,
     generator: torch.Generator,
     *,
+    maps: torch.Tensor | None = None,
     of: int | None = None,
     part: slice = EVERYTHING,
-) -> torch.Tensor:
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Shift each image by up to an eighth of its side (its border is mirrored), then flip every second one or so.
 
     `pixels` has shape (N, C, H, W); the result is a new tensor of that shape. Where they are a `part` of a batch `of`
-    so many, each image is changed as it would be there.
+    so many, each image is changed as it would be there. `maps`, (N, ..., k H, k W) for a whole k, lie on the images
+    and are moved with them.
+
+    Raises:
+        DataError: maps of another size.
     """
     if augment == "none":
-        return pixels
+        return pixels, maps
     count, channels, height, width = pixels.shape
     whole = count if of is None else of
     rows = _shifted(whole, height, generator)
@@ -84,7 +91,36 @@ def augmented(
     rows, columns = rows[part], columns[part]
     image = torch.arange(count)[:, None, None, None]
     channel = torch.arange(channels)[None, :, None, None]
-    return pixels[image, channel, rows[:, None, :, None], columns[:, None, None, :]]
+    moved = pixels[image, channel, rows[:, None, :, None], columns[:, None, None, :]]
+    return moved, None if maps is None else _moved(maps, rows, columns)
+
+
+def _moved(maps: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """Maps whose rows and columns (or as many to each) come from the same places as those of their images."""
+    size, (height, width) = (rows.shape[1], columns.shape[1]), maps.shape[-2:]
+    if maps.ndim < 3 or height % size[0] or width % size[1]:
+        raise DataError(
+            f"targets of shape {tuple(maps.shape[1:])} cannot be moved with images of {size[1]}x{size[0]}",
+            where="tune.augment",
+            hint='set tune.augment = "none", or give targets of the images\' size or a whole multiple of it',
+        )
+    flat = maps.reshape(len(maps), -1, height, width)
+    image = torch.arange(len(maps))[:, None, None, None]
+    plane = torch.arange(flat.shape[1])[None, :, None, None]
+    finer_rows, finer_columns = _finer(rows, height // size[0]), _finer(columns, width // size[1])
+    return flat[image, plane, finer_rows[:, None, :, None], finer_columns[:, None, None, :]].reshape(maps.shape)
+
+
+def _finer(places: torch.Tensor, times: int) -> torch.Tensor:
+    """Source positions (N, side) for a side that is divided more finely: within a pixel in the direction in which its
+    neighbours lie, mirrored or not."""
+    if times == 1:
+        return places
+    ahead = torch.diff(places, append=2 * places[:, -1:] - places[:, -2:-1])
+    behind = torch.diff(places, prepend=2 * places[:, :1] - places[:, 1:2])
+    mirrored = (torch.where(ahead == 0, behind, ahead) < 0)[:, :, None]
+    within = torch.arange(times)[None, None, :]
+    return (places[:, :, None] * times + torch.where(mirrored, times - 1 - within, within)).flatten(1)
 
 
 def _shifted(count: int, side: int, generator: torch.Generator) -> torch.Tensor:

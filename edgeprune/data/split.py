@@ -6,20 +6,23 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from edgeprune.data.ahead import ahead
-from edgeprune.data.augment import EVERYTHING, NOTHING_STRONGER, Augment, Stronger, augmented
+from edgeprune.data.augment import EVERYTHING, NOTHING_STRONGER, Stronger, augmented
 from edgeprune.data.images import Images, Indices
 from edgeprune.data.workers import made_by_workers
+from edgeprune.errors import RecipeError
 
 if TYPE_CHECKING:
     from edgeprune.data.record import DataRecord
+    from edgeprune.data.targets import TargetSource
     from edgeprune.models.spec import Preprocessing
+    from edgeprune.recipe import Augment
 
 Labels = npt.NDArray[np.int64]
 Part = Callable[[int], slice]  # which images of a batch of so many
@@ -40,9 +43,15 @@ class Split:
     images: Images = field(repr=False)
     indices: Indices = field(repr=False)  # of the images in the pool, beside `labels`
     preprocessing: Preprocessing = field(repr=False)
+    targets: TargetSource | None = field(default=None, repr=False)  # of the pool's images, where they are no classes
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def has_pixels(self) -> bool:
+        """Whether its images are pixels that are prepared here, and could be prepared otherwise."""
+        return True
 
     def batches(
         self,
@@ -53,8 +62,9 @@ class Split:
         stronger: Stronger = NOTHING_STRONGER,
         part: Part = whole,
         workers: int = 0,
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Preprocessed images, float32 (n, C, H, W), and labels, int64 (n,); the last batch may be shorter.
+    ) -> Iterator[tuple[torch.Tensor, Any]]:
+        """Preprocessed images, float32 (n, C, H, W), and their targets: labels, int64 (n,), or what the data set gives
+        in their place; the last batch may be shorter. Maps of the images' size are shifted and flipped with them.
 
         A seed shuffles (and sets the augmentation: another seed for each epoch); without one they come in order.
         The same seed gives the same batches, however many workers make them.
@@ -75,9 +85,23 @@ class Split:
         for number, pixels in zip(range(reading.count), self._pixels(reading, workers), strict=True):
             chosen = reading.chosen(number)
             size = reading.size(number)
-            batch = augmented(torch.from_numpy(pixels), augment, generator, of=size, part=part(size))
+            targets = self._targets(chosen)
+            maps = targets if self.targets is not None and targets.ndim > 2 else None  # others lie nowhere
+            if maps is not None and stronger.randaugment is not None:
+                raise RecipeError(
+                    "RandAugment turns and bends images, and their masks or maps would stay as they are",
+                    where="tune.randaugment",
+                    hint="leave it out, or augment both in a data set of your own",
+                )
+            batch, moved = augmented(torch.from_numpy(pixels), augment, generator, maps=maps, of=size, part=part(size))
             images = stronger.erased(self._normalised(batch), reading.seed_of(number))
-            yield images, torch.from_numpy(self.labels[chosen])
+            yield images, targets if moved is None else moved
+
+    def _targets(self, places: Indices) -> torch.Tensor:
+        """Of the images at these positions of the split."""
+        if self.targets is None:
+            return torch.from_numpy(self.labels[places])
+        return self.targets.of(self.indices[places])
 
     def take(self, n: int) -> Split:
         """At most n images, spread evenly over the classes; the same ones each time, in the split's order."""

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from edgeprune.data.images import Bytes
 from edgeprune.errors import DataError
 
-Make = Callable[[int], Bytes]
+
+@dataclass(frozen=True)
+class _Wrong:
+    """An error that would lose its parts on its way from another process."""
+
+    what: str
+    where: str | None
+    hint: str | None
 
 
 class _Batches(Dataset[Any]):
-    """Number of a batch -> its pixels, or what was wrong with an image of it."""
+    """Number of a batch -> the batch, or what was wrong with an image of it."""
 
-    def __init__(self, make: Make, count: int) -> None:
+    def __init__(self, make: Callable[[int], Any], count: int) -> None:
         self._make, self._count = make, count
 
     def __len__(self) -> int:
@@ -26,17 +34,19 @@ class _Batches(Dataset[Any]):
 
     def __getitem__(self, number: int) -> Any:
         try:
-            return torch.from_numpy(self._make(number))
-        except DataError as error:  # an error that crosses processes loses its parts
-            return (error.what, error.where, error.hint)
+            made = self._make(number)
+        except DataError as error:
+            return _Wrong(error.what, error.where, error.hint)
+        return torch.from_numpy(made) if isinstance(made, np.ndarray) else made  # tensors travel in shared memory
 
 
 def _as_it_is(made: Any) -> Any:
     return made
 
 
-def made_by_workers(make: Make, count: int, workers: int) -> Iterator[Bytes]:
-    """The batches 0..count-1 that `make` makes, by so many processes, two batches ahead each.
+def made_by_workers(make: Callable[[int], Any], count: int, workers: int) -> Iterator[Any]:
+    """The batches 0..count-1 that `make` makes (an array, or tensors in tuples and dicts), by so many processes, two
+    batches ahead each.
 
     Raises:
         DataError: an image cannot be read; or a worker died.
@@ -62,7 +72,6 @@ def made_by_workers(make: Make, count: int, workers: int) -> Iterator[Bytes]:
                 hint="it was killed, often for memory: lower tune.workers or tune.batch_size and go on with --resume; "
                 "finished epochs are kept",
             ) from error
-        if isinstance(made, tuple):
-            what, where, hint = made
-            raise DataError(what, where=where, hint=hint)
-        yield made.numpy()
+        if isinstance(made, _Wrong):
+            raise DataError(made.what, where=made.where, hint=made.hint)
+        yield made.numpy() if isinstance(made, torch.Tensor) else made

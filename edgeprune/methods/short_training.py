@@ -29,7 +29,7 @@ def tuned_loss(judge: AdaptedLoss, recipe: Recipe, train: Split) -> TunedLoss:
         DataError: too few images are left for that.
     """
     size = len(judge.batches[0][0])
-    batches = train.batches(size, seed=recipe.seed, augment=recipe.tune.augment)
+    batches = train.batches(size, seed=recipe.seed, augment=recipe.tune.augment or judge.objective.task.augment)
     others = list(itertools.islice(batches, len(judge.batches), len(judge.batches) + SHORT_STEPS))
     if not (whole := [batch for batch in others if len(batch[0]) == size]):
         raise DataError(

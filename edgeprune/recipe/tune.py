@@ -14,6 +14,8 @@ Schedule = Literal["cosine", "step", "multistep", "plateau", "poly", "tanh", "ws
 Epoch = Annotated[int, Field(ge=1, le=MOST_EPOCHS)]
 _RANDAUGMENT = re.compile(r"rand(-(m\d+|n\d+|p\d*\.?\d+|mstd\d*\.?\d+|mmax\d+|inc[01]|t[a-z0-9]+))*")
 
+Augment = Literal["none", "crop", "crop-flip"]
+
 
 class TuneSection(Section):
     """Re-training of the pruned model: how far and by what (`epochs` to `layer_decay`), what of (`distillation` to
@@ -28,7 +30,7 @@ class TuneSection(Section):
     distillation: float = Field(default=0.7, ge=0, le=1)
     temperature: float = Field(default=4.0, ge=0.01, le=1000)
     precision: Computing = "fp32"
-    augment: Literal["none", "crop", "crop-flip"] = "crop-flip"
+    augment: Augment | None = None
     cuda_graphs: bool = False
     optimizer: str = Field(default="sgd", pattern=r"^[a-z0-9_]+$", max_length=64)
     layer_decay: float | None = Field(default=None, gt=0, le=1)

@@ -113,7 +113,9 @@ class Context:
         path = self.run.stage_folder("load") / RECORD
         record = read_record(path) if path.exists() else None
         recipe = self.recipe
-        return open_data(recipe.data, self.spec, seed=recipe.seed, record=record, progress=self.progress)
+        return open_data(
+            recipe.data, self.spec, seed=recipe.seed, kind=self.task.target, record=record, progress=self.progress
+        )
 
     @cached_property
     def device(self) -> Device:

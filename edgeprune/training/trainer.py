@@ -197,7 +197,7 @@ class Training:
             epoch=epoch,
             loss=loss,
             lr=self.lr,
-            train=self.objective.measured(rows) if rows is not None else None,
+            train=self.objective.measured(self.objective.finished(rows)) if rows is not None else None,
             validation=figure,
             seconds=time.perf_counter() - start,
         )
@@ -210,7 +210,7 @@ class Training:
         batches = self.train.batches(
             settings.batch_size,
             seed=_seed_of(self.seed, epoch),
-            augment=settings.augment,
+            augment=settings.augment or self.objective.task.augment,
             stronger=self._stronger,
             part=self.processes.part_of,
             workers=settings.workers,

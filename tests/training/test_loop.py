@@ -129,8 +129,8 @@ def test_the_teacher_is_followed(train: Split, validation: Split) -> None:
     student = make_net(0)
     follow = SETTINGS.model_copy(update={"distillation": 1.0, "epochs": 6})
     result = tune(student, teacher, train, validation.take(0), follow, seed=0, snapshots=None).module
-    wanted = predict(teacher, validation).argmax(1)
-    assert (predict(result, validation).argmax(1) == wanted).mean() > 0.9
+    wanted = predict(teacher, validation)[0].argmax(1)
+    assert (predict(result, validation)[0].argmax(1) == wanted).mean() > 0.9
     ignore = SETTINGS.model_copy(update={"distillation": 0.0})
     labels_only = tune(student, teacher, train, validation, ignore, seed=0, snapshots=None).module
     assert _same(labels_only, tune(student, None, train, validation, ignore, seed=0, snapshots=None).module)
