@@ -272,6 +272,7 @@ _ADDED: dict[tuple[str, str], object] = {
     ("sparse", "layers"): "1x1",
     ("model", "weights"): None,
     ("model", "labels"): None,
+    ("model", "metric"): None,
     ("quantize", "formats"): None,
     ("prune", "enabled"): True,
     ("prune", "target_file"): None,
