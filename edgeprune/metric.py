@@ -27,6 +27,22 @@ class Metric:
         """A figure in words: "91.25 %", "28.3 dB"."""
         return f"{100 * value:.2f} %" if self.unit == "share" else f"{value:.4g} {self.unit}".rstrip()
 
+    @property
+    def title(self) -> str:
+        """The name as a heading begins."""
+        return self.name[0].upper() + self.name[1:]
+
+    @property
+    def scale(self) -> float:
+        """What a figure is drawn and told times: 100 of a share."""
+        return 100.0 if self.unit == "share" else 1.0
+
+    @property
+    def axis(self) -> str:
+        """The name with its unit, for an axis."""
+        unit = "%" if self.unit == "share" else self.unit
+        return f"{self.name}, {unit}" if unit else self.name
+
     def lost(self, before: float, after: float) -> float:
         """How much is lost from one figure to another; below 0 where it is better after."""
         worse = before - after if self.higher_is_better else after - before

@@ -65,10 +65,9 @@ def sentence(data: ReportData) -> str:
         parts.append(f"{_speed(data)} on {_device(data)}")
     original, final = data.stage("original"), data.final
     if original and final and original.accuracy is not None and final.accuracy is not None:
-        change = text.points(original.accuracy, final.accuracy, final.change)
-        parts.append(
-            f"top-1 {text.percent(original.accuracy)} \u2192 {text.percent(final.accuracy)} ({final.stage}, {change})"
-        )
+        change = text.change(data.metric, original.accuracy, final.accuracy, final.change)
+        before, after = (text.metric_figure(data.metric, point.accuracy) for point in (original, final))
+        parts.append(f"{data.metric.name} {before} \u2192 {after} ({final.stage}, {change})")
     parts.append(_files_said(data.files))
     return "; ".join(parts)
 
@@ -116,15 +115,18 @@ def _speed_card(data: ReportData) -> Card | None:
 def _accuracy_card(data: ReportData) -> Card:
     original, final = data.stage("original"), data.final
     if final is None:
-        return Card("Accuracy", "not known", f"original {text.accuracy(original)}; no later stage was tested", "warn")
+        return Card(
+            data.metric.title, "not known", f"original {text.accuracy(original)}; no later stage was tested", "warn"
+        )
     detail = f"{final.stage}: {text.accuracy(final)}"
     if original is not None and original.accuracy is not None and final.accuracy is not None:
-        value = f"{original.accuracy * 100:.1f} \u2192 {text.percent(final.accuracy)}"
-        change = text.points(original.accuracy, final.accuracy, final.change)
+        before, after = (text.metric_figure(data.metric, point.accuracy) for point in (original, final))
+        value = f"{before.removesuffix(' %')} \u2192 {after}"
+        change = text.change(data.metric, original.accuracy, final.accuracy, final.change)
         detail = f"{change}. {detail}; original: {text.accuracy(original)}"
     else:
-        value = text.percent(final.accuracy)
-    return Card("Top-1 accuracy", value, detail, "plain")
+        value = text.metric_figure(data.metric, final.accuracy)
+    return Card(data.metric.title, value, detail, "plain")
 
 
 def _files_card(data: ReportData) -> Card:

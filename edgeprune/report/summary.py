@@ -46,7 +46,7 @@ def summary(data: ReportData) -> RenderableType:
 
 
 def _stages(data: ReportData) -> Table:
-    table = _table("stage", "top-1", "latency", "MACs", "parameters")
+    table = _table("stage", data.metric.name, "latency", "MACs", "parameters")
     for point in data.stages:
         table.add_row(
             Text(point.stage),

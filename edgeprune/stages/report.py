@@ -117,6 +117,8 @@ def _points(
         StagePoint(
             stage=stage,
             accuracy=accuracy,
+            metric=verdict.metric,
+            interval=verdict.accuracy_intervals.get(stage),
             images=verdict.test_images,
             change=verdict.changes.get(stage),
             latency=original if stage == "original" else later,
@@ -126,12 +128,14 @@ def _points(
         for stage, accuracy in verdict.accuracy.items()
     ]
     for file in verdict.files:
-        accuracy = next((c.value for c in file.checks if c.name == "top-1 accuracy"), None)
+        check = next((c for c in file.checks if c.name == verdict.metric.name), None)
         points.append(
             StagePoint(
                 stage=f"{file.format} {file.precision}",
-                accuracy=accuracy,
-                images=verdict.test_images if accuracy is not None else None,
+                accuracy=check.value if check else None,
+                metric=verdict.metric,
+                interval=check.interval if check else None,
+                images=verdict.test_images if check else None,
                 latency=file.latency or (file.against_original.numerator if file.against_original else None),
             )
         )
