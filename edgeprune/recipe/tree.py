@@ -63,6 +63,28 @@ class Recipe(Section):
             self.__pydantic_fields_set__.add("tune")
         return self
 
+    @model_validator(mode="after")
+    def _zeros_are_timed_in_a_tflite_file(self) -> Recipe:
+        if self.sparse.target is None or not Target.parse(self.sparse.target).is_latency:
+            return self
+        if self.device.runtime != "litert" or "tflite" not in self.export.formats:
+            raise ValueError(
+                f"zeros reach `sparse.target` {self.sparse.target} in a .tflite file alone: set device.runtime = "
+                "'litert', and name tflite in export.formats"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _zeros_take_more_than_channels(self) -> Recipe:
+        if self.sparse.target is not None:
+            zeros, channels = Target.parse(self.sparse.target), Target.parse(self.prune.target)
+            if zeros.unit == channels.unit and zeros.value >= channels.value:
+                raise ValueError(
+                    f"channels go first, to `prune.target` {channels}, and zeros have nothing left to do for "
+                    f"`sparse.target` {zeros}: give them less than that (prune.target = '1x' prunes no channel)"
+                )
+        return self
+
     @property
     def prunes(self) -> bool:
         """Whether anything is to go from the model: channels or branches, or weights that become zero."""
