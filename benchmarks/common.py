@@ -27,10 +27,11 @@ from edgeprune.artifacts.manifest import Manifest
 from edgeprune.artifacts.measuring import MeasuringExporter
 from edgeprune.models.spec import Model
 from edgeprune.pipeline import versions
-from edgeprune.recipe import Recipe
+from edgeprune.recipe import Computing, Recipe
 from edgeprune.reparam.merge import merge
-from edgeprune.runs import write_atomic
+from edgeprune.runs import open_run, write_atomic
 from edgeprune.stages.prune_record import PruneRecord
+from edgeprune.training.precision import running
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -120,6 +121,7 @@ def whole_job(recipe: Recipe, folder: Path) -> dict[str, Any]:
         ],
         "macs": {"before": pruned.macs_before, "after": pruned.macs_after},
         "branches_removed": pruned.branches,
+        "precision": {"judged_in": pruned.judged_in, "trained_in": trained_in(folder)},
         "checks": {
             f.file: {
                 c.name: {"value": c.value, "unit": c.unit, "limit": c.limit, "outcome": c.outcome} for c in f.checks
@@ -127,6 +129,12 @@ def whole_job(recipe: Recipe, folder: Path) -> dict[str, Any]:
             for f in outcome.verdict.files
         },
     }
+
+
+def trained_in(folder: Path) -> str | None:
+    """The precision that a run's re-training ran in, whatever its recipe asks for."""
+    record = open_run(folder).record("tune")
+    return record.result.get("precision") if record else None
 
 
 def write_merged(exporter: MeasuringExporter, model: Model, file: Path) -> Path:
@@ -167,7 +175,15 @@ def machine() -> dict[str, Any]:
         "platform": platform.platform(),
         "python": platform.python_version(),
         "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY"),
+        "computes": computes(),
     }
+
+
+def computes() -> dict[str, dict[str, str]]:
+    """What runs on this machine where a precision is asked for: by processor, asked -> ran."""
+    devices = [torch.device("cpu"), *([torch.device("cuda")] if torch.cuda.is_available() else [])]
+    asked: tuple[Computing, ...] = ("fp32", "bf16", "fp16")
+    return {device.type: {name: running(name, device).precision for name in asked} for device in devices}
 
 
 def keep_row(file: Path, row: Mapping[str, Any]) -> None:

@@ -96,7 +96,7 @@ def answered(model: Model, name: Format, folder: Path, images: Tensor) -> dict[s
     """Export to one format and run the file."""
     try:
         (manifest,) = export(model, folder, (name,), images, int8=False)
-        outputs = run_file(LocalDevice(), folder / manifest.file, manifest, images.numpy()).outputs
+        outputs = run_file(LocalDevice(), folder / manifest.file, manifest, images.numpy()).outputs[0]
     except EdgePruneError as error:
         return {"why": str(error)[:600]}
     with torch.no_grad():

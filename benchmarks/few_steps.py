@@ -28,8 +28,9 @@ from edgeprune.progress import Silent
 from edgeprune.runs import lock, open_run
 from edgeprune.stages.context import Context
 from edgeprune.stages.stage import STAGES
-from edgeprune.training import loop
+from edgeprune.training import loop, schedule, trainer
 from edgeprune.training.accuracy import recalibrate_batchnorm, top1
+from edgeprune.training.best import ADAPTED_ON
 
 NET, EPOCHS = "resnet20", 3
 IMAGES, RATES = (1000, 3000, 10_000), (0.05, 0.015)
@@ -73,7 +74,7 @@ def trained(root: Path, setting: tuple[int, float, str, int]) -> dict[str, Any]:
         context = Context(open_run(root / "run"), Silent())
         settings = context.recipe.tune.model_copy(update={"lr": rate})
         train, none = context.splits.train.take(images), context.splits.validation.take(0)
-        with patch.multiple(loop, SHORT=0, **WAYS[way]):
+        with patch.object(trainer, "SHORT", 0), patch.multiple(schedule, **WAYS[way]):
             result = loop.tune(
                 context.model("prune").module,
                 context.model("load").module,
@@ -84,9 +85,9 @@ def trained(root: Path, setting: tuple[int, float, str, int]) -> dict[str, Any]:
                 snapshots=None,
             )
             steps = EPOCHS * (images // settings.batch_size)
-            rates = {"rising": loop.rising_steps(settings, steps), "peak": loop.peak_rate(settings, steps)}
+            rates = {"rising": schedule.rising_steps(settings, steps), "peak": schedule.peak_rate(settings, steps)}
         row = {"images": images, "rate": rate, "way": way, "seed": seed, "steps": steps, **rates}
-        adapted = recalibrate_batchnorm(result.module, train, loop.ADAPTED_ON)
+        adapted = recalibrate_batchnorm(result.module, train, ADAPTED_ON)
         found = {"top1": top1(result.module, context.splits.test), "adapted": top1(adapted, context.splits.test)}
         keep_row(done, {**row, **found})
     row = json.loads(done.read_text())

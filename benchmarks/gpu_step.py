@@ -30,7 +30,7 @@ from edgeprune.data.images import Geometry, array_images
 from edgeprune.data.split import Split
 from edgeprune.models.spec import Preprocessing
 from edgeprune.recipe import TuneSection
-from edgeprune.training.loop import Training
+from edgeprune.training.trainer import Training
 
 BATCH, IMAGES, SECONDS, NETS = 128, 6400, 6.0, ("resnet20", "resnet56")
 

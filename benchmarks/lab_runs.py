@@ -156,7 +156,7 @@ def accuracies(recipe: Recipe, files: dict[str, tuple[Path, Manifest]]) -> dict[
     test = open_data(recipe.data, model.spec, seed=recipe.seed).test
     images, labels = (torch.cat(parts).numpy() for parts in zip(*test.batches(500), strict=True))
     return {
-        name: top1_accuracy(run_file(LocalDevice(), file, manifest, images).outputs, labels)
+        name: top1_accuracy(run_file(LocalDevice(), file, manifest, images).outputs[0], labels)
         for name, (file, manifest) in files.items()
     }
 

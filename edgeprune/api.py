@@ -28,10 +28,20 @@ from edgeprune.latency.model_probe import Probed, probe_model
 from edgeprune.latency.predictor import Prediction, Predictor, predictor_of
 from edgeprune.latency.table import LatencyTable, Setting
 from edgeprune.latency.typical import is_typical, open_typical
+from edgeprune.launch import is_main, launched
 from edgeprune.models.load import load as load_source
 from edgeprune.models.spec import Model
 from edgeprune.models.trust import remember_device, require_data
-from edgeprune.pipeline import Outcome, change_recipe, do_stage, is_made, prepare_run, require_earlier
+from edgeprune.pipeline import (
+    TOGETHER,
+    Outcome,
+    change_recipe,
+    do_stage,
+    is_finished,
+    is_made,
+    prepare_run,
+    require_earlier,
+)
 from edgeprune.pipeline import run as run_pipeline
 from edgeprune.progress import Progress, Silent
 from edgeprune.recipe import MOVED, PruneSection, Recipe, Runtime
@@ -48,6 +58,8 @@ from edgeprune.space.subnet import WHOLE
 from edgeprune.space.units import Structure
 from edgeprune.stages.context import Context
 from edgeprune.stages.stage import PIPELINE, Pipeline
+from edgeprune.stages.tune import follow_tune
+from edgeprune.training.processes import Processes
 from edgeprune.verify.explain import Explanation
 from edgeprune.verify.explain import explain as explain_file
 from edgeprune.verify.verdict import Verdict
@@ -404,6 +416,8 @@ def do(
     """
     folder = _folder(run)
     open_run(folder)  # before the lock, which would make the folder
+    if launched() > 1 and stage == TOGETHER and not is_main():
+        return _follow(folder, trust=trust)
     with lock(folder), toolkits():
         opened = open_run(folder)
         for source in opened.recipe.data.sources if not trust else ():
@@ -413,10 +427,23 @@ def do(
         require_earlier(changed, stage)  # before the recipe is written: a refused command changes nothing
         if recipe != opened.recipe:
             changed = change_recipe(opened, recipe)
+        together = launched() > 1 and stage == TOGETHER
+        if together and is_finished(changed, stage):
+            Processes().from_main(None)  # nothing to train
         do_stage(Context(changed, progress or Silent(), trust=trust), stage)
         record = changed.record(stage)
         assert record is not None  # do_stage has just written it, or raised
+        if together:
+            Processes().end(record)
         return record
+
+
+def _follow(folder: Path, *, trust: bool) -> StageRecord:
+    """Train with the main process, and give back what it wrote."""
+    follow_tune(folder, trust=trust)
+    record = Processes().end(None)
+    assert isinstance(record, StageRecord)
+    return record
 
 
 def _changed(recipe: Recipe, stage: str, settings: dict[str, Any]) -> Recipe:

@@ -21,6 +21,7 @@ from edgeprune.data.open import changed_since
 from edgeprune.data.record import RECORD, read_record
 from edgeprune.devices.discovery import refuse_profile
 from edgeprune.errors import EdgePruneError, ModelError, RunError, is_of_a_path
+from edgeprune.launch import require_alone
 from edgeprune.models.trust import remember_recipe
 from edgeprune.progress import Progress, Silent
 from edgeprune.recipe import Recipe
@@ -30,8 +31,18 @@ from edgeprune.stages.context import Context
 from edgeprune.stages.stage import PIPELINE, Pipeline
 from edgeprune.verify.verdict import Verdict
 
-_PACKAGES = ("edgeprune", "torch", "timm", "ai-edge-litert", "litert-torch", "ai-edge-quantizer", "executorch")
-_MORE_PACKAGES = ("torchao", "coremltools", "onnx", "onnxruntime", "numpy")
+_PACKAGES = (
+    "edgeprune",
+    "torch",
+    "timm",
+    "accelerate",
+    "ai-edge-litert",
+    "litert-torch",
+    "ai-edge-quantizer",
+    "executorch",
+)
+TOGETHER = "tune"  # the stage that several processes do
+_MORE_PACKAGES = ("accelerate", "torchao", "coremltools", "onnx", "onnxruntime", "numpy")
 
 
 @dataclass(frozen=True)
@@ -62,6 +73,7 @@ def run(
         EdgePruneError: what a stage says (finished stages are kept).
     """
     refuse_profile(recipe.device.id)
+    require_alone("a whole run")
     with lock(folder), toolkits():
         opened = prepare_run(recipe, folder, resume=resume)
         for stage in pipeline:
@@ -170,6 +182,8 @@ def do_stage(context: Context, name: str) -> None:
     Raises:
         RunError: a stage before it is not finished.
     """
+    if name != TOGETHER:
+        require_alone(f"the stage `{name}`")
     stage, data = context.pipeline.stage(name), data_now(context.run)
     if is_finished(context.run, name, data, pipeline=context.pipeline):
         return

@@ -122,24 +122,34 @@ def resolve_paths(recipe: Recipe, folder: Path, *, text: str = "", where: str = 
         there = absolute(path, *key)
         return f"{begin}{name}{at}{there}" if path and _is_there(there) else source
 
-    model, data = recipe.model, recipe.data
+    def named(source: str, *key: str) -> str:
+        """Code of the user's own in a file, by its absolute path."""
+        file, colon, name = source.rpartition(":")
+        return f"{absolute(file, *key)}:{name}" if colon and file.endswith(".py") else source
+
+    model, data, task, tuning = recipe.model, recipe.data, recipe.task, recipe.tune
+    if tuning.teacher_checkpoint is not None:
+        weights = absolute(tuning.teacher_checkpoint, "tune", "teacher_checkpoint")
+        tuning = tuning.model_copy(update={"teacher_checkpoint": weights})
+    if tuning.teacher is not None:
+        tuning = tuning.model_copy(update={"teacher": named(tuning.teacher, "tune", "teacher")})
     if model.checkpoint is not None:
         checkpoint = absolute(model.checkpoint, "model", "checkpoint")
         model = model.model_copy(update={"checkpoint": checkpoint})
-    if model.factory is not None and model.factory.partition(":")[0].endswith(".py"):
-        file, _, name = model.factory.partition(":")
-        model = model.model_copy(update={"factory": f"{absolute(file, 'model', 'factory')}:{name}"})
+    if model.factory is not None:
+        model = model.model_copy(update={"factory": named(model.factory, "model", "factory")})
     if isinstance(model.labels, Path):
         labels = read_labels(absolute(model.labels, "model", "labels"))
         model = model.model_copy(update={"labels": labels})
-    source = source_of(data.source, "data", "source")
+    task = task.model_copy(update={"name": named(task.name, "task", "name")})
+    source = source_of(named(data.source, "data", "source"), "data", "source")
     parts = {
         name: source_of(value, "data", name)
         for name in ("train", "test", "calibration")
         if (value := getattr(data, name)) is not None and not _is_there(Path(source) / value)  # else a sub-folder
     }
     data = data.model_copy(update={"source": source, **parts})
-    return recipe.model_copy(update={"model": model, "data": data})
+    return recipe.model_copy(update={"model": model, "data": data, "task": task, "tune": tuning})
 
 
 def shown_path(path: Path) -> str:

@@ -23,7 +23,7 @@ from pydantic import TypeAdapter, ValidationError, field_validator
 
 from edgeprune.checksum import file_sha256
 from edgeprune.errors import EdgePruneError, RunError
-from edgeprune.recipe import MOVED, Recipe, TaskSection
+from edgeprune.recipe import MOVED, Recipe, TaskSection, TuneSection
 from edgeprune.records import Record
 
 MOST_BYTES = 64 << 20  # of a record: the plan of the largest model has a few
@@ -275,6 +275,13 @@ _ADDED: dict[tuple[str, str], object] = {
     ("quantize", "formats"): None,
     ("prune", "enabled"): True,
 }
+_TUNE_BEFORE = {
+    *("epochs", "batch_size", "lr", "weight_decay", "momentum", "warmup", "distillation", "temperature", "precision"),
+    *("augment", "cuda_graphs"),
+}
+_ADDED |= {
+    ("tune", key): default for key, default in TuneSection().model_dump(mode="json").items() if key not in _TUNE_BEFORE
+}
 
 
 def settings_hash(recipe: Recipe, sections: tuple[str, ...]) -> str:
@@ -285,6 +292,8 @@ def settings_hash(recipe: Recipe, sections: tuple[str, ...]) -> str:
         tree["prune"] = _as_before_tables(tree["prune"])
     if tree.get("task") == TaskSection().model_dump(mode="json"):
         del tree["task"]  # there was no such section, and every model was a classifier
+    if tree.get("tune", {}).get("augment", "") is None:
+        tree["tune"]["augment"] = "crop-flip"  # which it was unless said, of every task then
     for (section, key), before in _ADDED.items():
         if key in tree.get(section, {}) and tree[section][key] == before:
             del tree[section][key]

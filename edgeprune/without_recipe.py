@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from edgeprune.artifacts.export import Exported, export_each
@@ -30,23 +29,24 @@ from edgeprune.models.copies import check_copies
 from edgeprune.models.load import load_from
 from edgeprune.models.spec import Model, ModelSpec
 from edgeprune.progress import SILENT, Progress
-from edgeprune.recipe import DataSection, Recipe, VerdictLimits
+from edgeprune.recipe import CLASSIFICATION, DataSection, Recipe, VerdictLimits
 from edgeprune.recipe_file import parse_recipe, resolve_paths
 from edgeprune.runs import write_atomic
 from edgeprune.stages.export import REFERENCE_IMAGES
 from edgeprune.stages.load import with_labels
 from edgeprune.stages.merge import folded
 from edgeprune.stages.quantize import calibration_images, int8_formats
+from edgeprune.tasks.objective import CLASSIFYING
 from edgeprune.training.accuracy import predict
 from edgeprune.verify.accuracy import parity_check, read_reference
 from edgeprune.verify.alarm import check_knowledge, claimed_accuracy, refuse_random
 from edgeprune.verify.check import verify
-from edgeprune.verify.execute import run_file, runtime_of
+from edgeprune.verify.execute import Floats, Outputs, run_file, runtime_of
 from edgeprune.verify.parity import sqnr_db
 from edgeprune.verify.speed import Protocol
 from edgeprune.verify.verdict import Check, FileVerdict, Verdict
 
-Answers = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
+Answers = Callable[[Floats], Outputs]
 UNNAMED = "none"  # a data source that nobody opens
 SAME_DB = 60.0  # a model that answers the reference inputs less alike is another one
 
@@ -230,7 +230,8 @@ def verify_file(
             threads=threads,
             protocol=protocol,
             images=None,
-            named={},
+            objective=CLASSIFYING,
+            rows={},
             untrained=untrained,
             progress=progress,
         )
@@ -293,16 +294,22 @@ def _record_of(folder: Path) -> DataRecord | None:
 
 def _spec_of(manifest: Manifest) -> ModelSpec:
     """What the manifest says of the model, as far as data are concerned."""
-    shape = tuple(manifest.input.shape[1:])
-    if len(shape) != 3:
-        raise DataError(f"the input {manifest.input.name} has shape {manifest.input.shape}: it takes no images")
-    size = (shape[2], shape[0], shape[1]) if manifest.input.layout == "NHWC" else shape
+    taken = manifest.inputs[0]
+    shape = tuple(taken.shape[1:])
+    if len(manifest.inputs) != 1 or len(shape) != 3:
+        raise DataError(f"the input {taken.name} has shape {taken.shape}: it takes no images")
+    if manifest.task != CLASSIFICATION:
+        raise DataError(
+            f"the file is of the task {manifest.task!r}, and images without a run are those of a classifier",
+            hint="leave --data out, or verify it in its run",
+        )
+    size = (shape[2], shape[0], shape[1]) if taken.layout == "NHWC" else shape
     own = manifest.preprocessing
     spec = ModelSpec.model_validate(
         {
             "source": manifest.file,
             "input_size": size,
-            "num_classes": math.prod(manifest.output.shape[1:]),
+            "num_classes": math.prod(manifest.outputs[0].shape[1:]),
             "preprocessing": own if not isinstance(own, Preparation) else {"mean": own.mean, "std": own.std},
             "labels": manifest.labels,
         }
@@ -318,14 +325,14 @@ def _answers_of(model: Model, manifest: Manifest, folder: Path) -> Answers:
     """
     module = model.module.eval()
 
-    def answers(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def answers(images: Floats) -> Outputs:
         return predict(module, torch.from_numpy(images))
 
     inputs, expected = read_reference(folder / manifest.reference)
     fits = tuple(inputs.shape[1:]) == tuple(model.spec.input_size)
-    given = answers(inputs) if fits else None
-    same = given is not None and given.shape == expected.shape and sqnr_db(expected, given) >= SAME_DB
-    if not same:
+    given = answers(inputs) if fits else ()
+    alike = [one.shape for one in given] == [one.shape for one in expected]
+    if not alike or min(sqnr_db(one, other) for one, other in zip(expected, given, strict=True)) < SAME_DB:
         raise UsageError(
             "this is another model than the one that the file was exported from: it answers the reference inputs "
             "otherwise",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from edgeprune.artifacts.jobs import Converted, Output
-from edgeprune.artifacts.manifest import TensorSpec
+from edgeprune.artifacts.manifest import TensorSpec, layout_of
 from edgeprune.recipe import Precision
 
 if TYPE_CHECKING:
@@ -56,10 +56,15 @@ def _lower(program: ExportedProgram) -> Any:
     import coremltools
     import numpy as np
 
+    count = len(program.graph.output_node().args[0])
+    if count == 1:
+        outputs = [coremltools.TensorType(dtype=np.float32)]
+    else:  # Core ML gives outputs by name alone
+        outputs = [coremltools.TensorType(name=f"output{number}", dtype=np.float32) for number in range(count)]
     return coremltools.convert(
         program.run_decompositions({}),
         convert_to="mlprogram",
-        outputs=[coremltools.TensorType(dtype=np.float32)],
+        outputs=outputs,
         compute_precision=coremltools.precision.FLOAT16,
         minimum_deployment_target=coremltools.target.iOS17,
         skip_model_load=True,
@@ -74,13 +79,15 @@ def _save(model: Any, folder: Path) -> None:
 
 def _describe(model: Any, output: Output) -> Converted:
     description = model.get_spec().description
-    (entry,), (answer,) = description.input, description.output
     return Converted(
-        weights_precision=output.precision, input=_spec(entry, "NCHW"), output=_spec(answer, "NC"), delegation=None
+        weights_precision=output.precision,
+        inputs=tuple(_spec(one) for one in description.input),
+        outputs=tuple(_spec(one) for one in description.output),
     )
 
 
-def _spec(feature: Any, layout: Literal["NCHW", "NC"]) -> TensorSpec:
+def _spec(feature: Any) -> TensorSpec:
     array = feature.type.multiArrayType
     kinds = {array.FLOAT32: "float32", array.FLOAT16: "float16"}
-    return TensorSpec(name=feature.name, shape=tuple(array.shape), dtype=kinds[array.dataType], layout=layout)
+    shape = tuple(array.shape)
+    return TensorSpec(name=feature.name, shape=shape, dtype=kinds[array.dataType], layout=layout_of(len(shape)))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgeprune.artifacts.jobs import Converted, Output
-from edgeprune.artifacts.manifest import Delegation, TensorSpec
+from edgeprune.artifacts.manifest import Delegation, TensorSpec, layout_of
 from edgeprune.graph.operations import OpSignature
 from edgeprune.recipe import Precision
 from exporters.executorch_lowering import lower, write
@@ -75,14 +75,18 @@ def _check_loads(file: Path) -> None:
 
 
 def _describe(program: ExportedProgram, edge: Any, output: Output) -> Converted:
-    (entry,) = program.example_inputs[0]
-    answer = program.graph.output_node().args[0][0].meta["val"]
+    answers = [node.meta["val"] for node in program.graph.output_node().args[0]]
     return Converted(
         weights_precision=output.precision,
-        input=TensorSpec(name="input", shape=tuple(entry.shape), dtype="float32", layout="NCHW"),
-        output=TensorSpec(name="output", shape=tuple(answer.shape), dtype="float32", layout="NC"),
+        inputs=tuple(_spec("input", entry, number) for number, entry in enumerate(program.example_inputs[0])),
+        outputs=tuple(_spec("output", answer, number) for number, answer in enumerate(answers)),
         delegation=_delegation(edge) if output.describe else None,
     )
+
+
+def _spec(word: str, tensor: Any, number: int) -> TensorSpec:
+    name = word if number == 0 else f"{word}{number}"
+    return TensorSpec(name=name, shape=tuple(tensor.shape), dtype="float32", layout=layout_of(tensor.ndim))
 
 
 def _delegation(edge: Any) -> Delegation:

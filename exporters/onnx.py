@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgeprune.artifacts.jobs import Converted, Output
-from edgeprune.artifacts.manifest import TensorSpec
+from edgeprune.artifacts.manifest import TensorSpec, layout_of
 from edgeprune.recipe import Precision
 
 if TYPE_CHECKING:
@@ -39,9 +39,9 @@ class OnnxExporter:
         import torch
 
         for output in outputs:
-            written = torch.onnx.export(
-                program, dynamo=True, verbose=False, input_names=["input"], output_names=["output"]
-            )
+            count = len(program.graph.output_node().args[0])
+            names = ["output"] if count == 1 else [f"output{number}" for number in range(count)]
+            written = torch.onnx.export(program, dynamo=True, verbose=False, input_names=["input"], output_names=names)
             if written is None:
                 raise RuntimeError("torch's ONNX exporter returned nothing")
             written.save(str(output.file), external_data=False)
@@ -49,8 +49,11 @@ class OnnxExporter:
             _strip(model)
             onnx.save(model, str(output.file))
             onnx.checker.check_model(model)
-            (entry,), (answer,) = model.graph.input, model.graph.output
-            yield Converted(weights_precision=output.precision, input=_spec(entry, "NCHW"), output=_spec(answer, "NC"))
+            yield Converted(
+                weights_precision=output.precision,
+                inputs=tuple(_spec(one) for one in model.graph.input),
+                outputs=tuple(_spec(one) for one in model.graph.output),
+            )
 
 
 def _strip(message: Any) -> None:
@@ -63,6 +66,6 @@ def _strip(message: Any) -> None:
                 _strip(part)
 
 
-def _spec(value: Any, layout: Literal["NCHW", "NC"]) -> TensorSpec:
+def _spec(value: Any) -> TensorSpec:
     shape = tuple(int(d.dim_value) for d in value.type.tensor_type.shape.dim)
-    return TensorSpec(name=value.name, shape=shape, dtype="float32", layout=layout)
+    return TensorSpec(name=value.name, shape=shape, dtype="float32", layout=layout_of(len(shape)))

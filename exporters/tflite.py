@@ -1,4 +1,4 @@
-"""LiteRT: .tflite by litert-torch, NHWC input; int8 by ai-edge-quantizer."""
+"""LiteRT: .tflite by litert-torch, NHWC input and maps; int8 by ai-edge-quantizer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from edgeprune.artifacts.jobs import Converted, Output
-from edgeprune.artifacts.manifest import Delegation, TensorSpec
+from edgeprune.artifacts.manifest import Delegation, TensorSpec, layout_of
 from edgeprune.recipe import Precision
 
 if TYPE_CHECKING:
@@ -64,7 +64,9 @@ def _lower(program: ExportedProgram) -> Any:
 
     pad_max_pools(program)
     average_plainly(program)
-    module = litert_torch.to_channel_last_io(program.module(), args=[0])
+    answers = program.graph.output_node().args[0]
+    maps = [number for number, answer in enumerate(answers) if answer.meta["val"].ndim == 4]
+    module = litert_torch.to_channel_last_io(program.module(), args=[0], outputs=maps or None)
     module.training = False  # an exported module refuses .eval(); it was traced in eval mode
     (example,) = program.example_inputs[0]
     return litert_torch.convert(module, (example.permute(0, 2, 3, 1).contiguous(),))
@@ -75,23 +77,22 @@ def _describe(output: Output) -> Converted:
 
     interpreter = Interpreter(str(output.file), num_threads=1)
     interpreter.allocate_tensors()
-    (entry,), (answer,) = interpreter.get_input_details(), interpreter.get_output_details()
     return Converted(
         weights_precision=output.precision,
-        input=_spec(entry, "NHWC"),
-        output=_spec(answer, "NC"),
+        inputs=tuple(_spec(one) for one in interpreter.get_input_details()),
+        outputs=tuple(_spec(one) for one in interpreter.get_output_details()),
         delegation=_delegation(interpreter) if output.describe else None,
     )
 
 
-def _spec(details: dict[str, Any], layout: Literal["NHWC", "NC"]) -> TensorSpec:
+def _spec(details: dict[str, Any]) -> TensorSpec:
     quantized = details["dtype"] != np.float32
     scale, zero_point = details["quantization"]
     return TensorSpec(
         name=details["name"],
         shape=tuple(int(n) for n in details["shape"]),
         dtype=np.dtype(details["dtype"]).name,
-        layout=layout,
+        layout=layout_of(len(details["shape"]), "NHWC"),
         scale=float(scale) if quantized else None,
         zero_point=int(zero_point) if quantized else None,
     )

@@ -39,8 +39,7 @@ class ProfiledModel:
         self._environment = self._made("LiteRtCreateEnvironment", c_int(0), None)
         self._model = self._made("LiteRtCreateModelFromFile", self._environment, path.encode())
         self._compiled = self._made("LiteRtCreateCompiledModel", self._environment, self._model, self._options(threads))
-        signature = self._made("LiteRtGetModelSignature", self._model, c_size_t(0))
-        self._subgraph = self._made("LiteRtGetSignatureSubgraph", signature)
+        self._signature = self._made("LiteRtGetModelSignature", self._model, c_size_t(0))
         self._inputs, self._outputs = self._buffers("Input"), self._buffers("Output")
         self._profiler = self._made("LiteRtCompiledModelGetProfiler", self._compiled)
 
@@ -98,11 +97,12 @@ class ProfiledModel:
         return options
 
     def _buffers(self, side: str) -> ctypes.Array[c_void_p]:
+        """In the order of the signature, which may be another than the graph's: a run takes them so."""
         count = c_size_t()
-        self._call(f"LiteRtGetNumSubgraph{side}s", self._subgraph, byref(count))
+        self._call(f"LiteRtGetNumSignature{side}s", self._signature, byref(count))
         made = (c_void_p * count.value)()
         for i in range(count.value):
-            tensor = self._made(f"LiteRtGetSubgraph{side}", self._subgraph, c_size_t(i))
+            tensor = self._made(f"LiteRtGetSignature{side}TensorByIndex", self._signature, c_size_t(i))
             kind = _TensorType()
             self._call("LiteRtGetRankedTensorType", tensor, byref(kind))
             needs = self._made(

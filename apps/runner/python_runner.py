@@ -8,7 +8,13 @@ A job:
     "CPU_AND_GPU" | "CPU_AND_NE" | "CPU_ONLY"
     mode "time" (latency), "infer" (outputs of given inputs), "memory" (peak memory) or "profile" (of each kernel;
         "litert" only)
-    cases [{id, model, inputs?, outputs?, first_round?}]; `inputs` and `outputs` are .npy paths, needed by "infer"
+    cases [{id, model, inputs?, more_inputs?, input_names?, outputs?, output_names?, first_round?}]; "infer" needs
+        `inputs` and `outputs`, .npy paths of the first input and the first output. `more_inputs` [paths] are the
+        others, in the order of the file or of `input_names`; `output_names` are those wanted, in their order (without:
+        all, in the order of the file). The second output goes to the path of `outputs` with ".1" behind it, and so on.
+        A .tflite file's order is its graph's and its names are the tensors' (not the signature's); a .pte file has an
+        order and no names, so they only say how many; Core ML has names and no order: where there are several, they
+        are needed
     "time" only: schedule "interleaved" (A B A B ...), "mirrored" (A B B A ...), "shuffled" (each round in an order
         drawn from `seed`) or "sequential" (A A B B ...), rounds, keep_loaded (else a model is loaded anew for each
         round), warm_up_runs and warm_up_s after a load and then until `steady`: the medians of the last two quarters
@@ -25,10 +31,10 @@ The lines, each an object with `event`:
     warm    case, runs, seconds, steady    after the warm-up
     samples case, round, seconds [...], runs_per_sample, preempted [indices of seconds], steal_s
     progress case, done                    "infer": inputs done so far
-    outputs case, file, count, peak_bytes  "infer": finished
+    outputs case, file, more_files? [paths of the other outputs], count, peak_bytes    "infer": finished
     memory  case, peak_bytes
     profile case, names [...], times_us [[...] for each run], whole_us [...]
-    error   case, kind ("load" | "input" | "run"), message
+    error   case, kind ("load" | "input" (what was given or asked for does not fit) | "run"), message
     end
 
 Timing covers the runtime's invoke alone. Inputs of "time" and "memory" are random with a fixed seed.
@@ -57,9 +63,17 @@ import numpy.typing as npt
 if __name__ == "__main__" or not __package__:
     from runner_conditions import read_conditions, steal_s  # type: ignore[import-not-found]
     from runner_runtimes import CaseError, Loaded, installed, native_library  # type: ignore[import-not-found]
+    from runner_tensors import (  # type: ignore[import-not-found]
+        RowWriter,
+        check_fit,
+        input_places,
+        output_files,
+        output_places,
+    )
 else:
     from apps.runner.runner_conditions import read_conditions, steal_s
     from apps.runner.runner_runtimes import CaseError, Loaded, installed, native_library
+    from apps.runner.runner_tensors import RowWriter, check_fit, input_places, output_files, output_places
 
 Array = npt.NDArray[Any]
 Job = dict[str, Any]
@@ -237,36 +251,51 @@ def time_cases(job: Job) -> None:
 
 
 def infer_case(job: Job, case: Job) -> None:
-    """Run each input alone (batch 1) and save the outputs, float or integer as the model gives them."""
-    baseline, peak = start_peak(), None
+    """Run each row of the inputs alone (batch 1) and save the outputs, float or integer as the model gives them."""
+    baseline = start_peak()
     model = load_case(job, case)
-    inputs = np.load(case["inputs"], mmap_mode="r", allow_pickle=False)
-    if len(model.specs) != 1:
-        raise CaseError("input", f"the file has {len(model.specs)} inputs; inference feeds files with one")
-    shape, dtype = model.specs[0]
-    if shape[0] != 1 or inputs.dtype != dtype or tuple(inputs.shape[1:]) != shape[1:] or inputs.shape[0] < 1:
-        raise CaseError("input", f"the inputs are {inputs.dtype} {inputs.shape}, the file takes {dtype} {shape}")
-    outputs: Array | None = None
-    told = time.monotonic()
-    for index in range(inputs.shape[0]):
-        model.set_inputs([np.array(inputs[index : index + 1])])
+    files = [case["inputs"], *case.get("more_inputs", [])]
+    inputs = [np.load(file, mmap_mode="r", allow_pickle=False) for file in files]
+    given = input_places(model, case.get("input_names"), len(inputs))
+    inputs = [inputs[given.index(place)] for place in range(len(inputs))]  # as the file has them
+    check_fit(inputs, model.specs)
+    wanted = output_places(model, case.get("output_names"))
+    writers: list[RowWriter] = []
+    try:
+        for file in output_files(case["outputs"], len(wanted)):
+            writers.append(RowWriter(file, len(inputs[0])))
+        peak = infer_rows(job, case, model, inputs, list(zip(wanted, writers, strict=True)), baseline)
+        for writer in writers:
+            writer.finish()
+    except BaseException:
+        for writer in writers:
+            writer.discard()
+        raise
+    more = {"more_files": [writer.place for writer in writers[1:]]} if len(writers) > 1 else {}
+    emit("outputs", case=case["id"], file=case["outputs"], **more, count=len(inputs[0]), peak_bytes=peak)
+
+
+def infer_rows(
+    job: Job,
+    case: Job,
+    model: Loaded,
+    inputs: Sequence[Array],
+    outputs: Sequence[tuple[int, RowWriter]],
+    baseline: int | None,
+) -> int | None:
+    """Run row by row and write each output; returns the peak memory in bytes."""
+    peak, told, count = None, time.monotonic(), len(inputs[0])
+    for index in range(count):
+        model.set_inputs([np.array(values[index : index + 1]) for values in inputs])
         run_once(model)
-        if index <= job["runs"]:  # later on the inputs and outputs kept here would count
+        if index <= job["runs"]:  # the same runs as a job that measures memory
             peak = peak_since(baseline)
-        value = model.output()
-        value = value[0] if value.ndim and value.shape[0] == 1 else value
-        if outputs is None:
-            outputs = np.empty((inputs.shape[0], *value.shape), value.dtype)
-        outputs[index] = value
-        if time.monotonic() - told > 0.25 or index + 1 == inputs.shape[0]:
+        for place, writer in outputs:
+            writer.write(model.output(place))
+        if time.monotonic() - told > 0.25 or index + 1 == count:
             told = time.monotonic()
             emit("progress", case=case["id"], done=index + 1)
-    assert outputs is not None
-    partial = Path(case["outputs"] + ".partial")
-    with partial.open("wb") as stream:
-        np.save(stream, outputs)
-    partial.replace(case["outputs"])
-    emit("outputs", case=case["id"], file=case["outputs"], count=len(outputs), peak_bytes=peak)
+    return peak
 
 
 def status_bytes(field: str) -> int | None:

@@ -27,26 +27,33 @@ class CaseError(Exception):
 
 
 class Loaded(Protocol):
-    """A model ready to run; `specs` are the shape and dtype of each input."""
+    """A model ready to run. Its inputs and outputs stand in the order of the file; `specs` are the shape and dtype of
+    each input. Names are empty where the file has none; `ordered` is false where only names tell them apart."""
 
     specs: list[Spec]
+    input_names: list[str]
+    output_names: list[str]
+    ordered: bool
 
     def set_inputs(self, values: list[Array]) -> None: ...
 
     def invoke(self) -> None: ...
 
-    def output(self) -> Array: ...
+    def output(self, place: int) -> Array: ...
 
 
 class LiteRTModel:
     """A .tflite file in LiteRT's interpreter (XNNPACK on)."""
+
+    ordered = True
 
     def __init__(self, path: str, threads: int) -> None:
         module = import_module(installed("litert")[0].module)
         self._interpreter = module.Interpreter(model_path=path, num_threads=threads)
         self._interpreter.allocate_tensors()
         inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
-        self._inputs, self._output = [entry["index"] for entry in inputs], outputs[0]["index"]
+        self._inputs, self._outputs = ([int(entry["index"]) for entry in side] for side in (inputs, outputs))
+        self.input_names, self.output_names = ([str(entry["name"]) for entry in side] for side in (inputs, outputs))
         self.specs = [(tuple(int(n) for n in entry["shape"]), np.dtype(entry["dtype"])) for entry in inputs]
         self.invoke = self._interpreter.invoke
 
@@ -54,13 +61,14 @@ class LiteRTModel:
         for index, value in zip(self._inputs, values, strict=True):
             self._interpreter.set_tensor(index, value)
 
-    def output(self) -> Array:
-        return np.array(self._interpreter.get_tensor(self._output))
+    def output(self, place: int) -> Array:
+        return np.array(self._interpreter.get_tensor(self._outputs[place]))
 
 
 class ExecuTorchModel:
     """A .pte file in ExecuTorch's runtime. `invoke` includes the copy of the outputs, which its Python API makes."""
 
+    ordered = True
     SCALARS = {1: "int8", 0: "uint8", 3: "int32", 4: "int64", 5: "float16", 6: "float32", 11: "bool"}  # noqa: RUF012
 
     def __init__(self, path: str, threads: int) -> None:
@@ -82,6 +90,7 @@ class ExecuTorchModel:
         meta = method.method_meta()
         infos = [meta.input_tensor_meta(i) for i in range(meta.num_inputs())]
         self.specs = [(tuple(int(n) for n in i.sizes()), np.dtype(self.SCALARS[int(i.dtype())])) for i in infos]
+        self.input_names, self.output_names = [""] * meta.num_inputs(), [""] * meta.num_outputs()
         self._method = method
         self._inputs: tuple[Any, ...] = ()
         self._outputs: Sequence[Any] = ()
@@ -92,12 +101,17 @@ class ExecuTorchModel:
     def invoke(self) -> None:
         self._outputs = self._method(self._inputs)
 
-    def output(self) -> Array:
-        return np.array(self._outputs[0].numpy())
+    def output(self, place: int) -> Array:
+        value = self._outputs[place]
+        if not isinstance(value, self._torch.Tensor):
+            raise CaseError("run", f"output {place + 1} is no tensor but {type(value).__name__}")
+        return np.array(value.numpy())
 
 
 class OnnxModel:
     """A .onnx file in ONNX Runtime's CPU provider."""
+
+    ordered = True
 
     def __init__(self, path: str, threads: int) -> None:
         import onnxruntime
@@ -115,26 +129,28 @@ class OnnxModel:
             raise CaseError("load", f"{type(error).__name__}: {error}") from error
         inputs = self._session.get_inputs()
         kinds = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
-        kinds |= {f"tensor({name})": name for name in ("int8", "uint8", "int32", "int64")}
+        kinds |= {f"tensor({name})": name for name in ("int8", "uint8", "int32", "int64", "bool")}
         shapes = [tuple(n if isinstance(n, int) else 1 for n in entry.shape) for entry in inputs]  # a free batch is 1
         self.specs = [(shape, np.dtype(kinds[entry.type])) for shape, entry in zip(shapes, inputs, strict=True)]
-        self._names = [entry.name for entry in inputs]
+        self.input_names = [entry.name for entry in inputs]
+        self.output_names = [entry.name for entry in self._session.get_outputs()]
         self._feed: dict[str, Array] = {}
         self._outputs: Sequence[Any] = ()
-        self._output_name = [self._session.get_outputs()[0].name]
 
     def set_inputs(self, values: list[Array]) -> None:
-        self._feed = {name: np.ascontiguousarray(value) for name, value in zip(self._names, values, strict=True)}
+        self._feed = {name: np.ascontiguousarray(value) for name, value in zip(self.input_names, values, strict=True)}
 
     def invoke(self) -> None:
-        self._outputs = self._session.run(self._output_name, self._feed)
+        self._outputs = self._session.run(self.output_names, self._feed)
 
-    def output(self) -> Array:
-        return np.array(self._outputs[0])
+    def output(self, place: int) -> Array:
+        return np.array(self._outputs[place])
 
 
 class CoreMLModel:
     """A .mlpackage (zipped, as it travels) in Core ML, which chooses among the compute units allowed. Macs only."""
+
+    ordered = False
 
     def __init__(self, path: str, threads: int, units: str) -> None:  # noqa: ARG002  # Core ML has no say in threads
         import coremltools
@@ -148,18 +164,18 @@ class CoreMLModel:
         kinds = {65568: "float32", 65552: "float16", 131104: "int32"}  # ArrayFeatureType's numbers
         arrays = [entry.type.multiArrayType for entry in spec.input]
         self.specs = [(tuple(int(n) for n in a.shape), np.dtype(kinds[a.dataType])) for a in arrays]
-        self._names, self._output_name = [entry.name for entry in spec.input], spec.output[0].name
+        self.input_names, self.output_names = ([entry.name for entry in side] for side in (spec.input, spec.output))
         self._feed: dict[str, Array] = {}
         self._outputs: dict[str, Any] = {}
 
     def set_inputs(self, values: list[Array]) -> None:
-        self._feed = {name: np.ascontiguousarray(value) for name, value in zip(self._names, values, strict=True)}
+        self._feed = {name: np.ascontiguousarray(value) for name, value in zip(self.input_names, values, strict=True)}
 
     def invoke(self) -> None:
         self._outputs = self._model.predict(self._feed)
 
-    def output(self) -> Array:
-        return np.array(self._outputs[self._output_name])
+    def output(self, place: int) -> Array:
+        return np.array(self._outputs[self.output_names[place]])
 
 
 @dataclass(frozen=True)

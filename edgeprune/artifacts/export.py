@@ -17,16 +17,17 @@ from torch import Tensor
 
 from edgeprune.artifacts.child import Child
 from edgeprune.artifacts.jobs import Converted, ConvertJob, Output
-from edgeprune.artifacts.manifest import Manifest, file_hash, file_size, manifest_path
+from edgeprune.artifacts.manifest import Manifest, TensorSpec, file_hash, file_size, manifest_path
 from edgeprune.artifacts.measuring import MeasuringExporter
 from edgeprune.artifacts.plugins import Exporter, find_exporter, require_own_files, require_toolkit, toolkit_versions
 from edgeprune.artifacts.preparation import Preparation
 from edgeprune.artifacts.program import on_cpu, save_program
 from edgeprune.artifacts.toolkits import Toolkits, may_try_again, toolkits
 from edgeprune.errors import ConversionError, DataError, UsageError
+from edgeprune.models.answers import outputs_of
 from edgeprune.models.spec import Model
 from edgeprune.progress import SILENT, Progress
-from edgeprune.recipe import Format, Precision
+from edgeprune.recipe import CLASSIFICATION, Format, Precision
 from edgeprune.runs import write_atomic
 
 __all__ = ["Exported", "MeasuringExporter", "NotWritten", "export_each"]
@@ -79,13 +80,15 @@ def export_each(
     floats: bool = True,
     calibration: Tensor | None,
     reference_input: Tensor,
+    task: str = CLASSIFICATION,
     progress: Progress = SILENT,
 ) -> Exported:
     """Write the model in each format; a file that fails takes no other along.
 
     `model.module` is the float model, batch norm merged. `int8`: the formats whose int8 file is wanted, where they have
     one; `floats`: whether their float files are. `calibration` and `reference_input` are preprocessed images
-    (N, C, H, W) float32; calibration is needed for int8 of formats that quantize activations. `folder` gets the
+    (N, C, H, W) float32; calibration is needed for int8 of formats that quantize activations. `task` says in the
+    manifests what the outputs mean. `folder` gets the
     files, a manifest beside each, and `reference.safetensors`: "input" and the float module's "output".
     A file that was there before is replaced; nothing half-written is left. Toolkits run in child processes.
 
@@ -107,7 +110,7 @@ def export_each(
         if int8 and calibration is not None:
             save_file({"images": calibration.detach().cpu().contiguous()}, work / "calibration.safetensors")
         _save_reference(model, reference_input, folder)
-        made = _convert_all(model, parcels, work, folder, progress)
+        made = _convert_all(model, parcels, work, folder, task, progress)
     ends = [end for parcel in parcels for end in made[parcel.exporter.name]]
     return Exported(
         tuple(end for end in ends if isinstance(end, Manifest)),
@@ -122,7 +125,7 @@ def _parcel(name: Format, int8: bool, floats: bool) -> _Parcel:
 
 
 def _convert_all(
-    model: Model, parcels: Sequence[_Parcel], work: Path, folder: Path, progress: Progress
+    model: Model, parcels: Sequence[_Parcel], work: Path, folder: Path, task: str, progress: Progress
 ) -> dict[str, list[Manifest | NotWritten]]:
     """Convert with a few toolkits at a time."""
     threads = max(1, (os.cpu_count() or 1) // min(AT_ONCE, max(1, len(parcels))))
@@ -132,7 +135,7 @@ def _convert_all(
     with toolkits() as ours, ThreadPoolExecutor(AT_ONCE) as pool:
         running = _Running(ours, threads)
         futures = {
-            parcel.exporter.name: pool.submit(_convert, model, parcel, running, work, folder, progress)
+            parcel.exporter.name: pool.submit(_convert, model, parcel, running, work, folder, task, progress)
             for parcel in ordered
         }
         try:
@@ -173,7 +176,7 @@ class _Running:
 
 
 def _convert(
-    model: Model, parcel: _Parcel, running: _Running, work: Path, folder: Path, progress: Progress
+    model: Model, parcel: _Parcel, running: _Running, work: Path, folder: Path, task: str, progress: Progress
 ) -> list[Manifest | NotWritten]:
     """All files of a format: each is moved into place, then its manifest, as soon as it is whole.
 
@@ -203,7 +206,7 @@ def _convert(
                     if not isinstance(converted, Converted):
                         child.stop()  # it has ended the job, and could be taken for the next
                         raise ConversionError("the exporter ended and gave no such file", where=output.file.name)
-                    ends.append(_put_in_place(model, exporter, output, converted, folder))
+                    ends.append(_put_in_place(model, exporter, output, converted, folder, task))
                     progress.say(f"{exporter.name} {output.precision}: {_told(output, converted)}")
                 child.finish(replies)
         except ConversionError as error:
@@ -222,7 +225,9 @@ def _told(output: Output, converted: Converted) -> str:
     return f"{output.file.name} in {converted.seconds:.1f} s{stays}"
 
 
-def _put_in_place(model: Model, exporter: Exporter, output: Output, converted: Converted, folder: Path) -> Manifest:
+def _put_in_place(
+    model: Model, exporter: Exporter, output: Output, converted: Converted, folder: Path, task: str
+) -> Manifest:
     if not output.file.exists():
         raise ConversionError("the exporter said it wrote the file, but it is not there", where=output.file.name)
     manifest = Manifest(
@@ -232,8 +237,9 @@ def _put_in_place(model: Model, exporter: Exporter, output: Output, converted: C
         file=output.file.name,
         sha256=file_hash(output.file),
         size_bytes=file_size(output.file),
-        input=converted.input,
-        output=converted.output,
+        inputs=converted.inputs,
+        outputs=_named(converted.outputs, model, output.file),
+        task=task,
         preprocessing=Preparation.of(model.spec),
         labels=model.spec.labels,
         reference=REFERENCE,
@@ -251,15 +257,33 @@ def _put_in_place(model: Model, exporter: Exporter, output: Output, converted: C
     return manifest
 
 
+def _named(outputs: tuple[TensorSpec, ...], model: Model, file: Path) -> tuple[TensorSpec, ...]:
+    """The file's outputs, each with the name of the model's that it is.
+
+    Raises:
+        ConversionError: the file has not as many as the model.
+    """
+    own = model.spec.outputs
+    if not own and len(outputs) == 1:
+        return outputs
+    if len(own) != len(outputs):
+        raise ConversionError(f"the file has {len(outputs)} outputs, the model {len(own)}", where=file.name)
+    if len(own) == 1:
+        return outputs
+    return tuple(spec.model_copy(update={"of": one.name}) for spec, one in zip(outputs, own, strict=True))
+
+
 def _save_reference(model: Model, images: Tensor, folder: Path) -> None:
     images = images.detach().to("cpu", torch.float32).contiguous()
     module = on_cpu(model.module)
     with torch.no_grad():
-        answers = torch.cat([module(batch) for batch in images.split(32)])
+        parts = [outputs_of(module(batch)) for batch in images.split(32)]
+    answers = [torch.cat(each).contiguous() for each in zip(*parts, strict=True)]
+    keys = ["output"] if len(answers) == 1 else [f"output.{number}" for number in range(len(answers))]
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".part-", delete=False) as handle:
         part = Path(handle.name)
     try:
-        save_file({"input": images, "output": answers.contiguous()}, part)
+        save_file({"input": images, **dict(zip(keys, answers, strict=True))}, part)
         part.replace(folder / REFERENCE)
     finally:
         part.unlink(missing_ok=True)

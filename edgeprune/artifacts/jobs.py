@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field, TypeAdapter, model_validator
 
-from edgeprune.artifacts.manifest import Delegation, TensorSpec
+from edgeprune.artifacts.manifest import Delegation, TensorSpec, one_of_each
 from edgeprune.graph.operations import OpSignature
 from edgeprune.recipe import Precision
 from edgeprune.records import Record
@@ -48,16 +48,22 @@ JOB: TypeAdapter[ConvertJob | ProbeJob] = TypeAdapter(Job)
 
 
 class Converted(Record):
-    """What an exporter knows of a file it wrote."""
+    """What an exporter knows of a file it wrote; `outputs` in the order in which the program answers. With one of each,
+    `input` and `output` will do."""
 
     kind: Literal["converted"] = "converted"
     weights_precision: Precision
-    input: TensorSpec
-    output: TensorSpec
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
     delegation: Delegation | None = None
     # Operators of an int8 file that the quantizer cannot do: kind -> how many.
     left_in_float: dict[str, int] = Field(default_factory=dict)
     seconds: float = 0.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_of_each(cls, tree: Any) -> Any:
+        return one_of_each(tree)
 
 
 class BuiltProbes(Record):

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from edgeprune.artifacts.preparation import Preparation
 from edgeprune.checksum import file_sha256
 from edgeprune.errors import UsageError
 from edgeprune.models.spec import Preprocessing
-from edgeprune.recipe import Format, Precision
+from edgeprune.recipe import CLASSIFICATION, Format, Precision
 from edgeprune.records import Record, first_fault
 from edgeprune.runs import read_bounded
+
+
+def one_of_each(tree: Any) -> Any:
+    """What was written with one `input` and one `output`, with `inputs` and `outputs`."""
+    if not isinstance(tree, Mapping):
+        return tree
+    lists = {f"{word}s": (tree[word],) for word in ("input", "output") if word in tree}
+    return {**{key: value for key, value in tree.items() if f"{key}s" not in lists}, **lists}
 
 
 def _bare(name: str) -> str:
@@ -26,18 +35,28 @@ def _bare(name: str) -> str:
 BareName = Annotated[str, AfterValidator(_bare)]
 
 
+Layout = Literal["NCHW", "NHWC", "NC", "model"]
+
+
 class TensorSpec(Record):
     """An input or output of the file, batch 1.
 
-    `layout` is NCHW, NHWC or NC. Quantized tensors: real = scale * (stored - zero_point).
+    `layout` is NCHW, NHWC, NC, or "model": the axes are as the model has them. Quantized tensors: real = scale *
+    (stored - zero_point). `of` names the model's output that it is, where the model has several.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: Literal["float32", "float16", "int8", "uint8"]
-    layout: Literal["NCHW", "NHWC", "NC"]
+    layout: Layout
     scale: float | None = None
     zero_point: int | None = None
+    of: str = ""
+
+
+def layout_of(rank: int, images: Literal["NCHW", "NHWC"] = "NCHW") -> Layout:
+    """The layout of an output of so many axes, of a file whose images are laid out so."""
+    return images if rank == 4 else "NC" if rank == 2 else "model"
 
 
 class Delegation(Record):
@@ -57,27 +76,36 @@ class Delegation(Record):
 class Manifest(Record):
     """Everything that is known of an exported file.
 
-    Version 1 says of the preprocessing the model's own filter, crop, mean and std alone; see `untold`.
+    Version 1 says of the preprocessing the model's own filter, crop, mean and std alone; see `untold`. Versions 1 and 2
+    are of classifiers with one `input` and one `output`.
     """
 
-    version: Literal[1, 2] = 2
+    version: Literal[1, 2, 3] = 3
     format: Format
     precision: Precision
     weights_precision: Precision  # Core ML "int8" holds int8 weights and computes in fp16
     file: BareName  # beside the manifest; a folder for .mlpackage
     sha256: str  # of the file; of the sorted (path, sha256) list for a folder
     size_bytes: int
-    input: TensorSpec
-    output: TensorSpec
+    inputs: tuple[TensorSpec, ...] = Field(min_length=1)
+    outputs: tuple[TensorSpec, ...] = Field(min_length=1)  # in the order in which the model answers
+    task: str = CLASSIFICATION  # what the outputs mean: a task's name
     preprocessing: Preparation | Preprocessing
     labels: tuple[str, ...]
-    reference: BareName  # safetensors beside it: "input" (N, C, H, W) float32, the float model's "output" (N, classes)
+    # Safetensors beside it: "input" (N, C, H, W) float32, and what the float model answers: "output", or with several
+    # "output.0", "output.1", ... in the order of `outputs`, each (N, ...) float32 with the axes of the model.
+    reference: BareName
     delegation: Delegation | None
     left_in_float: dict[str, int] = Field(
         default_factory=dict
     )  # operators of an int8 file that the quantizer cannot do: kind -> how many
     toolkit: dict[str, str]  # package -> version
     seconds: float
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_of_each(cls, tree: Any) -> Any:
+        return one_of_each(tree)
 
     @property
     def untold(self) -> str:

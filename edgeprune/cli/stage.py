@@ -15,6 +15,7 @@ import typer
 from edgeprune.cli.console import JsonOption, RichProgress, TrustOption, complete_runs, show_result
 from edgeprune.cli.export import export
 from edgeprune.cli.verify import verify
+from edgeprune.launch import is_main
 from edgeprune.stages.stage import PIPELINE
 
 RunArgument = Annotated[Path, typer.Argument(help="The run folder.", autocompletion=complete_runs)]
@@ -29,6 +30,9 @@ def tune(
 ) -> None:
     from edgeprune import api
 
+    if not is_main():  # of several processes, one tells
+        api.tune(run, epochs=epochs, lr=lr, trust=trust)
+        return
     with RichProgress().shown() as progress:
         record = api.tune(run, epochs=epochs, lr=lr, progress=progress, trust=trust)
     _show(record.result, as_json=as_json)

@@ -297,6 +297,22 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         ) from error
 
 
+def files_below(folder: Path, *, also: tuple[str, ...] = ()) -> list[Path]:
+    """The image files below a folder, and those with one of these other suffixes, in text order."""
+    found: list[Path] = []
+    suffixes, todo = readable() | set(also), [folder]
+    while todo:
+        for entry in _entries(todo.pop()):
+            path = Path(entry.path)
+            if _is_left_over(entry.name):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                todo.append(path)
+            elif path.is_file() and path.suffix.lower() in suffixes:
+                found.append(path)
+    return sorted(found)
+
+
 def readable() -> frozenset[str]:
     """Suffixes of the image files that this machine's Pillow decodes."""
     return frozenset(_IMAGES) & Image.registered_extensions().keys()

@@ -195,16 +195,36 @@ class DecodedImages:
             return self._geometry.apply(self._open(index))
         except (DataError, OSError) as error:
             what = error.what if isinstance(error, DataError) else f"the image cannot be read: {error}"
-            raise DataError(what, where=self._name(index), hint="remove it or copy it again") from error
+            hint = "remove it or copy it again; a run that is begun again with --resume takes the data as they are then"
+            raise DataError(what, where=self._name(index), hint=hint) from error
 
 
 def file_images(paths: Sequence[Path], geometry: Geometry, *, memory_limit: int) -> DecodedImages:
-    """Images from files (`check.check_files` looks at them beforehand)."""
-    files = list(paths)
-    return DecodedImages(
-        len(files),
-        lambda i: decode(files[i].read_bytes()).image,
-        lambda i: str(files[i]),
-        geometry,
-        memory_limit=memory_limit,
-    )
+    """Images from files (`check.check_files` looks at them beforehand). One that changes after this is no image of the
+    data set any more."""
+    files = _Files(tuple(paths))
+    return DecodedImages(len(files.paths), files.open, files.name, geometry, memory_limit=memory_limit)
+
+
+class _Files:
+    """Opens files by their numbers, as they are now."""
+
+    def __init__(self, paths: tuple[Path, ...]) -> None:
+        self.paths = paths
+        self._states = [_state(path) for path in paths]
+
+    def name(self, number: int) -> str:
+        return str(self.paths[number])
+
+    def open(self, number: int) -> Image.Image:
+        path = self.paths[number]
+        data = path.read_bytes()
+        if _state(path) != self._states[number]:
+            raise DataError("the file was changed while the data set is in use")
+        return decode(data).image
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """What tells that a file was written to."""
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns

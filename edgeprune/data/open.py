@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
 
 from edgeprune.data.check import hashes_of
-from edgeprune.data.classes import class_order, places_of, tell_missing
+from edgeprune.data.classes import class_order, places_of, tell_missing, text_order
 from edgeprune.data.copies import tell_copies, without_copies
 from edgeprune.data.divide import PARTS, Division, divide
 from edgeprune.data.folders import list_classes
 from edgeprune.data.images import Geometry, Indices
+from edgeprune.data.own import open_own
+from edgeprune.data.paired import Kind, find_paired, pair_in
 from edgeprune.data.pools import FolderPool, Found, Labelled, Opening, Source
 from edgeprune.data.record import LEFT_OUT, DataRecord, ImageRecord, changes
 from edgeprune.data.sources import find_source
 from edgeprune.data.split import Split, Splits
 from edgeprune.errors import DataError
 from edgeprune.progress import SILENT, Progress, Silent
-from edgeprune.recipe import DataSection
+from edgeprune.recipe import DataSection, TargetKind
 
 if TYPE_CHECKING:
     from edgeprune.models.spec import ModelSpec
@@ -33,6 +35,7 @@ def open_data(
     spec: ModelSpec,
     *,
     seed: int,
+    kind: TargetKind = "class",
     record: DataRecord | None = None,
     progress: Progress = SILENT,
     memory_limit: int = MEMORY_LIMIT,
@@ -57,6 +60,7 @@ def open_data(
         section: the recipe's [data].
         spec: of the model.
         seed: of the splits.
+        kind: what the task needs beside an image.
         record: of the run that is gone on with: the same images are in the same splits, and nothing is checked anew.
         progress: is told how far the check is, and what is worth knowing.
         memory_limit: in bytes, of a pool that is kept.
@@ -67,16 +71,18 @@ def open_data(
     """
     remarks = _Remarks(progress if record is None else SILENT)  # what was told when the run was loaded
     opening = Opening(_geometry(section, spec), memory_limit, progress)
-    found, told = find_parts(section, spec.labels)
+    if kind == "own":
+        return open_own(section, spec, seed=seed, record=record, progress=progress)
+    found, told = find_parts(section, spec.labels, kind)
     for remark in told:
         remarks.say(remark)
     pools = {part: one.open(_with_known(opening, record, part)) for part, one in found.items()}
     for pool in pools.values():
         for remark in pool.told:
             remarks.say(remark)
-        if len(np.unique(pool.labels)) < 2:
+        if pool.targets is None and len(np.unique(pool.labels)) < 2:
             raise DataError("all images are of one class", where=pool.where, hint="a classifier needs two or more")
-    order = class_order(pools, spec, where=section.source, progress=remarks)
+    order = _order(pools, spec, kind, where=section.source, progress=remarks)
     if record is not None:
         return _as_recorded(pools, record, spec)
     kept = without_copies(pools, progress=remarks)
@@ -88,9 +94,9 @@ def open_data(
         remarks.say("no training images: the calibration images stand in for them")
     labels = _labels(pools, order)
     splits = {name: _split(name, of, pools, labels, order, spec) for name, of in division.items()}
-    for name in ("train", "calibration", "test"):
+    for name in ("train", "calibration", "test") if kind == "class" else ():
         tell_missing(name, order, splits[name].labels.tolist(), remarks)
-    made = DataRecord(order, _files(found), _images(pools, labels, division), alone, tuple(remarks.told))
+    made = DataRecord(order, _files(found), _images(pools, labels, division), alone, tuple(remarks.told), kind)
     return Splits(**splits, train_is_calibration=alone, record=made)
 
 
@@ -106,6 +112,17 @@ class _Remarks(Silent):
             self._progress.say(text)
 
 
+def _order(
+    pools: Mapping[str, Labelled], spec: ModelSpec, kind: TargetKind, *, where: str, progress: Progress
+) -> tuple[str, ...]:
+    """The names of the classes: in the order of the model's outputs where these are classes."""
+    if kind == "class":
+        return class_order(pools, spec, where=where, progress=progress)
+    if kind == "identity":  # those of training and of testing may be others
+        return text_order({name for pool in pools.values() for name in pool.classes})
+    return spec.labels
+
+
 def changed_since(section: DataSection, record: DataRecord) -> str:
     """What became of the data's files since a record was made, in words; empty where nothing did.
 
@@ -113,11 +130,15 @@ def changed_since(section: DataSection, record: DataRecord) -> str:
         NoData: they are not there any more.
         DataError: they are something else now.
     """
-    found, _ = find_parts(section, record.classes)
+    if record.kind == "own":
+        return ""  # it is asked when it is opened
+    found, _ = find_parts(section, record.classes, record.kind)
     return changes(record.files, _files(found))
 
 
-def find_parts(section: DataSection, labels: tuple[str, ...] = ()) -> tuple[dict[str, Found], list[str]]:
+def find_parts(
+    section: DataSection, labels: tuple[str, ...] = (), kind: TargetKind = "class"
+) -> tuple[dict[str, Found], list[str]]:
     """The pool of each part that the recipe's data have, found and not looked into yet, and what is worth telling.
 
     Raises:
@@ -130,9 +151,10 @@ def find_parts(section: DataSection, labels: tuple[str, ...] = ()) -> tuple[dict
     told: list[str] = []
     for part, name in named.items():
         if part in inside:
-            pools[part] = FolderPool(list_classes(root / inside[part], labels=labels))
+            folder = root / inside[part]
+            pools[part] = pair_in(folder, kind) if _is_paired(kind) else FolderPool(list_classes(folder, labels=labels))
         elif name is not None:
-            other = find_source(name, labels=labels)
+            other = find_paired(name, kind) if _is_paired(kind) else find_source(name, labels=labels)
             told += other.told
             pools[part] = other.for_testing() if part == "test" else other.for_training()
             if pools[part] is None:
@@ -142,7 +164,8 @@ def find_parts(section: DataSection, labels: tuple[str, ...] = ()) -> tuple[dict
                     hint="an .npz file has them as test_images and test_labels, a folder in one of class folders",
                 )
     if pools["train"] is None or pools["test"] is None:
-        own = _own_parts(section, frozenset(part for name in inside.values() for part in Path(name).parts[:1]), labels)
+        named_inside = frozenset(part for name in inside.values() for part in Path(name).parts[:1])
+        own = _own_parts(section, named_inside, labels, kind)
         told += own.told
         pools["train"] = pools["train"] or own.for_training()
         pools["test"] = pools["test"] or own.test
@@ -151,7 +174,13 @@ def find_parts(section: DataSection, labels: tuple[str, ...] = ()) -> tuple[dict
     return found, told
 
 
-def _own_parts(section: DataSection, named: frozenset[str], labels: tuple[str, ...]) -> Source:
+def _is_paired(kind: TargetKind) -> TypeGuard[Kind]:
+    return kind in ("mask", "values", "classes")
+
+
+def _own_parts(section: DataSection, named: frozenset[str], labels: tuple[str, ...], kind: TargetKind) -> Source:
+    if _is_paired(kind):
+        return find_paired(section.source, kind, named=named)
     return find_source(section.source, named=named, labels=labels)
 
 
@@ -212,6 +241,9 @@ def _labels(pools: Mapping[str, Labelled], order: tuple[str, ...]) -> dict[str, 
     """Each pool's labels as places in the order of the classes."""
     mapped = {}
     for part, pool in pools.items():
+        if pool.targets is not None:
+            mapped[part] = pool.labels
+            continue
         places = places_of(pool, order)
         mapped[part] = np.array([places[number] for number in range(len(pool.classes))], np.int64)[pool.labels]
     return mapped
@@ -233,6 +265,7 @@ def _split(
         images=pools[part].images,
         indices=indices,
         preprocessing=spec.preprocessing,
+        targets=pools[part].targets,
     )
 
 

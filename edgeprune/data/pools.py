@@ -14,6 +14,7 @@ from edgeprune.data.decode import said_of
 from edgeprune.data.folders import Listing
 from edgeprune.data.images import Geometry, Images, file_images
 from edgeprune.data.split import Labels
+from edgeprune.data.targets import TargetSource
 from edgeprune.errors import DataError
 from edgeprune.progress import Progress
 
@@ -48,6 +49,7 @@ class Labelled:
     numbered: bool
     told: tuple[str, ...] = ()
     in_files: bool = False  # each image is a file of its own
+    targets: TargetSource | None = None  # beside each image, where they are no classes
 
 
 class Found(Protocol):

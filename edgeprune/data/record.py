@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.errors import RunError
+from edgeprune.recipe import TargetKind
 
 RECORD = "data.jsonl"
 LEFT_OUT = "left out"
@@ -38,6 +39,7 @@ class DataRecord:
     images: Mapping[str, ImageRecord]
     train_is_calibration: bool
     told: tuple[str, ...]
+    kind: TargetKind = "class"  # what the task needs beside an image
 
     @property
     def sha256(self) -> str:
@@ -58,7 +60,7 @@ class DataRecord:
         return {split: splits.count(split) for split in dict.fromkeys(splits)}
 
     def to_bytes(self) -> bytes:
-        head = [_VERSION, self.classes, self.train_is_calibration, self.told]
+        head = [_VERSION, self.classes, self.train_is_calibration, self.told, self.kind]
         lines: list[Any] = [head, *(["file", name, sha256] for name, sha256 in self.files.items())]
         lines += [["image", name, one.split, one.pixels, one.label] for name, one in self.images.items()]
         return "".join(json.dumps(line) + "\n" for line in lines).encode()
@@ -77,12 +79,12 @@ def read_record(path: Path) -> DataRecord:
     """
     try:
         head, *lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        version, classes, train_is_calibration, told = head
+        version, classes, train_is_calibration, told, *kind = head
         if version != _VERSION:
             raise ValueError(f"version {version}")
         files = {name: sha256 for kind, name, sha256, *_ in lines if kind == "file"}
         images = {line[1]: ImageRecord(line[2], line[3], line[4]) for line in lines if line[0] == "image"}
-        return DataRecord(tuple(classes), files, images, bool(train_is_calibration), tuple(told))
+        return DataRecord(tuple(classes), files, images, bool(train_is_calibration), tuple(told), *kind)
     except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
         raise RunError(
             f"the record of the data cannot be read: {error}",

@@ -198,7 +198,9 @@ class IPhone(Device):
         with understood(self.id, "what the app says"):
             event = json.loads(line)
             if event["event"] == "outputs" and event.get("sha256"):
-                self._told[str(event["file"])] = str(event["sha256"])
+                told = [event["sha256"], *event.get("more_sha256", [])]
+                files = [event["file"], *event.get("more_files", [])]
+                self._told |= dict(zip(map(str, files), map(str, told), strict=True))
         on_line(line)
 
     def _lines_of(self, job: str) -> str:

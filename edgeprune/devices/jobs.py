@@ -4,11 +4,9 @@ that is lost and comes back goes on where it was."""
 from __future__ import annotations
 
 import json
-import re
 import signal
 import uuid
-import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +15,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from edgeprune.checksum import file_sha256
-from edgeprune.devices.base import LITTLE, Completed, Device
+from edgeprune.devices.base import Completed, Device
+from edgeprune.devices.cargo import Cargo
 from edgeprune.devices.child import last_lines, want_of_memory
 from edgeprune.devices.conditions import ComputeUnits, Conditions, RuntimeBuild, RuntimeName
 from edgeprune.devices.events import KernelTimes, Visit, read_bytes, read_kernels, read_visit
@@ -34,15 +32,19 @@ RECONNECT_WAIT_S = 120.0  # a phone takes about a minute to start anew
 MOST_LOSSES = 3  # of the connection in one job
 MOST_WATCHED = 100_000  # conditions that a job is told of: once a second for a day
 MOST_SAID = 2000  # letters of a failure
+MOST_OUTPUTS = 1000  # of a file
 
 
 @dataclass(frozen=True)
 class Case:
-    """A model file; `inputs` (N, ...) in the file's own dtype and layout for inference."""
+    """A model file. For inference: `inputs`, each (N, ...) in the file's own dtype and layout, in the order of the file
+    or of `input_names`, and the names of the wanted outputs in their order (None: all, in the order of the file)."""
 
     id: str
     model: Path
-    inputs: Array | None = None
+    inputs: tuple[Array, ...] = ()
+    input_names: tuple[str, ...] | None = None
+    output_names: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Job:
             return "time"
         if self.profile_runs:
             return "profile"
-        return "infer" if any(case.inputs is not None for case in self.cases) else "memory"
+        return "infer" if any(case.inputs for case in self.cases) else "memory"
 
 
 @dataclass
@@ -91,7 +93,7 @@ class CaseResult:
 
     id: str
     visits: list[Visit] = field(default_factory=list)
-    outputs: Array | None = None
+    outputs: tuple[Array, ...] | None = None
     peak_memory_bytes: int | None = None
     failure: str | None = None
     finished: bool = False
@@ -222,12 +224,12 @@ class _Progress:
     def _run_process(self, number: int) -> None:
         """Push what is missing there, and run what is not finished until the runner ends."""
         runner = runner_for(self._device, self._job.runtime)
-        files = dict(runner.files)
         with scratch_folder("job") as scratch:
-            job = {**runner.job, **self._head(), "cases": self._cases(files, scratch)}
+            cargo = Cargo(self._stem, scratch, self._digests)
+            job = {**runner.job, **self._head(), "cases": self._cases(cargo)}
             remote, local = f"{self._stem}-job-{number}.json", scratch / "job.json"
             local.write_text(json.dumps(job), encoding="utf-8")
-            self._device.push_all({**files, remote: local})
+            self._device.push_all({**runner.files, **cargo.files, remote: local})
         self._current, self._ended, self._unreadable = None, False, None
         argv = [*runner.argv, self._device.path(remote)]
         done = self._device.run(argv, timeout_s=self._timeout_s, on_line=self._take)
@@ -261,50 +263,26 @@ class _Progress:
     def _unfinished(self) -> list[Case]:
         return [case for case in self._job.cases if not self._results[case.id].finished]
 
-    def _cases(self, files: dict[str, Path], scratch: Path) -> list[dict[str, Any]]:
-        """The cases that are not finished as the runner reads them; adds their files to those to push. Timed ones go
-        on at the round after their last."""
+    def _cases(self, cargo: Cargo) -> list[dict[str, Any]]:
+        """The cases that are not finished as the runner reads them; their files go into the cargo. Timed ones go on at
+        the round after their last."""
         numbers = {case.id: number for number, case in enumerate(self._job.cases)}
         found = []
         for case in self._unfinished():
-            model = self._model_file(case.model, files, scratch)
-            first = len(self._results[case.id].visits)
+            model, first = cargo.model(case.model), len(self._results[case.id].visits)
             entry: dict[str, Any] = {"id": case.id, "model": self._device.path(model), "first_round": first}
-            if case.inputs is not None:
-                local = scratch / f"{numbers[case.id]}.npy"
-                np.save(local, np.ascontiguousarray(case.inputs), allow_pickle=False)
-                remote = f"inputs/{file_sha256(local)}.npy"  # kept there: the next file is asked the same
-                files[remote] = local
-                outputs = f"{self._stem}-outputs-{numbers[case.id]}.npy"
-                entry |= {"inputs": self._device.path(remote), "outputs": self._device.path(outputs)}
+            if case.inputs:
+                places = [self._device.path(cargo.array(array)) for array in case.inputs]
+                outputs = self._device.path(f"{self._stem}-outputs-{numbers[case.id]}.npy")
+                entry |= {"inputs": places[0], "outputs": outputs}
+                more = {
+                    "more_inputs": places[1:] or None,
+                    "input_names": case.input_names,
+                    "output_names": case.output_names,
+                }
+                entry |= {key: list(those) for key, those in more.items() if those is not None}
             found.append(entry)
         return found
-
-    def _model_file(self, model: Path, files: dict[str, Path], scratch: Path) -> str:
-        """Where a model goes: named by its content, for names that users give stay here."""
-        if model.is_dir():  # a Core ML package travels as one file
-            packed = scratch / f"{len(files)}.zip"
-            pack(model, packed)
-            remote = f"models/{file_sha256(packed)}.zip"
-            files[remote] = packed
-            return remote
-        if model not in self._digests:
-            self._digests[model] = file_sha256(model)
-        weights = model.with_name(model.name + ".data")  # ONNX keeps large weights beside the file, found by name
-        if weights.is_file():
-            if not re.fullmatch(r"[A-Za-z0-9._-]+", model.name):
-                raise UsageError(
-                    "a file with weights beside it keeps its name on a device, and this one cannot be kept there",
-                    where=str(model),
-                    hint="export it under a name of letters, digits, dots, dashes and underscores",
-                )
-            folder = f"models/{self._digests[model]}"
-            files |= {f"{folder}/{model.name}": model, f"{folder}/{weights.name}": weights}
-            return f"{folder}/{model.name}"
-        name = f"{self._digests[model]}{model.suffix}"
-        remote = f"{self._stem}-{name}" if model.stat().st_size <= LITTLE else f"models/{name}"
-        files[remote] = model
-        return remote
 
     def _take(self, line: str) -> None:
         """One line of the runner."""
@@ -359,7 +337,7 @@ class _Progress:
             case.visits.append(read_visit(event))
             case.finished = len(case.visits) == self._job.timing.rounds
         elif kind == "outputs":
-            case.outputs = self._pull_array(str(event["file"]))
+            case.outputs = self._pull_arrays([str(file) for file in (event["file"], *event.get("more_files", []))])
             case.peak_memory_bytes, case.finished = read_bytes(event["peak_bytes"]), True
         elif kind == "memory":
             case.peak_memory_bytes, case.finished = read_bytes(event["peak_bytes"]), True
@@ -371,14 +349,20 @@ class _Progress:
         if case.finished or kind == "samples":
             self._current = None
 
-    def _pull_array(self, remote: str) -> Array:
+    def _pull_arrays(self, files: Sequence[str]) -> tuple[Array, ...]:
+        if len(files) > MOST_OUTPUTS:
+            raise ValueError(f"{len(files)} files of outputs")
         with scratch_folder("outputs") as scratch:
-            path = scratch / "array.npy"
-            self._device.pull(remote, path)
-            array: Array = np.load(path, allow_pickle=False)
-            if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
-                raise ValueError(f"outputs of {type(array).__name__} {getattr(array, 'dtype', '')}")
-            return array
+            found: list[Array] = []
+            for number, remote in enumerate(files):
+                path = scratch / f"{number}.npy"
+                self._device.pull(remote, path)
+                array: Array = np.load(path, allow_pickle=False)
+                path.unlink()
+                if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
+                    raise ValueError(f"outputs of {type(array).__name__} {getattr(array, 'dtype', '')}")
+                found.append(array)
+            return tuple(found)
 
     def _blame(self, done: Completed) -> None:
         """The process ended early: the case it was at is at fault; without one, the runtime itself is."""
@@ -393,13 +377,6 @@ class _Progress:
         last = last_lines(done.stderr_tail)
         case.failure = f"it crashed the runtime: {why}" + (f" ({last})" if last else "")
         case.finished = True
-
-
-def pack(folder: Path, target: Path) -> None:
-    """A folder as a zip file: the same bytes for the same content."""
-    with zipfile.ZipFile(target, "w") as archive:
-        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-            archive.writestr(zipfile.ZipInfo(f"{folder.name}/{path.relative_to(folder).as_posix()}"), path.read_bytes())
 
 
 def _cause(done: Completed) -> str:

@@ -81,7 +81,7 @@ def _placed(word: str, folder: str) -> str:
     return f"{folder}/{word.removeprefix('./')}" if word.startswith("./") else word
 
 
-PYTHON_RUNNER = ("python_runner", "runner_conditions", "runner_runtimes", "litert_profile")
+PYTHON_RUNNER = ("python_runner", "runner_conditions", "runner_runtimes", "runner_tensors", "litert_profile")
 
 
 def _python(device: Device, python: str) -> Runner:

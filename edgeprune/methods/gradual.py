@@ -96,6 +96,7 @@ def trained_in_turns(scene: Scene, settings: PruneSection) -> tuple[Model, Subne
         interval=settings.interval,
         seed=recipe.seed,
         snapshots=scene.training,
+        objective=scene.objective,
         progress=scene.progress,
     )
     return model.with_module(trained.module), trained.gone, trained.history

@@ -76,7 +76,9 @@ def judge_of(
     are alike, of about 128 images."""
     count = min(settings.judging_images, len(images))
     batches = max(1, round(count / JUDGING_BATCH))
-    judged = itertools.islice(images.batches(count // batches, seed=seed, augment=tuning.augment), batches)
+    judged = itertools.islice(
+        images.batches(count // batches, seed=seed, augment=tuning.augment or objective.task.augment), batches
+    )
     return AdaptedLoss(model.module, structure, judged, precision=tuning.precision, objective=objective)
 
 

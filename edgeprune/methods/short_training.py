@@ -16,6 +16,7 @@ from edgeprune.search.judge import AdaptedLoss
 from edgeprune.space.apply import apply
 from edgeprune.space.subnet import Subnet
 from edgeprune.tasks.task import Targets
+from edgeprune.training.precision import CPU
 
 RATE = 0.01  # at most, where re-training has a higher one: it starts where the model is
 SHORT_STEPS = 12  # of training before a proposal is judged
@@ -28,7 +29,7 @@ def tuned_loss(judge: AdaptedLoss, recipe: Recipe, train: Split) -> TunedLoss:
         DataError: too few images are left for that.
     """
     size = len(judge.batches[0][0])
-    batches = train.batches(size, seed=recipe.seed, augment=recipe.tune.augment)
+    batches = train.batches(size, seed=recipe.seed, augment=recipe.tune.augment or judge.objective.task.augment)
     others = list(itertools.islice(batches, len(judge.batches), len(judge.batches) + SHORT_STEPS))
     if not (whole := [batch for batch in others if len(batch[0]) == size]):
         raise DataError(
@@ -63,7 +64,7 @@ class TunedLoss:
         with torch.random.fork_rng():
             torch.manual_seed(0)  # dropout and the like: a proposal is judged alike whenever it is asked for
             for images, targets in self._batches:
-                with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bf16"):
+                with self._judge.running.autocast(CPU):
                     answers = as_floats(model(images))
                 loss = self._judge.objective.loss(answers, targets)
                 optimizer.zero_grad()

@@ -164,7 +164,8 @@ def _tuned(scene: Scene, module: nn.Module, images: int) -> nn.Module:
     length = length_of(images, len(train), recipe.tune.batch_size)
     settings = recipe.tune.model_copy(update={"epochs": length.epochs})
     none = scene.splits.validation.take(0)
-    return tune(module, teacher, train.take(length.images), none, settings, seed=recipe.seed, snapshots=None).module
+    shorter, seed = train.take(length.images), recipe.seed
+    return tune(module, teacher, shorter, none, settings, seed=seed, snapshots=None, objective=scene.objective).module
 
 
 class Length(NamedTuple):

@@ -91,11 +91,15 @@ def remember_recipe(recipe: Recipe) -> None:
     """
     remember(canonical(recipe.model.source), recipe.model.arguments)
     remember_device(recipe.device.id)
+    if recipe.tune.teacher is not None:
+        remember(canonical(recipe.tune.teacher), {})
     if recipe.task.is_users:
         remember(canonical(recipe.task.name), {})
     for source in recipe.data.sources:
         if source.startswith("timm:"):
             remember(f"data {source}", {})
+        elif is_users_data(source):
+            remember(canonical(source), {})
 
 
 def remember_device(id: str) -> None:
@@ -124,12 +128,24 @@ def _is_here(id: str) -> bool:
     return id == "local" or id.startswith(PROFILE)
 
 
+def is_users_data(source: str) -> bool:
+    """Whether a data source is code of the user's own: `package.module:function` or `file.py:function`."""
+    place, colon, name = source.rpartition(":")
+    return bool(colon) and name.isidentifier() and (place.endswith(".py") or place.replace(".", "").isidentifier())
+
+
 def require_data(source: str, folder: Path) -> None:
     """Refuse to open images through timm's data sets because a run folder alone names them.
 
     Raises:
         RunError: this user has not named them.
     """
+    if is_users_data(source) and not _mark(canonical(source), {}).is_file():
+        raise RunError(
+            f"the run folder names the data set {source!r}, which is code that you have not named yourself",
+            where=str(folder),
+            hint="if you trust this folder and what it names, add --trust (in Python: trust=True)",
+        )
     if not source.startswith("timm:") or _mark(f"data {source}", {}).is_file():
         return
     raise RunError(

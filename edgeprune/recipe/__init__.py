@@ -28,9 +28,9 @@ from edgeprune.recipe.section import (
 )
 from edgeprune.recipe.sparse import SparseSection
 from edgeprune.recipe.target import Target
-from edgeprune.recipe.task import CLASSIFICATION, TaskSection
+from edgeprune.recipe.task import CLASSIFICATION, TargetKind, TaskSection
 from edgeprune.recipe.tree import Recipe
-from edgeprune.recipe.tune import TuneSection
+from edgeprune.recipe.tune import Augment, TuneSection
 from edgeprune.recipe.verify import VerdictLimits, VerifySection
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "MOST_WIDTH",
     "MOVED",
     "AllocatorName",
+    "Augment",
     "Computing",
     "DataSection",
     "DeviceSection",
@@ -61,6 +62,7 @@ __all__ = [
     "SparseLayers",
     "SparseSection",
     "Target",
+    "TargetKind",
     "TargetUnit",
     "TaskSection",
     "TuneSection",

@@ -16,7 +16,8 @@ from edgeprune.recipe.section import (
 class ModelSection(Section):
     """Which model: a timm name, or the user's own `package.module:factory` (or `file.py:factory`).
 
-    `accuracy`: what it is known to have, as a share of the test images; `untrained`: it may know nothing yet."""
+    `accuracy`: what it is known to have, as a share of the test images, `metric` the same of
+    a task with another metric, in its units; `untrained`: it may know nothing yet."""
 
     name: str | None = None
     factory: str | None = None
@@ -30,6 +31,7 @@ class ModelSection(Section):
     std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
     labels: tuple[str, ...] | Path | None = None
     accuracy: float | None = Field(default=None, gt=0, le=1)
+    metric: float | None = None
     untrained: bool = False
 
     @model_validator(mode="after")
@@ -41,8 +43,10 @@ class ModelSection(Section):
 
     @model_validator(mode="after")
     def _one_expectation(self) -> ModelSection:
-        if self.untrained and self.accuracy is not None:
+        if self.untrained and (self.accuracy is not None or self.metric is not None):
             raise ValueError("`untrained` says that the model knows nothing, and `accuracy` what it knows: give one")
+        if self.accuracy is not None and self.metric is not None:
+            raise ValueError("`accuracy` and `metric` say the same: give one of them")
         return self
 
     @property

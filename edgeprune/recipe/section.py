@@ -12,7 +12,7 @@ from edgeprune.kinds import why_another_kind
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._+-]*"  # it is part of file names
 Format = Annotated[str, Field(pattern=rf"^{_NAME}$", max_length=64)]
 Precision = Literal["fp32", "fp16", "int8"]
-Computing = Literal["fp32", "bf16"]
+Computing = Literal["fp32", "bf16", "fp16", "auto"]
 Runtime = Annotated[str, Field(pattern=rf"^{_NAME}$", max_length=64)]
 Method = Annotated[str, Field(pattern=rf"^{_NAME}$", max_length=64)]  # an installed one
 AUTO = "auto"  # tries several methods

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from edgeprune.recipe.section import Section
 
 CLASSIFICATION = "classification"
+
+TargetKind = Literal["class", "identity", "classes", "mask", "values", "own"]
+"""What a data source has to give beside an image: the number of the output that stands for its class; a class's number,
+whatever the outputs are; 0 or 1 for each class; a map of class numbers; numbers of any shape; what the user's own data
+set gives."""
 
 
 class TaskSection(Section):

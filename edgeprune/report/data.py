@@ -147,6 +147,7 @@ class ReportData(Part):
     tolerance: float | None = None  # of the prune loop, as a share of the target
     binding: Binding | None = None  # what keeps the pruned model from being cheaper
     tuning: tuple[Epoch, ...] = ()
+    kept_epoch: int | None = None  # of them, whose model is the tuned one; 0 for the one before the first
     merge: MergeFacts | None = None
     verdict: Verdict | None = None
     manifests: tuple[Manifest, ...] = ()

@@ -26,6 +26,7 @@ from edgeprune.space.subnet import WHOLE, Subnet
 from edgeprune.space.units import Structure
 from edgeprune.tasks.objective import CLASSIFYING, Objective
 from edgeprune.tasks.task import Targets
+from edgeprune.training.precision import CPU, running
 
 
 class AdaptedLoss:
@@ -35,7 +36,7 @@ class AdaptedLoss:
         module: the unpruned model; it stays as it is.
         batches: images (N, C, H, W) and targets. Batch norms use each batch's own statistics, so a batch should
             hold some dozens of images; one of a single image is judged with the statistics that the model has.
-        precision: "bf16" is faster where the processor has it.
+        precision: what is asked for; `running` is what the CPU computes in then.
         objective: whose loss it is.
     """
 
@@ -48,7 +49,8 @@ class AdaptedLoss:
         precision: Computing = "fp32",
         objective: Objective = CLASSIFYING,
     ) -> None:
-        self.module, self.structure, self.precision, self.objective = module, structure, precision, objective
+        self.module, self.structure, self.running = module, structure, running(precision)
+        self.objective = objective
         self.batches: Sequence[tuple[Tensor, Targets]] = [
             (images.contiguous(memory_format=torch.channels_last), targets) for images, targets in batches
         ]
@@ -79,7 +81,7 @@ class AdaptedLoss:
     def _mean(self, pruned: nn.Module, answer: Callable[[int, Tensor], Answers], *, adapted: bool = True) -> float:
         pruned.eval()
         losses = []
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16"):
+        with torch.no_grad(), self.running.autocast(CPU):
             for batch, (images, targets) in enumerate(self.batches):
                 own = batch_statistics(pruned, momentum=1.0) if adapted and len(images) > 1 else nullcontext()
                 with own:

@@ -109,7 +109,7 @@ def _answers_against(device: Device, dense: Path, sparse: Path, threads: int) ->
     shape = graph.shape(graph.inputs[0])
     images = np.random.default_rng(0).standard_normal((IMAGES, *shape[1:])).astype(np.float32)
     right, found = (
-        run_inference(device, file, images, runtime="litert", threads=threads).outputs.astype(np.float64)
+        run_inference(device, file, images, runtime="litert", threads=threads).outputs[0].astype(np.float64)
         for file in (dense, sparse)
     )
     difference = float(np.abs(found - right).max() / max(np.abs(right).max(), np.finfo(np.float32).tiny))

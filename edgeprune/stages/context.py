@@ -25,7 +25,7 @@ from edgeprune.models.answers import PLAIN, form_of
 from edgeprune.models.checkpoint import load_state
 from edgeprune.models.load import build
 from edgeprune.models.spec import Model, ModelSpec
-from edgeprune.models.trust import is_of, require, require_data, require_device, require_task
+from edgeprune.models.trust import canonical, is_of, require, require_data, require_device, require_task
 from edgeprune.progress import Progress
 from edgeprune.recipe import Recipe
 from edgeprune.runs import Run, read_as
@@ -90,6 +90,15 @@ class Context:
             require_task(self.recipe.task.name, self.run.folder)
         return task_of(self.recipe.task)
 
+    def require_teacher(self, source: str) -> None:
+        """Refuse to run a teacher that the run folder alone names.
+
+        Raises:
+            RunError: its user has not named it, and does not say that they trust it.
+        """
+        if not self._trust:
+            require(canonical(source), {}, self.run.folder)
+
     @property
     def objective(self) -> Objective:
         """The task on the model: what training lowers and verification measures."""
@@ -104,7 +113,9 @@ class Context:
         path = self.run.stage_folder("load") / RECORD
         record = read_record(path) if path.exists() else None
         recipe = self.recipe
-        return open_data(recipe.data, self.spec, seed=recipe.seed, record=record, progress=self.progress)
+        return open_data(
+            recipe.data, self.spec, seed=recipe.seed, kind=self.task.target, record=record, progress=self.progress
+        )
 
     @cached_property
     def device(self) -> Device:

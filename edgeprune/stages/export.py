@@ -54,6 +54,7 @@ def export_stage(context: Context, folder: Path) -> dict[str, Any]:
             int8=int8_formats(context.recipe),
             calibration=read_calibration(context),
             reference_input=reference,
+            task=context.recipe.task.name,
             progress=context.progress,
         )
         ours.end()  # nothing is converted after this, and what measures the files needs the memory

@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from edgeprune.checksum import file_sha256
 from edgeprune.data.open import with_preprocessing
 from edgeprune.data.record import RECORD
@@ -16,13 +18,18 @@ from edgeprune.methods.slimming import batch_norm_scales, telling_scales
 from edgeprune.models.checkpoint import save_state
 from edgeprune.models.copies import check_copies
 from edgeprune.models.load import load_from
+from edgeprune.models.modes import evaluating
 from edgeprune.models.spec import Model
 from edgeprune.recipe import Target
 from edgeprune.runs import write_atomic
 from edgeprune.search.zeros import masks_of
 from edgeprune.stages.context import Context
 from edgeprune.stages.probe import structure_of
-from edgeprune.verify.alarm import check_knowledge, claimed_accuracy, refuse_random
+from edgeprune.tasks.classification import Classification
+from edgeprune.verify.alarm import Knowledge, check_knowledge, claimed_accuracy, refuse_random
+from edgeprune.verify.metric_alarm import KnownMetric, check_metric
+
+LOOKED_AT = 8  # images of a first look
 
 
 def load_stage(context: Context, folder: Path) -> dict[str, Any]:
@@ -45,13 +52,7 @@ def load_stage(context: Context, folder: Path) -> dict[str, Any]:
         write_atomic(folder / "spec.json", model.spec.model_dump_json(indent=1).encode())
     context.keep_model("load", model)
     _check_what_comes_hours_later(context, model)
-    known = check_knowledge(
-        model,
-        context.splits.test,
-        context.recipe.model,
-        claimed=claimed_accuracy(loaded.facts) if loaded is not None else None,
-        progress=context.progress,
-    )
+    known = _known(context, model)
     result: dict[str, Any] = {
         "parameters": sum(p.numel() for p in model.module.parameters()),
         "knows": known.record,
@@ -69,6 +70,18 @@ def with_labels(model: Model, splits: Splits) -> Model:
     if model.spec.labels or len(classes) != model.spec.num_classes:
         return model
     return replace(model, spec=model.spec.model_copy(update={"labels": classes}))
+
+
+def _known(context: Context, model: Model) -> Knowledge | KnownMetric:
+    """What the unpruned model knows of the test images, where its task can read its answers and the data's targets."""
+    objective, test, section = context.objective, context.splits.test, context.recipe.model
+    images, targets = next(iter(test.take(LOOKED_AT).batches(LOOKED_AT)))
+    with evaluating(model.module), torch.no_grad():
+        objective.check(model.module(images), targets)
+    if not isinstance(objective.task, Classification):
+        return check_metric(model, test, section, objective, progress=context.progress)
+    claimed = claimed_accuracy(model.loaded.facts) if model.loaded is not None else None
+    return check_knowledge(model, test, section, claimed=claimed, objective=objective, progress=context.progress)
 
 
 def _check_what_comes_hours_later(context: Context, model: Model) -> None:

@@ -38,6 +38,7 @@ from edgeprune.stages.context import Context
 from edgeprune.stages.probe import bench_of, channel_multiple, measurement_of, read_baseline, structure_of
 from edgeprune.stages.prune_record import record_of
 from edgeprune.stages.snapshots import choosing_of, snapshots_of, write_history
+from edgeprune.training.precision import running
 
 CORRECTIONS = 4  # times that a count is chosen again because the real module has more
 ATTEMPTS = TypeAdapter(dict[str, Attempt])
@@ -57,7 +58,9 @@ class _Done:
 def prune_stage(context: Context, folder: Path) -> dict[str, Any]:
     if not context.recipe.prunes:
         return _as_it_is(context, folder)
-    target = Target.parse(context.recipe.prune.target)
+    target, judging = Target.parse(context.recipe.prune.target), running(context.recipe.tune.precision)
+    if judging.why:
+        context.progress.say(f"what goes is chosen on the CPU: {judging.why}")
     if not target.is_latency or target.takes_nothing:
         done = _to_count(context, folder)
     elif context.typical is not None:
@@ -70,9 +73,14 @@ def prune_stage(context: Context, folder: Path) -> dict[str, Any]:
     reconstruction = refit(done.scene, pruned.model.module, done.candidate.model, pruned.structure, subnet)
     if reconstruction is not None:
         context.progress.say(reconstruction.words)
-    original_s = measurement_of(context).median_s
     record = record_of(
-        pruned, done.predictor, done.candidate.settings, reconstruction, done.counted, original_s=original_s
+        pruned,
+        done.predictor,
+        done.candidate.settings,
+        reconstruction,
+        done.counted,
+        original_s=measurement_of(context).median_s,
+        judged_in=judging.precision,
     )
     if record.predicted is not None:
         context.progress.say(_said(record.predicted))
@@ -86,6 +94,7 @@ def prune_stage(context: Context, folder: Path) -> dict[str, Any]:
         "within_tolerance": record.within_tolerance,
         "method": record.method,
         "allocator": record.allocator,
+        "judged_in": record.judged_in,
         "macs": record.macs_after,
         "binds": record.binding.words,
         "parameters": sum(p.numel() for p in pruned.model.module.parameters()),

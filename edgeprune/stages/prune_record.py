@@ -15,6 +15,7 @@ from edgeprune.search.constraints import Binding
 from edgeprune.search.measured import Attempt
 from edgeprune.search.pruned import Pruned
 from edgeprune.search.target import latency_share
+from edgeprune.training.precision import Ran
 
 
 class PruneRecord(BaseModel):
@@ -38,6 +39,7 @@ class PruneRecord(BaseModel):
     binding: Binding  # what keeps it from being cheaper
     loss: float  # cross entropy on the judged images before re-training (NetAdapt: after its short training)
     reconstruction: Reconstruction | None = None  # what least squares made of that
+    judged_in: Ran | None = None  # the precision that models were judged in; None in what an earlier version wrote
 
 
 def record_of(
@@ -48,6 +50,7 @@ def record_of(
     counted: tuple[float, float] | None,
     *,
     original_s: float,
+    judged_in: Ran,
 ) -> PruneRecord:
     """The record of a choice; `original_s` is the unpruned model's latency as measured, `counted` what the unpruned
     and the pruned module have of a counted target, in its unit."""
@@ -76,6 +79,7 @@ def record_of(
         binding=pruned.binding,
         loss=pruned.chosen.loss,
         reconstruction=reconstruction,
+        judged_in=judged_in,
     )
 
 

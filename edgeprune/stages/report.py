@@ -49,6 +49,7 @@ def gather(context: Context) -> ReportData:
         tolerance=recipe.prune.tolerance if pruned else None,
         binding=pruned.binding if pruned else None,
         tuning=_epochs(context),
+        kept_epoch=_kept(context),
         merge=context.read("merge", "merge.json", MergeFacts),
         verdict=verdict,
         manifests=tuple(read_manifests(run.stage_folder("export"))),
@@ -159,6 +160,12 @@ def _epochs(context: Context) -> tuple[Epoch, ...]:
         )
         for r in records
     )
+
+
+def _kept(context: Context) -> int | None:
+    """The epoch that tuning kept; None where an earlier version did not choose."""
+    record = context.run.record("tune")
+    return record.result.get("kept") if record else None
 
 
 def _notes(context: Context, pruned: PruneRecord | None, verdict: Verdict) -> tuple[str, ...]:

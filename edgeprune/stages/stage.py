@@ -192,6 +192,7 @@ PIPELINE = Pipeline(
             "tune",
             "edgeprune.stages.tune:tune_stage",
             reads=("sparse", "tune"),
+            needs="edgeprune.stages.tune:check_tuning",
             leaves=Left("tuned"),
             snapshots=("tune", "data", "sparse"),
             said="Re-train the pruned model.\n\nThe unpruned model is its teacher (distillation).",

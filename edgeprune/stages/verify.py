@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy.typing as npt
 import torch
 
 from edgeprune.errors import UsageError
@@ -13,23 +12,25 @@ from edgeprune.runs import write_atomic
 from edgeprune.stages.context import Context
 from edgeprune.stages.export import not_written, read_manifests
 from edgeprune.stages.probe import original_file
-from edgeprune.training.accuracy import predict
+from edgeprune.tasks.task import Rows
+from edgeprune.training.accuracy import predict, rows_of
 from edgeprune.verify.check import verify
-from edgeprune.verify.outputs import Labels
+from edgeprune.verify.execute import Floats, Outputs
 from edgeprune.verify.speed import is_judged
 
 
 def verify_stage(context: Context, folder: Path) -> dict[str, Any]:
     recipe = context.recipe
     test = context.splits.test if recipe.verify.images is None else context.splits.test.take(recipe.verify.images)
-    named: dict[str, Labels] = {}
+    objective = context.objective
+    rows: dict[str, Rows] = {}
     models = distinct_models(context)
     for number, (word, stage) in enumerate(models.items()):
-        context.progress.update(f"accuracy of the {word} model", number, len(models))
-        named[word] = predict(context.model(stage).module, test).argmax(1)
+        context.progress.update(f"{objective.metric.name} of the {word} model", number, len(models))
+        rows[word] = rows_of(context.model(stage).module, test, objective)
     merged = context.model("merge").module
 
-    def float_outputs(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def float_outputs(images: Floats) -> Outputs:
         return predict(merged, torch.from_numpy(images))
 
     target = recipe.latency_target
@@ -57,7 +58,8 @@ def verify_stage(context: Context, folder: Path) -> dict[str, Any]:
             threads=recipe.device.threads,
             protocol=recipe.device.protocol,
             images=recipe.verify.images,
-            named=named,
+            objective=objective,
+            rows=rows,
             untrained=recipe.model.untrained,
             missing=missing,
             progress=context.progress,

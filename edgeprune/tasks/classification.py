@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -27,6 +28,7 @@ class Classification(Task):
     agreement_name = "top-1 agreement"
     target = "class"
     mixes = True
+    augment = "crop-flip"
 
     def loss(self, outputs: Outputs, targets: Any) -> Tensor:
         logits = single(only_tensor(outputs, self.name))
@@ -44,7 +46,10 @@ class Classification(Task):
         return np.stack([named.cpu().numpy(), targets.cpu().numpy()], axis=1).astype(np.float64)
 
     def measured(self, rows: Rows) -> float:
-        return float((rows[:, 0] == rows[:, 1]).mean())
+        return float(self.right(rows).mean())
+
+    def right(self, rows: Rows) -> npt.NDArray[np.bool_]:
+        return np.asarray(rows[:, 0] == rows[:, 1])
 
     def agreement(self, outputs: Outputs, reference: Outputs) -> Shares:
         one, other = (classes_named(only_tensor(each, self.name)) for each in (outputs, reference))

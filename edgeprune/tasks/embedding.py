@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from pydantic import Field
@@ -37,7 +38,8 @@ class Embedding(Task):
     Settings = EmbeddingSettings
     metric = Metric("recall at 1")
     agreement_name = "cosine"
-    target = "class"
+    target = "identity"
+    augment = "crop-flip"
 
     def loss(self, outputs: Outputs, targets: Any) -> Tensor:
         vectors = F.normalize(single(only_tensor(outputs, self.name)), dim=1)
@@ -72,6 +74,9 @@ class Embedding(Task):
 
     def measured(self, rows: Rows) -> float:
         return float(rows[:, 0].mean())
+
+    def right(self, rows: Rows) -> npt.NDArray[np.bool_]:
+        return np.asarray(rows[:, 0] > 0)
 
     def chance(self, rows: Rows) -> float | None:
         """Any other image taken for the nearest."""

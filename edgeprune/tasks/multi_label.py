@@ -28,6 +28,7 @@ class MultiLabel(Task):
     agreement_name = "agreement of labels"
     target = "classes"
     mixes = True
+    augment = "crop-flip"
 
     def loss(self, outputs: Outputs, targets: Any) -> Tensor:
         return F.binary_cross_entropy_with_logits(single(only_tensor(outputs, self.name)), targets.float())

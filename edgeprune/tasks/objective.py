@@ -135,6 +135,10 @@ class Objective:
                 hint="look at the model's weights, at the targets, and at mean and std in [model]",
             )
 
+    def right(self, finished: Rows) -> npt.NDArray[np.bool_] | None:
+        """Which images are right, where the metric is their share; None where it is something else."""
+        return self.task.right(finished)
+
     def chance(self, rows: Rows) -> float | None:
         """The metric of the best answer that does not look at the image; None where nobody knows."""
         return self.task.chance(rows)

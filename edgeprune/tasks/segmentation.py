@@ -37,6 +37,7 @@ class Segmentation(Task):
     agreement_name = "agreement of pixels"
     target = "mask"
     moves = True
+    augment = "crop-flip"
 
     @property
     def ignore(self) -> int:

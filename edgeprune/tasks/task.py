@@ -18,16 +18,12 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from edgeprune.errors import DataError
-from edgeprune.recipe import Section
+from edgeprune.recipe import Augment, Section, TargetKind
 
 Outputs = Any  # what the model answers to a batch: a tensor, or tensors in tuples, lists, dicts, dataclasses
 Targets = Any  # what the data set gives beside a batch of inputs, alike; the first axis of each tensor is the image
 Rows = npt.NDArray[np.float64]  # one row an image: what the metric has to know of it
 Shares = npt.NDArray[np.float64]  # one number an image, 1 where two answers are the same
-
-TargetKind = Literal["class", "classes", "mask", "values", "own"]
-"""What a data source has to give beside an image: a class's number; a switch for each class; a map of class numbers;
-numbers of any shape; what the user's own data set gives."""
 
 
 class NoSettings(Section):
@@ -77,6 +73,7 @@ class Task(ABC):
     agreement_name: str = "agreement"
     target: ClassVar[TargetKind] = "own"
     mixes: ClassVar[bool] = False  # whether `loss` takes the mixed targets of two images (mixup, cutmix)
+    augment: ClassVar[Augment] = "none"  # of training images, unless the recipe says otherwise
     moves: ClassVar[bool] = False  # whether targets lie on the image, and are shifted and flipped with it
 
     def __init__(self, settings: Section) -> None:
@@ -119,6 +116,10 @@ class Task(ABC):
             DataError: the outputs or the targets are not what this task reads.
         """
 
+    def right(self, rows: Rows) -> npt.NDArray[np.bool_] | None:  # noqa: ARG002
+        """Which images are right, (images,), where the metric is their share; None where it is something else."""
+        return None
+
     def chance(self, rows: Rows) -> float | None:  # noqa: ARG002
         """The metric of the best answer that does not look at the image; None where nobody knows. A model that is no
         better knows nothing."""
@@ -151,6 +152,16 @@ def only_tensor(outputs: Outputs, task: str) -> Tensor:
             hint='say which one with task.output (its name or number: task.output = "out")',
         )
     return tensors[0]
+
+
+def joined(parts: Sequence[Targets], *, most: int | None = None) -> Targets:
+    """The targets of several batches as those of one; of its first `most` images where that is given."""
+    trees = [pytree.tree_flatten(part) for part in parts]
+    leaves = [
+        torch.cat(each)[:most] if isinstance(each[0], Tensor) else each[0]
+        for each in zip(*(tree[0] for tree in trees), strict=True)
+    ]
+    return pytree.tree_unflatten(leaves, trees[0][1])
 
 
 def single(values: Tensor) -> Tensor:

@@ -13,13 +13,18 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from edgeprune.data.split import Split
 from edgeprune.errors import DataError
+from edgeprune.models.answers import outputs_of
 from edgeprune.models.modes import batch_statistics, evaluating
+from edgeprune.tasks.objective import CLASSIFYING, Objective
+from edgeprune.tasks.task import Rows
 
-Logits = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float32]
 
 
-def predict(module: nn.Module, images: Split | torch.Tensor | npt.NDArray[np.float32], batch_size: int = 256) -> Logits:
-    """Logits, float32 (N, classes), of a split in order or of preprocessed images (N, C, H, W).
+def predict(
+    module: nn.Module, images: Split | torch.Tensor | npt.NDArray[np.float32], batch_size: int = 256
+) -> tuple[Floats, ...]:
+    """Each output, float32 (N, ...), of a split in order or of preprocessed images (N, C, H, W).
 
     The module runs in eval mode where its weights are, and is left in the mode it was in.
 
@@ -28,14 +33,30 @@ def predict(module: nn.Module, images: Split | torch.Tensor | npt.NDArray[np.flo
     """
     if len(images) == 0:
         raise DataError("there are no images to predict", hint="give the data set more images")
-    weight = next(module.parameters(), torch.empty(0))
-    layout = memory_format(module)
-    with evaluating(module), torch.no_grad():
-        answers = [
-            module(batch.to(weight.device, weight.dtype).contiguous(memory_format=layout)).float().cpu().numpy()
-            for batch in _batches(images, batch_size)
-        ]
-    return np.concatenate(answers)
+    parts = [tuple(output.numpy() for output in _answer(module, batch)) for batch in _batches(images, batch_size)]
+    return tuple(np.concatenate(each) for each in zip(*parts, strict=True))
+
+
+def rows_of(module: nn.Module, split: Split, objective: Objective, batch_size: int = 256) -> Rows:
+    """What the task's metric has to know of a split's images, finished: (N, k).
+
+    Raises:
+        DataError: the split is empty, or an image cannot be read.
+        ModelError: the task cannot read what the model answers.
+    """
+    if len(split) == 0:
+        raise DataError("there are no images to measure", hint="give the data set more images")
+    parts = [objective.rows(_answer(module, images), targets) for images, targets in split.batches(batch_size)]
+    return objective.finished(np.concatenate(parts))
+
+
+def measure(module: nn.Module, split: Split, objective: Objective) -> float:
+    """The task's metric on a split.
+
+    Raises:
+        DataError, ModelError: as `rows_of`, or the metric is not a number.
+    """
+    return objective.measured(rows_of(module, split, objective))
 
 
 def top1(module: nn.Module, split: Split) -> float:
@@ -44,7 +65,14 @@ def top1(module: nn.Module, split: Split) -> float:
     Raises:
         DataError: the split is empty, or an image cannot be read.
     """
-    return float((predict(module, split).argmax(1) == split.labels).mean())
+    return measure(module, split, CLASSIFYING)
+
+
+def _answer(module: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    weight, layout = next(module.parameters(), torch.empty(0)), memory_format(module)
+    with evaluating(module), torch.no_grad():
+        answers = module(images.to(weight.device, weight.dtype).contiguous(memory_format=layout))
+    return tuple(output.float().cpu() for output in outputs_of(answers))
 
 
 def recalibrate_batchnorm(module: nn.Module, split: Split, images: int, batch_size: int = 128) -> nn.Module:

@@ -10,7 +10,8 @@ from torch import Tensor
 from edgeprune.space.weight_masks import apply_masks
 
 if TYPE_CHECKING:
-    from edgeprune.training.loop import Training
+    from edgeprune.training.losses import Seen
+    from edgeprune.training.trainer import Training
 
 
 class Hook:
@@ -21,6 +22,10 @@ class Hook:
 
     def before_epoch(self, training: Training, epoch: int) -> None:
         """Before an epoch, numbered from 1."""
+
+    def loss(self, training: Training, seen: Seen) -> Tensor | None:  # noqa: ARG002
+        """What is added to the loss of a batch, a scalar; None for nothing."""
+        return None
 
     def after_step(self, training: Training) -> None:
         """After a step of the optimizer."""

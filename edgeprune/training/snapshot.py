@@ -1,6 +1,7 @@
 """What a tuning run needs to go on after an interruption. No pickles.
 
-FOLDER/epoch-0003.safetensors   weights and momentum after three epochs
+FOLDER/epoch-0003.safetensors   weights and the optimizer's state after three epochs,
+                                and the best weights so far
 FOLDER/epoch-0003.json          written last: the snapshot is whole exactly when this file is there and the other
                                 has the hash it says
 """
@@ -11,12 +12,13 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import safetensors.torch
 import torch
+from pydantic import Field
 from torch import nn
 
 from edgeprune.checksum import file_sha256
@@ -27,6 +29,9 @@ from edgeprune.records import Record
 from edgeprune.resume import Resumption
 from edgeprune.runs import write_atomic
 from edgeprune.space.subnet import WHOLE, Subnet
+from edgeprune.tasks.task import Metric
+from edgeprune.training.best import Best
+from edgeprune.training.optimizer import State
 
 _log = logging.getLogger(__name__)
 
@@ -44,10 +49,10 @@ class EpochRecord(Record):
     train: float | None = None
     validation: float | None
     seconds: float
+    kept: bool = False  # the model of this epoch is the result
 
-    @property
-    def words(self) -> str:
-        shown = "" if self.validation is None else f", validation {self.validation:.2%}"
+    def words(self, metric: Metric) -> str:
+        shown = "" if self.validation is None else f", validation {metric.told(self.validation)}"
         return f"epoch {self.epoch}: loss {self.loss:.4f}{shown}, {self.seconds:.0f} s"
 
 
@@ -58,18 +63,22 @@ class SnapshotHead(Record):
     job: str  # see `job_id`
     sha256: str  # of the safetensors half
     history: tuple[EpochRecord, ...]
+    best: tuple[int, float, float] | None = None  # `Best` without its weights
+    numbers: dict[str, dict[str, float | int | bool | None]] = Field(default={})  # that the optimizer remembers
     gone: tuple[dict[str, tuple[int, ...]], tuple[str, ...]] = ({}, ())  # units by group, and branches
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A whole snapshot: weights and buffers by name, momentum by parameter name, the epochs so far, and where the model
-    is pruned meanwhile (`turns.py`), what is gone."""
+    """A whole snapshot: weights and buffers by name, what the optimizer remembers, the epochs so far, the best of them,
+    where the model is pruned meanwhile (`turns.py`), what is gone, and what else trained beside it, by name."""
 
     module: dict[str, torch.Tensor]
-    momentum: dict[str, torch.Tensor]
+    optimizer: State
     history: tuple[EpochRecord, ...]
+    best: Best | None = None
     gone: Subnet = WHOLE
+    beside: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 def job_id(
@@ -96,11 +105,27 @@ def write_snapshot(folder: Path, job: str, snapshot: Snapshot) -> None:
         EdgePruneError: the disk is full or the folder cannot be written.
     """
     stem = folder / f"epoch-{len(snapshot.history):04d}"
-    tensors = _prefixed("module.", snapshot.module) | _prefixed("momentum.", snapshot.momentum)
+    state = [(name, key, value) for name, kept in snapshot.optimizer.items() for key, value in kept.items()]
+    numbers: dict[str, dict[str, float | int | bool | None]] = {}
+    for name, key, value in state:
+        if not isinstance(value, torch.Tensor):
+            numbers.setdefault(name, {})[key] = value
+    tensors = _prefixed("module.", snapshot.module) | _prefixed("beside.", snapshot.beside)
+    tensors |= {f"optimizer.{key}:{name}": value for name, key, value in state if isinstance(value, torch.Tensor)}
+    best = snapshot.best
+    if best is not None:
+        tensors |= _prefixed("best.", best.state)
     data = to_bytes(tensors)
     write_atomic(stem.with_suffix(".safetensors"), data)
     gone = (dict(snapshot.gone.units), snapshot.gone.dropped)
-    head = SnapshotHead(job=job, sha256=hashlib.sha256(data).hexdigest(), history=snapshot.history, gone=gone)
+    head = SnapshotHead(
+        job=job,
+        sha256=hashlib.sha256(data).hexdigest(),
+        history=snapshot.history,
+        best=(best.epoch, best.validation, best.began) if best is not None else None,
+        gone=gone,
+        numbers=numbers,
+    )
     Resumption(folder).write(f"{stem.name}.json", head)
     for old in sorted(folder.glob("epoch-*.json"))[:-2]:
         old.unlink()
@@ -124,10 +149,24 @@ def newest_snapshot(folder: Path, job: str) -> Snapshot | None:
             _log.warning("%s: missing or changed, passed over", weights)
         else:
             tensors = safetensors.torch.load_file(str(weights))
+            best = Best(*head.best, _without("best.", tensors)) if head.best is not None else None
             return Snapshot(
-                _without("module.", tensors), _without("momentum.", tensors), head.history, Subnet(*head.gone)
+                _without("module.", tensors),
+                _state_in(tensors, head),
+                head.history,
+                best,
+                Subnet(*head.gone),
+                _without("beside.", tensors),
             )
     return None
+
+
+def _state_in(tensors: Mapping[str, torch.Tensor], head: SnapshotHead) -> State:
+    state: State = {name: dict(numbers) for name, numbers in head.numbers.items()}
+    for place, tensor in _without("optimizer.", tensors).items():
+        key, _, name = place.partition(":")
+        state.setdefault(name, {})[key] = tensor
+    return state
 
 
 def _prefixed(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from edgeprune.data.split import Split
 from edgeprune.progress import SILENT, Progress
@@ -24,9 +24,13 @@ from edgeprune.space.apply import apply
 from edgeprune.space.submodel import Part
 from edgeprune.space.subnet import WHOLE, Subnet
 from edgeprune.space.units import Structure
+from edgeprune.tasks.objective import CLASSIFYING, Objective
 from edgeprune.training.hooks import Hook
-from edgeprune.training.loop import Training
+from edgeprune.training.losses import OtherTeacher
+from edgeprune.training.optimizer import WHOLE as OF_ALL
+from edgeprune.training.optimizer import State
 from edgeprune.training.snapshot import EpochRecord, Snapshot, newest_snapshot, write_snapshot
+from edgeprune.training.trainer import Training
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,8 @@ def train_in_turns(
     interval: int,
     seed: int,
     snapshots: Path | None,
+    objective: Objective = CLASSIFYING,
+    another: OtherTeacher | None = None,
     progress: Progress = SILENT,
 ) -> Trained:
     """Train a copy of a model for `epochs` epochs of a cycle of `settings.epochs`, pruning it before every turn.
@@ -88,18 +94,23 @@ def train_in_turns(
     Raises:
         EdgePruneError: as `tune` does, and what `choose` raises.
     """
-    teacher = module if settings.distillation > 0 else None
+    teacher = module if settings.distillation > 0 else None  # features are refused before (`check_tuning`)
     hook = PrunedInTurns(module, structure, choose, turns(epochs, interval))
-    training = Training(module, teacher, train, settings, seed, hooks=[hook])
+    # A moving average begins with the re-training: what it is of changes here with every turn.
+    own = settings.model_copy(update={"ema": 0.0})
+    training = Training(module, teacher, train, own, seed, hooks=[hook], objective=objective, another=another)
     saved = newest_snapshot(snapshots, training.id) if snapshots is not None else None
     history: tuple[EpochRecord, ...] = ()
     if saved is not None:
         hook.go_on(saved)
         history = saved.history
+        training.schedule.saw(history)
 
     def keep(history: tuple[EpochRecord, ...]) -> None:
         if snapshots is not None and hook.is_whole:
-            write_snapshot(snapshots, training.id, Snapshot(hook.whole.state_dict(), hook.momentum, history, hook.gone))
+            write_snapshot(
+                snapshots, training.id, Snapshot(hook.whole.state_dict(), hook.remembered, history, gone=hook.gone)
+            )
 
     history = training.run(range(len(history) + 1, epochs + 1), validation, history, keep, progress)
     return Trained(hook.whole, hook.gone, history)
@@ -108,13 +119,13 @@ def train_in_turns(
 class PrunedInTurns(Hook):
     """Trains what is chosen for a turn, in the place of the whole model, and puts it back at the turn's end.
 
-    `whole` is the whole model, with `momentum` by parameter name. Between turns (`is_whole`) all that was learned is in
-    them.
+    `whole` is the whole model, `remembered` what the optimizer remembers of its parameters. Between turns (`is_whole`)
+    all that was learned is in them.
     """
 
     def __init__(self, module: nn.Module, structure: Structure, choose: Choose, turns: Sequence[Turn]) -> None:
         self.whole = copy.deepcopy(module).cpu().eval()
-        self.momentum: dict[str, torch.Tensor] = {}
+        self.remembered: State = {}
         self.gone, self.is_whole = WHOLE, True
         self._structure, self._choose = structure, choose
         self._first = {turn.first: turn for turn in turns}
@@ -124,7 +135,7 @@ class PrunedInTurns(Hook):
     def go_on(self, saved: Snapshot) -> None:
         """Take up what an interrupted run left after a turn."""
         self.whole.load_state_dict(saved.module)
-        self.momentum, self.gone = saved.momentum, saved.gone
+        self.remembered, self.gone = saved.optimizer, saved.gone
 
     def before_epoch(self, training: Training, epoch: int) -> None:
         if epoch not in self._first:
@@ -133,8 +144,16 @@ class PrunedInTurns(Hook):
         self._part = part = Part(self.whole, self._structure, self.gone.units)
         pruned = apply(self.whole, self._structure, self.gone)
         names = [name for name, parameter in pruned.named_parameters() if parameter.requires_grad]
-        taken = {name: part.take(name, self.momentum[name]) for name in names if name in self.momentum}
-        training.put(pruned, taken)
+        named = dict(self.whole.named_parameters())
+        taken: State = {
+            name: {
+                key: part.take(name, value) if isinstance(value, Tensor) and value.shape == named[name].shape else value
+                for key, value in self.remembered[name].items()
+            }
+            for name in names
+            if name in self.remembered
+        }
+        training.put(pruned, {**taken, OF_ALL: self.remembered.get(OF_ALL, {})})
         self.is_whole = False
 
     def after_epoch(self, training: Training, epoch: int) -> None:
@@ -142,10 +161,18 @@ class PrunedInTurns(Hook):
             return
         self._part.put_back(self.whole, training.student.cpu())
         named = dict(self.whole.named_parameters())
-        for name, buffer in training.momentum().items():
-            if name not in self.momentum:
-                self.momentum[name] = torch.zeros_like(named[name])
-            self._part.put(name, self.momentum[name], buffer.cpu())
+        trained = training.named
+        for name, remembered in training.remembered().items():
+            kept = self.remembered.setdefault(name, {})
+            for key, value in remembered.items():
+                if name == OF_ALL or not isinstance(value, Tensor) or value.shape != trained[name].shape:
+                    kept[key] = value
+                    continue
+                if key not in kept:
+                    kept[key] = torch.zeros_like(named[name], dtype=value.dtype)
+                buffer = kept[key]
+                assert isinstance(buffer, Tensor)
+                self._part.put(name, buffer, value.cpu())
         self.is_whole = True
 
 

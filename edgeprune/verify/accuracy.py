@@ -1,4 +1,4 @@
-"""Checks of what a file answers: parity on the reference inputs, agreement and accuracy on the test images."""
+"""Checks of what a file answers: parity on the reference inputs, agreement and the task's metric on the test images."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ from typing import Literal
 
 import numpy as np
 
-from edgeprune.artifacts.manifest import Manifest
-from edgeprune.errors import RunError
+from edgeprune.artifacts.manifest import Manifest, TensorSpec
+from edgeprune.errors import DataError, RunError
 from edgeprune.recipe import VerdictLimits
-from edgeprune.verify.chance import guesses, tells
-from edgeprune.verify.execute import Execution, Floats
-from edgeprune.verify.limits import Limit, at_least, at_most, info
-from edgeprune.verify.outputs import Answers, Labels
-from edgeprune.verify.parity import sqnr_db, top1_accuracy, top1_agreement, top1_classes
-from edgeprune.verify.sampled import Rights, drop_check, share_check
+from edgeprune.tasks.objective import Objective
+from edgeprune.tasks.task import Rows
+from edgeprune.verify.execute import Execution, Floats, Outputs
+from edgeprune.verify.figures import agreement_check, lost_check, metric_check
+from edgeprune.verify.limits import at_least, at_most, info
+from edgeprune.verify.outputs import Answers, FileAnswers, broken_images
+from edgeprune.verify.parity import sqnr_db
 from edgeprune.verify.verdict import HOST_AGREEMENT, Check
 
 Runner = Callable[[Floats], Execution]
-AGREEMENT, DROP = "top-1 agreement", "accuracy drop against the float model"  # the names of these checks
 
 
 def parity_check(manifest: Manifest, folder: Path, run: Runner, limits: VerdictLimits) -> Check:
-    """SQNR of the file against the float model, on the reference inputs stored beside its manifest.
+    """SQNR of the file against the float model, on the reference inputs stored beside its manifest: of several outputs
+    the worst.
 
     Raises:
         RunError: the reference cannot be read.
@@ -33,11 +34,16 @@ def parity_check(manifest: Manifest, folder: Path, run: Runner, limits: VerdictL
     """
     inputs, expected = read_reference(folder / manifest.reference)
     outputs = run(inputs).outputs
-    if broken := _broken(outputs):
+    if broken := broken_images(outputs):
         why = f"{broken} of {len(inputs)} reference images give NaN or infinity{_overflow(manifest)}"
         return Check(name="SQNR", value=math.nan, unit="dB", limit=None, outcome="fail", why=why)
-    value = sqnr_db(expected, outputs)
+    if len(expected) != len(outputs):
+        raise DataError(f"{len(outputs)} outputs do not fit a reference of {len(expected)}", where=manifest.file)
+    levels = [sqnr_db(one, other) for one, other in zip(expected, outputs, strict=True)]
+    value = min(levels)
     said = f"the file's outputs on {len(inputs)} reference images, against the float model's: {_decibels(value)}"
+    if len(levels) > 1:
+        said += f" ({', '.join(map(_of_output, manifest.outputs, levels))})"
     if manifest.precision == "int8":
         return info("SQNR", value, unit="dB", why=f"{said}; int8 is judged by agreement and accuracy")
     limit = limits.sqnr_fp16_db if manifest.precision == "fp16" else limits.sqnr_fp32_db
@@ -47,59 +53,65 @@ def parity_check(manifest: Manifest, folder: Path, run: Runner, limits: VerdictL
 
 def accuracy_checks(
     manifest: Manifest,
-    outputs: Answers,
+    answers: Answers,
+    objective: Objective,
     limits: VerdictLimits,
-    original: Labels | None = None,
+    original: Rows | None = None,
     *,
     untrained: bool = False,
 ) -> tuple[Check, ...]:
-    """Top-1 agreement with the float model, top-1 accuracy, its drop against the float and the original model.
+    """Agreement with the float model, the task's metric, how much of it is lost against the float and the original
+    model.
 
-    `original` has the class that the unpruned model names for each image, (N,). A file that answers NaN or infinity to
-    a test image fails whatever the limits, and so does one that only guesses. Where the images are too few to tell a
-    perfect model from a guessing one, its accuracy is undecided. Nothing of that is asked of a model that is
-    `untrained`.
+    `original` has the unpruned model's finished rows. A file that answers NaN or infinity to a test image fails
+    whatever the limits, and so does one that only guesses. Where the images are too few to tell a perfect model from a
+    guessing one, its metric is undecided. Nothing of that is asked of a model that is `untrained`.
     """
-    logits, labels = outputs.logits[manifest.file], outputs.labels
-    if broken := _broken(logits):
-        why = f"{broken} of {len(labels)} test images give NaN or infinity{_overflow(manifest)}"
-        limit = 1 - broken / len(labels)
-        return (Check(name="finite outputs", value=limit, unit="share", limit=1.0, outcome="fail", why=why),)
-    named = top1_classes(logits)
-    right = named == labels
-    checks = [
-        *_against_float(manifest, named, outputs, limits),
-        _accuracy(named, labels, untrained=untrained),
-    ]
-    checks += _host_checks(manifest, outputs, limits)
+    file = answers.files[manifest.file]
+    count = answers.images
+    if file.broken:
+        why = f"{file.broken} of {count} test images give NaN or infinity{_overflow(manifest)}"
+        share = 1 - file.broken / count
+        return (Check(name="finite outputs", value=share, unit="share", limit=1.0, outcome="fail", why=why),)
+    is_int8 = manifest.precision == "int8"
+    if answers.rows is None or file.agreement is None:
+        why = "the float model is not at hand: name it (--model)"
+        checks = [
+            *untold(manifest, objective, limits, why),
+            metric_check(objective, file.rows, untrained=untrained),
+        ]
+    else:
+        checks = [
+            agreement_check(
+                objective,
+                file.agreement,
+                limits.int8_agreement if is_int8 else None,
+                why="file and float model answer the same on {count} of {images} test images",
+            ),
+            metric_check(objective, file.rows, untrained=untrained),
+            lost_check(
+                objective,
+                _drop_name(objective),
+                answers.rows,
+                file.rows,
+                limits.int8_accuracy_drop if is_int8 else None,
+            ),
+        ]
+    checks += _host_checks(file, objective, limits)
     if original is not None:
-        checks.append(_drop("accuracy drop against the original", original == labels, right, limits.accuracy_drop))
+        name = f"{_short(objective)} drop against the original"
+        checks.append(lost_check(objective, name, original, file.rows, limits.accuracy_drop))
     return tuple(checks)
 
 
-def _against_float(manifest: Manifest, named: Labels, outputs: Answers, limits: VerdictLimits) -> tuple[Check, ...]:
-    """Agreement with the float model, and what is lost against it."""
-    if outputs.float_logits is None:
-        return untold(manifest, limits, "the float model is not at hand: name it (--model)")
-    is_int8, labels = manifest.precision == "int8", outputs.labels
-    floats = top1_classes(outputs.float_logits)
-    same = named == floats
-    return (
-        share_check(
-            AGREEMENT,
-            same,
-            limits.int8_agreement if is_int8 else None,
-            why=f"file and float model name the same class on {same.sum()} of {len(labels)} test images",
-        ),
-        _drop(DROP, floats == labels, named == labels, limits.int8_accuracy_drop if is_int8 else None),
-    )
-
-
-def untold(manifest: Manifest, limits: VerdictLimits, why: str) -> tuple[Check, ...]:
+def untold(manifest: Manifest, objective: Objective, limits: VerdictLimits, why: str) -> tuple[Check, ...]:
     """The gates of an int8 file that nobody can hold it to: undecided, so that it does not pass. None of another's."""
     if manifest.precision != "int8":
         return ()
-    gates: dict[str, float | Literal[False]] = {AGREEMENT: limits.int8_agreement, DROP: limits.int8_accuracy_drop}
+    gates: dict[str, float | Literal[False]] = {
+        objective.task.agreement_name: limits.int8_agreement,
+        _drop_name(objective): limits.int8_accuracy_drop,
+    }
     return tuple(
         Check(name=name, value=math.nan, unit="share", limit=limit, outcome="undecided", why=why)
         for name, limit in gates.items()
@@ -107,32 +119,21 @@ def untold(manifest: Manifest, limits: VerdictLimits, why: str) -> tuple[Check, 
     )
 
 
-def _accuracy(named: Labels, labels: Labels, *, untrained: bool) -> Check:
-    """Told without a limit; but a file that guesses fails, and nothing passes of images that could not tell."""
-    right = named == labels
-    check = share_check("top-1 accuracy", right, None, why=f"right on {right.sum()} of {len(labels)} test images")
-    if untrained:
-        return check
-    if not tells(labels):
-        said, outcome = "chance could do as well on so few, of so few classes: name more test images", "undecided"
-    elif guesses(named, labels):
-        said, outcome = "no better than guessing: prune less, or train longer", "fail"
-    else:
-        return check
-    return check.model_copy(update={"outcome": outcome, "why": f"{check.why}; {said}"})
+def _drop_name(objective: Objective) -> str:
+    return f"{_short(objective)} drop against the float model"
 
 
-def _host_checks(manifest: Manifest, outputs: Answers, limits: VerdictLimits) -> list[Check]:
+def _host_checks(file: FileAnswers, objective: Objective, limits: VerdictLimits) -> list[Check]:
     """The device against this machine, which ran the same file with the same runtime; none where it did not."""
-    host = outputs.host_logits.get(manifest.file)
-    if host is None:
+    if file.host is None:
         return []
-    logits, count = outputs.logits[manifest.file], len(outputs.labels)
-    agreement = top1_agreement(host, logits)
-    before, after = top1_accuracy(host, outputs.labels), top1_accuracy(logits, outputs.labels)
+    agreement, count = float(file.host.agreement.mean()), len(file.rows)
+    before, after = objective.measured(file.host.rows), objective.measured(file.rows)
     advice = "; find the first operator that differs with `edgeprune explain`"
-    same = f"device and this machine name the same class on {round(agreement * count)} of {count} test images"
+    same = f"device and this machine answer the same on {agreement * count:.4g} of {count} test images"
     poor = limits.host_agreement is not False and agreement < limits.host_agreement
+    metric = objective.metric
+    unit = "share" if metric.unit == "share" or metric.drop == "relative" else metric.unit
     return [
         at_least(
             HOST_AGREEMENT,
@@ -142,17 +143,17 @@ def _host_checks(manifest: Manifest, outputs: Answers, limits: VerdictLimits) ->
             why=same + (advice if poor else ""),
         ),
         at_most(
-            "accuracy away from this machine's",
-            abs(after - before),
+            f"{_short(objective)} away from this machine's",
+            abs(metric.lost(before, after)),
             limits.host_accuracy_drop,
-            unit="share",
-            why=f"{100 * before:.2f} % on this machine, {100 * after:.2f} % on the device",
+            unit=unit,
+            why=f"{metric.told(before)} on this machine, {metric.told(after)} on the device",
         ),
     ]
 
 
-def read_reference(path: Path) -> tuple[Floats, Floats]:
-    """Reference inputs (N, C, H, W) and the float model's outputs (N, classes).
+def read_reference(path: Path) -> tuple[Floats, Outputs]:
+    """Reference inputs (N, C, H, W) and each of the float model's outputs (N, ...).
 
     Raises:
         RunError: the file is missing or is not what an export writes.
@@ -162,32 +163,32 @@ def read_reference(path: Path) -> tuple[Floats, Floats]:
 
     try:
         tensors = load_file(path)
-        inputs, outputs = tensors["input"], tensors["output"]
-    except (OSError, SafetensorError, KeyError) as error:
+        inputs = tensors.pop("input")
+        several = sorted((name for name in tensors if name.startswith("output.")), key=lambda n: int(n[7:]))
+        outputs = [tensors[name] for name in several] or [tensors["output"]]
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise RunError("the reference cannot be read", where=str(path), hint="export the model again") from error
-    if inputs.ndim != 4 or len(inputs) == 0 or len(inputs) != len(outputs):
+    if inputs.ndim != 4 or len(inputs) == 0 or any(len(inputs) != len(output) for output in outputs):
         raise RunError(
-            f"the reference has inputs of shape {inputs.shape} and outputs of shape {outputs.shape}",
+            f"the reference has inputs of shape {inputs.shape} and outputs of {[o.shape for o in outputs]}",
             where=str(path),
             hint="export the model again",
         )
-    return inputs.astype(np.float32), outputs.reshape(len(outputs), -1).astype(np.float32)
+    return inputs.astype(np.float32), tuple(output.astype(np.float32) for output in outputs)
 
 
-def _broken(outputs: Floats) -> int:
-    """How many images give a value that is not finite."""
-    return int((~np.isfinite(outputs)).any(axis=1).sum())
+def _short(objective: Objective) -> str:
+    """How a drop of the metric is named: "accuracy" of a classifier's."""
+    return "accuracy" if objective.metric.name == "top-1 accuracy" else objective.metric.name
+
+
+def _of_output(spec: TensorSpec, level: float) -> str:
+    return f"{spec.of or spec.name} {level:.1f} dB"
 
 
 def _overflow(manifest: Manifest) -> str:
     fp16 = manifest.precision == "fp16" or manifest.format == "coreml"
     return "; half precision overflows above 65504, keep this model in fp32" if fp16 else "; do not ship it"
-
-
-def _drop(name: str, before: Rights, after: Rights, limit: Limit) -> Check:
-    said = f"{100 * before.mean():.2f} % before, {100 * after.mean():.2f} % in the file"
-    lost, gained = (before & ~after).sum(), (after & ~before).sum()
-    return drop_check(name, before, after, limit, why=f"{said}: {lost} images lost, {gained} gained of {len(before)}")
 
 
 def _decibels(value: float) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,9 @@ from edgeprune.errors import DataError, ModelError
 from edgeprune.models.spec import Model
 from edgeprune.progress import SILENT, Progress
 from edgeprune.recipe import ModelSection
+from edgeprune.tasks.classification import classes_named
+from edgeprune.tasks.objective import CLASSIFYING, Objective, tensors
+from edgeprune.tasks.task import only_tensor
 from edgeprune.training.accuracy import predict
 from edgeprune.verify.alternatives import Order, found_order, orders_of, pixels_of, views_of
 from edgeprune.verify.chance import LEVEL, Numbers, near_chance, tells
@@ -105,6 +108,7 @@ def check_knowledge(
     section: ModelSection,
     *,
     claimed: float | None = None,
+    objective: Objective = CLASSIFYING,
     progress: Progress = SILENT,
 ) -> Knowledge:
     """Measure the unpruned model on test images, and refuse it where another setting has to be wrong.
@@ -113,6 +117,7 @@ def check_knowledge(
         test: nothing is chosen or trained on it here: it is only measured.
         section: `untrained` allows any answer; `accuracy` is what the recipe expects, before `claimed`.
         claimed: the accuracy (0 to 1) that the checkpoint says it had.
+        objective: of a classifier; which output holds its logits.
         progress: is told the accuracy, and how far its measuring is.
 
     Raises:
@@ -123,7 +128,7 @@ def check_knowledge(
     if len(test) == 0:
         raise DataError("the test split has no images", hint="name test images in [data]")
     chosen = test.take(IMAGES_UNTRAINED if section.untrained else IMAGES)
-    named = _named(model, chosen, progress)
+    named = _named(model, chosen, objective, progress)
     known = Knowledge(int((named == chosen.labels).sum()), len(chosen))
     progress.say(f"the unpruned model is {known}")
     if section.untrained:
@@ -142,7 +147,7 @@ def check_knowledge(
         trouble = _GUESSING
     else:
         trouble = ""
-    better = _best(model, chosen, named, progress)
+    better = _best(model, chosen, named, objective, progress)
     if trouble or better:
         raise _refusal(model, section, known, trouble, better)
     return known
@@ -170,13 +175,13 @@ def _far_below(known: Knowledge, expected: float) -> bool:
     return expected > upper and expected - known.interval.value > FAR
 
 
-def _named(model: Model, split: Split, progress: Progress) -> Numbers:
+def _named(model: Model, split: Split, objective: Objective, progress: Progress) -> Numbers:
     found: list[Numbers] = []
     broken = done = 0
     for images, _ in split.batches(BATCH):
-        logits = predict(model.module, images)
-        broken += int((~np.isfinite(logits)).any(axis=1).sum())
-        found.append(logits.argmax(axis=1).astype(np.int64))
+        outputs = predict(model.module, images)
+        broken += int(np.any([~np.isfinite(one).reshape(len(one), -1).all(axis=1) for one in outputs], axis=0).sum())
+        found.append(_classes(outputs, objective))
         done += len(images)
         progress.update("accuracy of the unpruned model", done, len(split))
     if broken:
@@ -188,12 +193,17 @@ def _named(model: Model, split: Split, progress: Progress) -> Numbers:
     return np.concatenate(found)
 
 
-def _best(model: Model, chosen: Split, named: Numbers, progress: Progress) -> _Better | None:
+def _classes(outputs: Sequence[npt.NDArray[np.float32]], objective: Objective) -> Numbers:
+    logits = only_tensor(objective.read(tensors(outputs)), objective.name)
+    return np.asarray(classes_named(logits).numpy(), dtype=np.int64)
+
+
+def _best(model: Model, chosen: Split, named: Numbers, objective: Objective, progress: Progress) -> _Better | None:
     """The reading of the images that fits best, where that is far better than the recipe's."""
     right = named == chosen.labels
     found = list(_better_orders(named, chosen, model, right, "", "", 0))
     if right.mean() <= 1 - BETTER["view"]:
-        found += _better_views(model, chosen, named, progress)
+        found += _better_views(model, chosen, named, objective, progress)
     return max(found, key=lambda one: (one.gain, -one.changes), default=None)
 
 
@@ -213,7 +223,9 @@ def _better_orders(
             yield _better(words, advised, before, after, changes=changes + 1)
 
 
-def _better_views(model: Model, chosen: Split, named: Numbers, progress: Progress) -> list[_Better]:
+def _better_views(
+    model: Model, chosen: Split, named: Numbers, objective: Objective, progress: Progress
+) -> list[_Better]:
     found: list[_Better] = []
     views = list(views_of(model.spec.preprocessing, model.spec.input_size[0]))
     for count, last in ((SCREENED, False), (COMPARED, True)):
@@ -222,10 +234,8 @@ def _better_views(model: Model, chosen: Split, named: Numbers, progress: Progres
         pixels, promising, found = pixels_of(part), [], []
         for number, view in enumerate(views):
             progress.update("other preprocessings of the same images", number, len(views))
-            answers = np.concatenate(
-                [predict(model.module, view.make(pixels[i : i + BATCH])) for i in range(0, len(pixels), BATCH)]
-            )
-            again = answers.argmax(axis=1).astype(np.int64)
+            parts = [predict(model.module, view.make(pixels[i : i + BATCH])) for i in range(0, len(pixels), BATCH)]
+            again = np.concatenate([_classes(part, objective) for part in parts])
             after = again == part.labels
             better = list(_better_orders(again, part, model, before, view.name, view.advice, view.changes))
             if surely_better(before, after, "view"):

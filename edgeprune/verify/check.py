@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from edgeprune.artifacts.manifest import Manifest, file_hash
 from edgeprune.devices.base import Device
 from edgeprune.errors import RunError
 from edgeprune.progress import SILENT, Progress
 from edgeprune.recipe import Runtime, Target, VerdictLimits
+from edgeprune.tasks.objective import Objective
+from edgeprune.tasks.task import Rows
 from edgeprune.verify.accuracy import accuracy_checks, parity_check, untold
-from edgeprune.verify.execute import Execution, Floats, run_file, runtime_of
-from edgeprune.verify.intervals import drop_interval, share_interval
-from edgeprune.verify.outputs import Answers, Labels, SplitLike, collect_outputs
+from edgeprune.verify.execute import Execution, Floats, Outputs, run_file, runtime_of
+from edgeprune.verify.figures import change_interval, metric_interval
+from edgeprune.verify.outputs import Answers, SplitLike, collect_outputs
 from edgeprune.verify.shipping import files_to_ship
 from edgeprune.verify.speed import (
     Protocol,
@@ -30,7 +28,7 @@ from edgeprune.verify.speed import (
     profile_of_file,
     size_check,
 )
-from edgeprune.verify.verdict import NEVER_RUN, NOWHERE, Check, FileVerdict, Missing, Verdict
+from edgeprune.verify.verdict import NEVER_RUN, NOWHERE, Check, FileVerdict, MetricFacts, Missing, Verdict
 
 
 def verify(
@@ -38,7 +36,7 @@ def verify(
     manifests: Sequence[Manifest],
     folder: Path,
     device: Device,
-    float_outputs: Callable[[npt.NDArray[Any]], npt.NDArray[Any]] | None,
+    float_outputs: Callable[[Floats], Outputs] | None,
     test: SplitLike | None,
     limits: VerdictLimits,
     target: Target | None,
@@ -47,18 +45,20 @@ def verify(
     threads: int,
     protocol: Protocol,
     images: int | None,
-    named: Mapping[str, Labels],
+    objective: Objective,
+    rows: Mapping[str, Rows],
     untrained: bool = False,
     missing: Sequence[Missing] = (),
     progress: Progress = SILENT,
 ) -> Verdict:
     """Check every exported file of a folder.
 
-    `float_outputs` maps images (N, C, H, W) float32 to the float model's logits (N, classes). Where it or `test` is
-    None, what takes it is not asked, and the gates of int8 files that need it are undecided. `original_file` is the
-    unpruned model's fp32 file in `runtime`. `images` limits how many test images are used. `named` has the
-    class (N,) that the model of each stage names for each test image; with the key "original" the drop against it is
-    checked too. Of an `untrained` model nothing is asked that chance could not answer. `missing` files fail.
+    `float_outputs` maps images (N, C, H, W) float32 to the float model's outputs. Where it or `test` is None, what
+    takes it is not asked, and the gates of int8 files that need it are undecided. `original_file` is the unpruned
+    model's fp32 file in `runtime`. `images` limits how many test images are used. `objective` says what outputs mean;
+    `rows` has the finished rows of the test images of the model of each stage; with the key "original" the drop against
+    it is checked too. Of an `untrained` model nothing is asked that chance could not answer. `missing`
+    files fail.
 
     Raises:
         RunError: there is nothing to check, or a file is missing or was changed since its manifest was written.
@@ -78,11 +78,12 @@ def verify(
             device,
             float_outputs,
             test,
+            objective,
             images=images,
             threads=threads,
             progress=progress,
         )
-    labels = outputs.labels if outputs is not None else np.empty(0, np.int64)
+    asked = outputs.images if outputs is not None else 0
     progress.say("measuring latency")
     speed = measure_speed(
         manifests,
@@ -95,33 +96,38 @@ def verify(
         protocol=protocol,
         progress=progress,
     )
-    named = {stage: classes[: len(labels)] for stage, classes in named.items()}
-    original = named.get("original")
-    judge = _Judge(folder, device, limits, target, runtime, threads, original, untrained, outputs, speed, progress)
+    rows = {stage: one[:asked] for stage, one in rows.items()}
+    original = rows.get("original")
+    judge = _Judge(
+        folder, device, limits, target, runtime, threads, objective, original, untrained, outputs, speed, progress
+    )
     files = []
     for manifest in manifests:
         progress.say(f"{manifest.file}: parity, memory and kernels")
         files.append(judge.file(manifest))
     files += [one.verdict for one in missing]
     shipping = files_to_ship(files, first=runtime)
-    return _verdict(device.id, labels, named, files).model_copy(update={"shipping": shipping})
+    return _verdict(device.id, objective, rows, files, asked).model_copy(update={"shipping": shipping})
 
 
-def _verdict(device: str, labels: Labels, named: Mapping[str, Labels], files: Sequence[FileVerdict]) -> Verdict:
-    """The files' verdicts together with each stage's accuracy, and how far it can be trusted."""
-    right = {stage: classes == labels for stage, classes in named.items()}
-    shares = {stage: share_interval(int(one.sum()), len(labels)) for stage, one in right.items()}
-    original = right.get("original")
+def _verdict(
+    device: str, objective: Objective, rows: Mapping[str, Rows], files: Sequence[FileVerdict], images: int
+) -> Verdict:
+    """The files' verdicts together with each stage's metric, and how far it can be trusted."""
+    figures = {stage: metric_interval(objective, one) for stage, one in rows.items()}
+    original = rows.get("original")
     changes = {
-        stage: drop_interval(int((one & ~original).sum()), int((original & ~one).sum()), len(labels))
-        for stage, one in right.items()
+        stage: change_interval(objective, one, original)
+        for stage, one in rows.items()
         if original is not None and stage != "original"
     }
+    metric = objective.metric
     return Verdict(
         device=device,
-        test_images=len(labels),
-        accuracy={stage: share.value for stage, share in shares.items()},
-        accuracy_intervals={stage: (share.low, share.high) for stage, share in shares.items()},
+        test_images=images,
+        metric=MetricFacts(name=metric.name, unit=metric.unit, higher_is_better=metric.higher_is_better),
+        accuracy={stage: figure.value for stage, figure in figures.items()},
+        accuracy_intervals={stage: (figure.low, figure.high) for stage, figure in figures.items()},
         changes={stage: (change.low, change.high) for stage, change in changes.items()},
         files=tuple(files),
     )
@@ -154,7 +160,8 @@ class _Judge:
     target: Target | None
     runtime: Runtime
     threads: int
-    original: Labels | None
+    objective: Objective
+    original: Rows | None
     untrained: bool
     outputs: Answers | None
     speed: Speed
@@ -194,8 +201,10 @@ class _Judge:
 
     def _accuracy(self, manifest: Manifest) -> tuple[Check, ...]:
         if self.outputs is None:
-            return untold(manifest, self.limits, "there are no test images: name some (--data)")
-        return accuracy_checks(manifest, self.outputs, self.limits, self.original, untrained=self.untrained)
+            return untold(manifest, self.objective, self.limits, "there are no test images: name some (--data)")
+        return accuracy_checks(
+            manifest, self.outputs, self.objective, self.limits, self.original, untrained=self.untrained
+        )
 
     def _never_run(self, manifest: Manifest) -> FileVerdict:
         """What can be said of a file of another's exporter that no runner here knows: nothing that is proven."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,15 +21,17 @@ from edgeprune.errors import DataError, ToolkitMissing
 from edgeprune.progress import SILENT, Progress
 
 Floats = npt.NDArray[np.float32]
+Outputs = tuple[Floats, ...]
 
 REFERENCE_EXECUTION = "reference execution, no device"
 
 
 @dataclass(frozen=True)
 class Execution:
-    """What a file answered: outputs (N, classes) float32, and where. Memory is None where it is not told."""
+    """What a file answered: each of its outputs (N, ...) float32, with the axes of the model, and where. Memory is None
+    where it is not told."""
 
-    outputs: Floats
+    outputs: Outputs
     executed_on: str
     peak_memory_bytes: int | None
 
@@ -52,20 +56,32 @@ def run_file(
         UsageError: the runtime cannot run the file.
         DeviceError: the device was lost.
     """
-    fed = encode_input(images, manifest.input)
+    if len(manifest.inputs) != 1:
+        raise DataError(f"the file takes {len(manifest.inputs)} inputs, and images are one", where=str(file))
+    fed = encode_input(images, manifest.inputs[0])
     runtime = runtime_on(device, manifest)
     if runtime is None and runtime_of(manifest) == "coreml":
-        from edgeprune.verify.mil import run_mlpackage
+        from edgeprune.verify.mil import outputs_of_mlpackage
 
-        return Execution(_rows(run_mlpackage(file, fed), len(images), file), REFERENCE_EXECUTION, None)
+        return Execution(_decoded(outputs_of_mlpackage(file, fed), manifest, len(images)), REFERENCE_EXECUTION, None)
     if runtime is None:
         lacking = runtime_of(manifest) or f"a runtime for {manifest.file}"
         if device.id == "local":
             raise ToolkitMissing(f"{lacking} is not installed", where=str(file), hint="see `edgeprune doctor`")
         here = run_file(LocalDevice(), file, manifest, images, threads=threads, timeout_s=timeout_s)
         return replace(here, executed_on=f"this machine, no device: {device.id} does not run {lacking}")
-    result = run_inference(device, file, fed, runtime=runtime, threads=threads, timeout_s=timeout_s, progress=progress)
-    outputs = _rows(decode_output(result.outputs, manifest.output), len(images), file)
+    names = [spec.name for spec in manifest.outputs]
+    result = run_inference(
+        device,
+        file,
+        fed,
+        runtime=runtime,
+        outputs=names if len(names) > 1 else None,
+        threads=threads,
+        timeout_s=timeout_s,
+        progress=progress,
+    )
+    outputs = _decoded(result.outputs, manifest, len(images))
     place = f"{device.id}, {result.build.name} {result.build.version}"
     return Execution(outputs, place, result.peak_memory_bytes)
 
@@ -125,8 +141,27 @@ def _quantization(spec: TensorSpec) -> tuple[float, int]:
     return spec.scale, spec.zero_point
 
 
-def _rows(outputs: npt.NDArray[Any], count: int, file: Path) -> Floats:
-    """Outputs as (N, classes): a batch of one that the file keeps, and spatial ones, are dropped."""
-    if outputs.shape[:1] != (count,) or outputs.size == 0:
-        raise DataError(f"{count} images gave outputs of shape {outputs.shape}", where=str(file))
-    return np.ascontiguousarray(outputs.reshape(count, -1), dtype=np.float32)
+def _decoded(outputs: Sequence[npt.NDArray[Any]], manifest: Manifest, count: int) -> Outputs:
+    """Outputs as real numbers, with the axes of the model.
+
+    Raises:
+        DataError: they are not one row for each image, or not those that the manifest describes.
+    """
+    if len(outputs) != len(manifest.outputs):
+        raise DataError(
+            f"it gives {len(outputs)} outputs, the manifest describes {len(manifest.outputs)}", where=manifest.file
+        )
+    return tuple(
+        _laid_out(decode_output(output, spec), spec, count, manifest.file)
+        for output, spec in zip(outputs, manifest.outputs, strict=True)
+    )
+
+
+def _laid_out(output: Floats, spec: TensorSpec, count: int, file: str) -> Floats:
+    """An output (N, ...) with the axes of the model; a batch of one that the file keeps is dropped."""
+    if output.shape[:1] != (count,) or output.size == 0 or output[0].size != math.prod(spec.shape[1:]):
+        raise DataError(
+            f"{count} images gave {spec.name} of shape {output.shape}, the manifest says {spec.shape}", where=file
+        )
+    rows = output.reshape(count, *spec.shape[1:])
+    return np.ascontiguousarray(rows.transpose(0, 3, 1, 2) if spec.layout == "NHWC" else rows, dtype=np.float32)

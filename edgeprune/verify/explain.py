@@ -88,7 +88,7 @@ def explain(
                 cut = scratch / f"{index}.tflite"
                 cut.write_bytes(cut_behind(file, index))
                 answers = [
-                    run_inference(place, cut, inputs, runtime="litert", threads=threads).outputs
+                    run_inference(place, cut, inputs, runtime="litert", threads=threads).outputs[0]
                     for place in (host, device)
                 ]
                 looked[index] = _difference(model, index, answers[0], answers[1], limit_db)

@@ -1,14 +1,14 @@
-"""What the float model and every file answer on the test images."""
+"""What the float model and every file answer on the test images, in what the task's metric has to know of each."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 from torch import Tensor
 
 from edgeprune.artifacts.manifest import Manifest
@@ -16,44 +16,93 @@ from edgeprune.devices.base import Device
 from edgeprune.devices.local import LocalDevice
 from edgeprune.errors import DataError
 from edgeprune.progress import Part, Progress
-from edgeprune.verify.execute import Floats, run_file, runtime_on
+from edgeprune.tasks.objective import Objective, tensors
+from edgeprune.tasks.task import Rows, Shares, Targets, joined
+from edgeprune.verify.execute import Floats, Outputs, run_file, runtime_on
 
-Labels = npt.NDArray[np.int64]
 CHUNK_BYTES = 256 * 2**20  # images held in memory at a time
 BATCH = 64
 
 
 class SplitLike(Protocol):
-    """Images with labels; what `edgeprune.data` gives."""
+    """Images with targets; what `edgeprune.data` gives."""
 
     def __len__(self) -> int: ...
 
-    def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Pairs of images (B, C, H, W) float32, preprocessed, and labels (B,) int64."""
+    def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Targets]]:
+        """Pairs of images (B, C, H, W) float32, preprocessed, and targets, their first axis the image."""
         ...
 
 
 @dataclass(frozen=True)
-class Answers:
-    """Labels (N,), logits (N, classes) of the float model and of every file (by name), and where each file ran. The
-    float model's are None where it is not at hand.
+class Same:
+    """One device's answers against another's: agreement (images,), and the other's finished rows."""
 
-    `host_logits`: of the files that ran on an attached device, what this machine answers with the same runtime.
+    agreement: Shares
+    rows: Rows
+
+
+@dataclass(frozen=True)
+class FileAnswers:
+    """What a file answers to the test images.
+
+    Args:
+        rows: finished, (images, k).
+        agreement: with the float model, (images,); None where that is not at hand.
+        broken: images that give a value that is not finite.
+        executed_on: where it ran.
+        host: where it ran on an attached device: this machine's answers with the same runtime.
     """
 
-    labels: Labels
-    float_logits: Floats | None
-    logits: Mapping[str, Floats]
-    executed_on: Mapping[str, str]
-    host_logits: Mapping[str, Floats] = field(default_factory=dict)
+    rows: Rows
+    agreement: Shares | None
+    broken: int
+    executed_on: str
+    host: Same | None = None
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The float model's finished rows (images, k), None where it is not at hand, and each file's answers by its
+    name."""
+
+    rows: Rows | None
+    files: Mapping[str, FileAnswers]
+
+    @property
+    def images(self) -> int:
+        """How many were asked."""
+        rows = [self.rows, *(file.rows for file in self.files.values())]
+        return next((len(one) for one in rows if one is not None), 0)
+
+
+class _Gathered:
+    """The parts of one file's answers."""
+
+    def __init__(self) -> None:
+        self.rows: list[Rows] = []
+        self.agreement: list[Shares] = []
+        self.host_rows: list[Rows] = []
+        self.host_agreement: list[Shares] = []
+        self.broken, self.executed_on = 0, ""
+
+    def together(self, objective: Objective) -> FileAnswers:
+        host = None
+        if self.host_rows:
+            rows = objective.finished(np.concatenate(self.host_rows))
+            host = Same(np.concatenate(self.host_agreement), rows)
+        rows = objective.finished(np.concatenate(self.rows))
+        agreement = np.concatenate(self.agreement) if self.agreement else None
+        return FileAnswers(rows, agreement, self.broken, self.executed_on, host)
 
 
 def collect_outputs(
     manifests: Sequence[Manifest],
     folder: Path,
     device: Device,
-    float_outputs: Callable[[npt.NDArray[Any]], npt.NDArray[Any]] | None,
+    float_outputs: Callable[[Floats], Outputs] | None,
     test: SplitLike,
+    objective: Objective,
     *,
     images: int | None,
     threads: int,
@@ -61,46 +110,63 @@ def collect_outputs(
 ) -> Answers:
     """Run the float model, where there is one, and every file on the first `images` test images (all when None).
 
-    Images are read once and held only a part at a time, so that a large test split fits in memory.
+    Images are read once, and answers are held only a part at a time, so that a large test split fits in memory.
 
     Raises:
-        DataError: there are no test images, or a file's outputs are not the float model's classes.
+        DataError: there are no test images, or a file's outputs are not the float model's.
         UsageError, DeviceError: a file cannot be run.
     """
     total = len(test) if images is None else min(images, len(test))
-    labels: list[Labels] = []
-    floats: list[Floats] = []
-    logits: dict[str, list[Floats]] = {manifest.file: [] for manifest in manifests}
-    executed_on: dict[str, str] = {}
     host = device if device.id == "local" else LocalDevice()
-    compared = [manifest for manifest in manifests if _on_both(device, host, manifest)]
-    host_logits: dict[str, list[Floats]] = {manifest.file: [] for manifest in compared}
+    found = {manifest.file: _Gathered() for manifest in manifests}
+    compared = {manifest.file for manifest in manifests if _on_both(device, host, manifest)}
+    rows: list[Rows] = []
     done = 0
-    for part, part_labels in _parts(test, total):
-        labels.append(part_labels)
-        if float_outputs is not None:
-            floats.append(np.asarray(float_outputs(part), dtype=np.float32))
+    for part, targets in _parts(test, total, max(map(_output_bytes, manifests), default=0)):
+        expected = float_outputs(part) if float_outputs is not None else None
+        if expected is not None:
+            rows.append(objective.rows(tensors(expected), targets))
         for manifest in manifests:
             progress.say(f"{manifest.file}: test images {done + 1} to {done + len(part)} of {total}")
             counted = Part(progress, done, total)
             execution = run_file(device, folder / manifest.file, manifest, part, threads=threads, progress=counted)
-            if floats and execution.outputs.shape != floats[-1].shape:
-                raise DataError(
-                    f"the outputs have shape {execution.outputs.shape}, the float model's {floats[-1].shape}",
-                    where=manifest.file,
-                )
-            logits[manifest.file].append(execution.outputs)
-            executed_on[manifest.file] = execution.executed_on
-        for manifest in compared:
-            here = run_file(host, folder / manifest.file, manifest, part, threads=threads)
-            host_logits[manifest.file].append(here.outputs)
+            if expected is not None:
+                _check_alike(execution.outputs, expected, manifest)
+            gathered = found[manifest.file]
+            gathered.broken += broken_images(execution.outputs)
+            gathered.executed_on = execution.executed_on
+            outputs = _finite(execution.outputs)
+            gathered.rows.append(objective.rows(tensors(outputs), targets))
+            if expected is not None:
+                gathered.agreement.append(objective.agreement(outputs, expected))
+            if manifest.file in compared:
+                here = _finite(run_file(host, folder / manifest.file, manifest, part, threads=threads).outputs)
+                gathered.host_rows.append(objective.rows(tensors(here), targets))
+                gathered.host_agreement.append(objective.agreement(outputs, here))
         done += len(part)
-    if not labels:
+    if not done:
         raise DataError("the test split has no images", hint="name a test split in [data]")
-    together = {name: np.concatenate(parts) for name, parts in logits.items()}
-    hosts = {name: np.concatenate(parts) for name, parts in host_logits.items()}
-    reference = np.concatenate(floats) if floats else None
-    return Answers(np.concatenate(labels), reference, together, executed_on, hosts)
+    return Answers(
+        objective.finished(np.concatenate(rows)) if rows else None,
+        {file: gathered.together(objective) for file, gathered in found.items()},
+    )
+
+
+def broken_images(outputs: Outputs) -> int:
+    """How many images give a value that is not finite."""
+    flat = [~np.isfinite(output).reshape(len(output), -1) for output in outputs]
+    return int(np.concatenate(flat, axis=1).any(axis=1).sum())
+
+
+def _finite(outputs: Outputs) -> Outputs:
+    """Zero in the place of what is not finite, so that the rest can be looked at: such a file fails anyway."""
+    return tuple(np.nan_to_num(output, nan=0.0, posinf=0.0, neginf=0.0) for output in outputs)
+
+
+def _check_alike(outputs: Outputs, expected: Outputs, manifest: Manifest) -> None:
+    shapes, known = ([output.shape for output in each] for each in (outputs, expected))
+    if shapes != known:
+        raise DataError(f"the outputs have shapes {shapes}, the float model's {known}", where=manifest.file)
 
 
 def _on_both(device: Device, host: Device, manifest: Manifest) -> bool:
@@ -109,19 +175,24 @@ def _on_both(device: Device, host: Device, manifest: Manifest) -> bool:
     return apart and runtime_on(host, manifest) is not None
 
 
-def _parts(test: SplitLike, total: int) -> Iterator[tuple[Floats, Labels]]:
-    """The first `total` images, in parts of at most CHUNK_BYTES."""
+def _output_bytes(manifest: Manifest) -> int:
+    """What a file answers to one image, as float32."""
+    return 4 * sum(math.prod(spec.shape) for spec in manifest.outputs)
+
+
+def _parts(test: SplitLike, total: int, each: int) -> Iterator[tuple[Floats, Any]]:
+    """The first `total` images, in parts of at most about CHUNK_BYTES, images and answers of `each` bytes."""
     held: list[Floats] = []
-    labels: list[Labels] = []
+    targets: list[Targets] = []
     left = total
-    for images, numbers in test.batches(BATCH):
+    for images, given in test.batches(BATCH):
         if left <= 0:
             break
         held.append(images[:left].numpy().astype(np.float32, copy=False))
-        labels.append(numbers[:left].numpy().astype(np.int64, copy=False))
+        targets.append(joined([given], most=left))
         left -= len(held[-1])
-        if sum(part.nbytes for part in held) >= CHUNK_BYTES:
-            yield np.concatenate(held), np.concatenate(labels)
-            held, labels = [], []
+        if sum(part.nbytes + each * len(part) for part in held) >= CHUNK_BYTES:
+            yield np.concatenate(held), joined(targets)
+            held, targets = [], []
     if held:
-        yield np.concatenate(held), np.concatenate(labels)
+        yield np.concatenate(held), joined(targets)

@@ -47,10 +47,24 @@ def drop_check(name: str, before: Rights, after: Rights, limit: Limit, *, why: s
     return _with_interval(check, found)
 
 
-def _undecided(name: str, found: Interval, limit: float, images: int, enough: int | None, why: str) -> Check:
-    able = f"about {enough} could" if enough is not None else "no number of images can tell a limit of no room"
+def held(check: Check, found: Interval, images: int, *, room: float, fewest: int) -> Check:
+    """A check of a figure with an interval that was drawn: undecided where its limit lies within an interval that is
+    wider than what the limit leaves room for, or where there are so few images that draws tell nothing."""
+    if check.limit is None:
+        return _with_interval(check, found)
+    limit, decided = check.limit, not found.low - ROUNDING <= check.limit <= found.high + ROUNDING
+    if images >= fewest and (decided or found.half_width <= room or found.low == found.high):
+        return _with_interval(check, found)
+    words = check.why
+    return _with_interval(_undecided(check.name, found, limit, images, None, words, check.unit), found)
+
+
+def _undecided(
+    name: str, found: Interval, limit: float, images: int, enough: int | None, why: str, unit: str = "share"
+) -> Check:
+    able = f"about {enough} could" if enough is not None else "more could, where the limit leaves room"
     said = f"{why}; {images} test images cannot tell whether the limit holds: {able}"
-    return Check(name=name, value=found.value, unit="share", limit=limit, outcome="undecided", why=said)
+    return Check(name=name, value=found.value, unit=unit, limit=limit, outcome="undecided", why=said)
 
 
 def _with_interval(check: Check, found: Interval) -> Check:

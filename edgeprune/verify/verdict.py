@@ -131,6 +131,14 @@ class Shipping(Record):
         return f"{self.runtime}: {f'ship {self.file}' if self.file else 'no file to ship'}: {self.why}"
 
 
+class MetricFacts(Record):
+    """What the task's metric is called, in which unit it is told ("share": in percent), and which way it is better."""
+
+    name: str = "top-1 accuracy"
+    unit: str = "share"
+    higher_is_better: bool = True
+
+
 class Verdict(BaseModel):
     """The verdict of a run."""
 
@@ -138,9 +146,10 @@ class Verdict(BaseModel):
     version: Literal[1] = 1
     device: str
     test_images: int
-    accuracy: dict[str, float]  # stage -> top-1 on the test split: original, pruned, tuned, merged
+    metric: MetricFacts = MetricFacts()
+    accuracy: dict[str, float]  # stage -> the metric on the test split: original, pruned, tuned, merged
     accuracy_intervals: dict[str, Between] = {}
-    changes: dict[str, Between] = {}  # stage -> of its accuracy less the original's, on the same images
+    changes: dict[str, Between] = {}  # stage -> how much better than the original's, on the same images
     files: tuple[FileVerdict, ...]
     shipping: tuple[Shipping, ...] = ()  # one for each runtime; none in verdicts of before
 

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 from edgeprune.devices.bundle import native_bundle
+from edgeprune.devices.cargo import pack
 from edgeprune.devices.conditions import Conditions
-from edgeprune.devices.jobs import Case, Job, Timing, _Progress, pack
+from edgeprune.devices.jobs import Case, Job, Timing, _Progress
 from edgeprune.devices.local import LocalDevice
 from edgeprune.devices.phone_app import sources
 from edgeprune.errors import ToolkitMissing
@@ -156,6 +157,48 @@ def test_outputs_are_saved_row_by_row(swift_app: list[str], tmp_path: Path) -> N
         assert (event["count"], event["peak_bytes"] >= 0) == (37, True)
     assert [e["done"] for e in of(events, "progress")][-1] == 37
     assert not list(tmp_path.glob("*.partial"))
+
+
+def test_several_inputs_and_outputs_go_by_their_names(swift_app: list[str], tmp_path: Path) -> None:
+    a, b = np.random.default_rng(1).standard_normal((2, 6, 4, 3), dtype=np.float32)
+    np.save(tmp_path / "a.npy", a)
+    np.save(tmp_path / "b.npy", b)
+    np.save(tmp_path / "short.npy", b[:-1])
+    names = {"input_names": ["b", "a"], "output_names": ["larger", "difference"]}
+    good = {
+        "model": toy(tmp_path, "both.txt", "both float32 1 4 3"),
+        "inputs": "b.npy",
+        "more_inputs": ["a.npy"],
+        **names,
+    }
+    changes: dict[str, dict[str, Any]] = {
+        "none": {},
+        "one": {"output_names": ["difference"]},
+        "count": {"more_inputs": []},
+        "no order of inputs": {"input_names": None},
+        "no order of outputs": {"output_names": None},
+        "names": {"input_names": ["a"]},
+        "no such input": {"input_names": ["a", "c"]},
+        "no such output": {"output_names": ["larger", "larger"]},
+        "rows": {"more_inputs": ["short.npy"]},
+    }
+    cases = [{**good, **change, "id": name, "outputs": f"{name}.out"} for name, change in changes.items()]
+    _, events = run(swift_app, tmp_path, {"mode": "infer", "runs": 5, "cases": cases})
+    first, second = of(events, "outputs")
+    files = [first["file"], *first["more_files"]]
+    assert files == ["none.out", "none.out.1"]
+    np.testing.assert_array_equal(np.load(tmp_path / files[0]), np.maximum(a, b))
+    np.testing.assert_array_equal(np.load(tmp_path / files[1]), a - b)
+    sums = [hashlib.sha256((tmp_path / file).read_bytes()).hexdigest() for file in files]
+    assert [first["sha256"], *first["more_sha256"]] == sums
+    assert "more_files" not in second
+    np.testing.assert_array_equal(np.load(tmp_path / second["file"]), a - b)
+    said = {event["case"]: (event["kind"], event["message"]) for event in of(events, "error")}
+    assert set(said) == set(changes) - {"none", "one"}
+    assert {kind for kind, _ in said.values()} == {"input"}
+    assert "it has difference, larger" in said["no such output"][1]
+    _, events = run(swift_app, tmp_path, {"mode": "memory", "runs": 1, "cases": [{"id": "m", "model": good["model"]}]})
+    assert len(of(events, "memory")) == 1
 
 
 def damaged(folder: Path) -> dict[str, str]:
@@ -300,7 +343,8 @@ def test_it_reads_what_jobs_say() -> None:
     said: set[str] = set()
     for job in (Job("coreml", (Case("a", HERE),), timing=timing, cores=(1,)), Job("coreml", (Case("a", HERE),))):
         said |= set(_Progress(LocalDevice(), job, "jobs/x", 1.0, None)._head())
-    assert said | {"cases", "id", "model", "inputs", "outputs", "first_round"} <= keys
+    several = {"more_inputs", "input_names", "output_names"}
+    assert said | several | {"cases", "id", "model", "inputs", "outputs", "first_round"} <= keys
 
 
 def test_it_tells_every_condition() -> None:

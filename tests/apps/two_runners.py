@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import flatbuffers
 import numpy as np
 import numpy.typing as npt
 import pytest
 from ai_edge_litert import schema_py_generated as schema
+from several_tensors import signed
 
 from edgeprune.devices.bundle import Bundle, native_bundle
 from edgeprune.errors import ToolkitMissing
@@ -130,22 +130,7 @@ def two_outputs(path: Path) -> Path:
     first, second = graph.add("RELU", [x], (1, 4, 4, 3)), graph.add("TANH", [x], (1, 4, 4, 3))
     graph.output(first)
     graph.output(second)
-    model = schema.ModelT.InitFromPackedBuf(graph.to_bytes())
-    signature = schema.SignatureDefT()
-    signature.signatureKey, signature.subgraphIndex = "serving_default", 0
-    names = (("x", x),), (("a", second), ("b", first))
-    signature.inputs, signature.outputs = ([named(*pair) for pair in side] for side in names)
-    model.signatureDefs = [signature]
-    builder = flatbuffers.Builder(1024)
-    builder.Finish(model.Pack(builder), b"TFL3")
-    path.write_bytes(bytes(builder.Output()))
-    return path
-
-
-def named(name: str, tensor: int) -> Any:
-    entry = schema.TensorMapT()
-    entry.name, entry.tensorIndex = name, tensor
-    return entry
+    return signed(graph, path, {"x": x}, {"a": second, "b": first})
 
 
 def free_batch(path: Path) -> Path:
@@ -173,6 +158,10 @@ def saved(array: Array, path: Path) -> str:
     return str(path)
 
 
-def infer_case(folder: Path, name: str, model: Path, inputs: Array) -> dict[str, str]:
+def infer_case(folder: Path, name: str, model: Path, inputs: Array, *more: Array, **names: list[str]) -> Job:
+    """A case; `names`: input_names and output_names."""
     place = saved(inputs, folder / f"{name}-in.npy")
-    return {"id": name, "model": str(model), "inputs": place, "outputs": str(folder / f"{name}-out.npy")}
+    case = {"id": name, "model": str(model), "inputs": place, "outputs": str(folder / f"{name}-out.npy"), **names}
+    if more:
+        case["more_inputs"] = [saved(one, folder / f"{name}-in-{number}.npy") for number, one in enumerate(more)]
+    return case

@@ -114,9 +114,9 @@ def test_a_broken_manifest_says_which_key(tmp_path: Path) -> None:
     file = tmp_path / "model_int8.tflite"
     file.write_bytes(b"weights")
     content = json.loads(put(file).model_dump_json())
-    content["input"]["layout"] = "CHWN"
+    content["inputs"][0]["layout"] = "CHWN"
     manifest_path(file).write_text(json.dumps(content))
-    with pytest.raises(UsageError, match=r"input\.layout"):
+    with pytest.raises(UsageError, match=r"inputs\.0\.layout"):
         read_manifest(file)
 
 

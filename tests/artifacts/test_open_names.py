@@ -21,6 +21,7 @@ from edgeprune.models.spec import Model, ModelSpec, Preprocessing
 from edgeprune.recipe import Recipe, VerdictLimits
 from edgeprune.recipe_file import parse_recipe, read_recipe
 from edgeprune.stages.export import read_manifests, require_toolkits
+from edgeprune.tasks.objective import CLASSIFYING
 from edgeprune.verify.check import verify
 from edgeprune.verify.verdict import exit_code
 
@@ -123,7 +124,7 @@ def test_it_is_exported_and_listed_in_a_manifest(site: Path) -> None:
         manifests=done.manifests,
         folder=site / "out",
         device=LocalDevice(),
-        float_outputs=lambda images: model.module(torch.from_numpy(images)).detach().numpy(),
+        float_outputs=lambda images: (model.module(torch.from_numpy(images)).detach().numpy(),),
         test=Images(),
         limits=VerdictLimits(),
         target=None,
@@ -132,7 +133,8 @@ def test_it_is_exported_and_listed_in_a_manifest(site: Path) -> None:
         threads=1,
         protocol="quick",
         images=None,
-        named={},
+        objective=CLASSIFYING,
+        rows={},
     )
     (file,) = verdict.files
     checks = {check.name: check for check in file.checks}

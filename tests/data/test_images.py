@@ -110,7 +110,7 @@ def test_an_unreadable_image_is_named(tmp_path: Path) -> None:
 def test_augmentation_shifts_mirrors_and_flips() -> None:
     side = 16
     ramp = torch.arange(side, dtype=torch.uint8).expand(256, side, side)
-    out = augmented(torch.stack([ramp, ramp.transpose(1, 2)], 1), "crop-flip", torch.Generator().manual_seed(3))
+    out, _ = augmented(torch.stack([ramp, ramp.transpose(1, 2)], 1), "crop-flip", torch.Generator().manual_seed(3))
     assert out.shape == (256, 2, side, side)
     assert out.dtype == torch.uint8
 
@@ -133,6 +133,6 @@ def test_augmentation_shifts_mirrors_and_flips() -> None:
 
 def test_no_flip_unless_asked_and_none_is_the_input() -> None:
     ramp = torch.arange(16, dtype=torch.uint8).expand(64, 1, 16, 16)
-    cropped = augmented(ramp, "crop", torch.Generator().manual_seed(0))
+    cropped, _ = augmented(ramp, "crop", torch.Generator().manual_seed(0))
     assert (cropped[:, 0, 0, 4] < cropped[:, 0, 0, 11]).all()
-    assert augmented(ramp, "none", torch.Generator()) is ramp
+    assert augmented(ramp, "none", torch.Generator())[0] is ramp

@@ -13,11 +13,15 @@ from pathlib import Path
 from typing import Any
 
 
+def digest(file: str) -> str:
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+
+
 def files(job: dict[str, Any]) -> list[dict[str, Any]]:
     for path in [path for name in job["remove"] for path in Path().glob(name)]:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     there = [name for name in job["sums"] if Path(name).is_file()]
-    sums = [{"event": "sum", "path": n, "sha256": hashlib.sha256(Path(n).read_bytes()).hexdigest()} for n in there]
+    sums = [{"event": "sum", "path": name, "sha256": digest(name)} for name in there]
     conditions = {"event": "conditions", "when": "before", "time": 1.0, "thermal_status": 1, "low_power": False}
     return [conditions, *sums, {"event": "free", "bytes": shutil.disk_usage(".").free}, {"event": "end"}]
 
@@ -30,7 +34,8 @@ def main(place: str, runner: str) -> int:
         def send(event: dict[str, Any]) -> None:
             nonlocal count
             if event["event"] == "outputs":
-                event["sha256"] = hashlib.sha256(Path(event["file"]).read_bytes()).hexdigest()
+                event["sha256"] = digest(event["file"])
+                event["more_sha256"] = [digest(file) for file in event.get("more_files", [])]
             line = json.dumps(event)
             record.write(line + "\n")
             record.flush()

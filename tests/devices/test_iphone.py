@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from facts import refused
 from fake_phone_state import BUNDLE, DEVICES, UDID, USBMUX
+from several_tensors import sum_cast_most, two_to_three
 
 from device_profiles import match_profile
 from edgeprune.devices import iphone, jobs
@@ -137,7 +138,7 @@ def test_a_job_goes_through(device: IPhone, relu: Path, phone: Phone) -> None:
     (build,) = prepare_device(device)
     assert build.name == "coreml"
     result = run_inference(device, relu, INPUTS, runtime="coreml")
-    np.testing.assert_array_equal(result.outputs, np.maximum(INPUTS, 0))
+    np.testing.assert_array_equal(result.outputs[0], np.maximum(INPUTS, 0))
     timed = run_job(device, Job("coreml", (Case("a", relu), Case("b", relu)), timing=TIMING, compute_units="CPU_ONLY"))
     assert (build.compute_units, timed.build.compute_units) == ("ALL", "CPU_ONLY")
     assert timed.build.id == f"{build.id}-CPU_ONLY"  # a latency is of these units
@@ -147,11 +148,23 @@ def test_a_job_goes_through(device: IPhone, relu: Path, phone: Phone) -> None:
     assert not runs(phone)
 
 
+def test_several_outputs_come_back_each_with_its_checksum(device: IPhone, phone: Phone, tmp_path: Path) -> None:
+    model = two_to_three(tmp_path / "three.tflite")
+    image, numbers = INPUTS, np.arange(21, dtype=np.int32).reshape(7, 3)
+    right, wanted = sum_cast_most(image, numbers), ["t6", "t3"]
+    names = {"input_names": ["t1", "t0"], "outputs": wanted}
+    result = run_inference(device, model, [numbers, image], runtime="coreml", **names)
+    for name, found in zip(wanted, result.outputs, strict=True):
+        np.testing.assert_array_equal(found, right[name])
+    assert len(device._told) == 2
+    assert list((phone.home / "container/Documents/edgeprune/jobs").iterdir()) == []
+
+
 def test_what_a_console_loses_is_taken_from_the_file(device: IPhone, relu: Path, phone: Phone) -> None:
     whole = run_inference(device, relu, INPUTS, runtime="coreml")
     phone.tell(loses=True)
     events: list[str] = []
-    job = Job("coreml", (Case("a", relu, INPUTS),))
+    job = Job("coreml", (Case("a", relu, (INPUTS,)),))
     result = run_job(device, job, on_event=lambda event: events.append(event["event"]))
     assert events == ["start", "conditions", "begin", "progress", "outputs", "conditions", "end"]
     np.testing.assert_array_equal(result.cases["a"].outputs, whole.outputs)
@@ -445,7 +458,7 @@ def test_a_job_goes_through_the_app(swift_device: IPhone, tmp_path: Path) -> Non
     (package / "toy.txt").write_text("relu float32 1 4 4 3\n")
     (package / "deep" / "weights.bin").write_bytes(bytes(range(256)) * 5000)
     result = run_inference(swift_device, package, INPUTS, runtime="coreml")
-    np.testing.assert_array_equal(result.outputs, np.maximum(INPUTS, 0))
+    np.testing.assert_array_equal(result.outputs[0], np.maximum(INPUTS, 0))
     assert result.peak_memory_bytes is not None
     timed = run_job(swift_device, Job("coreml", (Case("a", package), Case("b", package)), timing=TIMING))
     assert [len(case.visits) for case in timed.cases.values()] == [3, 3]

@@ -42,7 +42,7 @@ def test_inference_answers_each_input_in_order(device: LocalDevice, relu: Path) 
     inputs = np.random.default_rng(0).standard_normal((37, 4, 4, 3), dtype=np.float32)
     progress = Listening()
     result = run_inference(device, relu, inputs, runtime="litert", progress=progress)
-    np.testing.assert_array_equal(result.outputs, np.maximum(inputs, 0))
+    np.testing.assert_array_equal(result.outputs[0], np.maximum(inputs, 0))
     assert progress.told[-1] == (f"{relu.name} on local", 37, 37)
     assert progress.done == sorted(progress.done)
     assert result.build.name == "litert"
@@ -147,12 +147,12 @@ def test_a_model_that_crashes_the_runtime_costs_only_itself(
 def test_inference_goes_on_after_a_crash_too(device: LocalDevice, relu: Path, crashing: Path) -> None:
     inputs = np.ones((2, 4, 4, 3), np.float32)
     seen: list[str] = []
-    cases = (Case("a", relu, inputs), Case("crash", crashing, inputs), Case("b", relu, inputs * 2))
+    cases = (Case("a", relu, (inputs,)), Case("crash", crashing, (inputs,)), Case("b", relu, (inputs * 2,)))
     job = Job("litert", cases)
     result = run_job(device, job, on_event=lambda e: seen.append(e["case"]) if e["event"] == "begin" else None)
     assert seen == ["a", "crash", "b"]  # what was finished is not run again
     assert result.cases["b"].outputs is not None
-    assert float(result.cases["b"].outputs.max()) == 2.0
+    assert float(result.cases["b"].outputs[0].max()) == 2.0
 
 
 def test_a_file_that_crashes_is_a_clear_error(device: LocalDevice, crashing: Path) -> None:

@@ -153,6 +153,8 @@ END = {"event": "end"}
 SAMPLES = {"event": "samples", "case": "0", "round": 0, "seconds": [0.1], "preempted": [], "runs_per_sample": 1}
 SAMPLES |= {"steal_s": None}
 
+OUTPUTS = {"event": "outputs", "case": "0", "file": "jobs/x", "peak_bytes": None}
+
 
 def lines(*events: object) -> str:
     return "".join(event if isinstance(event, str) else json.dumps(event) + "\n" for event in events)
@@ -177,9 +179,9 @@ RUNNERS: dict[str, str] = {
     "times of text": lines(START, BEFORE, BEGIN, {**SAMPLES, "seconds": ["fast"]}, END),
     "indices that are not there": lines(START, BEFORE, BEGIN, {**SAMPLES, "preempted": [5]}, END),
     "no runs": lines(START, BEFORE, BEGIN, {**SAMPLES, "runs_per_sample": 0}, END),
-    "an output elsewhere": lines(
-        START, BEFORE, BEGIN, {"event": "outputs", "case": "0", "file": "/etc/passwd", "peak_bytes": None}, END
-    ),
+    "an output elsewhere": lines(START, BEFORE, BEGIN, {**OUTPUTS, "file": "/etc/passwd"}, END),
+    "more outputs that are no list": lines(START, BEFORE, BEGIN, {**OUTPUTS, "more_files": 3}, END),
+    "outputs without end": lines(START, BEFORE, BEGIN, {**OUTPUTS, "more_files": ["jobs/x"] * 100_000}, END),
     "memory of text": lines(START, BEFORE, BEGIN, {"event": "memory", "case": "0", "peak_bytes": "much"}, END),
     "kernels of other counts": lines(
         START,
@@ -211,7 +213,7 @@ def saying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
 def test_what_a_runner_says(saying: Callable[[str], LocalDevice], tmp_path: Path, told: str, timed: bool) -> None:
     write_operation(RELU, tmp_path / "relu.tflite")
     device = saying(RUNNERS[told])
-    inputs = None if timed else np.zeros((2, 4, 4, 3), np.float32)
+    inputs = () if timed else (np.zeros((2, 4, 4, 3), np.float32),)
     job = Job("litert", (Case("0", tmp_path / "relu.tflite", inputs),), timing=TIMING if timed else None)
     with pytest.raises(DeviceError) as refused:
         run_job(device, job)
@@ -238,3 +240,22 @@ def test_outputs_that_are_not_those_of_the_inputs(
     with pytest.raises(DeviceError) as refused:
         run_inference(device, tmp_path / "relu.tflite", np.zeros((2, 4, 4, 3), np.float32), runtime="litert")
     assert refused.value.exit_code == 4
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_outputs_that_are_not_as_many_as_were_wanted(saying: Any, tmp_path: Path, count: int) -> None:
+    write_operation(RELU, tmp_path / "relu.tflite")
+    np.save(tmp_path / "whole.npy", np.zeros((2, 4, 4, 3), np.float32))
+    write = (
+        "import json, shutil\njob = json.load(open(sys.argv[1]))\ncase = job['cases'][0]\n"
+        f"files = [case['outputs'] + str(number) for number in range({count})]\n"
+        f"for file in files: shutil.copyfile({str(tmp_path / 'whole.npy')!r}, file)\n"
+        "event = {'event': 'outputs', 'case': case['id'], 'file': files[0], 'more_files': files[1:]}\n"
+        "print(json.dumps({**event, 'peak_bytes': None}))\nprint('{\"event\": \"end\"}')\n"
+    )
+    device = saying(lines(START, BEFORE, BEGIN), write)
+    inputs, wanted = np.zeros((2, 4, 4, 3), np.float32), ["a", "b"]
+    with pytest.raises(DeviceError) as refused:
+        run_inference(device, tmp_path / "relu.tflite", inputs, runtime="litert", outputs=wanted)
+    assert refused.value.exit_code == 4
+    assert len(run_inference(device, tmp_path / "relu.tflite", inputs, runtime="litert").outputs) == count

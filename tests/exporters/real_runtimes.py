@@ -18,13 +18,16 @@ def sqnr_db(expected: Tensor, got: Tensor) -> float:
 
 def run(folder: Path, manifest: Manifest, images: Tensor) -> Tensor:
     """Answers (N, classes), image by image, using only what the manifest says."""
-    stored = images.permute(0, 2, 3, 1) if manifest.input.layout == "NHWC" else images
-    if manifest.input.scale is not None:
-        stored = (stored / manifest.input.scale + manifest.input.zero_point).round().clamp(-128, 127).to(torch.int8)
+    (entry,) = manifest.inputs
+    stored = images.permute(0, 2, 3, 1) if entry.layout == "NHWC" else images
+    if manifest.inputs[0].scale is not None:
+        stored = (
+            (stored / manifest.inputs[0].scale + manifest.inputs[0].zero_point).round().clamp(-128, 127).to(torch.int8)
+        )
     runner = {"tflite": run_tflite, "pte": run_pte, "onnx": run_onnx}[manifest.format]
     out = torch.cat([runner(folder / manifest.file, image[None].contiguous()) for image in stored])
-    if manifest.output.scale is not None:
-        out = (out.float() - manifest.output.zero_point) * manifest.output.scale
+    if manifest.outputs[0].scale is not None:
+        out = (out.float() - manifest.outputs[0].zero_point) * manifest.outputs[0].scale
     return out
 
 

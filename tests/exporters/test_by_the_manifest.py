@@ -22,6 +22,7 @@ from edgeprune.devices.local import LocalDevice
 from edgeprune.models.spec import Model, ModelSpec, Preprocessing
 from edgeprune.progress import Silent
 from edgeprune.recipe import DataSection
+from edgeprune.tasks.objective import CLASSIFYING
 from edgeprune.verify.mil import run_mlpackage
 from edgeprune.verify.outputs import collect_outputs
 
@@ -135,9 +136,9 @@ def test_every_file_is_as_often_right_by_its_manifest_alone(tmp_path: Path) -> N
         reference_input=test[:4],
     )
 
-    def floats(images: np.ndarray) -> np.ndarray:
+    def floats(images: np.ndarray) -> tuple[np.ndarray, ...]:
         with torch.no_grad():
-            return net(torch.from_numpy(images)).numpy()
+            return (net(torch.from_numpy(images)).numpy(),)
 
     verified = collect_outputs(
         manifests,
@@ -145,6 +146,7 @@ def test_every_file_is_as_often_right_by_its_manifest_alone(tmp_path: Path) -> N
         LocalDevice(tmp_path / "device"),
         floats,
         splits.test,
+        CLASSIFYING,
         images=None,
         threads=1,
         progress=Silent(),
@@ -157,5 +159,5 @@ def test_every_file_is_as_often_right_by_its_manifest_alone(tmp_path: Path) -> N
             answers = run_mlpackage(folder / one.file, images).reshape(len(files), -1)
         else:
             answers = run(folder, Manifest.model_validate(told), torch.from_numpy(images)).numpy()
-        verdict = (verified.logits[one.file].argmax(1) == verified.labels).mean()
+        verdict = CLASSIFYING.measured(verified.files[one.file].rows)
         assert (answers.argmax(1) == names).mean() == verdict, one.file

@@ -50,8 +50,8 @@ def test_every_manifest_reads_back_and_describes_its_file(exported: Any, file: s
     assert manifest.labels == ("a", "b", "c", "d", "e")
     assert manifest.preprocessing == Preparation.of(exported.model.spec)
     assert (manifest.version, manifest.untold) == (2, "")
-    assert manifest.input.shape == ((1, 16, 16, 3) if file.endswith(".tflite") else (1, 3, 16, 16))
-    assert manifest.output.shape == (1, 5)
+    assert manifest.inputs[0].shape == ((1, 16, 16, 3) if file.endswith(".tflite") else (1, 3, 16, 16))
+    assert manifest.outputs[0].shape == (1, 5)
     assert manifest.seconds > 0
     assert manifest.size_bytes > 0
     assert "torch" in manifest.toolkit
@@ -78,15 +78,15 @@ def test_the_names_in_the_manifest_are_those_in_the_file(exported: Any) -> None:
 
     session = onnxruntime.InferenceSession(str(exported.folder / "model_fp32.onnx"))
     spec = exported.of("model_fp32.onnx")
-    assert (session.get_inputs()[0].name, session.get_outputs()[0].name) == (spec.input.name, spec.output.name)
+    assert (session.get_inputs()[0].name, session.get_outputs()[0].name) == (spec.inputs[0].name, spec.outputs[0].name)
     interpreter = Interpreter(str(exported.folder / "model_int8.tflite"))
     spec = exported.of("model_int8.tflite")
-    assert interpreter.get_input_details()[0]["name"] == spec.input.name
-    assert interpreter.get_output_details()[0]["name"] == spec.output.name
+    assert interpreter.get_input_details()[0]["name"] == spec.inputs[0].name
+    assert interpreter.get_output_details()[0]["name"] == spec.outputs[0].name
 
 
 def test_only_the_int8_tflite_has_int8_input_and_output(exported: Any) -> None:
-    kinds = {m.file: (m.input.dtype, m.output.dtype) for m in exported.manifests}
+    kinds = {m.file: (m.inputs[0].dtype, m.outputs[0].dtype) for m in exported.manifests}
     assert kinds.pop("model_int8.tflite") == ("int8", "int8")
     assert set(kinds.values()) == {("float32", "float32")}
 

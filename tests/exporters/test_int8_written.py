@@ -87,6 +87,6 @@ def test_it_is_written_and_computes_what_the_model_does(
     inputs, expected = read_reference(tmp_path / "reference.safetensors")
     assert [manifest.precision for manifest in done.manifests] == ["fp32", "int8"]
     for manifest in done.manifests:
-        outputs = run_file(LocalDevice(), tmp_path / manifest.file, manifest, inputs).outputs
+        outputs = run_file(LocalDevice(), tmp_path / manifest.file, manifest, inputs).outputs[0]
         assert sqnr_db(expected, outputs) > (100 if manifest.precision == "fp32" else least_db)
         assert set(manifest.left_in_float or ()) <= left

@@ -91,7 +91,7 @@ def test_the_runtime(files: list[bytes], tmp_path: Path) -> None:
         path = tmp_path / f"{number}.tflite"
         path.write_bytes(content)
         if is_whole(content):
-            cases.append(Case(str(number), path, np.zeros((1, 8, 8, 3), np.float32)))
+            cases.append(Case(str(number), path, (np.zeros((1, 8, 8, 3), np.float32),)))
     found = run_job(LocalDevice(), Job("litert", tuple(cases)), timeout_s=300)
     assert all(case.finished for case in found.cases.values())
     failed = [case for case in found.cases.values() if case.failure is not None]

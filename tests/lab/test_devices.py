@@ -15,6 +15,7 @@ from facts import refused
 from lanes import open_lane
 from listening import Listening
 from machine import AdbServer, Machine
+from several_tensors import sum_cast_most, two_to_three
 
 from edgeprune.devices.adb import open_adb
 from edgeprune.devices.inference import run_inference
@@ -192,10 +193,20 @@ def test_the_same_file_answers_the_same_as_here(device: RemoteDevice, relu: Path
     progress = Listening()
     there = run_inference(device, relu, inputs, runtime="litert", progress=progress)
     here = run_inference(LocalDevice(), relu, inputs, runtime="litert")
-    np.testing.assert_array_equal(there.outputs, here.outputs)
+    np.testing.assert_array_equal(there.outputs[0], here.outputs[0])
     assert progress.told[-1] == (f"{relu.name} on {device.id}", 300, 300)
     assert there.build.version == here.build.version
     assert there.build.sha256 != here.build.sha256
+
+
+def test_several_inputs_and_outputs_are_the_same_as_here(device: RemoteDevice, tmp_path: Path) -> None:
+    model = two_to_three(tmp_path / "three.tflite")
+    image = np.random.default_rng(0).standard_normal((9, 4, 4, 3), dtype=np.float32)
+    numbers = np.arange(27, dtype=np.int32).reshape(9, 3)
+    there = run_inference(device, model, [image, numbers], runtime="litert").outputs
+    assert [one.dtype for one in there] == ["float32", "int64", "float32"]
+    for found, right in zip(there, sum_cast_most(image, numbers).values(), strict=True):
+        np.testing.assert_array_equal(found, right)
 
 
 def test_a_job_measures_there(device: RemoteDevice, relu: Path) -> None:

@@ -28,7 +28,9 @@ from edgeprune.recipe import TuneSection
 from edgeprune.runs import Run, create_run, open_run
 from edgeprune.stages.context import Context
 from edgeprune.stages.report import gather
+from edgeprune.stages.snapshots import HISTORY, read_history
 from edgeprune.stages.stage import STAGES
+from edgeprune.training.accuracy import top1
 from edgeprune.training.loop import tune
 
 
@@ -285,7 +287,7 @@ def test_a_checkpoint_that_was_replaced_begins_the_run_anew_and_one_that_is_gone
     assert not is_finished(again, "load")
 
 
-def test_retraining_that_does_harm_is_told(tmp_path: Path) -> None:
+def test_retraining_that_does_harm_is_told_and_not_kept(tmp_path: Path) -> None:
     context = Context(prepare_run(recipe(), tmp_path / "first", resume=False), Listener())
     do_stage(context, "load")
     net, none = context.model("load").module, context.splits.train.take(0)
@@ -293,7 +295,7 @@ def test_retraining_that_does_harm_is_told(tmp_path: Path) -> None:
     learned = tune(net, None, context.splits.train, none, settings, seed=0, snapshots=None).module
     save_file(learned.state_dict(), tmp_path / "learned.safetensors")
 
-    def pruned(lr: float) -> tuple[dict[str, Any], list[str]]:
+    def tuned(lr: float) -> tuple[dict[str, Any], list[str], Context]:
         said = list[str]()
         checkpoint = {"checkpoint": str(tmp_path / "learned.safetensors")}
         wanted = recipe(model=checkpoint, tune={"lr": lr, "warmup": 0.0 if lr > 1 else 0.05})
@@ -302,16 +304,19 @@ def test_retraining_that_does_harm_is_told(tmp_path: Path) -> None:
             do_stage(context, stage)
         told = json.loads((context.run.folder / "tune" / "stage.json").read_text())["result"]
         assert any("steps the learning rate rises to 0.01" in text for text in said) == (lr == 0.02)
-        return told, [text for text in said if "did harm" in text]
+        return told, [text for text in said if "`lr` in [tune]" in text], context
 
-    told, harm = pruned(3.0)
+    told, harm, context = tuned(3.0)
     assert told["last"]["validation"] < told["began"]
-    assert harm == [
-        f"re-training did harm: validation {told['began']:.2%} before, {told['last']['validation']:.2%} after; "
-        "lower `lr` in [tune] (it is 3), or raise `epochs`"
-    ]
-    told, harm = pruned(0.02)
-    assert told["last"]["validation"] >= told["began"]
+    assert told["kept"] == 0
+    assert len(harm) == 1
+    assert f"{100 * told['began']:.2f} %" in harm[0]
+    assert top1(context.model("tune").module, context.splits.validation) == told["began"]
+    assert not any(record.kept for record in read_history(context.file("tune", HISTORY)))
+    told, harm, context = tuned(0.02)
+    history = read_history(context.file("tune", HISTORY))
+    assert [record.epoch for record in history if record.kept] == [told["kept"]]
+    assert top1(context.model("tune").module, context.splits.validation) == history[told["kept"] - 1].validation
     assert harm == []
 
 

@@ -243,3 +243,12 @@ def test_any_text_keeps_the_page_whole(word: str) -> None:
     plain = render([sample(title="w", notes=("w",), layers=(), attempts=(), tuning=(), recipe="w" if word else "")])
     assert Page(html).tags == Page(plain).tags
     html.encode("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("kept", "words"), [(0, "Kept: the model before the first"), (2, "Kept: epoch 2"), (None, None)]
+)
+def test_the_tuning_figure_names_the_epoch_that_was_kept(kept: int | None, words: str | None) -> None:
+    html = render([sample(kept_epoch=kept)])
+    assert ("Kept:" in html) == (words is not None)
+    assert words is None or words in html

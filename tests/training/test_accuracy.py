@@ -18,7 +18,7 @@ def test_predictions_are_the_models_answers_in_order(validation: Split) -> None:
     with torch.no_grad():
         expected = net(images).numpy()
     for given in (validation, images, images.numpy()):
-        got = predict(net, given, batch_size=32)
+        (got,) = predict(net, given, batch_size=32)
         assert got.dtype == np.float32
         assert np.allclose(got, expected, atol=1e-5)
     assert top1(net, validation) == pytest.approx((expected.argmax(1) == validation.labels).mean())
@@ -28,7 +28,7 @@ def test_a_model_keeps_its_modes_and_statistics(validation: Split) -> None:
     net = make_net()
     net[3].train()
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    one, two = predict(net, validation), predict(net, validation)
+    (one,), (two,) = predict(net, validation), predict(net, validation)
     assert np.array_equal(one, two)
     assert [m.training for m in net] == [False, False, False, True, False, False]
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())

@@ -5,20 +5,36 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
+import torch
 from made_up_manifest import manifest
 from safetensors.numpy import save_file
 
 from edgeprune.artifacts.manifest import Manifest
 from edgeprune.errors import RunError
 from edgeprune.recipe import VerdictLimits
+from edgeprune.tasks.objective import CLASSIFYING, tensors
+from edgeprune.tasks.task import Rows
 from edgeprune.verify.accuracy import accuracy_checks, parity_check
 from edgeprune.verify.execute import Execution, Floats
-from edgeprune.verify.outputs import Answers, Labels
+from edgeprune.verify.outputs import Answers, FileAnswers, broken_images
 from edgeprune.verify.verdict import Check
 
+Labels = npt.NDArray[np.int64]
 LABELS = np.arange(1000) % 10
 RIGHT = np.eye(10, dtype=np.float32)[LABELS]
+
+
+def rows(logits: Floats, labels: Labels) -> Rows:
+    return CLASSIFYING.rows(tensors([np.nan_to_num(logits)]), torch.from_numpy(labels))
+
+
+def answers(file: Manifest, labels: Labels, floats: Floats, logits: Floats) -> Answers:
+    """The float model's answers, and a file's."""
+    same = CLASSIFYING.agreement([np.nan_to_num(logits)], [floats])
+    found = FileAnswers(rows(logits, labels), same, broken_images((logits,)), "here")
+    return Answers(rows(floats, labels), {file.file: found})
 
 
 def wrong(logits: Floats, count: int) -> Floats:
@@ -31,9 +47,9 @@ def wrong(logits: Floats, count: int) -> Floats:
 def checks(
     file: Manifest, logits: Floats, limits: VerdictLimits | None = None, original: Floats | None = None
 ) -> dict[str, Check]:
-    outputs = Answers(LABELS, wrong(RIGHT, 100), {file.file: logits}, {})
-    named = None if original is None else original.argmax(1)
-    return {c.name: c for c in accuracy_checks(file, outputs, limits or VerdictLimits(), named)}
+    outputs = answers(file, LABELS, wrong(RIGHT, 100), logits)
+    before = None if original is None else rows(original, LABELS)
+    return {c.name: c for c in accuracy_checks(file, outputs, CLASSIFYING, limits or VerdictLimits(), before)}
 
 
 def test_int8_figures_and_gates() -> None:
@@ -60,22 +76,24 @@ def test_float_files_are_told_but_not_held_against_int8_gates() -> None:
 def test_images_on_which_chance_could_be_right_pass_nothing(labels: list[int], outcome: str) -> None:
     right = np.eye(10, dtype=np.float32)[labels]
     file = manifest()
-    outputs = Answers(np.array(labels), right, {file.file: right}, {})
+    outputs = answers(file, np.array(labels), right, right)
     found = {
-        untrained: accuracy_checks(file, outputs, VerdictLimits(), untrained=untrained) for untrained in (False, True)
+        untrained: accuracy_checks(file, outputs, CLASSIFYING, VerdictLimits(), untrained=untrained)
+        for untrained in (False, True)
     }
     assert [c.outcome for c in found[False] if c.name == "top-1 accuracy"] == [outcome]
     assert {c.outcome for c in found[True]} == {"info"}
 
 
 @pytest.mark.parametrize(
-    "answers", [np.zeros(1000, int), np.roll(LABELS, 1), np.random.default_rng(0).permutation(LABELS)]
+    "named", [np.zeros(1000, int), np.roll(LABELS, 1), np.random.default_rng(0).permutation(LABELS)]
 )
-def test_a_file_that_guesses_fails_without_a_gate(answers: Labels) -> None:
-    file, guessed = manifest(), np.eye(10, dtype=np.float32)[answers]
-    outputs = Answers(LABELS, guessed, {file.file: guessed}, {})
+def test_a_file_that_guesses_fails_without_a_gate(named: Labels) -> None:
+    file, guessed = manifest(), np.eye(10, dtype=np.float32)[named]
+    outputs = answers(file, LABELS, guessed, guessed)
     found = {
-        untrained: accuracy_checks(file, outputs, VerdictLimits(), untrained=untrained) for untrained in (False, True)
+        untrained: accuracy_checks(file, outputs, CLASSIFYING, VerdictLimits(), untrained=untrained)
+        for untrained in (False, True)
     }
     assert [c.outcome for c in found[False] if c.name == "top-1 accuracy"] == ["fail"]
     assert {c.outcome for c in found[True]} == {"info"}
@@ -117,7 +135,7 @@ def parity(folder: Path, file: Manifest, error: float, limits: VerdictLimits | N
 
     def run(images: Floats) -> Execution:
         assert np.array_equal(images, inputs)
-        return Execution(outputs * np.float32(1 + error), "local", None)
+        return Execution((outputs * np.float32(1 + error),), "local", None)
 
     return parity_check(file, folder, run, limits or VerdictLimits())
 

@@ -22,6 +22,7 @@ from edgeprune.errors import DataError, RunError, UsageError
 from edgeprune.models.spec import Model, ModelSpec, Preprocessing
 from edgeprune.progress import Silent
 from edgeprune.recipe import Target, VerdictLimits
+from edgeprune.tasks.objective import CLASSIFYING
 from edgeprune.verify.check import verify
 from edgeprune.verify.execute import REFERENCE_EXECUTION, run_file
 from edgeprune.verify.parity import sqnr_db, top1_agreement
@@ -107,7 +108,7 @@ def check(exported: Exported, device: LocalDevice, **changes: Any) -> Verdict:
         "manifests": exported.manifests,
         "folder": exported.folder,
         "device": device,
-        "float_outputs": exported.answers,
+        "float_outputs": lambda images: (exported.answers(images),),
         "test": exported.test,
         "limits": LIMITS,
         "target": Target.parse("1000x"),
@@ -116,7 +117,8 @@ def check(exported: Exported, device: LocalDevice, **changes: Any) -> Verdict:
         "threads": 1,
         "protocol": "quick",
         "images": None,
-        "named": dict.fromkeys(("original", "merged"), exported.test.labels.numpy()),
+        "objective": CLASSIFYING,
+        "rows": dict.fromkeys(("original", "merged"), np.stack([exported.test.labels.numpy()] * 2, 1).astype(float)),
     }
     return verify(**{**settings, **changes})
 
@@ -181,18 +183,19 @@ def test_eight_images_prove_no_gate_of_int8(exported: Exported, device: LocalDev
 def test_int8_files_take_their_own_layout_and_steps(exported: Exported, device: LocalDevice) -> None:
     """Quantized input and output, NHWC: a transposed or wrongly scaled image would not agree."""
     manifest = exported.manifest("tflite", "int8")
-    assert (manifest.input.dtype, manifest.output.dtype, manifest.input.layout) == ("int8", "int8", "NHWC")
+    assert (manifest.inputs[0].dtype, manifest.outputs[0].dtype, manifest.inputs[0].layout) == ("int8", "int8", "NHWC")
     images = exported.test.images.numpy()
     progress = Listening()
     execution = run_file(device, exported.folder / manifest.file, manifest, images, progress=progress)
     assert progress.told[-1] == (f"{manifest.file} on local", len(images), len(images))
     reference = exported.answers(images)
-    assert execution.outputs.dtype == np.float32
+    (outputs,) = execution.outputs
+    assert outputs.dtype == np.float32
     assert execution.executed_on.startswith("local, litert")
-    assert top1_agreement(reference, execution.outputs) >= 0.9
-    assert sqnr_db(reference, execution.outputs) >= 15
+    assert top1_agreement(reference, outputs) >= 0.9
+    assert sqnr_db(reference, outputs) >= 15
     flipped = run_file(device, exported.folder / manifest.file, manifest, images[:, :, ::-1].copy())
-    assert sqnr_db(reference, flipped.outputs) < 10
+    assert sqnr_db(reference, flipped.outputs[0]) < 10
 
 
 def test_core_ml_is_marked_as_run_on_no_device(exported: Exported, device: LocalDevice) -> None:
@@ -228,4 +231,10 @@ def test_what_cannot_be_judged_is_refused(exported: Exported, device: LocalDevic
     with refused(DataError, "images"):
         check(exported, device, manifests=one, test=empty)
     with refused(DataError, 4):
-        check(exported, device, manifests=one, float_outputs=lambda images: np.zeros((len(images), 4)), images=1)
+        check(
+            exported,
+            device,
+            manifests=one,
+            float_outputs=lambda images: (np.zeros((len(images), 4), np.float32),),
+            images=1,
+        )

@@ -84,6 +84,24 @@ static const struct json *list_of(struct check *check, const struct json *object
     return value;
 }
 
+/* A list of strings that may be missing, after a first one that may be NULL. */
+static struct words words_of(struct check *check, const struct json *object, const char *name, const char *first) {
+    struct words words = {.given = json_member(object, name) != NULL};
+    const struct json *list = words.given ? list_of(check, object, name) : NULL;
+    words.items = made((list ? list->count : 0) + 1, sizeof *words.items);
+    if (first != NULL) {
+        words.items[words.count++] = first;
+    }
+    for (const struct json *entry = list ? list->child : NULL; entry != NULL; entry = entry->next) {
+        if (entry->kind != JSON_STRING) {
+            refuse(check, name, "is no list of strings");
+            break;
+        }
+        words.items[words.count++] = entry->text;
+    }
+    return words;
+}
+
 static void read_cases(struct job *job, struct check *check) {
     const struct json *list = list_of(check, job->tree, "cases");
     if (list == NULL) {
@@ -95,8 +113,10 @@ static void read_cases(struct job *job, struct check *check) {
         item->id = text_of(check, entry, "id");
         item->model = text_of(check, entry, "model");
         if (job->mode == MODE_INFER) {
-            item->inputs = text_of(check, entry, "inputs");
+            item->inputs = words_of(check, entry, "more_inputs", text_of(check, entry, "inputs"));
             item->outputs = text_of(check, entry, "outputs");
+            item->input_names = words_of(check, entry, "input_names", NULL);
+            item->output_names = words_of(check, entry, "output_names", NULL);
         }
         item->first_round = json_member(entry, "first_round") ? whole_of(check, entry, "first_round", 0) : 0;
     }

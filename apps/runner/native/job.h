@@ -12,9 +12,18 @@ enum { JOB_VERSION = 1 };
 enum mode { MODE_TIME, MODE_INFER, MODE_MEMORY, MODE_PROFILE };
 enum schedule { INTERLEAVED, MIRRORED, SHUFFLED, SEQUENTIAL };
 
+struct words {
+    bool given;
+    size_t count;
+    const char **items;
+};
+
 struct job_case {
     const char *id, *model;
-    const char *inputs, *outputs; /* of "infer", else NULL */
+    /* of "infer" */
+    struct words inputs; /* paths: one at least */
+    const char *outputs; /* the path of the first; see output_path in infer.c */
+    struct words input_names, output_names;
     long first_round;
 };
 

@@ -37,7 +37,11 @@ struct litert_type {
     X(GetNumSignatureOutputs, (void *, size_t *))                                      \
     X(GetSignatureInputTensorByIndex, (void *, size_t, void **))                       \
     X(GetSignatureOutputTensorByIndex, (void *, size_t, void **))                      \
+    X(GetNumSubgraphInputs, (void *, size_t *))                                        \
+    X(GetNumSubgraphOutputs, (void *, size_t *))                                       \
+    X(GetSubgraphInput, (void *, size_t, void **))                                     \
     X(GetSubgraphOutput, (void *, size_t, void **))                                    \
+    X(GetTensorName, (void *, const char **))                                          \
     X(GetRankedTensorType, (void *, struct litert_type *))                             \
     X(GetCompiledModelInputTensorLayout, (void *, size_t, size_t, struct litert_layout *)) \
     X(GetCompiledModelInputBufferRequirements, (void *, size_t, size_t, void **))      \

@@ -23,7 +23,7 @@ static bool set_seeded_inputs(struct model *model, struct failure *failure) {
     struct random random = {0};
     bool good = true;
     for (size_t i = 0; good && i < model->inputs.count; i++) {
-        const struct spec *spec = &model->inputs.specs[i];
+        const struct spec *spec = &model->inputs.tensors[i].spec;
         if (spec->element == NULL) {
             return fail(failure, "input", "input %zu has elements of type %d, which have no values here", i, spec->litert);
         }

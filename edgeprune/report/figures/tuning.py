@@ -12,14 +12,15 @@ from edgeprune.report.data import Epoch
 from edgeprune.report.figures.canvas import Canvas, Scale, both_widths, padded
 
 
-def tuning(epochs: Sequence[Epoch], goal: float | None = None) -> Markup:
-    """Two panels: accuracy (train, validation) and loss; `goal` draws the original's accuracy (a share)."""
+def tuning(epochs: Sequence[Epoch], goal: float | None = None, kept: int | None = None) -> Markup:
+    """Two panels: accuracy (train, validation) and loss; `goal` draws the original's accuracy (a share), `kept` the
+    epoch whose model is the tuned one (0: the one before the first)."""
     if not epochs:
         return Markup("")
-    return both_widths(lambda width: _draw(epochs, goal, width))
+    return both_widths(lambda width: _draw(epochs, goal, kept, width))
 
 
-def _draw(epochs: Sequence[Epoch], goal: float | None, width: int) -> Markup:
+def _draw(epochs: Sequence[Epoch], goal: float | None, kept: int | None, width: int) -> Markup:
     left, right = 46, width - 16
     x = Scale(epochs[0].epoch, max(epochs[-1].epoch, epochs[0].epoch + 1), left, right)
     canvas = Canvas(width, 380)
@@ -31,8 +32,22 @@ def _draw(epochs: Sequence[Epoch], goal: float | None, width: int) -> Markup:
     canvas.path([(x(e.epoch), y(e.loss)) for e in finite], "curve s2")
     for epoch in finite if len(finite) <= 40 else ():
         canvas.mark(x(epoch.epoch), y(epoch.loss), "triangle", "s2", title=_said(epoch), r=3.5)
+    chosen = next((e for e in epochs if e.epoch == kept), None)
+    if chosen is not None:
+        canvas.line(x(chosen.epoch), 34, x(chosen.epoch), 206, "goal")
+        at_right = x(chosen.epoch) > (left + right) / 2
+        canvas.text(
+            x(chosen.epoch) + (-4 if at_right else 4), 200, "kept", "tick", anchor="end" if at_right else "start"
+        )
     first, last = epochs[0], epochs[-1]
-    return canvas.svg(f"Tuning over {len(epochs)} epochs. First: {_said(first)}. Last: {_said(last)}")
+    ends = f"First: {_said(first)}. Last: {_said(last)}"
+    return canvas.svg(f"Tuning over {len(epochs)} epochs. {ends}{_words_of_kept(chosen, kept)}")
+
+
+def _words_of_kept(chosen: Epoch | None, kept: int | None) -> str:
+    if chosen is not None:
+        return f". Kept: {_said(chosen)}"
+    return ". Kept: the model before the first" if kept == 0 else ""
 
 
 def _accuracy(canvas: Canvas, epochs: Sequence[Epoch], goal: float | None, x: Scale) -> None:

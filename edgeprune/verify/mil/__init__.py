@@ -6,6 +6,6 @@ prove is how Apple's own kernels round: see `program.py` for how half precision 
 
 from __future__ import annotations
 
-from edgeprune.verify.mil.program import Program, load_program, run_mlpackage
+from edgeprune.verify.mil.program import Program, load_program, outputs_of_mlpackage, run_mlpackage
 
-__all__ = ["Program", "load_program", "run_mlpackage"]
+__all__ = ["Program", "load_program", "outputs_of_mlpackage", "run_mlpackage"]

@@ -53,14 +53,14 @@ class Program:
 
     input_name: str
     input_type: TensorType
-    output_name: str
+    output_names: tuple[str, ...]
     constants: dict[str, Value]
     steps: tuple[Step, ...]
     where: str
     operations: frozenset[str] = field(default_factory=frozenset)
 
-    def run(self, batch: Tensor) -> Tensor:
-        """Execute on one input of exactly the declared shape; returns the output as float32.
+    def run(self, batch: Tensor) -> tuple[Tensor, ...]:
+        """Execute on one input of exactly the declared shape; returns the outputs as float32.
 
         Raises:
             UsageError: the shape does not fit, or an operation does not give the shape that the program declares.
@@ -72,19 +72,31 @@ class Program:
                 values.update(_execute(step, self.constants, values, where=self.where))
                 for name in step.last_use_of:
                     values.pop(name, None)
-        result = values.get(self.output_name, self.constants.get(self.output_name))
+        return tuple(self._output(name, values) for name in self.output_names)
+
+    def _output(self, name: str, values: dict[str, Value]) -> Tensor:
+        result = values.get(name, self.constants.get(name))
         if not isinstance(result, Tensor):
-            raise UsageError(f"the program never computes its output {self.output_name}", where=self.where)
+            raise UsageError(f"the program never computes its output {name}", where=self.where)
         return result
 
 
 def run_mlpackage(path: Path, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Execute a .mlpackage on inputs of shape (N, C, H, W) float32; returns (N, classes) float32.
+    """Execute a .mlpackage of one output; see `outputs_of_mlpackage`."""
+    outputs = outputs_of_mlpackage(path, inputs)
+    if len(outputs) != 1:
+        raise UsageError(f"the program has {len(outputs)} outputs; one is expected", where=str(path))
+    return outputs[0]
+
+
+def outputs_of_mlpackage(path: Path, inputs: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], ...]:
+    """Execute a .mlpackage on inputs of shape (N, C, H, W) float32; returns each output (N, ...) float32, in the order
+    in which the package describes them.
 
     A program of fixed batch size b is run N / b times.
 
     Raises:
-        UsageError: the package is damaged, has several inputs or outputs, uses an operation that the reference
+        UsageError: the package is damaged, has several inputs, uses an operation that the reference
             executor does not know (the error names it), or the inputs do not fit.
         ToolkitMissing: coremltools is not installed.
     """
@@ -94,7 +106,8 @@ def run_mlpackage(path: Path, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np
     if len(inputs) == 0 or len(inputs) % batch:
         raise UsageError(f"the program takes {batch} images at a time; {len(inputs)} cannot be fed", where=str(path))
     images = torch.from_numpy(np.ascontiguousarray(inputs, dtype=np.float32))
-    return np.concatenate([program.run(part).numpy() for part in images.split(batch)])
+    parts = [program.run(part) for part in images.split(batch)]
+    return tuple(np.concatenate([one.numpy() for one in each]) for each in zip(*parts, strict=True))
 
 
 def load_program(path: Path) -> Program:
@@ -110,9 +123,11 @@ def load_program(path: Path) -> Program:
         raise UsageError(f"the package has no function {name}", where=str(path))
     function = program.functions[name]
     block = function.block_specializations[function.opset]
-    if len(function.inputs) != 1 or len(block.outputs) != 1:
+    names = tuple(item.name for item in package.model.description.output) or tuple(block.outputs)
+    if len(function.inputs) != 1 or set(names) != set(block.outputs):
         raise UsageError(
-            f"the program has {len(function.inputs)} inputs and {len(block.outputs)} outputs; one of each is expected",
+            f"the program has {len(function.inputs)} inputs and the outputs {', '.join(block.outputs)}; one input and "
+            f"the outputs that the package describes ({', '.join(names)}) are expected",
             where=str(path),
         )
     if any(item.type.WhichOneof("Type") == "imageType" for item in package.model.description.input):
@@ -123,9 +138,9 @@ def load_program(path: Path) -> Program:
     return Program(
         input_name=function.inputs[0].name,
         input_type=tensor_type(function.inputs[0].type),
-        output_name=block.outputs[0],
+        output_names=names,
         constants=constants,
-        steps=_with_last_uses(steps, keep=block.outputs[0]),
+        steps=_with_last_uses(steps, keep=names),
         where=str(path),
         operations=frozenset(message.type for message in block.operations),
     )
@@ -179,9 +194,9 @@ def _value(constant: Any) -> Any:
     return torch.from_numpy(constant.astype(wide))
 
 
-def _with_last_uses(steps: list[Step], *, keep: str) -> tuple[Step, ...]:
+def _with_last_uses(steps: list[Step], *, keep: tuple[str, ...]) -> tuple[Step, ...]:
     """Note at each step which values nobody reads afterwards, so that they need not stay in memory."""
-    seen = {keep}
+    seen = set(keep)
     finished: list[Step] = []
     for step in reversed(steps):
         used: set[str] = set()

@@ -1,12 +1,15 @@
 // The app's framework-free part on any machine, with toy models: text files "relu f32 1 4 4 3" (what it does, its type,
-// its shape). "relu" and "double" answer; "crash" ends the process, "refuse" throws. Core ML is not in it.
+// its shape). "relu" and "double" answer; "both" takes two inputs, a and b, and gives "difference" and "larger"; "crash"
+// ends the process, "refuse" throws. Core ML is not in it.
 import Foundation
 
 final class ToyModel: Model {
     let inputs: [Spec]
+    let inputNames: [String]
+    let outputNames: [String]
     private let work: String
-    private var value = Data()
-    private var result: [Float] = []
+    private var values: [Data] = []
+    private var results: [String: [Float]] = [:]
 
     init(_ path: String) throws {
         var place = path
@@ -21,30 +24,41 @@ final class ToyModel: Model {
         guard words.count > 2, let element = Element(rawValue: words[1]) else {
             throw Failure(kind: "load", message: "no toy")
         }
+        let both = words[0] == "both"
+        let spec = Spec(element: element, shape: words.dropFirst(2).compactMap { Int($0) })
         work = words[0]
-        inputs = [Spec(element: element, shape: words.dropFirst(2).compactMap { Int($0) })]
+        inputNames = both ? ["a", "b"] : ["x"]
+        outputNames = both ? ["difference", "larger"] : ["y"]
+        inputs = both ? [spec, spec] : [spec]
     }
 
     func set(_ values: [Data]) throws {
-        value = values[0]
+        self.values = values
     }
 
     func run() throws {
         if work == "crash" { abort() }
         if work == "refuse" { throw CocoaError(.featureUnsupported) }
-        let numbers = value.withUnsafeBytes { bytes in
-            stride(from: 0, to: bytes.count, by: 4).map { bytes.loadUnaligned(fromByteOffset: $0, as: Float.self) }
+        let numbers = values.map { value in
+            value.withUnsafeBytes { bytes in
+                stride(from: 0, to: bytes.count, by: 4).map { bytes.loadUnaligned(fromByteOffset: $0, as: Float.self) }
+            }
         }
-        result = numbers.map { work == "relu" ? max($0, 0) : 2 * $0 }
+        if work == "both" {
+            results["difference"] = zip(numbers[0], numbers[1]).map { $0 - $1 }
+            results["larger"] = zip(numbers[0], numbers[1]).map { max($0, $1) }
+        } else {
+            results["y"] = numbers[0].map { work == "relu" ? max($0, 0) : 2 * $0 }
+        }
     }
 
     /// The rows lie apart, as those of the Neural Engine do: what is between them must not be seen.
-    func output() throws -> (Spec, Data) {
+    func output(_ name: String) throws -> (Spec, Data) {
         let spec = inputs[0]
         guard let width = spec.shape.last else { return (spec, Data()) }
         let apart = width + 5
         var spread = [Float](repeating: .nan, count: spec.count / width * apart)
-        for (index, number) in result.enumerated() {
+        for (index, number) in (results[name] ?? []).enumerated() {
             spread[index / width * apart + index % width] = number
         }
         var strides = [Int](repeating: 1, count: spec.shape.count)

@@ -4,8 +4,8 @@ import Foundation
 /// A .mlpackage (packed, as it travels) in Core ML. It is compiled on the device when it is loaded.
 final class CoreMLModel: Model {
     let inputs: [Spec]
-    private let names: [String]
-    private let outputs: [String]
+    let inputNames: [String]
+    let outputNames: [String]
     private let model: MLModel
     private let compiled: URL
     private var feed: MLDictionaryFeatureProvider
@@ -20,9 +20,9 @@ final class CoreMLModel: Model {
         configuration.computeUnits = units.coreML
         model = try MLModel(contentsOf: compiled, configuration: configuration)
         let entries = model.modelDescription.inputDescriptionsByName.sorted { $0.key < $1.key }
-        names = entries.map(\.key)
+        inputNames = entries.map(\.key)
         inputs = try entries.map { try spec($0.key, $0.value) }
-        outputs = model.modelDescription.outputDescriptionsByName.keys.sorted()
+        outputNames = model.modelDescription.outputDescriptionsByName.keys.sorted()
         feed = try MLDictionaryFeatureProvider(dictionary: [:])
     }
 
@@ -32,7 +32,7 @@ final class CoreMLModel: Model {
 
     func set(_ values: [Data]) throws {
         var features: [String: Any] = [:]
-        for ((name, spec), value) in zip(zip(names, inputs), values) {
+        for ((name, spec), value) in zip(zip(inputNames, inputs), values) {
             let shape = spec.shape.map { NSNumber(value: $0) }
             let array = try MLMultiArray(shape: shape, dataType: spec.element.coreML)
             array.withUnsafeMutableBytes { place, _ in place.copyBytes(from: value) }  // a new array's rows lie together
@@ -47,15 +47,11 @@ final class CoreMLModel: Model {
         }
     }
 
-    func output() throws -> (Spec, Data) {
-        guard outputs.count == 1 else {
-            let message = "the file has \(outputs.count) outputs, and Core ML does not tell which is the first"
-            throw Failure(kind: "run", message: message)
+    func output(_ name: String) throws -> (Spec, Data) {
+        guard let array = answer?.featureValue(for: name)?.multiArrayValue else {
+            throw Failure(kind: "run", message: "the output \(name) is no array")
         }
-        guard let array = answer?.featureValue(for: outputs[0])?.multiArrayValue else {
-            throw Failure(kind: "run", message: "the output \(outputs[0]) is no array")
-        }
-        let spec = Spec(element: try Element(array.dataType, outputs[0]), shape: array.shape.map(\.intValue))
+        let spec = Spec(element: try Element(array.dataType, name), shape: array.shape.map(\.intValue))
         let strides = array.strides.map(\.intValue)
         return (spec, array.withUnsafeBytes { packed($0, spec, strides: strides) })
     }

@@ -1,6 +1,6 @@
 import Foundation
 
-/// A Core ML package as it travels: a zip file whose entries are stored as they are (edgeprune.devices.jobs.pack).
+/// A Core ML package as it travels: a zip file whose entries are stored as they are (edgeprune.devices.cargo.pack).
 /// Unpacks it into `folder` and returns the one folder that lies in it.
 func unpack(_ archive: String, into folder: String) throws -> String {
     guard let data = FileManager.default.contents(atPath: archive) else {

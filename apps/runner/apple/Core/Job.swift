@@ -25,11 +25,17 @@ struct Case: Decodable {
     let id: String
     let model: String
     let inputs: String?
+    let moreInputs: [String]
+    let inputNames: [String]?
     let outputs: String?
+    let outputNames: [String]?
     let firstRound: Int
 
     enum CodingKeys: String, CodingKey {
         case id, model, inputs, outputs
+        case moreInputs = "more_inputs"
+        case inputNames = "input_names"
+        case outputNames = "output_names"
         case firstRound = "first_round"
     }
 
@@ -38,7 +44,10 @@ struct Case: Decodable {
         id = try box.decode(String.self, forKey: .id)
         model = try box.decode(String.self, forKey: .model)
         inputs = try box.decodeIfPresent(String.self, forKey: .inputs)
+        moreInputs = try box.decodeIfPresent([String].self, forKey: .moreInputs) ?? []
+        inputNames = try box.decodeIfPresent([String].self, forKey: .inputNames)
         outputs = try box.decodeIfPresent(String.self, forKey: .outputs)
+        outputNames = try box.decodeIfPresent([String].self, forKey: .outputNames)
         firstRound = try box.decodeIfPresent(Int.self, forKey: .firstRound) ?? 0
     }
 }

@@ -3,10 +3,13 @@ import Foundation
 /// A model that is loaded. `run` is what is timed; it throws what the runtime throws.
 protocol Model: AnyObject {
     var inputs: [Spec] { get }
+    /// In the order of `inputs`; it means nothing, nor does that of the outputs: Core ML tells them apart by name.
+    var inputNames: [String] { get }
+    var outputNames: [String] { get }
     func set(_ values: [Data]) throws
     func run() throws
-    /// The output of the last run; a Failure where the file has not just one.
-    func output() throws -> (Spec, Data)
+    /// An output of the last run; a Failure where it is no array.
+    func output(_ name: String) throws -> (Spec, Data)
 }
 
 /// Memory that counts against the process, in bytes; `peak` since it was started.

@@ -6,7 +6,7 @@ import Foundation
 /// The job and the lines are those of apps/runner/python_runner.py, whose head describes them. Besides:
 ///
 ///     compute_units   of the job: ALL (without it), CPU_AND_GPU, CPU_AND_NE or CPU_ONLY
-///     outputs         sha256 of the file, besides
+///     outputs         sha256 of the file, besides; more_sha256 of more_files
 ///     exit            code, message: the last line always, for a console does not tell how an app ended
 ///
 /// The lines also go into a file beside the job's, with `.lines` after its name.

@@ -1,0 +1,284 @@
+"""The user's own data set: a function or class that gives a `torch.utils.data.Dataset` for each split.
+
+    def make(split: str) -> Dataset | None: ...      # "train", "validation", "test"
+
+An item is (input, target): the input as the model takes it, floats (channels, height, width), prepared and augmented by
+the data set itself; the target a tensor, a number, or these in tuples, lists and dicts, as the task reads them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+from torch.utils.data import default_collate
+
+from edgeprune.data.augment import NOTHING_STRONGER, Stronger
+from edgeprune.data.copies import tell_copies, without_copies
+from edgeprune.data.divide import PARTS, divide
+from edgeprune.data.images import Bytes, Indices
+from edgeprune.data.pools import Labelled
+from edgeprune.data.record import LEFT_OUT, DataRecord, ImageRecord
+from edgeprune.data.split import Part, Split, Splits, whole
+from edgeprune.data.workers import made_by_workers
+from edgeprune.errors import DataError, ModelError, RecipeError
+from edgeprune.models.factory import fixed_seed, users_object
+from edgeprune.progress import Progress
+from edgeprune.recipe import Augment, DataSection
+
+if TYPE_CHECKING:
+    from edgeprune.models.spec import ModelSpec
+
+Item = tuple[Tensor, Any]
+LOOKED_AT_AGAIN = 32  # items of each part, when a run goes on
+
+
+class OwnItems:
+    """Items of a user's data set, in the place of a pool's images; they are no pixels of ours."""
+
+    streams = False
+
+    def __init__(self, dataset: Any, part: str, source: str, size: tuple[int, int, int]) -> None:
+        self._dataset, self._part, self._source, self._size = dataset, part, source, size
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def pixels(self, indices: Indices) -> Bytes:  # noqa: ARG002
+        raise DataError("a data set of your own gives no pixels", where=self._source)
+
+    def item(self, index: int, *, seed: int = 0) -> Item:
+        """Input and target, with the generators (torch's, numpy's, Python's) at a seed.
+
+        Raises:
+            DataError: the data set fails, or its item is no such pair.
+        """
+        where = f"{self._source}, item {index} of {self._part}"
+        try:
+            with fixed_seed(seed):
+                item = self._dataset[index]
+        except Exception as error:  # it is the user's code
+            lines = str(error).strip().splitlines() or [""]
+            raise DataError(f"the data set failed: {type(error).__name__}: {lines[0]}", where=where) from error
+        if not isinstance(item, tuple | list) or len(item) != 2:
+            raise DataError(
+                f"an item is {type(item).__name__}, not (input, target)", where=where, hint="let it return two things"
+            )
+        given, target = item
+        given = torch.as_tensor(given) if isinstance(given, np.ndarray) else given
+        if not isinstance(given, Tensor) or tuple(given.shape) != self._size or not given.is_floating_point():
+            got = f"{given.dtype} {tuple(given.shape)}" if isinstance(given, Tensor) else type(given).__name__
+            raise DataError(
+                f"an input is {got}, the model takes floats {self._size}",
+                where=where,
+                hint="let the data set give what the model takes: floats (channels, height, width), prepared",
+            )
+        if not given.isfinite().all():
+            raise DataError("an input holds NaN or infinity", where=where)
+        return given.float(), pytree.tree_map(_as_tensor, target)
+
+    def digests(self, index: int) -> tuple[str, int]:
+        """Of an input, and of its target."""
+        given, target = self.item(index)
+        found = hashlib.sha256(np.ascontiguousarray(given.numpy()).data)
+        sums = [zlib.crc32(np.ascontiguousarray(leaf.numpy()).tobytes()) for leaf in pytree.tree_leaves(target)]
+        return found.hexdigest()[:32], zlib.crc32(repr(sums).encode())
+
+
+@dataclass(frozen=True, eq=False)
+class OwnSplit(Split):
+    """Items of a user's data set. They are augmented there, not here."""
+
+    @property
+    def has_pixels(self) -> bool:
+        return False
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        seed: int | None = None,
+        augment: Augment = "none",  # noqa: ARG002 - by the data set itself
+        stronger: Stronger = NOTHING_STRONGER,
+        part: Part = whole,
+        workers: int = 0,
+    ) -> Iterator[tuple[Tensor, Any]]:
+        """Inputs, float32 (n, C, H, W), and their targets, collated. A seed shuffles, and is that of what the data set
+        draws; without one items come in order, drawn the same each time.
+
+        Raises:
+            DataError: an item cannot be read, targets cannot be put together, or a worker died.
+            RecipeError: a stronger augmentation is asked for.
+        """
+        if stronger != NOTHING_STRONGER:
+            raise RecipeError(
+                "the data set is your own, and augments its items itself",
+                where="tune",
+                hint="leave randaugment, erasing and repeats out",
+            )
+        order = np.arange(len(self)) if seed is None else np.random.default_rng(seed).permutation(len(self))
+        reading = _Reading(self, order, batch_size, part, seed)
+        yield from made_by_workers(reading, reading.count, workers) if workers else map(reading, range(reading.count))
+
+
+@dataclass(frozen=True, eq=False)
+class _Reading:
+    """Makes a batch, by its number, in any order and in any process."""
+
+    split: OwnSplit
+    order: Indices
+    batch_size: int
+    part: Part
+    seed: int | None
+
+    @property
+    def count(self) -> int:
+        return math.ceil(len(self.order) / self.batch_size)
+
+    def __call__(self, number: int) -> tuple[Tensor, Any]:
+        items = self.split.images
+        assert isinstance(items, OwnItems)
+        some = self.order[number * self.batch_size : (number + 1) * self.batch_size]
+        places = self.split.indices[some[self.part(len(some))]].tolist()
+        seeds = [0 if self.seed is None else _seed_of(self.seed, place) for place in places]
+        pairs = [items.item(place, seed=seed) for place, seed in zip(places, seeds, strict=True)]
+        inputs = torch.stack([given for given, _ in pairs])
+        return inputs, _collated([target for _, target in pairs], self.split.name)
+
+
+def open_own(
+    section: DataSection, spec: ModelSpec, *, seed: int, record: DataRecord | None, progress: Progress
+) -> Splits:
+    """Open a user's own data set; see the head of this file, and `open_data`.
+
+    Raises:
+        DataError: it cannot be made, is empty, fails on an item, two parts are the same items, or it is not that of the
+            record.
+    """
+    items = {part: made for part in ("train", "validation", "test") if (made := _made(section, part, spec)) is not None}
+    if "train" not in items:
+        raise DataError('the data set gives nothing for "train"', where=section.source, hint="return a Dataset for it")
+    pools = {part: _pool(part, one, section.source, record, progress) for part, one in items.items()}
+    if record is not None:
+        return _as_recorded(pools, record, spec)
+    kept = without_copies(pools, progress=progress)
+    for pool in pools.values():
+        tell_copies(pool, progress=progress)
+    validated = pools.pop("validation", None)
+    wanted = section.model_copy(update={"validation_images": 0}) if validated is not None else section
+    division = divide(wanted, pools, kept, seed=seed, progress=progress)
+    if validated is not None:
+        pools["validation"] = validated
+        division["validation"] = {"validation": kept["validation"]}
+    splits = {name: _split(name, *next(iter(of.items())), pools, spec) for name, of in division.items()}
+    images: dict[str, ImageRecord] = {}
+    for part, pool in pools.items():
+        of = [LEFT_OUT] * len(pool.names)
+        for name in PARTS:
+            for place in division[name].get(part, np.empty(0, np.int64)):
+                of[place] = name
+        for name, one, pixels, label in zip(pool.names, of, pool.pixels, pool.labels.tolist(), strict=True):
+            images[f"{part}/{name}"] = ImageRecord(one, pixels, label)
+    found = DataRecord(spec.labels, {}, images, False, (), kind="own")
+    return Splits(**splits, train_is_calibration=False, record=found)
+
+
+def _made(section: DataSection, part: str, spec: ModelSpec) -> OwnItems | None:
+    try:
+        with users_object(section.source) as make, fixed_seed():
+            dataset = make(part)
+    except ModelError as error:
+        raise DataError(error.what, where=section.source, hint=error.hint) from error
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [""]
+        raise DataError(
+            f"the data set cannot be made for {part!r}: {type(error).__name__}: {lines[0]}",
+            where=section.source,
+            hint='it is called with "train", "validation" and "test", and returns a Dataset, or None where it has none',
+        ) from error
+    if dataset is None:
+        return None
+    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+        raise DataError(
+            f"for {part!r} it gives {type(dataset).__name__}, which has no length or no items",
+            where=section.source,
+            hint="return a map-style torch.utils.data.Dataset",
+        )
+    if len(dataset) == 0:
+        raise DataError(f"the data set is empty for {part!r}", where=section.source)
+    return OwnItems(dataset, part, section.source, spec.input_size)
+
+
+def _pool(part: str, items: OwnItems, source: str, record: DataRecord | None, progress: Progress) -> Labelled:
+    """The items' digests: of all, or of some where they are known."""
+    count = len(items)
+    known = {} if record is None else {name: one for name, one in record.images.items() if name.startswith(f"{part}/")}
+    if record is not None and len(known) != count:
+        raise DataError(
+            f"the data set has {count} items for {part!r}, and had {len(known)} when the run was loaded",
+            where=source,
+            hint="bring them back, or begin a new run",
+        )
+    some = set(np.linspace(0, count - 1, min(count, LOOKED_AT_AGAIN)).astype(int).tolist()) if known else range(count)
+    pixels, sums = [""] * count, [0] * count
+    for done, index in enumerate(sorted(some), start=1):
+        pixels[index], sums[index] = items.digests(index)
+        progress.update(f"looking at the {part} items of {source}", done, len(some))
+        before = known.get(f"{part}/{index}")
+        if before is not None and (before.pixels, before.label) != (pixels[index], sums[index]):
+            raise DataError(
+                "the item is not what it was when the run was loaded",
+                where=f"{source}, item {index} of {part}",
+                hint="a data set has to give the same items each time (what it draws at random it draws from torch's, "
+                "numpy's or Python's generators); bring them back, or begin a new run",
+            )
+    names = tuple(str(number) for number in range(count))
+    return Labelled(source, items, np.array(sums, np.int64), (), names, tuple(pixels), numbered=True)
+
+
+def _split(name: str, part: str, indices: Indices, pools: dict[str, Labelled], spec: ModelSpec) -> OwnSplit:
+    return OwnSplit(
+        name=name,
+        classes=spec.labels,
+        labels=np.zeros(len(indices), np.int64),
+        images=pools[part].images,
+        indices=indices,
+        preprocessing=spec.preprocessing,
+    )
+
+
+def _as_recorded(pools: dict[str, Labelled], record: DataRecord, spec: ModelSpec) -> Splits:
+    splits: dict[str, OwnSplit] = {}
+    for name in PARTS:
+        for part, pool in pools.items():
+            chosen = [i for i, item in enumerate(pool.names) if record.images[f"{part}/{item}"].split == name]
+            if chosen or name not in splits:
+                splits[name] = _split(name, part, np.array(chosen, np.int64), pools, spec)
+    return Splits(**splits, train_is_calibration=record.train_is_calibration, record=record)
+
+
+def _as_tensor(value: Any) -> Tensor:
+    return value if isinstance(value, Tensor) else torch.as_tensor(value)
+
+
+def _collated(targets: Sequence[Any], name: str) -> Any:
+    try:
+        return default_collate(list(targets))
+    except (RuntimeError, TypeError, KeyError) as error:
+        raise DataError(
+            f"targets of the {name} items cannot be put together: {str(error).splitlines()[0]}",
+            where="data.source",
+            hint="give all items targets of one form: as many boxes, padded, say",
+        ) from error
+
+
+def _seed_of(seed: int, place: int) -> int:
+    return int(np.random.SeedSequence([seed, place]).generate_state(1)[0])
