@@ -22,7 +22,7 @@ from mobilenetv2 import recipe_for
 from edgeprune.data.open import open_data
 from edgeprune.latency.cost import MacsCost
 from edgeprune.memory import keep_freed_memory
-from edgeprune.methods.method import Task
+from edgeprune.methods.method import ToRank
 from edgeprune.methods.registry import judge_of, limits_of, method_of, resolved
 from edgeprune.models.load import load_from
 from edgeprune.search.path import PathAllocator
@@ -60,7 +60,7 @@ def main() -> None:
     structure = find_structure(model.module, model.example_input())
     done("find", since)
     since = time.perf_counter()
-    ranking = method_of(settings).rank(Task(model, structure, splits.train, settings, recipe.seed))
+    ranking = method_of(settings).rank(ToRank(model, structure, splits.train, settings, recipe.seed))
     done("rank", since)
     judge = judge_of(model, structure, settings, tune, splits.train, seed=recipe.seed)
     judged: list[tuple[Subnet, float, float]] = []

@@ -18,7 +18,7 @@ from common import ROOT, cifar10_npz, write_result
 
 from edgeprune.data.open import open_data
 from edgeprune.latency.cost import MacsCost, total
-from edgeprune.methods.method import Task
+from edgeprune.methods.method import ToRank
 from edgeprune.methods.registry import judge_of, method_of
 from edgeprune.models.load import load_from
 from edgeprune.recipe import PruneSection
@@ -51,7 +51,7 @@ def of_net(net: str, data: Path, npz: Path) -> list[dict[str, Any]]:
     whole = total(structure.layers, structure.sizes, costs)
     for method in METHODS:
         settings = PruneSection.model_validate({"target": "0.5x", "method": method})
-        ranking = method_of(settings).rank(Task(model, structure, train, settings, recipe.seed))
+        ranking = method_of(settings).rank(ToRank(model, structure, train, settings, recipe.seed))
         judge = judge_of(model, structure, settings, recipe.tune, train, seed=recipe.seed)
         space = Space(structure, Limits(minimum=settings.minimum_width))
         for share in SHARES:

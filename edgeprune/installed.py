@@ -12,6 +12,7 @@ from edgeprune.errors import UsageError
 EXPORTERS = "edgeprune.exporters"
 DEVICES = "edgeprune.devices"
 METHODS = "edgeprune.methods"
+TASKS = "edgeprune.tasks"
 OURS = "edgeprune"
 # The runtimes whose one-operation files the latency table writes itself; an exporter builds those of any other.
 OWN_PROBES = ("litert",)

@@ -23,7 +23,7 @@ from pydantic import TypeAdapter, ValidationError, field_validator
 
 from edgeprune.checksum import file_sha256
 from edgeprune.errors import EdgePruneError, RunError
-from edgeprune.recipe import MOVED, Recipe
+from edgeprune.recipe import MOVED, Recipe, TaskSection
 from edgeprune.records import Record
 
 MOST_BYTES = 64 << 20  # of a record: the plan of the largest model has a few
@@ -289,6 +289,8 @@ def settings_hash(recipe: Recipe, sections: tuple[str, ...]) -> str:
     tree.get("device", {}).pop("wait_minutes", None)
     if "prune" in tree:
         tree["prune"] = _as_before_tables(tree["prune"])
+    if tree.get("task") == TaskSection().model_dump(mode="json"):
+        del tree["task"]  # there was no such section, and every model was a classifier
     for (section, key), before in _ADDED.items():
         if key in tree.get(section, {}) and tree[section][key] == before:
             del tree[section][key]

@@ -53,7 +53,7 @@ def class_order(pools: Mapping[str, Labelled], spec: ModelSpec, *, where: str, p
             rest.
     """
     widest = max(pools.values(), key=lambda pool: (len(pool.classes), pool.numbered))
-    if not spec.labels and len(widest.classes) > spec.num_classes:
+    if not spec.labels and len(widest.classes) > max(2, spec.num_classes):
         raise DataError(
             f"the labels do not fit the classifier: the data has {len(widest.classes)} classes, "
             f"the model answers {spec.num_classes}",
@@ -78,14 +78,14 @@ def class_order(pools: Mapping[str, Labelled], spec: ModelSpec, *, where: str, p
                 hint=f"{_look_alike(strange, widest.classes)}use the same class names in all folders; or {_LABELS}",
             )
     if widest.numbered:
-        if len(widest.classes) < spec.num_classes:
+        if len(widest.classes) < max(2, spec.num_classes):
             progress.say(
                 f"labels go up to {len(widest.classes) - 1}, and the model answers {spec.num_classes} classes: label n "
                 "is taken for output n"
             )
         return widest.classes
     order = text_order(widest.classes)
-    if len(order) < spec.num_classes:
+    if len(order) < max(2, spec.num_classes):
         raise DataError(
             f"the data has {len(order)} classes, the model answers {spec.num_classes}, and nothing says which output "
             f"stands for which of them",

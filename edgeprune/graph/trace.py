@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
-from torch.utils import _pytree as pytree
 
 from edgeprune.errors import ModelError
 from edgeprune.models.modes import evaluating
@@ -115,11 +114,6 @@ def describe_error(error: BaseException) -> str:
     file, line = frames[0]
     code = linecache.getline(file, line).strip()
     return f"{_shorten(file)}:{line}" + (f" `{code}`" if code else "")
-
-
-def tensors_in(output: object) -> list[Tensor]:
-    """The tensors of what a model answers: one, or those of a tuple, list or dict, in order."""
-    return [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
 
 
 def operator_name(node: fx.Node) -> str:

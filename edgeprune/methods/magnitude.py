@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune.errors import ModelError
-from edgeprune.methods.method import OF_RANKINGS, OF_SCORES, Method, Task
+from edgeprune.methods.method import OF_RANKINGS, OF_SCORES, Method, ToRank
 from edgeprune.space.ranking import ByScore
 
 if TYPE_CHECKING:
@@ -23,9 +23,9 @@ class Magnitude(Method):
     name = "magnitude"
     allocators = (*OF_RANKINGS, *OF_SCORES)
 
-    def rank(self, task: Task) -> ByScore:
+    def rank(self, asked: ToRank) -> ByScore:
         """By the weights alone, of units that are there."""
-        return ByScore(score_magnitude(task.model.module, task.structure))
+        return ByScore(score_magnitude(asked.model.module, asked.structure))
 
 
 def score_magnitude(module: nn.Module, structure: Structure) -> dict[str, NDArray[np.float64]]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from edgeprune.models.spec import Model
     from edgeprune.space.ranking import Ranking
     from edgeprune.space.units import Structure
+    from edgeprune.tasks.objective import Objective
 
 OF_SCORES: tuple[AllocatorName, ...] = ("knapsack", "global")  # allocators that compare the scores of units
 OF_RANKINGS: tuple[AllocatorName, ...] = ("judged", "additive", "netadapt", "uniform", "scales")
@@ -27,13 +28,14 @@ class NoSettings(Section):
 
 
 @dataclass(frozen=True)
-class Task:
-    """Units to rank: a model, what can go from it, and labelled images."""
+class ToRank:
+    """Units to rank: a model, what can go from it, images with their targets, and the loss."""
 
     model: Model
     structure: Structure
     images: Split
     prune: PruneSection
+    objective: Objective
     seed: int = 0
 
 
@@ -51,7 +53,7 @@ class Method(ABC):
         self.settings = settings
 
     @abstractmethod
-    def rank(self, task: Task) -> Ranking:
+    def rank(self, asked: ToRank) -> Ranking:
         """The ranking of every group. An allocator of `OF_SCORES` needs one `ByScore`.
 
         Raises:

@@ -63,7 +63,7 @@ def refit(scene: Scene, pruned: nn.Module, whole: Model, structure: Structure, s
     scene.progress.update("reconstructing layers", 0, 1)
     few = max(1, min(recipe.prune.judging_images, len(train) // 4))  # what is judged by is not fitted on
     settings = recipe.prune.model_copy(update={"judging_images": few})
-    judge = judge_of(whole, structure, settings, recipe.tune, train, seed=recipe.seed)
+    judge = judge_of(whole, structure, settings, recipe.tune, train, seed=recipe.seed, objective=scene.objective)
     batches = train.batches(len(judge.batches[0][1]), seed=recipe.seed, augment=recipe.tune.augment)
     others = (images for images, _ in itertools.islice(batches, len(judge.batches), None))
     most = min(recipe.prune.reconstruct, images_at_once(whole.module, judge.batches[0][0][:2]))

@@ -9,7 +9,7 @@ from edgeprune import installed
 from edgeprune.data.split import Split
 from edgeprune.methods.compact import GlobalThreshold, Uniform
 from edgeprune.methods.halp import SummedScores
-from edgeprune.methods.method import Method, Task
+from edgeprune.methods.method import Method, ToRank
 from edgeprune.methods.netadapt import NetAdapt
 from edgeprune.methods.scene import Scene
 from edgeprune.methods.short_training import tuned_loss
@@ -30,6 +30,7 @@ from edgeprune.space.masks import zero_units
 from edgeprune.space.ranking import ByScore, Scores
 from edgeprune.space.subnet import WHOLE, Subnet
 from edgeprune.space.units import Structure
+from edgeprune.tasks.objective import CLASSIFYING, Objective
 
 JUDGING_BATCH = 128
 
@@ -62,14 +63,21 @@ def resolved(prune: PruneSection) -> PruneSection:
 
 
 def judge_of(
-    model: Model, structure: Structure, settings: PruneSection, tuning: TuneSection, images: Split, *, seed: int = 0
+    model: Model,
+    structure: Structure,
+    settings: PruneSection,
+    tuning: TuneSection,
+    images: Split,
+    *,
+    seed: int = 0,
+    objective: Objective = CLASSIFYING,
 ) -> AdaptedLoss:
     """A judge on images that are augmented as re-training's: the model has seen the plain ones too often. Its batches
     are alike, of about 128 images."""
     count = min(settings.judging_images, len(images))
     batches = max(1, round(count / JUDGING_BATCH))
     judged = itertools.islice(images.batches(count // batches, seed=seed, augment=tuning.augment), batches)
-    return AdaptedLoss(model.module, structure, judged, precision=tuning.precision)
+    return AdaptedLoss(model.module, structure, judged, precision=tuning.precision, objective=objective)
 
 
 def limits_of(settings: PruneSection, multiple: int) -> Limits:
@@ -133,8 +141,8 @@ def candidate_of(scene: Scene, settings: PruneSection, model: Model, gone: Subne
     scored = model.with_module(zero_units(model.module, structure, {} if method.of_weights_alone else gone.units))
     silence_branches(scored.module, structure, gone.dropped)
     scene.progress.update(f"ranking units by {settings.method}", 0, 1)
-    ranking = method.rank(Task(scored, structure, train, settings, recipe.seed))
-    adapted = judge_of(scored, structure, settings, recipe.tune, train, seed=recipe.seed)
+    ranking = method.rank(ToRank(scored, structure, train, settings, scene.objective, recipe.seed))
+    adapted = judge_of(scored, structure, settings, recipe.tune, train, seed=recipe.seed, objective=scene.objective)
     adapted.check()
     judge: Judge = adapted
     folder = scene.choosing

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeprune.errors import ModelError
-from edgeprune.methods.method import Method, Task
+from edgeprune.methods.method import Method, ToRank
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,9 +40,9 @@ class Reprune(Method):
     name = "reprune"
     of_weights_alone = True
 
-    def rank(self, task: Task) -> Cover:
+    def rank(self, asked: ToRank) -> Cover:
         """By kernels alone; ties by the recipe's seed."""
-        return Cover(task.model.module, task.structure, seed=task.seed)
+        return Cover(asked.model.module, asked.structure, seed=asked.seed)
 
 
 class Cover:

@@ -12,6 +12,7 @@ from edgeprune.progress import Progress
 from edgeprune.recipe import Recipe
 from edgeprune.search.problem import Shares
 from edgeprune.space.units import Structure
+from edgeprune.tasks.objective import Objective
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Scene:
         shares: the target, and what its share of the model may cost.
         multiple: of the kept widths.
         choosing: a folder for what goes with the settings of choices; `training`: with those of training, too.
+        objective: what training lowers.
     """
 
     recipe: Recipe
@@ -36,3 +38,4 @@ class Scene:
     choosing: Path
     training: Path
     progress: Progress
+    objective: Objective

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from edgeprune.errors import DataError, ModelError
-from edgeprune.methods.method import OF_RANKINGS, OF_SCORES, Method, Task
+from edgeprune.methods.method import OF_RANKINGS, OF_SCORES, Method, ToRank
 from edgeprune.recipe import MOST_IMAGES, Section
 from edgeprune.space.ranking import ByScore
 
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from edgeprune.space.units import Member, Structure, UnitGroup
+    from edgeprune.tasks.objective import Objective
+    from edgeprune.tasks.task import Targets
 
 MICRO_BATCHES = 8  # of which `scoring_batches` counts one batch
 SCORING_BATCH = 16  # the square is taken per micro-batch: small ones keep the gradient's variance in the score
@@ -52,41 +54,47 @@ class Taylor(Method):
     Settings = TaylorSettings
     allocators = (*OF_RANKINGS, *OF_SCORES)
 
-    def rank(self, task: Task) -> ByScore:
+    def rank(self, asked: ToRank) -> ByScore:
         """By gradients on training images, taken in an order of their own."""
         assert isinstance(self.settings, TaylorSettings)
-        batches = task.images.batches(SCORING_BATCH, seed=task.seed)
+        batches = asked.images.batches(SCORING_BATCH, seed=asked.seed)
         chosen = list(itertools.islice(batches, self.settings.scoring_batches * MICRO_BATCHES))
-        power: Literal[1, 2] = 1 if task.prune.allocator == "knapsack" else 2
-        return ByScore(score_taylor(task.model.module, task.structure, chosen, power=power))
+        power: Literal[1, 2] = 1 if asked.prune.allocator == "knapsack" else 2
+        return ByScore(
+            score_taylor(asked.model.module, asked.structure, chosen, power=power, objective=asked.objective)
+        )
 
 
 def score_taylor(
     module: nn.Module,
     structure: Structure,
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: Iterable[tuple[Tensor, Targets]],
     *,
     power: Literal[1, 2] = 2,
+    objective: Objective | None = None,
 ) -> dict[str, NDArray[np.float64]]:
-    """Estimated rise of the cross entropy for every unit.
+    """Estimated rise of the loss for every unit.
 
     Batch norms use their running statistics. The module is left unchanged: weights, modes, gradients, requires_grad.
 
     Args:
         structure: what `find_structure` found in `module`.
-        batches: (images (n, c, h, w), classes (n,)); each is one micro-batch.
+        batches: (images (n, c, h, w), targets); each is one micro-batch.
         power: of |dL/dz|, before the mean over batches: 2 is Molchanov's, 1 is HALP's, whose values are added up.
+        objective: whose loss; a classifier's unless given.
 
     Returns:
         group id -> shape (units,), larger is more important.
 
     Raises:
-        DataError: no batch, or classes that do not fit the model's output.
-        ModelError: the output is not (n, classes), or a score is not finite.
+        DataError: no batch, or targets that do not fit the model's output.
+        ModelError: the task cannot read the output, or a score is not finite.
     """
     from edgeprune.models.modes import evaluating
     from edgeprune.space.cut import tensor_named
+    from edgeprune.tasks.objective import CLASSIFYING
 
+    asked = objective or CLASSIFYING
     slopes = {group.id: _slope_of(module, structure, group) for group in structure.groups}
     sides = sorted({(member.name, member.dim) for slope in slopes.values() for member in slope.members})
     tensors = {name: tensor_named(module, name) for name in sorted({name for name, _ in sides})}
@@ -97,8 +105,8 @@ def score_taylor(
         for tensor in tensors.values():
             tensor.requires_grad_(True)
         with evaluating(module):
-            for images, classes in batches:
-                saliency = _saliencies(module, tensors, sides, images, classes)
+            for images, targets in batches:
+                saliency = _saliencies(module, tensors, sides, images, targets, asked)
                 for name, slope in slopes.items():
                     scores[name] += np.abs(slope.of(saliency)) ** power
                 count += 1
@@ -153,25 +161,23 @@ def _saliencies(
     tensors: dict[str, Tensor],
     sides: list[tuple[str, int]],
     images: Tensor,
-    classes: Tensor,
+    targets: Targets,
+    objective: Objective,
 ) -> Saliency:
     import torch
-    from torch.nn import functional as F
+
+    from edgeprune.models.answers import as_floats, detached
+    from edgeprune.tasks.task import moved
 
     if not tensors:
         return {}
     first = next(iter(tensors.values()))
     device, dtype = first.device, first.dtype
     with torch.enable_grad():
-        logits = module(images.to(device=device, dtype=dtype))
-        if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
-            raise ModelError(
-                "scoring needs a classifier's output of shape (batch, classes), "
-                f"got {tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__}",
-                where=type(module).__name__,
-            )
-        _check_classes(classes, logits)
-        loss = F.cross_entropy(logits, classes.to(device))
+        answers = module(images.to(device=device, dtype=dtype))
+        placed = moved(targets, device)
+        objective.task.check(objective.read(detached(answers)), placed)
+        loss = objective.loss(as_floats(answers) if dtype != torch.float64 else answers, placed)
         gradients = torch.autograd.grad(loss, list(tensors.values()), allow_unused=True)
     products = {
         name: torch.zeros_like(tensor) if gradient is None else tensor.detach() * gradient
@@ -186,17 +192,6 @@ def _summed(values: Tensor, dim: int) -> NDArray[np.float64]:
     others = [axis for axis in range(values.ndim) if axis != dim % values.ndim]
     total = values.sum(others, dtype=torch.float64) if others else values.double()
     return np.asarray(total.cpu().numpy())
-
-
-def _check_classes(classes: Tensor, logits: Tensor) -> None:
-    if classes.shape != logits.shape[:1] or not len(classes):
-        raise DataError(f"{tuple(classes.shape)} labels do not fit {logits.shape[0]} images", hint="one label an image")
-    low, high = int(classes.min()), int(classes.max())
-    if low < 0 or high >= logits.shape[1]:
-        raise DataError(
-            f"labels run from {low} to {high}, the model tells {logits.shape[1]} classes apart",
-            hint="use the data set the model was made for, or set num_classes",
-        )
 
 
 def _refuse_non_finite(scores: dict[str, NDArray[np.float64]]) -> None:

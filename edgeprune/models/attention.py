@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from edgeprune.errors import ModelError
+from edgeprune.models.answers import as_one
 from edgeprune.models.factory import fixed_seed, users_code
 from edgeprune.models.replacing import replace_modules
 
@@ -249,18 +250,18 @@ def _same_with(module: nn.Module, names: Sequence[str], example: Tensor, where: 
         try:
             with users_code(what, where), fixed_seed(), torch.no_grad():
                 write_plainly(before, names, where)
-                answer = before(x.clone())
+                answer = as_one(before(x.clone()))
         except ModelError:
             return False  # it reads what an nn.MultiheadAttention has
         return all(_alike(answer, one) for one in expected)
     return False
 
 
-def _asked(module: nn.Module, x: Tensor, *, fast: bool) -> object:
+def _asked(module: nn.Module, x: Tensor, *, fast: bool) -> Tensor:
     enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(fast and enabled)
     try:
-        return module(x.clone())
+        return as_one(module(x.clone()))
     finally:
         torch.backends.mha.set_fastpath_enabled(enabled)
 
@@ -274,7 +275,7 @@ def _draw(module: nn.Module) -> None:
             parameter.add_(size * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
 
 
-def _alike(answer: object, expected: object) -> bool:
-    if not isinstance(answer, Tensor) or not isinstance(expected, Tensor) or answer.shape != expected.shape:
+def _alike(answer: Tensor, expected: Tensor) -> bool:
+    if answer.shape != expected.shape:
         return False
     return bool((answer - expected).abs().max() <= _SAME[expected.dtype] * expected.abs().max().clamp(min=1))

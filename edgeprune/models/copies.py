@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from edgeprune.errors import ModelError, listed
+from edgeprune.models.answers import as_one, outputs_of, tensors_in
 from edgeprune.models.factory import SEED, fixed_seed, users_code
 from edgeprune.models.load import build
 from edgeprune.models.spec import Model
@@ -60,7 +61,7 @@ def check_copies(model: Model, *, trains: bool = True) -> list[str]:
         None,
         where,
     )
-    return _trained_alike(module, x, expected, where, trains=trains)
+    return _trained_alike(module, x, where, trains=trains)
 
 
 def _asked_alike(module: nn.Module, x: Tensor, where: str) -> Tensor:
@@ -161,7 +162,7 @@ def _arrays(name: str, value: Any, depth: int) -> Iterator[tuple[str, Any]]:
             yield from _arrays(f"{name}[{number}]", part, depth + 1)
 
 
-def _trained_alike(module: nn.Module, x: Tensor, expected: Tensor, where: str, *, trains: bool) -> list[str]:
+def _trained_alike(module: nn.Module, x: Tensor, where: str, *, trains: bool) -> list[str]:
     """What training mode does: a tensor like in eval mode, differentiable, and copies can be made after it."""
     said = []
     frozen = [name for name, parameter in module.named_parameters() if not parameter.requires_grad]
@@ -183,14 +184,17 @@ def _trained_alike(module: nn.Module, x: Tensor, expected: Tensor, where: str, *
         part.register_forward_pre_hook(lambda *_, n=name: called.add(n))
     before = {name: parameter.detach().clone() for name, parameter in twin.named_parameters()}
     given = x.clone()
+    with fixed_seed(), torch.no_grad():
+        expected = module(given)
     with fixed_seed(), torch.enable_grad(), users_code("it does not run in training mode", where, "see its forward"):
-        answer = twin(given)
-    if not isinstance(answer, Tensor) or answer.shape != expected.shape:
-        got = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
+        outputs = tensors_in(twin(given))
+    shapes, known = ([tuple(output.shape) for output in each] for each in (outputs, outputs_of(expected)))
+    if shapes != known:
+        got, meant = (shape[0] if len(shape) == 1 else shape for shape in (shapes, known))
         raise ModelError(
-            f"in training mode it answers {got}, in eval mode {tuple(expected.shape)}",
+            f"in training mode it answers {got}, in eval mode {meant}",
             where=where,
-            hint="only its one answer can be trained: leave auxiliary heads out (aux_logits = false in `arguments`)",
+            hint="what it answers in eval mode is trained: leave auxiliary heads out (aux_logits = false)",
         )
     if not torch.equal(given, x):
         raise ModelError("it changes its input in place, in training mode", where=where, hint="let it make new tensors")
@@ -204,7 +208,7 @@ def _trained_alike(module: nn.Module, x: Tensor, expected: Tensor, where: str, *
             where=where,
             hint="keep them detached (x.detach()), or return them nowhere",
         )
-    return said + _gradients(twin, answer, called, where)
+    return said + _gradients(twin, as_one(tuple(outputs)), called, where)
 
 
 def _gradients(twin: nn.Module, answer: Tensor, called: set[str], where: str) -> list[str]:
@@ -229,11 +233,12 @@ def _gradients(twin: nn.Module, answer: Tensor, called: set[str], where: str) ->
 
 def _answer(module: nn.Module, x: Tensor, where: str, *, seed: int = 0) -> Tensor:
     with fixed_seed(seed), torch.no_grad(), users_code("the model does not run", where, "see its forward"):
-        answer = module(x.clone())
-    if not isinstance(answer, Tensor) or answer.shape[:1] != x.shape[:1]:
-        got = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
-        raise ModelError(f"to {len(x)} images it answers {got}", where=where, hint="one row of classes for each image")
-    return answer
+        outputs = outputs_of(module(x.clone()))
+    for output in outputs:
+        if output.shape[:1] != x.shape[:1]:
+            got = tuple(output.shape)
+            raise ModelError(f"to {len(x)} images it answers {got}", where=where, hint="one row for each image")
+    return as_one(outputs)
 
 
 def _compare(

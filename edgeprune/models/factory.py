@@ -41,17 +41,29 @@ def call_factory(source: str, arguments: Mapping[str, Any], *, seed: int = SEED)
         ModelError: it cannot be imported, is no function or class of a file or package, fails, exits, or makes
             something else than an nn.Module.
     """
-    place, _, name = source.rpartition(":")
-    folder = Path(place).parent if place.endswith(".py") else Path.cwd()
-    with _settings_kept(), _importable(folder):
-        with fixed_seed(seed):  # of its own: a second import in one process draws nothing
-            factory = _find_factory(source, place, name)
-        with fixed_seed(seed), users_code("the factory failed", source, "check `arguments`"):
-            module = factory(**copy.deepcopy(dict(arguments)))
+    failed = users_code("the factory failed", source, "check `arguments`")
+    with users_object(source, seed=seed) as factory, fixed_seed(seed), failed:
+        module = factory(**copy.deepcopy(dict(arguments)))
     if not isinstance(module, nn.Module):
         hint = "has it a `return`?" if module is None else "let it return the model itself, and nothing else"
         raise ModelError(f"the factory made a {type(module).__name__}, not an nn.Module", where=source, hint=hint)
     return module
+
+
+@contextmanager
+def users_object(source: str, *, seed: int = SEED) -> Iterator[Callable[..., Any]]:
+    """The function or class that `package.module:name` or `path/file.py:name` names, to be called within this context:
+    what it sets for the whole process is set back after.
+
+    Raises:
+        ModelError: it cannot be imported, or is no function or class of a file or package.
+    """
+    place, _, name = source.rpartition(":")
+    folder = Path(place).parent if place.endswith(".py") else Path.cwd()
+    with _settings_kept(), _importable(folder):
+        with fixed_seed(seed):  # of its own: a second import in one process draws nothing
+            found = _find_factory(source, place, name)
+        yield found
 
 
 @contextmanager

@@ -13,11 +13,12 @@ from torch import nn
 
 from edgeprune.errors import ModelError, listed
 from edgeprune.labels import check_labels, read_labels
+from edgeprune.models.answers import ONLY, answer_flat, outputs_of
 from edgeprune.models.attention import has_attention, write_attention, write_plainly, written_plainly
 from edgeprune.models.checkpoint import Loaded, load_state, not_finite
 from edgeprune.models.factory import SEED, call_factory, fixed_seed, users_code
 from edgeprune.models.plain import fold_parametrizations, is_parametrized, made_plain
-from edgeprune.models.spec import Model, ModelSpec, Preprocessing
+from edgeprune.models.spec import Model, ModelSpec, OutputSpec, Preprocessing
 from edgeprune.models.taking import Weights
 from edgeprune.models.timm_import import import_timm
 from edgeprune.models.trust import canonical, is_timm, remember
@@ -55,7 +56,7 @@ def load(
 
     Raises:
         ModelError: an unknown name, a factory that cannot be imported or fails, a checkpoint that does not fit,
-            an input size the model does not run at, an output that is not (batch, classes).
+            an input size the model does not run at, outputs that are not one row of numbers for each image.
     """
     if pretrained and checkpoint is not None:
         raise ModelError("both `pretrained` and `checkpoint` are given", where=source, hint="give one of them")
@@ -64,6 +65,7 @@ def load(
     spec, module = build_one(source, dict(arguments or {}), pretrained, num_classes, input_size)
     remember(spec.source, spec.arguments)
     module, said = made_plain(module, spec.input_size, spec.source)
+    form = answer_flat(module, _example(spec), spec.source)
     loaded = None
     if checkpoint is not None:
         loaded = _load_weights(module, spec, checkpoint, weights)
@@ -74,17 +76,24 @@ def load(
     if written:
         said.append(f"{len(written)} nn.MultiheadAttention written as plain layers")
     _check_finite(module, spec.source)
-    classes = _count_classes(module, spec)
+    outputs = _look_at_answers(module, spec, form.names)
+    classes = outputs[0].shape[1] if len(outputs[0].shape) > 1 else 1
     if num_classes not in (None, classes):
         raise ModelError(
             f"the model answers {classes} classes, num_classes is {num_classes}",
             where=spec.source,
             hint="give the factory its number of classes through `arguments`",
         )
-    if labels and len(check_labels(labels, where="labels")) != classes:
+    if labels and len(check_labels(labels, where="labels")) != max(2, classes):
         raise ModelError(f"{len(labels)} labels for {classes} classes", where=spec.source, hint="one label a class")
     preprocessing = _preprocessing(spec.preprocessing, spec.input_size[0], mean, std, spec.source)
-    told = {"num_classes": classes, "labels": labels, "preprocessing": preprocessing, "written_plainly": written}
+    told = {
+        "num_classes": classes,
+        "outputs": outputs,
+        "labels": labels,
+        "preprocessing": preprocessing,
+        "written_plainly": written,
+    }
     spec = spec.model_copy(update=told)
     return Model(spec=spec, module=module, checkpoint=checkpoint, loaded=loaded, said=tuple(said))
 
@@ -156,6 +165,8 @@ def build(spec: ModelSpec, *, seed: int = SEED) -> nn.Module:
     else:
         module = call_factory(spec.source, spec.arguments, seed=seed)
     module, _ = made_plain(module, spec.input_size, spec.source)
+    if len(spec.outputs) > 1 or any(output.name != ONLY for output in spec.outputs):
+        answer_flat(module, _example(spec), spec.source)
     fold_parametrizations(module, _example(spec), spec.source)
     write_plainly(module, spec.written_plainly, spec.source)
     return module
@@ -261,35 +272,30 @@ def _factory_model(
     return spec, call_factory(source, arguments)
 
 
-def _count_classes(module: nn.Module, spec: ModelSpec) -> int:
-    """Run the model once; its answer must be one float tensor (1, classes)."""
+def _look_at_answers(module: nn.Module, spec: ModelSpec, names: tuple[str, ...]) -> tuple[OutputSpec, ...]:
+    """Run the model once; each of its outputs must be floats, the first axis the image."""
     example = _example(spec)
     given = example.clone()
     what = f"the model does not run on an input of {(1, *spec.input_size)}"
     hint = "check input_size (channels, height, width); forward is given a batch of images, and nothing else"
     with fixed_seed(), torch.no_grad(), users_code(what, spec.source, hint):
-        answer = module(given)
+        outputs = outputs_of(module(given))
     if not torch.equal(given, example):
         raise ModelError(
             "the model changes its input in place: all that see the same images after it would see others",
             where=spec.source,
             hint="let it make new tensors: x = x * 2 instead of x.mul_(2), no inplace=True on the input",
         )
-    if not isinstance(answer, torch.Tensor) or answer.ndim != 2 or answer.shape[0] != 1:
-        got = tuple(answer.shape) if isinstance(answer, torch.Tensor) else type(answer).__name__
-        raise ModelError(f"the model answers {got}, not (1, classes)", where=spec.source, hint=_to_answer(answer))
-    return int(answer.shape[1])
-
-
-def _to_answer(answer: Any) -> str:
-    """What the forward of a classifier has to end with, of one that answers something else."""
-    if not isinstance(answer, torch.Tensor):
-        return "let its forward return the classes' logits alone: one tensor, (batch, classes)"
-    if answer.ndim > 2 and answer[0].numel() == answer.shape[1]:
-        return "end its forward with .flatten(1)"
-    if answer.ndim < 2:
-        return "let its forward keep the batch and the classes apart (no .squeeze(), no .view(-1))"
-    return "only image classifiers are supported: (batch, classes)"
+    for name, output in zip(names, outputs, strict=True):
+        if output.ndim == 0 or output.shape[0] != 1 or not output.is_floating_point():
+            kind = str(output.dtype).removeprefix("torch.")
+            raise ModelError(
+                f"the model's {name} is {kind} of shape {tuple(output.shape)} for one image",
+                where=spec.source,
+                hint="let it answer floats whose first axis is the image (no .argmax() at its end, no .squeeze()), and "
+                "leave out what is the same for all images",
+            )
+    return tuple(OutputSpec(name=name, shape=tuple(output.shape)) for name, output in zip(names, outputs, strict=True))
 
 
 def _preprocessing(

@@ -12,6 +12,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm, SpectralNormLoadStateDict
 from torch.nn.utils.weight_norm import WeightNorm, remove_weight_norm
 
 from edgeprune.errors import ModelError, listed
+from edgeprune.models.answers import as_one
 from edgeprune.models.factory import fixed_seed, users_code
 
 _SAME = 1e-5  # of the largest answer: how far folding a parametrization may move answers
@@ -108,15 +109,14 @@ def fold_parametrizations(module: nn.Module, example: torch.Tensor, where: str) 
     names = sorted({name for name, _ in folds})
     with fixed_seed(), torch.no_grad():
         with users_code("the model does not run", where, "check input_size"):
-            before = module(example.clone())
+            before = as_one(module(example.clone()))
         what = f"the parametrization of {listed(names)} cannot be folded"
         with torch.enable_grad(), users_code(what, where, "remove it in the factory"):
             for _, fold in folds:  # with gradients: what is computed from weights that train, trains
                 fold()
         with users_code("the model does not run without its parametrizations", where, "remove them in the factory"):
-            after = module(example.clone())
-    same = isinstance(before, torch.Tensor) and isinstance(after, torch.Tensor) and before.shape == after.shape
-    if not same or (before - after).abs().max() > _SAME * before.abs().max().clamp(min=1):
+            after = as_one(module(example.clone()))
+    if before.shape != after.shape or (before - after).abs().max() > _SAME * before.abs().max().clamp(min=1):
         raise ModelError(
             f"the model answers otherwise without the parametrization of {listed(names)}",
             where=where,

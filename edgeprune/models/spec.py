@@ -29,6 +29,14 @@ class Preprocessing(BaseModel):
     resize: int | None = None
 
 
+class OutputSpec(BaseModel):
+    """An output of the model, in the order in which it answers: its name, and its shape for one image."""
+
+    model_config = ConfigDict(frozen=True)
+    name: str
+    shape: tuple[int, ...]
+
+
 class ModelSpec(BaseModel):
     """Everything needed to build the model again in another process, weights aside."""
 
@@ -36,7 +44,8 @@ class ModelSpec(BaseModel):
     source: str  # "timm:NAME", "package.module:factory" or "/path/file.py:factory"
     arguments: dict[str, Any] = {}
     input_size: tuple[int, int, int]  # channels, height, width
-    num_classes: int
+    num_classes: int  # of a classifier; else the channels of its first output
+    outputs: tuple[OutputSpec, ...] = ()  # none in specs of before models had several
     preprocessing: Preprocessing
     labels: tuple[str, ...] = ()
     written_plainly: tuple[str, ...] = ()  # its nn.MultiheadAttention that became plain layers at load

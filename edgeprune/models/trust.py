@@ -91,6 +91,8 @@ def remember_recipe(recipe: Recipe) -> None:
     """
     remember(canonical(recipe.model.source), recipe.model.arguments)
     remember_device(recipe.device.id)
+    if recipe.task.is_users:
+        remember(canonical(recipe.task.name), {})
     for source in recipe.data.sources:
         if source.startswith("timm:"):
             remember(f"data {source}", {})
@@ -132,6 +134,21 @@ def require_data(source: str, folder: Path) -> None:
         return
     raise RunError(
         f"the run folder names the images {source!r}, which may be fetched from anywhere, and you have not named them",
+        where=str(folder),
+        hint="if you trust this folder and what it names, add --trust (in Python: trust=True)",
+    )
+
+
+def require_task(name: str, folder: Path) -> None:
+    """Refuse to run a task's code because a run folder alone names it.
+
+    Raises:
+        RunError: this user has not named it.
+    """
+    if _mark(canonical(name), {}).is_file():
+        return
+    raise RunError(
+        f"the run folder names the task {name!r}, which is code that you have not named yourself",
         where=str(folder),
         hint="if you trust this folder and what it names, add --trust (in Python: trust=True)",
     )

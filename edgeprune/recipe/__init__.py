@@ -28,12 +28,14 @@ from edgeprune.recipe.section import (
 )
 from edgeprune.recipe.sparse import SparseSection
 from edgeprune.recipe.target import Target, TargetFile
+from edgeprune.recipe.task import CLASSIFICATION, TaskSection
 from edgeprune.recipe.tree import Recipe
 from edgeprune.recipe.tune import TuneSection
 from edgeprune.recipe.verify import VerdictLimits, VerifySection
 
 __all__ = [
     "AUTO",
+    "CLASSIFICATION",
     "DROPPING",
     "MOST_EPOCHS",
     "MOST_IMAGES",
@@ -61,6 +63,7 @@ __all__ = [
     "Target",
     "TargetFile",
     "TargetUnit",
+    "TaskSection",
     "TuneSection",
     "VerdictLimits",
     "VerifySection",

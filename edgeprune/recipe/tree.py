@@ -16,6 +16,7 @@ from edgeprune.recipe.section import (
 )
 from edgeprune.recipe.sparse import SparseSection
 from edgeprune.recipe.target import Target
+from edgeprune.recipe.task import TaskSection
 from edgeprune.recipe.tune import TuneSection
 from edgeprune.recipe.verify import VerifySection
 
@@ -27,6 +28,7 @@ class Recipe(Section):
     seed: int = Field(default=0, ge=0, lt=2**32)  # as numpy takes it
     model: ModelSection
     data: DataSection
+    task: TaskSection = TaskSection()
     device: DeviceSection = DeviceSection()
     prune: PruneSection = PruneSection()
     sparse: SparseSection = SparseSection()

@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from edgeprune.errors import ModelError
+from edgeprune.models.answers import as_one
 from edgeprune.models.replacing import replace_modules
 from edgeprune.reparam.gates import fold_gates
 from edgeprune.reparam.graph import LINEAR, Graph, NotAlone, aten, operator
@@ -122,7 +123,7 @@ def verify_merge(
     left = {name for name, m in after.named_modules() if isinstance(m, _BatchNorm)}
     reasons = dict(kept)
     with torch.no_grad():
-        one, other = (copy.deepcopy(m).to(dtype).eval()(example.to(dtype)).double() for m in (before, after))
+        one, other = (as_one(copy.deepcopy(m).to(dtype).eval()(example.to(dtype))).double() for m in (before, after))
     if one.shape != other.shape:
         raise ModelError(f"the merged model answers {tuple(other.shape)}, the model {tuple(one.shape)}")
     noise = (one - other).square().sum().item()

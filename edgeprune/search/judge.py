@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgeprune.errors import ModelError
+from edgeprune.models.answers import Answers, as_floats
 from edgeprune.models.modes import batch_statistics
 from edgeprune.recipe import Computing
 from edgeprune.search.prefix import Prefixes
@@ -24,29 +24,33 @@ from edgeprune.space.apply import apply_but_gates
 from edgeprune.space.gates import gates_at_batch_mean
 from edgeprune.space.subnet import WHOLE, Subnet
 from edgeprune.space.units import Structure
+from edgeprune.tasks.objective import CLASSIFYING, Objective
+from edgeprune.tasks.task import Targets
 
 
 class AdaptedLoss:
-    """A judge for the allocator: mean cross entropy in nats.
+    """A judge for the allocator: the mean loss of a task (of a classifier, cross entropy in nats).
 
     Args:
         module: the unpruned model; it stays as it is.
-        batches: images (N, C, H, W) and labels (N,). Batch norms use each batch's own statistics, so a batch should
+        batches: images (N, C, H, W) and targets. Batch norms use each batch's own statistics, so a batch should
             hold some dozens of images; one of a single image is judged with the statistics that the model has.
         precision: "bf16" is faster where the processor has it.
+        objective: whose loss it is.
     """
 
     def __init__(
         self,
         module: nn.Module,
         structure: Structure,
-        batches: Iterable[tuple[Tensor, Tensor]],
+        batches: Iterable[tuple[Tensor, Targets]],
         *,
         precision: Computing = "fp32",
+        objective: Objective = CLASSIFYING,
     ) -> None:
-        self.module, self.structure, self.precision = module, structure, precision
-        self.batches: Sequence[tuple[Tensor, Tensor]] = [
-            (images.contiguous(memory_format=torch.channels_last), labels) for images, labels in batches
+        self.module, self.structure, self.precision, self.objective = module, structure, precision, objective
+        self.batches: Sequence[tuple[Tensor, Targets]] = [
+            (images.contiguous(memory_format=torch.channels_last), targets) for images, targets in batches
         ]
         self.prefixes = Prefixes(module, structure)
 
@@ -72,12 +76,14 @@ class AdaptedLoss:
         those that it has (not `adapted`)."""
         return self._mean(pruned, lambda _, images: pruned(images), adapted=adapted)
 
-    def _mean(self, pruned: nn.Module, answer: Callable[[int, Tensor], Tensor], *, adapted: bool = True) -> float:
+    def _mean(self, pruned: nn.Module, answer: Callable[[int, Tensor], Answers], *, adapted: bool = True) -> float:
         pruned.eval()
         losses = []
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16"):
-            for batch, (images, labels) in enumerate(self.batches):
+            for batch, (images, targets) in enumerate(self.batches):
                 own = batch_statistics(pruned, momentum=1.0) if adapted and len(images) > 1 else nullcontext()
                 with own:
-                    losses.append(F.cross_entropy(answer(batch, images).float(), labels, reduction="sum"))
-        return float(torch.stack(losses).sum()) / sum(len(labels) for _, labels in self.batches)
+                    answers = as_floats(answer(batch, images))
+                with torch.autocast("cpu", enabled=False):
+                    losses.append(self.objective.loss(answers, targets) * len(images))
+        return float(torch.stack(losses).sum()) / sum(len(images) for images, _ in self.batches)

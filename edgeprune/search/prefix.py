@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 from torch import Tensor, nn
 
+from edgeprune.models.answers import Answers
 from edgeprune.space.subnet import Subnet
 from edgeprune.space.units import Structure
 
@@ -53,7 +54,7 @@ class Prefixes:
         self._kept: OrderedDict[str, _Judged] = OrderedDict()  # the least used first
         self.skipped = self.ran = 0  # blocks, for those who want to know
 
-    def run(self, pruned: nn.Module, subnet: Subnet, batch: int, images: Tensor) -> Tensor:
+    def run(self, pruned: nn.Module, subnet: Subnet, batch: int, images: Tensor) -> Answers:
         """What a pruned copy answers to a batch of images.
 
         Args:
@@ -61,7 +62,7 @@ class Prefixes:
             batch: a number that stands for these images.
         """
         if self._blocks is None and subnet:  # what the blocks are is seen on the whole model
-            whole: Tensor = pruned(images)
+            whole: Answers = pruned(images)
             return whole
         if self._blocks is None:
             answer, order, changed = _watched(pruned, self._candidates, images)
@@ -74,7 +75,7 @@ class Prefixes:
         known = source.answers[batch][:count] if source is not None else []
         answers: list[Tensor] = []
         with self._replaced(pruned, known, answers):
-            result: Tensor = pruned(images)
+            result: Answers = pruned(images)
         if len(answers) == len(self._blocks):
             mine.answers[batch] = answers
             self._keep(subnet.key, mine)
@@ -208,7 +209,7 @@ def _layers(module: nn.Module) -> int:
 
 def _watched(
     module: nn.Module, candidates: Iterable[str], images: Tensor
-) -> tuple[Tensor, tuple[str, ...], frozenset[str]]:
+) -> tuple[Answers, tuple[str, ...], frozenset[str]]:
     """What a model answers; the blocks that ran once and answered one tensor, in order; and those of them whose answer
     was written over later (an activation in place)."""
     calls: list[tuple[str, Any, int]] = []
@@ -221,7 +222,7 @@ def _watched(
 
     handles = [module.get_submodule(name).register_forward_hook(take(name)) for name in candidates]
     try:
-        result: Tensor = module(images)
+        result: Answers = module(images)
     finally:
         for handle in handles:
             handle.remove()

@@ -21,7 +21,8 @@ from edgeprune.graph.flow import Flow
 from edgeprune.graph.labels import Labels
 from edgeprune.graph.record import follow_as
 from edgeprune.graph.sharing import copy_sharing
-from edgeprune.graph.trace import TRACE_ERRORS, tensors_in
+from edgeprune.graph.trace import TRACE_ERRORS
+from edgeprune.models.answers import tensors_in
 from edgeprune.models.modes import evaluating
 
 SAME = 1e-4  # of the largest value: what single precision leaves equal

@@ -21,15 +21,19 @@ from edgeprune.errors import RunError
 from edgeprune.latency.isolation import profile_of
 from edgeprune.latency.table import LatencyTable
 from edgeprune.latency.typical import Typical, is_typical, open_typical
+from edgeprune.models.answers import PLAIN, form_of
 from edgeprune.models.checkpoint import load_state
 from edgeprune.models.load import build
 from edgeprune.models.spec import Model, ModelSpec
-from edgeprune.models.trust import is_of, require, require_data, require_device
+from edgeprune.models.trust import is_of, require, require_data, require_device, require_task
 from edgeprune.progress import Progress
 from edgeprune.recipe import Recipe
 from edgeprune.runs import Run, read_as
 from edgeprune.space.plan import Plan, read_plan
 from edgeprune.stages.stage import PIPELINE, WEIGHTS, Pipeline
+from edgeprune.tasks.objective import Objective
+from edgeprune.tasks.registry import task_of
+from edgeprune.tasks.task import Task
 
 Record = TypeVar("Record", bound=BaseModel)
 AGAIN_S = 600  # for another job's measurement, where the work of minutes would be for nothing without the device
@@ -78,6 +82,18 @@ class Context:
             require(self.spec.source, self.spec.arguments, self.run.folder)
             for source in self.recipe.data.sources:
                 require_data(source, self.run.folder)
+
+    @cached_property
+    def task(self) -> Task:
+        """What the model's answers mean."""
+        if self.recipe.task.is_users and not self._trust:
+            require_task(self.recipe.task.name, self.run.folder)
+        return task_of(self.recipe.task)
+
+    @property
+    def objective(self) -> Objective:
+        """The task on the model: what training lowers and verification measures."""
+        return Objective.of(self.task, self.recipe.task, form_of(self.model("load").module) or PLAIN)
 
     @cached_property
     def splits(self) -> Splits:

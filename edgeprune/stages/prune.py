@@ -266,6 +266,7 @@ def _scene(context: Context, structure: Structure, costs: CostModel, shares: Sha
         choosing=choosing_of(context),
         training=snapshots_of(context, "prune"),
         progress=context.progress,
+        objective=context.objective,
     )
 
 

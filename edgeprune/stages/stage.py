@@ -174,7 +174,7 @@ PIPELINE = Pipeline(
         Stage(
             "load",
             "edgeprune.stages.load:load_stage",
-            reads=("model", "data"),
+            reads=("model", "data", "task"),
             leaves=Left("original"),
             runs_code=False,  # it finds out what code there is, and asks for it itself
             begun_by=_BEGUN_BY_PRUNE,

@@ -19,6 +19,7 @@ from edgeprune.models.checkpoint import load_state, save_state
 from edgeprune.models.copies import check_copies
 from edgeprune.models.load import build, load
 from edgeprune.models.spec import Model
+from edgeprune.tasks.objective import CLASSIFYING
 
 FILE = Path(odd_nets.__file__)
 SIZE = (3, 12, 12)
@@ -98,9 +99,7 @@ def test_weights_that_are_no_plain_tensors_are_refused(name: str, place: str) ->
 @pytest.mark.parametrize(
     ("name", "advice"),
     [
-        ("OfOnePixel", ".flatten(1)"),
         ("Squeezing", "squeeze"),
-        ("AnsweringATuple", "tuple"),
         ("OfTwoInputs", "forward"),
         ("returning_nothing", "`return`"),
         ("returning_a_tuple", "tuple"),
@@ -109,6 +108,21 @@ def test_weights_that_are_no_plain_tensors_are_refused(name: str, place: str) ->
 def test_what_is_no_classifier_is_told_what_to_do(name: str, advice: str) -> None:
     with refused(ModelError, advice):
         loaded(name)
+
+
+def test_what_is_no_classifier_is_refused_by_its_task() -> None:
+    model = loaded("OfOnePixel")
+    with refused(ModelError, "task", ".flatten(1)"):
+        CLASSIFYING.check(model.module(model.example_input(3)), torch.arange(3))
+
+
+def test_a_tensor_in_a_tuple_is_taken_out() -> None:
+    model = loaded("AnsweringATuple")
+    assert isinstance(model.module(model.example_input(3)), torch.Tensor)
+    assert check_copies(model) == []
+    again = build(model.spec)
+    again.load_state_dict(model.module.state_dict())
+    assert torch.equal(again(model.example_input(3)), model.module(model.example_input(3)))
 
 
 def test_what_a_factory_sets_for_the_whole_process_goes_back() -> None:

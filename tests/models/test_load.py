@@ -33,6 +33,14 @@ def a_dict():
 def segmenter():
     return nn.Conv2d(3, 5, 3)
 
+class classes_named(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = make()
+
+    def forward(self, x):
+        return self.net(x).argmax(1)
+
 def diverged():
     net = make()
     nn.init.constant_(net[3].bias, float("nan"))
@@ -165,7 +173,7 @@ def test_a_recipe_names_timm_models() -> None:
         ("make", {}, ("input_size",)),
         ("boom", {"input_size": (3, 16, 16)}, ("ArithmeticError: out of luck", "boom")),
         ("a_dict", {"input_size": (3, 16, 16)}, ("dict", "nn.Module")),
-        ("segmenter", {"input_size": (3, 16, 16)}, ((1, 5, 14, 14),)),
+        ("classes_named", {"input_size": (3, 16, 16)}, ("int64", (1,))),
         ("mkae", {"input_size": (3, 16, 16)}, ("mkae", "make")),
         ("make", {"input_size": (1, 16, 16)}, ((1, 1, 16, 16),)),
         ("make", {"input_size": (3, 16, 16), "num_classes": 9}, (5, "num_classes", 9)),
