@@ -13,6 +13,7 @@ from edgeprune.cli.console import (
     JsonOption,
     RichProgress,
     RuntimeOption,
+    TaskOption,
     read_input_size,
     show_result,
 )
@@ -43,6 +44,7 @@ def prune(
     ] = None,
     num_classes: Annotated[int | None, typer.Option(help="Classes of the classifier.")] = None,
     input_size: InputSizeOption = None,
+    task: TaskOption = None,
     labels: Annotated[
         Path | None, typer.Option(help="File of the class names in the model's order, one a line (or a JSON list).")
     ] = None,
@@ -82,6 +84,7 @@ def prune(
             labels=labels.resolve() if labels else None,
             keep=tuple(keep) if keep else None,
             seed=seed,
+            task=task,
         )
     record = run.record("prune")
     result = {"run": str(out), **(record.result if record else {})}
