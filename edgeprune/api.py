@@ -196,7 +196,8 @@ def prune(
         target: `0.5x`, `8ms`, `150MMACs`, `1.2Mparams` or `900KB`.
         data: a folder of class folders, `digits`, `npz:FILE` or `timm:NAME`.
         out: the run folder; a run of the same settings that is there goes on.
-        options: `device`, `runtime`, `threads`, `seed`, `task` (its name), and what the recipe's [prune] and [model] sections take.
+        options: `device`, `runtime`, `threads`, `seed`, `task` (its name), and what the recipe's [prune] and [model]
+            sections take.
 
     Raises:
         TargetError: the target cannot be met (the message says the fastest reachable).
