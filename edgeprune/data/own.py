@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from edgeprune.models.spec import ModelSpec
 
 Item = tuple[Tensor, Any]
-LOOKED_AT_AGAIN = 32  # items of each part, when a run goes on
+Form = tuple[str, tuple[Any, ...]]  # how a target's tensors lie in it, and the kind and shape of each
+LOOKED_AT_AGAIN = 32  # items of each part, when all were looked at, and when a run goes on
 
 
 class OwnItems:
@@ -83,14 +84,37 @@ class OwnItems:
             )
         if not given.isfinite().all():
             raise DataError("an input holds NaN or infinity", where=where)
-        return given.float(), pytree.tree_map(_as_tensor, target)
+        try:
+            return given.float(), pytree.tree_map(_as_tensor, target)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise DataError(
+                f"a target holds what is no number: {str(error).splitlines()[0]}",
+                where=where,
+                hint="let the target be a tensor, a number, or these in tuples, lists and dicts",
+            ) from error
 
-    def digests(self, index: int) -> tuple[str, int]:
-        """Of an input, and of its target."""
+    def digests(self, index: int) -> tuple[str, int, Form]:
+        """Of an input, and of its target; and the target's form."""
         given, target = self.item(index)
+        leaves, tree = pytree.tree_flatten(target)
+        form = (str(tree), tuple((str(leaf.dtype), tuple(leaf.shape)) for leaf in leaves))
         found = hashlib.sha256(np.ascontiguousarray(given.numpy()).data)
-        sums = [zlib.crc32(np.ascontiguousarray(leaf.numpy()).tobytes()) for leaf in pytree.tree_leaves(target)]
-        return found.hexdigest()[:32], zlib.crc32(repr(sums).encode())
+        sums = [zlib.crc32(np.ascontiguousarray(leaf.numpy()).tobytes()) for leaf in leaves]
+        return found.hexdigest()[:32], zlib.crc32(repr(sums).encode()), form
+
+    def check_same(self, index: int, pixels: str, sums: int) -> None:
+        """Check that an item is what it was.
+
+        Raises:
+            DataError: it is not.
+        """
+        if self.digests(index)[:2] != (pixels, sums):
+            raise DataError(
+                "the item is not what it was when it was read before",
+                where=f"{self._source}, item {index} of {self._part}",
+                hint="a data set has to give the same items each time (what it draws at random it draws from torch's, "
+                "numpy's or Python's generators, and for training alone); bring the items back, or begin a new run",
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,7 +242,11 @@ def _made(section: DataSection, part: str, spec: ModelSpec) -> OwnItems | None:
 
 
 def _pool(part: str, items: OwnItems, source: str, record: DataRecord | None, progress: Progress) -> Labelled:
-    """The items' digests: of all, or of some where they are known."""
+    """The items' digests: all items are looked at, and some a second time; of known ones some.
+
+    Raises:
+        DataError: an item cannot be read, or is not what it was; or targets are of several forms.
+    """
     count = len(items)
     known = {} if record is None else {name: one for name, one in record.images.items() if name.startswith(f"{part}/")}
     if record is not None and len(known) != count:
@@ -227,21 +255,43 @@ def _pool(part: str, items: OwnItems, source: str, record: DataRecord | None, pr
             where=source,
             hint="bring them back, or begin a new run",
         )
-    some = set(np.linspace(0, count - 1, min(count, LOOKED_AT_AGAIN)).astype(int).tolist()) if known else range(count)
-    pixels, sums = [""] * count, [0] * count
-    for done, index in enumerate(sorted(some), start=1):
-        pixels[index], sums[index] = items.digests(index)
-        progress.update(f"looking at the {part} items of {source}", done, len(some))
-        before = known.get(f"{part}/{index}")
-        if before is not None and (before.pixels, before.label) != (pixels[index], sums[index]):
-            raise DataError(
-                "the item is not what it was when the run was loaded",
-                where=f"{source}, item {index} of {part}",
-                hint="a data set has to give the same items each time (what it draws at random it draws from torch's, "
-                "numpy's or Python's generators); bring them back, or begin a new run",
-            )
+    again = np.linspace(0, count - 1, min(count, LOOKED_AT_AGAIN)).astype(int).tolist()
+    if record is not None:
+        before = [known[f"{part}/{index}"] for index in range(count)]
+        pixels, sums = [one.pixels for one in before], [one.label for one in before]
+    else:
+        pixels, sums = _looked_at(part, items, source, progress)
+    for index in again:
+        items.check_same(index, pixels[index], sums[index])
     names = tuple(str(number) for number in range(count))
     return Labelled(source, items, np.array(sums, np.int64), (), names, tuple(pixels), numbered=True)
+
+
+def _looked_at(part: str, items: OwnItems, source: str, progress: Progress) -> tuple[list[str], list[int]]:
+    """The digests of all inputs, and of all targets.
+
+    Raises:
+        DataError: an item cannot be read, or targets are of several forms.
+    """
+    pixels, sums = list[str](), list[int]()
+    first: Form | None = None
+    for index in range(len(items)):
+        digest, summed, form = items.digests(index)
+        first = first or form
+        if form != first:
+            raise DataError(
+                f"the target is {_told(form)}, that of item 0 {_told(first)}: they cannot be put together",
+                where=f"{source}, item {index} of {part}",
+                hint="give all items targets of one form: as many boxes, padded, say",
+            )
+        pixels.append(digest)
+        sums.append(summed)
+        progress.update(f"looking at the {part} items of {source}", index + 1, len(items))
+    return pixels, sums
+
+
+def _told(form: Form) -> str:
+    return ", ".join(f"{kind.removeprefix('torch.')} {shape}" for kind, shape in form[1]) or "nothing"
 
 
 def _split(name: str, part: str, indices: Indices, pools: dict[str, Labelled], spec: ModelSpec) -> OwnSplit:

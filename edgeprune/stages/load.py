@@ -11,7 +11,8 @@ import torch
 from edgeprune.checksum import file_sha256
 from edgeprune.data.open import with_preprocessing
 from edgeprune.data.record import RECORD
-from edgeprune.errors import UsageError
+from edgeprune.data.split import Splits
+from edgeprune.errors import DataError, UsageError
 from edgeprune.methods.registry import resolved
 from edgeprune.methods.slimming import batch_norm_scales, telling_scales
 from edgeprune.models.checkpoint import save_state
@@ -24,7 +25,9 @@ from edgeprune.runs import write_atomic
 from edgeprune.search.zeros import masks_of
 from edgeprune.stages.context import Context
 from edgeprune.stages.probe import structure_of
-from edgeprune.tasks.classification import Classification
+from edgeprune.tasks.classification import Classification, check_numbers
+from edgeprune.tasks.segmentation import Segmentation
+from edgeprune.tasks.task import Outputs, only_tensor
 from edgeprune.verify.alarm import Knowledge, check_knowledge, claimed_accuracy, refuse_random
 from edgeprune.verify.metric_alarm import KnownMetric, check_metric
 
@@ -69,11 +72,32 @@ def _known(context: Context, model: Model) -> Knowledge | KnownMetric:
     objective, test, section = context.objective, context.splits.test, context.recipe.model
     images, targets = next(iter(test.take(LOOKED_AT).batches(LOOKED_AT)))
     with evaluating(model.module), torch.no_grad():
-        objective.check(model.module(images), targets)
+        answers = model.module(images)
+    objective.check(answers, targets)
+    if isinstance(objective.task, Segmentation):
+        _check_masks(objective.task, objective.read(answers), context.splits)
     if not isinstance(objective.task, Classification):
         return check_metric(model, test, section, objective, progress=context.progress)
     claimed = claimed_accuracy(model.loaded.facts) if model.loaded is not None else None
     return check_knowledge(model, test, section, claimed=claimed, objective=objective, progress=context.progress)
+
+
+def _check_masks(task: Segmentation, outputs: Outputs, splits: Splits) -> None:
+    """Check the class numbers of all masks, which were read when the data were opened.
+
+    Raises:
+        DataError: one is beyond the model's classes; names a mask that has it.
+    """
+    classes = max(2, only_tensor(outputs, task.name).shape[1])
+    for split in (splits.train, splits.validation, splits.calibration, splits.test):
+        numbers = split.targets.numbers if split.targets is not None else {}
+        counted = sorted(numbers.keys() - {task.ignore})
+        if not counted:
+            continue
+        try:
+            check_numbers(torch.tensor(counted), classes)
+        except DataError as error:
+            raise DataError(error.what, where=numbers[counted[-1]], hint=error.hint) from error
 
 
 def _check_what_comes_hours_later(context: Context, model: Model) -> None:
