@@ -12,7 +12,7 @@ import hashlib
 import math
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from edgeprune.models.spec import ModelSpec
 
 Item = tuple[Tensor, Any]
-Form = tuple[str, tuple[Any, ...]]  # how a target's tensors lie in it, and the kind and shape of each
+Digests = tuple[str, int]
+Form = tuple[tuple[str, str, tuple[int, ...]], ...]  # of each tensor of a target: its place, kind and shape
 LOOKED_AT_AGAIN = 32  # items of each part, when all were looked at, and when a run goes on
 
 
@@ -93,33 +94,42 @@ class OwnItems:
                 hint="let the target be a tensor, a number, or these in tuples, lists and dicts",
             ) from error
 
-    def digests(self, index: int) -> tuple[str, int, Form]:
-        """Of an input, and of its target; and the target's form."""
-        given, target = self.item(index)
-        leaves, tree = pytree.tree_flatten(target)
-        form = (str(tree), tuple((str(leaf.dtype), tuple(leaf.shape)) for leaf in leaves))
-        found = hashlib.sha256(np.ascontiguousarray(given.numpy()).data)
-        sums = [zlib.crc32(np.ascontiguousarray(leaf.numpy()).tobytes()) for leaf in leaves]
-        return found.hexdigest()[:32], zlib.crc32(repr(sums).encode()), form
-
-    def check_same(self, index: int, pixels: str, sums: int) -> None:
-        """Check that an item is what it was.
+    def check_same(self, index: int, item: Item, before: Digests) -> None:
+        """Check that an item, drawn with seed 0, is what it was.
 
         Raises:
             DataError: it is not.
         """
-        if self.digests(index)[:2] != (pixels, sums):
+        if digests_of(item) != before:
             raise DataError(
                 "the item is not what it was when it was read before",
                 where=f"{self._source}, item {index} of {self._part}",
                 hint="a data set has to give the same items each time (what it draws at random it draws from torch's, "
-                "numpy's or Python's generators, and for training alone); bring the items back, or begin a new run",
+                "numpy's or Python's generators); bring the items back, or begin a new run",
             )
+
+
+def digests_of(item: Item) -> Digests:
+    """Of an input, and of its target."""
+    given, target = item
+    found = hashlib.sha256(np.ascontiguousarray(given.numpy()).data)
+    sums = [zlib.crc32(np.ascontiguousarray(leaf.numpy()).tobytes()) for leaf in pytree.tree_leaves(target)]
+    return found.hexdigest()[:32], zlib.crc32(repr(sums).encode())
+
+
+def _form(target: Any) -> Form:
+    leaves, _ = pytree.tree_flatten_with_path(target)
+    return tuple(sorted((pytree.keystr(path), str(leaf.dtype), tuple(leaf.shape)) for path, leaf in leaves))
 
 
 @dataclass(frozen=True, eq=False)
 class OwnSplit(Split):
-    """Items of a user's data set. They are augmented there, not here."""
+    """Items of a user's data set. They are augmented there, not here.
+
+    `known`: what each item of the pool was. Where nothing is drawn, the first item of each batch is held against it.
+    """
+
+    known: tuple[Digests, ...] = field(default=(), repr=False)
 
     @property
     def has_pixels(self) -> bool:
@@ -174,6 +184,8 @@ class _Reading:
         places = self.split.indices[some[self.part(len(some))]].tolist()
         seeds = [0 if self.seed is None else _seed_of(self.seed, place) for place in places]
         pairs = [items.item(place, seed=seed) for place, seed in zip(places, seeds, strict=True)]
+        if self.seed is None and self.split.known and pairs:
+            items.check_same(places[0], pairs[0], self.split.known[places[0]])
         inputs = torch.stack([given for given, _ in pairs])
         return inputs, _collated([target for _, target in pairs], self.split.name)
 
@@ -262,7 +274,7 @@ def _pool(part: str, items: OwnItems, source: str, record: DataRecord | None, pr
     else:
         pixels, sums = _looked_at(part, items, source, progress)
     for index in again:
-        items.check_same(index, pixels[index], sums[index])
+        items.check_same(index, items.item(index), (pixels[index], sums[index]))
     names = tuple(str(number) for number in range(count))
     return Labelled(source, items, np.array(sums, np.int64), (), names, tuple(pixels), numbered=True)
 
@@ -276,8 +288,9 @@ def _looked_at(part: str, items: OwnItems, source: str, progress: Progress) -> t
     pixels, sums = list[str](), list[int]()
     first: Form | None = None
     for index in range(len(items)):
-        digest, summed, form = items.digests(index)
-        first = first or form
+        item = items.item(index)
+        (digest, summed), form = digests_of(item), _form(item[1])
+        first = form if first is None else first
         if form != first:
             raise DataError(
                 f"the target is {_told(form)}, that of item 0 {_told(first)}: they cannot be put together",
@@ -291,7 +304,9 @@ def _looked_at(part: str, items: OwnItems, source: str, progress: Progress) -> t
 
 
 def _told(form: Form) -> str:
-    return ", ".join(f"{kind.removeprefix('torch.')} {shape}" for kind, shape in form[1]) or "nothing"
+    return (
+        ", ".join(f"{place} {kind.removeprefix('torch.')} {shape}".strip() for place, kind, shape in form) or "nothing"
+    )
 
 
 def _split(name: str, part: str, indices: Indices, pools: dict[str, Labelled], spec: ModelSpec) -> OwnSplit:
@@ -302,6 +317,7 @@ def _split(name: str, part: str, indices: Indices, pools: dict[str, Labelled], s
         images=pools[part].images,
         indices=indices,
         preprocessing=spec.preprocessing,
+        known=tuple(zip(pools[part].pixels, pools[part].labels.tolist(), strict=True)),
     )
 
 
