@@ -30,6 +30,7 @@ _IMAGE, _SPLIT, _LABEL, _LABELS = "image", "split", "label", "labels"
 _DELIMITERS = ",;\t"
 _FORM = "begin it with a line of column names, as image,label: see docs/data.md"
 _NAMED = 3
+_MOST_FLOAT = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -331,7 +332,7 @@ def _numbers(table: Table, column: str) -> list[float]:
             number = float(cell)
         except ValueError:
             number = math.inf
-        if abs(number) > np.finfo(np.float32).max:
+        if abs(number) > _MOST_FLOAT:
             raise DataError(
                 f"`{column}` is {cell!r}, which is no number",
                 where=table.at(row),
