@@ -1,0 +1,93 @@
+"""What the load stage notices of a task's data: numbers of classes that the model has not, and files that changed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from facts import refused
+from PIL import Image
+
+from edgeprune.data.record import RECORD, read_record
+from edgeprune.errors import DataError
+from edgeprune.pipeline import do_stage, prepare_run
+from edgeprune.recipe import Recipe
+from edgeprune.stages.context import Context
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "pipeline"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
+
+from small_data import SIDE, csv_file, save_images
+from small_jobs import Hearer, recipe
+
+COUNT = 40
+NET = """
+from torch import nn
+
+
+def net():
+    return nn.Sequential(nn.Conv2d(3, 8, 3, 1, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 3, 1))
+"""
+
+
+def masked(root: Path) -> list[Path]:
+    """Images and masks of three classes."""
+    (root / "masks").mkdir(parents=True)
+    files = [root / "masks" / image.name for image in save_images(root / "images", COUNT)]
+    for number, file in enumerate(files):
+        save_mask(file, np.random.default_rng(number).integers(0, 3, (SIDE, SIDE)))
+    return files
+
+
+def save_mask(file: Path, numbers: np.ndarray[Any, Any]) -> None:
+    Image.fromarray(numbers.astype(np.uint8)).save(file)
+
+
+def asked(root: Path, source: str, **task: Any) -> Recipe:
+    (root / "segmenter.py").write_text(NET)
+    return recipe(
+        model={"factory": f"{root / 'segmenter.py'}:net", "input_size": (3, SIDE, SIDE), "untrained": True},
+        data={"source": source, "validation_images": 4, "calibration_images": 4},
+        task={"name": "segmentation", **task},
+    )
+
+
+def load(given: Recipe, folder: Path) -> tuple[Path, list[str]]:
+    said: list[str] = []
+    run = prepare_run(given, folder, resume=True)
+    do_stage(Context(run, Hearer(said)), "load")
+    return run.folder / "load", said
+
+
+@pytest.mark.parametrize("place", [3, COUNT - 4])
+def test_a_number_beyond_the_classes_in_any_mask_is_refused(tmp_path: Path, place: int) -> None:
+    files = masked(tmp_path / "data")
+    numbers = np.zeros((SIDE, SIDE))
+    numbers[9, 9] = 200
+    save_mask(files[place], numbers)
+    source = str(tmp_path / "data")
+    with refused(DataError, 200, 3, str(files[place])):
+        load(asked(tmp_path, source), tmp_path / "run")
+    load(asked(tmp_path, source, ignore=200), tmp_path / "ignoring")
+    numbers[9, 9] = 255
+    save_mask(files[place], numbers)
+    load(asked(tmp_path, source), tmp_path / "other")
+
+
+def test_a_changed_table_of_masks_is_loaded_again(tmp_path: Path) -> None:
+    files = masked(tmp_path / "data")
+    rows: list[dict[str, object]] = [{"image": f"images/{file.name}", "mask": f"masks/{file.name}"} for file in files]
+    given = asked(tmp_path, csv_file(tmp_path / "data" / "all.csv", rows))
+    loaded, _ = load(given, tmp_path / "run")
+    before = read_record(loaded / RECORD)
+    assert len(before.images) == COUNT
+    assert json.loads((loaded / "spec.json").read_text())["source"].endswith("segmenter.py:net")
+    assert read_record(load(given, tmp_path / "run")[0] / RECORD) == before
+    csv_file(tmp_path / "data" / "all.csv", rows[:-1])
+    again, said = load(given, tmp_path / "run")
+    assert len(read_record(again / RECORD).images) == COUNT - 1
+    assert any("all.csv" in one for one in said)
