@@ -10,6 +10,7 @@ from edgeprune import installed
 from edgeprune.errors import RecipeError, UsageError
 from edgeprune.plain import shown
 from edgeprune.recipe import PruneSection, Recipe, Section
+from edgeprune.target_file import KEY, not_exported, wrong_target_file
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,8 @@ class WrongName:
 
 
 def wrong_name(recipe: Recipe) -> WrongName | None:
-    """The first format, method or runtime of a recipe that no installed package offers, or that two offer; or what is
-    wrong with a method's settings."""
+    """The first format, task, method or runtime of a recipe that no installed package offers, or that two offer; or
+    what is wrong with a method's settings."""
     named = {("export", "formats"): recipe.export.formats, ("quantize", "formats"): recipe.quantize.formats or ()}
     for location, formats in named.items():
         for name in formats:
@@ -30,13 +31,25 @@ def wrong_name(recipe: Recipe) -> WrongName | None:
                 installed.chosen(installed.EXPORTERS, name, "format")
             except UsageError as error:
                 return WrongName(location, error)
+    if not recipe.task.is_users:
+        try:
+            installed.chosen(installed.TASKS, recipe.task.name, "task")
+        except UsageError as error:
+            return WrongName(("task", "name"), error)
     if found := wrong_method(recipe.prune):
         return found
     try:
         installed.require_runtime(recipe.device.runtime)
     except UsageError as error:
         return WrongName(("device", "runtime"), error)
-    return None
+    wrong = wrong_target_file(recipe)
+    return None if wrong is None else WrongName(KEY, wrong)
+
+
+def target_of_no_file(recipe: Recipe) -> WrongName | None:
+    """The file that the latency target is about, where the recipe's export does not write it."""
+    missing = not_exported(recipe)
+    return None if missing is None else WrongName(KEY, missing)
 
 
 def wrong_method(prune: PruneSection) -> WrongName | None:
@@ -98,3 +111,5 @@ def require_names(recipe: Recipe) -> None:
         raise recipe_error(found, "recipe")
     if strange := int8_of_no_file(recipe):
         raise int8_error(strange, "recipe")
+    if found := target_of_no_file(recipe):
+        raise recipe_error(found, "recipe")
