@@ -23,6 +23,7 @@ from edgeprune.data.sources import find_source
 from edgeprune.data.split import Split, Splits
 from edgeprune.data.table import find_table
 from edgeprune.errors import DataError, listed
+from edgeprune.models.trust import is_users_data
 from edgeprune.progress import SILENT, Progress, Silent
 from edgeprune.recipe import DataSection, TargetKind
 
@@ -46,7 +47,8 @@ def open_data(
 
     `source` is `digits`, `npz:FILE` (uint8 arrays train_images, train_labels, test_images, test_labels),
     `timm:NAME[@ROOT]`, `csv:FILE`, `coco:FILE.json[@FOLDER]`, or a folder: of classes (of images and what belongs to
-    them, for tasks that read more than a class), or with `train` and `test` (by any usual name) in it.
+    them, for tasks that read more than a class), or with `train` and `test` (by any usual name) in it; or a data set of
+    the user's own (`own.py`).
     `train`, `test` and `calibration` name folders in it, or sources of their own.
 
     - Every image is decoded once, and what is read otherwise than it lies, left out or skipped is told.
@@ -74,7 +76,7 @@ def open_data(
     """
     remarks = _Remarks(progress if record is None else SILENT)  # what was told when the run was loaded
     opening = Opening(_geometry(section, spec), memory_limit, progress)
-    if kind == "own":
+    if kind == "own" or is_users_data(section.source):
         return open_own(section, spec, seed=seed, record=record, progress=progress)
     found, told = find_parts(section, spec.labels, kind)
     for remark in told:

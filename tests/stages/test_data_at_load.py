@@ -13,7 +13,7 @@ from facts import refused
 from PIL import Image
 
 from edgeprune.data.record import RECORD, read_record
-from edgeprune.errors import DataError
+from edgeprune.errors import DataError, ModelError
 from edgeprune.pipeline import do_stage, prepare_run
 from edgeprune.recipe import Recipe
 from edgeprune.stages.context import Context
@@ -31,6 +31,40 @@ from torch import nn
 
 def net():
     return nn.Sequential(nn.Conv2d(3, 8, 3, 1, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 3, 1))
+"""
+
+
+OWN = """
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+
+class Colours(Dataset):
+    '''Red, green and blue, and a shade of its own for each image.'''
+
+    def __init__(self, start, count):
+        self.start, self.count = start, count
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        image = torch.full((3, 16, 16), (self.start + index) / 1000)
+        image[index % 3] += 1
+        return image, index % 3
+
+
+def make(split):
+    return {"train": Colours(0, 30), "test": Colours(100, 12)}.get(split)
+
+
+def net(turn=0):
+    '''Names the colour, or the next one.'''
+    conv = nn.Conv2d(3, 3, 1)
+    with torch.no_grad():
+        conv.weight.copy_(torch.eye(3).roll(turn, 0)[:, :, None, None])
+    return nn.Sequential(conv, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 """
 
 
@@ -91,3 +125,18 @@ def test_a_changed_table_of_masks_is_loaded_again(tmp_path: Path) -> None:
     again, said = load(given, tmp_path / "run")
     assert len(read_record(again / RECORD).images) == COUNT - 1
     assert any("all.csv" in one for one in said)
+
+
+@pytest.mark.parametrize("turn", [0, 1])
+def test_a_classifier_is_measured_on_a_data_set_of_the_users_own(tmp_path: Path, turn: int) -> None:
+    file = tmp_path / "colours.py"
+    file.write_text(OWN)
+    model = {"factory": f"{file}:net", "input_size": (3, SIDE, SIDE), "arguments": {"turn": turn}, "untrained": False}
+    given = recipe(model=model, data={"source": f"{file}:make"})
+    if turn:  # never right
+        with refused(ModelError, "task"):
+            load(given, tmp_path / "run")
+        return
+    folder, _ = load(given, tmp_path / "run")
+    knows = json.loads((folder / "stage.json").read_text())["result"]["knows"]
+    assert (knows["value"], knows["images"]) == (1.0, 12)
