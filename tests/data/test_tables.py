@@ -236,6 +236,22 @@ def test_a_file_that_is_no_text_or_not_there_is_refused(tmp_path: Path) -> None:
         opened(f"csv:{tmp_path / 'other.csv'}", "class")
 
 
+@pytest.mark.parametrize("kind", ["class", "mask"])
+def test_a_table_without_its_prefix_is_told_how_to_write_it(tmp_path: Path, kind: TargetKind) -> None:
+    (tmp_path / "all.csv").touch()
+    with refused(DataError, "csv:all.csv"):
+        opened(str(tmp_path / "all.csv"), kind)
+
+
+def test_labels_beyond_the_classes_are_refused(tmp_path: Path) -> None:
+    source = csv_file(tmp_path / "all.csv", with_column(listed(tmp_path), label=[0, 5, 2] * 4))
+    with refused(DataError, 6, 3):
+        opened(source, "class")
+    with refused(DataError, "eel", "model.labels"):
+        rows = with_column(listed(tmp_path), label=NAMED * 4)
+        opened(csv_file(tmp_path / "all.csv", rows), "class", spec(labels=("cat", "dog", "fox")))
+
+
 def test_one_class_alone_is_refused(tmp_path: Path) -> None:
     with refused(DataError, str(tmp_path / "all.csv")):
         opened(csv_file(tmp_path / "all.csv", with_column(listed(tmp_path), label=["cat"] * COUNT)), "class")
