@@ -68,10 +68,10 @@ def net(turn=0):
 """
 
 
-def masked(root: Path) -> list[Path]:
+def masked(root: Path, *, start: int = 0) -> list[Path]:
     """Images and masks of three classes."""
     (root / "masks").mkdir(parents=True)
-    files = [root / "masks" / image.name for image in save_images(root / "images", COUNT)]
+    files = [root / "masks" / image.name for image in save_images(root / "images", COUNT, start=start)]
     for number, file in enumerate(files):
         save_mask(file, np.random.default_rng(number).integers(0, 3, (SIDE, SIDE)))
     return files
@@ -110,6 +110,14 @@ def test_a_number_beyond_the_classes_in_any_mask_is_refused(tmp_path: Path, plac
     numbers[9, 9] = 255
     save_mask(files[place], numbers)
     load(asked(tmp_path, source), tmp_path / "other")
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_every_part_is_looked_at(tmp_path: Path, part: str) -> None:
+    files = {one: masked(tmp_path / "data" / one, start=start) for one, start in (("train", 0), ("test", COUNT))}
+    save_mask(files[part][-3], np.full((SIDE, SIDE), 3))
+    with refused(DataError, 3, str(files[part][-3])):
+        load(asked(tmp_path, str(tmp_path / "data")), tmp_path / "run")
 
 
 def test_a_changed_table_of_masks_is_loaded_again(tmp_path: Path) -> None:
