@@ -194,7 +194,7 @@ def prune(
     Args:
         model: a timm name, `package.module:factory` or `file.py:factory`.
         target: `0.5x`, `8ms`, `150MMACs`, `1.2Mparams` or `900KB`.
-        data: a folder of class folders, `digits`, `npz:FILE` or `timm:NAME`.
+        data: a folder of class folders, `digits`, `npz:FILE`, `csv:FILE`, `coco:FILE.json` or `timm:NAME`.
         out: the run folder; a run of the same settings that is there goes on.
         options: `device`, `runtime`, `threads`, `seed`, `task` (its name), and what the recipe's [prune] and [model]
             sections take.

@@ -22,7 +22,9 @@ from edgeprune.cli.console import (
 def prune(
     model: Annotated[str, typer.Argument(help="A timm name, or package.module:factory, or file.py:factory.")],
     target: Annotated[str, typer.Option(help="0.5x, 8ms, 150MMACs, 1.2Mparams or 900KB.")],
-    data: Annotated[str, typer.Option(help="A folder of class folders, `digits`, npz:FILE or timm:NAME.")],
+    data: Annotated[
+        str, typer.Option(help="A folder of class folders, `digits`, npz:FILE, csv:FILE, coco:FILE or timm:NAME.")
+    ],
     out: Annotated[Path, typer.Option(help="The run folder to make.")],
     target_file: Annotated[
         str | None, typer.Option(help="The exported file that a latency target is about: tflite-int8. Else fp32.")
