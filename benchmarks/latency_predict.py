@@ -15,9 +15,12 @@ process of its own, times how many there are.
 With --lab the device is the ARM64 machine of tests/lab under icount, over adb, for which six nets with small inputs
 stand in: an inference takes a hundred times as long there. Nothing drifts there, so each plan is measured once.
 
+With --precision int8 all of that is int8 .tflite files, quantized with seeded random inputs (three models unless
+--models names others).
+
 Everything resumes: one JSON file a plan in --cache. With --again the plans that are there are predicted anew from the
 tables that are there, and nothing is measured: for a predictor that has changed since. Writes
-benchmarks/results/latency_predict.json (or _lab.json).
+benchmarks/results/latency_predict.json (or _int8, _lab, _lab_int8).
 """
 
 from __future__ import annotations
@@ -48,9 +51,10 @@ from edgeprune.latency.in_place import model_key
 from edgeprune.latency.predictor import Predictor, predictor_of
 from edgeprune.latency.probes import grid, time_probes
 from edgeprune.latency.protocol import measure
-from edgeprune.latency.table import LatencyTable, Setting
+from edgeprune.latency.table import LatencyTable
 from edgeprune.latency.tflite_writer import Unsupported, write_operation
 from edgeprune.models.spec import Model
+from edgeprune.recipe import Precision
 from edgeprune.runs import write_atomic
 from edgeprune.space.branches import remove_branches
 from edgeprune.space.cut import remove_units
@@ -66,6 +70,7 @@ MODELS = (
     "convnext_atto",
     "deit_tiny_patch16_224",
 )
+INT8_MODELS = ("resnet18", "mobilenetv2_100", "mobilenetv3_large_100")
 CIFAR = ROOT / "examples" / "cifar_resnet.py"
 LAB_MODELS: dict[str, dict[str, Any]] = {  # name -> what `edgeprune.load` takes
     "resnet20": {"source": f"{CIFAR}:resnet20", "input_size": (3, 32, 32)},
@@ -84,6 +89,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--cache", type=Path, default=Path(".cache/predict"))
     parser.add_argument("--models", nargs="+")
+    parser.add_argument("--precision", choices=("fp32", "int8"), default="fp32", help="of the files")
     parser.add_argument("--lab", action="store_true", help="on the ARM64 machine of tests/lab")
     parser.add_argument("--again", action="store_true", help="predict what was measured anew; measure nothing")
     parser.add_argument("--plans", type=int, default=10, help="for each model")
@@ -91,13 +97,21 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=24, help="operations that are timed one process each")
     arguments = parser.parse_args()
     arguments.cache.mkdir(parents=True, exist_ok=True)
-    names = arguments.models or list(LAB_MODELS if arguments.lab else MODELS)
+    int8 = arguments.precision == "int8"
+    names = arguments.models or list(INT8_MODELS if int8 else LAB_MODELS if arguments.lab else MODELS)
     with lab() if arguments.lab and not arguments.again else nullcontext() as machine:
         device = machine.device if machine else LocalDevice()
         models = {name: of_model(name, device, arguments) for name in names}
+    one_each = arguments.processes and not (arguments.lab or int8)
     rows = [row for found in models.values() for row in found["plans"]]
     result: dict[str, Any] = {
-        "settings": {"plans": arguments.plans, "processes": PROCESSES, "granularity": GRANULARITY, "share": SHARE},
+        "settings": {
+            "precision": arguments.precision,
+            "plans": arguments.plans,
+            "processes": PROCESSES,
+            "granularity": GRANULARITY,
+            "share": SHARE,
+        },
         "in place": summary([row["predicted_s"] / row["measured_s"] - 1 for row in rows]),
         "in place, of the unpruned model beside": summary([row["predicted_ratio"] / row["ratio"] - 1 for row in rows]),
         "alone": summary([row["alone_s"] / row["measured_s"] - 1 for row in rows if "alone_s" in row]),
@@ -105,24 +119,26 @@ def main() -> None:
             [row["predicted_s"] / row["measured_s"] - 1 for row in rows if "alone_s" in row]
         ),
         "interval covers": share([row["low_s"] <= row["measured_s"] <= row["high_s"] for row in rows if row["low_s"]]),
-        "one_process_per_probe": one_process_each(arguments) if arguments.processes and not arguments.lab else None,
+        "one_process_per_probe": one_process_each(arguments) if one_each else None,
         "models": models,
     }
     print(json.dumps({key: value for key, value in result.items() if key != "models"}, indent=1))
-    print(f"wrote {write_result('latency_predict_lab' if arguments.lab else 'latency_predict', result)}")
+    where = f"latency_predict{'_lab' if arguments.lab else ''}{'_int8' if int8 else ''}"
+    print(f"wrote {write_result(where, result)}")
 
 
 def of_model(name: str, device: Device, arguments: argparse.Namespace) -> dict[str, Any]:
     """The model's probing and its plans, those of the cache included."""
-    folder = arguments.cache / name
+    folder = arguments.cache / (name if arguments.precision == "fp32" else f"{name}-{arguments.precision}")
     folder.mkdir(exist_ok=True)
     files = [folder / f"plan-{number}.json" for number in range(arguments.plans)]
     loaded = LAB_MODELS[name] if arguments.lab else {"source": name}
     if arguments.again:
-        predict_again(edgeprune.load(**loaded), files, folder)
+        predict_again(edgeprune.load(**loaded), files, folder, name)
     elif not all(file.exists() for file in (folder / "probed.json", *files)):
         with_alone = name in arguments.alone and not arguments.lab
-        measure_plans(edgeprune.load(**loaded), device, files, folder, with_alone=with_alone)
+        precision = arguments.precision
+        measure_plans(edgeprune.load(**loaded), device, files, folder, name, precision, with_alone=with_alone)
     plans = [json.loads(file.read_text()) for file in files]
     errors = [row["predicted_s"] / row["measured_s"] - 1 for row in plans]
     ratios = [row["predicted_ratio"] / row["ratio"] - 1 for row in plans]
@@ -130,7 +146,7 @@ def of_model(name: str, device: Device, arguments: argparse.Namespace) -> dict[s
     return {**probed, "seconds": summary(errors), "ratio": summary(ratios), "plans": plans}
 
 
-def predict_again(model: Model, files: list[Path], folder: Path) -> None:
+def predict_again(model: Model, files: list[Path], folder: Path, name: str) -> None:
     """Put into the measured plans what the model's table says of them by now."""
     table = LatencyTable(folder / "table.sqlite")
     (setting,) = table.settings()
@@ -139,14 +155,23 @@ def predict_again(model: Model, files: list[Path], folder: Path) -> None:
     probed = json.loads((folder / "probed.json").read_text())
     write_atomic(folder / "probed.json", json.dumps({**probed, "spread": predictor.spread}).encode())
     for number, file in enumerate(files):
-        kept, branch = drawn(structure, number, folder.name)
+        kept, branch = drawn(structure, number, name)
         row = {**json.loads(file.read_text()), **predicted(predictor, structure, kept, branch)}
         write_atomic(file, json.dumps(row).encode())
 
 
-def measure_plans(model: Model, device: Device, files: list[Path], folder: Path, *, with_alone: bool) -> None:
+def measure_plans(
+    model: Model,
+    device: Device,
+    files: list[Path],
+    folder: Path,
+    name: str,
+    precision: Precision,
+    *,
+    with_alone: bool,
+) -> None:
     """Probe the model and measure the plans that are not there yet."""
-    with MeasuringExporter("litert") as exporter:
+    with MeasuringExporter("litert", precision) as exporter:
         bench = Bench(
             device=device,
             table=LatencyTable(folder / "table.sqlite"),
@@ -162,7 +187,8 @@ def measure_plans(model: Model, device: Device, files: list[Path], folder: Path,
         for number, file in enumerate(files):
             if file.exists():
                 continue
-            row = of_plan(model, structure, predictor, alone, number, bench, folder)
+            drawing = drawn(structure, number, name)
+            row = of_plan(model, structure, predictor, alone, drawing, bench, folder)
             write_atomic(file, json.dumps(row).encode())
             print(
                 f"{folder.name} {number}: predicted {1e3 * row['predicted_s']:.3f} ms, measured "
@@ -194,7 +220,7 @@ def probed_model(
 def timed_alone(baseline: Baseline, bench: Bench, folder: Path) -> Predictor:
     """The predictor from operations timed alone, in a table of its own."""
     table = LatencyTable(folder / "alone.sqlite")
-    setting = Setting(bench.device.facts().fingerprint, baseline.measurement.runtime.id, 1)
+    setting = bench.setting(baseline.measurement.runtime.id)
     for kind, stairs in bench.table.staircases(setting).items():
         table.put_staircase(setting, kind, stairs)
     structure = baseline.structure
@@ -207,12 +233,12 @@ def of_plan(
     structure: Structure,
     predictor: Predictor,
     alone: Predictor | None,
-    number: int,
+    drawing: tuple[dict[str, int], Branch | None],
     bench: Bench,
     folder: Path,
 ) -> dict[str, Any]:
-    """One plan: drawn, predicted, then written and measured."""
-    kept, branch = drawn(structure, number, folder.name)
+    """One plan that was drawn: predicted, then written and measured."""
+    kept, branch = drawing
     removed = {g.id: tuple(range(kept[g.id], g.size)) for g in structure.groups if kept[g.id] < g.size}
     pruned = remove_branches(remove_units(model.module, structure, removed), structure, [branch.id] if branch else [])
     file = folder / "plan.tflite"
@@ -223,7 +249,7 @@ def of_plan(
     else:  # nothing drifts there: once, and the unpruned model as it was measured before
         (once,) = measure(bench.device, [file], runtime="litert", protocol=bench.protocol)
         build = runtime_build(bench.device, "litert").id
-        known = bench.table.models(Setting(bench.device.facts().fingerprint, build, 1))
+        known = bench.table.models(bench.setting(build))
         pairs = [[once, known[model_key(structure.layers, structure.sizes)].measurement]]
     file.unlink()
     found, originals = zip(*pairs, strict=True)

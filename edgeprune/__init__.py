@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         compare,
         explain,
         export,
+        export_model,
         front,
         load,
         merge,
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
         sensitivity,
         tune,
         verify,
+        verify_file,
     )
+    from edgeprune.artifacts.export import Exported
     from edgeprune.errors import EdgePruneError
     from edgeprune.latency.compare import Comparison
     from edgeprune.latency.model_probe import Probed
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
     from edgeprune.space.plan import Plan, read_plan
     from edgeprune.verify.explain import Explanation
     from edgeprune.verify.verdict import Verdict
+    from edgeprune.without_recipe import FileCheck
 
 __version__ = "0.1.0"
 
@@ -58,6 +62,8 @@ __all__ = [
     "Comparison",
     "EdgePruneError",
     "Explanation",
+    "Exported",
+    "FileCheck",
     "FrontPoint",
     "Model",
     "ModelSpec",
@@ -72,6 +78,7 @@ __all__ = [
     "compare",
     "explain",
     "export",
+    "export_model",
     "front",
     "load",
     "merge",
@@ -86,6 +93,7 @@ __all__ = [
     "sensitivity",
     "tune",
     "verify",
+    "verify_file",
 ]
 
 

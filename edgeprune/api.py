@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from edgeprune.artifacts.export import Exported
 from edgeprune.artifacts.toolkits import toolkits
 from edgeprune.devices.discovery import open_device
 from edgeprune.devices.jobs import runtime_build
@@ -43,8 +44,9 @@ from edgeprune.pipeline import (
 )
 from edgeprune.pipeline import run as run_pipeline
 from edgeprune.progress import Progress, Silent
-from edgeprune.recipe import MOVED, PruneSection, Recipe, Runtime
+from edgeprune.recipe import MOVED, Precision, PruneSection, Recipe, Runtime
 from edgeprune.recipe_file import parse_recipe, read_recipe, resolve_paths
+from edgeprune.recipe_names import recipe_error, target_of_no_file
 from edgeprune.runs import Run, StageRecord, lock, open_run, read_as, settings_hash
 from edgeprune.sensitivities import ZEROS, Sensitivity
 from edgeprune.sensitivities import sensitivity as ask_sensitivity
@@ -58,10 +60,14 @@ from edgeprune.space.units import Structure
 from edgeprune.stages.context import Context
 from edgeprune.stages.stage import PIPELINE, Pipeline
 from edgeprune.stages.tune import follow_tune
+from edgeprune.target_file import wrong_precision
 from edgeprune.training.processes import Processes
 from edgeprune.verify.explain import Explanation
 from edgeprune.verify.explain import explain as explain_file
 from edgeprune.verify.verdict import Verdict
+from edgeprune.without_recipe import FileCheck
+from edgeprune.without_recipe import export_model as write_model
+from edgeprune.without_recipe import verify_file as check_file
 
 
 def load(source: str | Path, *, stage: str | None = None, trust: bool = False, **options: Any) -> Model:
@@ -148,6 +154,7 @@ def probe(
     threads: int = 1,
     protocol: str = "quick",
     granularity: int | None = None,
+    precision: Precision = "fp32",
     progress: Progress | None = None,
 ) -> Probed:
     """Measure a model on a device, and fill the user's latency table with what its pruned forms take there.
@@ -158,12 +165,14 @@ def probe(
         model: as `edgeprune.load` gives it.
         protocol: of the whole model: quick, standard or mlperf.
         granularity: widths in steps of this; None for the device profile's.
+        precision: of the files, fp32 or int8. int8 files are quantized with seeded random inputs, on whose values a
+            latency hangs little.
 
     Raises:
-        UsageError: there is no such runtime or protocol.
+        UsageError: there is no such runtime or protocol, or its files of this precision cannot be probed.
         DeviceError: the device is unavailable, in use or was lost; what was measured before is kept.
     """
-    require_runtime(runtime)
+    _require(runtime, precision)
     return probe_model(
         model,
         open_device(device),
@@ -172,6 +181,7 @@ def probe(
         threads=threads,
         protocol=protocol,
         granularity=granularity,
+        precision=precision,
         progress=progress or Silent(),
     )
 
@@ -228,6 +238,30 @@ def export(
     return do(run, "export", progress=progress, trust=trust, formats=tuple(formats) if formats else None)
 
 
+def export_model(
+    model: str,
+    out: Path | str,
+    *,
+    formats: Sequence[str] | None = None,
+    int8: bool | None = None,
+    data: str | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Exported:
+    """Write a model as it is to files, without a recipe or a run; see `edgeprune.without_recipe.export_model`."""
+    return write_model(
+        model, Path(out), formats=formats, int8=int8, data=data, seed=seed, progress=progress or Silent(), **options
+    )
+
+
+def verify_file(
+    file: Path | str, *, model: Model | None = None, progress: Progress | None = None, **options: Any
+) -> FileCheck:
+    """Hold one exported file to its manifest, without a run; see `edgeprune.without_recipe.verify_file`."""
+    return check_file(Path(file), model=model, progress=progress or Silent(), **options)
+
+
 def verify(
     run: Run | Path | str, *, device: str | None = None, progress: Progress | None = None, trust: bool = False
 ) -> Verdict:
@@ -276,7 +310,13 @@ def compare(
 
 
 def predict(
-    model: Model, plan: Plan | None = None, *, device: str = "local", runtime: Runtime = "litert", threads: int = 1
+    model: Model,
+    plan: Plan | None = None,
+    *,
+    device: str = "local",
+    runtime: Runtime = "litert",
+    threads: int = 1,
+    precision: Precision = "fp32",
 ) -> Prediction:
     """Latency of a model pruned by a plan, from the user's latency table: nothing is built and nothing measured.
 
@@ -285,27 +325,39 @@ def predict(
     Args:
         model: the unpruned model, which was probed on this device before (`edgeprune probe`).
         plan: what is removed; None for the model as it is.
+        precision: of the file whose latency is meant.
 
     Raises:
         ModelError: the plan was made for another model.
-        UsageError: there is no such runtime, or the table has no whole run of this model on this device with this
-            build and number of threads.
+        UsageError: there is no such runtime or precision, or the table has no whole run of this model on this device
+            with this build, number of threads and precision.
     """
-    require_runtime(runtime)
+    _require(runtime, precision)
     if plan is not None:
         check_base(model.module, plan)
     structure = find_structure(model.module, model.example_input())
-    predictor = _predictor(structure, device, runtime, threads)
+    predictor = _predictor(structure, device, runtime, threads, precision)
     subnet = WHOLE if plan is None else subnet_of(plan, structure)
     return predictor.predict(subnet.kept(structure), subnet.layers_gone(structure))
 
 
-def _predictor(structure: Structure, device: str, runtime: Runtime, threads: int) -> Predictor:
+def _require(runtime: Runtime, precision: Precision) -> None:
+    """Check that files of a precision can be pruned for in a runtime.
+
+    Raises:
+        UsageError: they cannot.
+    """
+    require_runtime(runtime)
+    if error := wrong_precision(runtime, precision):
+        raise error
+
+
+def _predictor(structure: Structure, device: str, runtime: Runtime, threads: int, precision: Precision) -> Predictor:
     if is_typical(device):
-        typical = open_typical(device)
-        return typical.predictor(structure.layers, structure.sizes, runtime=runtime, threads=threads)[0]
+        typical, (layers, sizes) = open_typical(device), (structure.layers, structure.sizes)
+        return typical.predictor(layers, sizes, runtime=runtime, threads=threads, precision=precision)[0]
     opened = open_device(device)
-    setting = Setting(opened.facts().fingerprint, runtime_build(opened, runtime).id, threads)
+    setting = Setting(opened.facts().fingerprint, runtime_build(opened, runtime).id, threads, precision)
     return predictor_of(LatencyTable(), setting, structure.layers, structure.sizes)
 
 
@@ -365,7 +417,7 @@ def _beside_others(tree: dict[str, Any], folder: Path) -> Recipe:
     """
     recipe = resolve_paths(parse_recipe(tree, where="options"), Path.cwd())
     if not (folder / "run.json").exists():
-        return recipe
+        return _with_its_file(recipe)
     there = open_run(folder)
     others = there.recipe.model_dump(exclude_unset=True)
     recipe = resolve_paths(parse_recipe({**others, **tree}, where="options"), Path.cwd())
@@ -374,6 +426,17 @@ def _beside_others(tree: dict[str, Any], folder: Path) -> Recipe:
         raise RunError(
             "a run of another model, data set or seed is here", where=str(folder), hint="choose another --out"
         )
+    return _with_its_file(recipe)
+
+
+def _with_its_file(recipe: Recipe) -> Recipe:
+    """The recipe, whose export writes the file that its latency target is about.
+
+    Raises:
+        RecipeError: it does not.
+    """
+    if found := target_of_no_file(recipe):
+        raise recipe_error(found, "options") from found.error
     return recipe
 
 

@@ -93,6 +93,12 @@ def measures(exporter: Any, runtime: str) -> bool:
     return bool(exporter.runtime == runtime and (runtime in OWN_PROBES or hasattr(exporter, "build_probes")))
 
 
+def probed_precisions(exporter: Any) -> tuple[str, ...]:
+    """The precisions that a runtime is probed in with the exporter's one-operation files: fp32 of any, int8 where it
+    builds those."""
+    return ("fp32", "int8") if hasattr(exporter, "build_int8_probes") else ("fp32",)
+
+
 def require_runtime(name: str) -> None:
     """Check that models can be pruned for a runtime.
 

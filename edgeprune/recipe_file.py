@@ -16,7 +16,7 @@ from edgeprune.errors import RecipeError
 from edgeprune.labels import read_labels
 from edgeprune.plain import first_unfit, read_text, shown
 from edgeprune.recipe import Recipe
-from edgeprune.recipe_names import int8_error, int8_of_no_file, recipe_error, wrong_name
+from edgeprune.recipe_names import int8_error, int8_of_no_file, recipe_error, target_of_no_file, wrong_name
 
 MOST_BYTES = 1 << 20  # of a recipe file
 
@@ -49,6 +49,8 @@ def read_recipe(path: Path) -> Recipe:
     recipe = parse_recipe(tree, text=text, where=str(path))
     if strange := int8_of_no_file(recipe):  # `edgeprune export --format` may write fewer later
         raise int8_error(strange, _spot(str(path), _line_of(text, ["quantize", "formats"])))
+    if found := target_of_no_file(recipe):
+        raise recipe_error(found, _spot(str(path), _line_of(text, list(found.location)))) from found.error
     return resolve_paths(recipe, path.resolve().parent, text=text, where=str(path))
 
 

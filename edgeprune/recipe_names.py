@@ -10,6 +10,7 @@ from edgeprune import installed
 from edgeprune.errors import RecipeError, UsageError
 from edgeprune.plain import shown
 from edgeprune.recipe import PruneSection, Recipe, Section
+from edgeprune.target_file import KEY, not_exported, wrong_target_file
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,14 @@ def wrong_name(recipe: Recipe) -> WrongName | None:
         installed.require_runtime(recipe.device.runtime)
     except UsageError as error:
         return WrongName(("device", "runtime"), error)
-    return None
+    wrong = wrong_target_file(recipe)
+    return None if wrong is None else WrongName(KEY, wrong)
+
+
+def target_of_no_file(recipe: Recipe) -> WrongName | None:
+    """The file that the latency target is about, where the recipe's export does not write it."""
+    missing = not_exported(recipe)
+    return None if missing is None else WrongName(KEY, missing)
 
 
 def wrong_method(prune: PruneSection) -> WrongName | None:
@@ -98,3 +106,5 @@ def require_names(recipe: Recipe) -> None:
         raise recipe_error(found, "recipe")
     if strange := int8_of_no_file(recipe):
         raise int8_error(strange, "recipe")
+    if found := target_of_no_file(recipe):
+        raise recipe_error(found, "recipe")

@@ -272,7 +272,10 @@ _ADDED: dict[tuple[str, str], object] = {
     ("sparse", "layers"): "1x1",
     ("model", "weights"): None,
     ("model", "labels"): None,
+    ("model", "metric"): None,
     ("quantize", "formats"): None,
+    ("prune", "enabled"): True,
+    ("prune", "target_file"): None,
 }
 _TUNE_BEFORE = {
     *("epochs", "batch_size", "lr", "weight_decay", "momentum", "warmup", "distillation", "temperature", "precision"),
@@ -284,8 +287,14 @@ _ADDED |= {
 
 
 def settings_hash(recipe: Recipe, sections: tuple[str, ...]) -> str:
-    """Hash of the recipe sections a stage depends on; how long a device is waited for changes nothing."""
+    """Hash of the recipe sections a stage depends on; how long a device is waited for changes nothing.
+
+    A name such as `prune.target_file` means one key of a section.
+    """
     tree = recipe.model_dump(mode="json", include={*sections, "seed", "version"})
+    for section, _, key in (name.partition(".") for name in sections if "." in name):
+        if (value := getattr(getattr(recipe, section), key)) != _ADDED.get((section, key), ...):
+            tree[f"{section}.{key}"] = value
     tree.get("device", {}).pop("wait_minutes", None)
     if "prune" in tree:
         tree["prune"] = _as_before_tables(tree["prune"])
@@ -306,4 +315,4 @@ def _as_before_tables(prune: dict[str, Any]) -> dict[str, Any]:
         value = methods.get(method, {}).pop(name, default)
         prune[key] = float(value) if isinstance(default, float) else value  # 5 was 5.0 then
     tables = {name: table for name, table in methods.items() if table}
-    return {**prune, "allocator": prune["allocator"] or "judged", **({"methods": tables} if tables else {})}
+    return {**prune, "allocator": prune.get("allocator") or "judged", **({"methods": tables} if tables else {})}

@@ -16,6 +16,8 @@ from edgeprune.data.open import open_data
 from edgeprune.data.split import Split
 from edgeprune.errors import DataError, UsageError
 from edgeprune.graph.weights import Weight, find_weights
+from edgeprune.metric import ACCURACY, Metric
+from edgeprune.models.answers import PLAIN, form_of
 from edgeprune.models.copies import check_copies
 from edgeprune.models.load import load_from
 from edgeprune.models.spec import Model
@@ -27,8 +29,11 @@ from edgeprune.space.find import find_structure
 from edgeprune.space.gates import set_gate_constants
 from edgeprune.space.units import Structure
 from edgeprune.space.weight_masks import apply_masks, magnitude_masks
-from edgeprune.training.accuracy import recalibrate_batchnorm, top1
-from edgeprune.verify.alarm import check_knowledge, refuse_random
+from edgeprune.tasks.objective import Objective
+from edgeprune.tasks.registry import task_of
+from edgeprune.training.accuracy import measure, recalibrate_batchnorm
+from edgeprune.verify.alarm import refuse_random
+from edgeprune.verify.known import check_known
 
 ZEROS = (0.5, 0.8, 0.9, 0.95, 0.99)
 DROP = 0.01  # of the accuracy, that a type may lose and still be said to bear its zeros
@@ -41,7 +46,7 @@ GATE = "squeeze-excitation"
 class TypeOfLayer(Record):
     """What one type of layer is and bears.
 
-    `accuracy` has the top-1 at each share of zeros, in the order of `Sensitivity.zeros`. `bears` is the largest share
+    `accuracy` has the metric at each share of zeros, in the order of `Sensitivity.zeros`. `bears` is the largest share
     of zeros up to which every accuracy is within `DROP` of the model's; 0 where there is none.
     """
 
@@ -63,6 +68,7 @@ class Sensitivity(Record):
     accuracy: float
     without_gates: float | None
     types: tuple[TypeOfLayer, ...]
+    metric: Metric = ACCURACY
 
 
 def sensitivity(
@@ -95,8 +101,10 @@ def sensitivity(
     model = load_from(recipe.model)
     refuse_random(recipe.model)
     check_copies(model, trains=False)
-    splits = open_data(recipe.data, model.spec, seed=recipe.seed, progress=progress)
-    check_knowledge(model, splits.test, recipe.model, progress=progress)
+    task = task_of(recipe.task)
+    splits = open_data(recipe.data, model.spec, seed=recipe.seed, kind=task.target, progress=progress)
+    objective = Objective.of(task, recipe.task, form_of(model.module) or PLAIN)
+    check_known(model, splits.test, recipe.model, objective, progress=progress)
     if len(splits.validation) == 0:
         raise DataError("there are no validation images to ask the model", hint="set data.validation_images")
     asked, calibration = splits.validation.take(images), splits.calibration.take(ADAPTED_ON)
@@ -110,13 +118,13 @@ def sensitivity(
         nonlocal done
         progress.update(said, done, steps)
         done += 1
-        return top1(recalibrate_batchnorm(module, calibration, ADAPTED_ON), asked)
+        return measure(recalibrate_batchnorm(module, calibration, ADAPTED_ON), asked, objective)
 
     whole = accuracy_of(model.module, "the model itself")
     rows = []
     for name, weights in types.items():
         found = [accuracy_of(_pruned(model, weights, share), f"{name}, {share * 100:g}% zeros") for share in levels]
-        rows.append(_row(name, weights, levels, found, whole))
+        rows.append(_row(name, weights, levels, found, whole, objective.metric))
     without = accuracy_of(_without(model.module, structure, gates, calibration), "without gates") if gates else None
     progress.update("done", steps, steps)
     return Sensitivity(
@@ -126,6 +134,7 @@ def sensitivity(
         accuracy=whole,
         without_gates=without,
         types=tuple(rows),
+        metric=objective.metric,
     )
 
 
@@ -152,11 +161,16 @@ def _without(module: nn.Module, structure: Structure, gates: Sequence[str], imag
 
 
 def _row(
-    name: str, weights: Sequence[Weight], levels: Sequence[float], found: Sequence[float], whole: float
+    name: str,
+    weights: Sequence[Weight],
+    levels: Sequence[float],
+    found: Sequence[float],
+    whole: float,
+    metric: Metric,
 ) -> TypeOfLayer:
     bears = 0.0
     for share, accuracy in zip(levels, found, strict=True):
-        if accuracy < whole - DROP - ROUNDING:
+        if metric.lost(whole, accuracy) > DROP + ROUNDING:
             break
         bears = share
     return TypeOfLayer(

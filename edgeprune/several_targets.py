@@ -42,7 +42,7 @@ def front(
     cannot be reached is noted, and the others go on.
 
     Raises:
-        UsageError: fewer than two targets, or one twice; or the recipe's device is a device profile.
+        UsageError: fewer than two targets, or one twice; the recipe prunes nothing; or its device is a device profile.
         RecipeError: a target cannot be read.
         RunError: a run is there and `resume` was not given.
         EdgePruneError: what a stage says; what was finished before is kept.
@@ -53,12 +53,18 @@ def front(
             f"a front needs different targets, got {', '.join(targets) or 'none'}",
             hint="give --target twice or more, as --target 0.7x --target 0.5x",
         )
+    if not recipe.prune.enabled:
+        raise UsageError(
+            "a front is of what is pruned, and the recipe says prune.enabled = false",
+            where="prune.enabled",
+            hint="leave it out; the target 1x shows the unpruned model among the others",
+        )
     refuse_profile(recipe.device.id)
     points: list[FrontPoint] = []
     runs: list[Run] = []
     with toolkits():  # the same for all targets
         for name in parsed:
-            settings = recipe.model_copy(update={"prune": recipe.prune.model_copy(update={"target": name})})
+            settings = recipe.with_target(name)
             if progress is not None:
                 progress.say(f"target {name}")
             with lock(folder / name):

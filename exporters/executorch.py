@@ -37,8 +37,10 @@ class ExecuTorchExporter:
         self, program: ExportedProgram, outputs: Sequence[Output], calibration: torch.Tensor | None
     ) -> Iterator[Converted]:
         """See `edgeprune.artifacts.plugins.Exporter`."""
+        from exporters.relus import drop_idle_relus
         from exporters.softmax import softmax_over_rows
 
+        drop_idle_relus(program)
         softmax_over_rows(program)
         for output in outputs:
             source = program
@@ -60,6 +62,12 @@ class ExecuTorchExporter:
         from exporters.executorch_probes import build
 
         return build(signatures, folder)
+
+    def build_int8_probes(self, signatures: Sequence[OpSignature], folder: Path) -> dict[str, Path]:
+        """See `edgeprune.artifacts.plugins.Int8ProbeBuilder`."""
+        from exporters.executorch_probes import build
+
+        return build(signatures, folder, int8=True)
 
 
 def _check_loads(file: Path) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from edgeprune.graph.operations import OpSignature
 from exporters.executorch_lowering import lower, write
 
+SAMPLES = 4  # that int8 probes are quantized with
 FUNCTIONS: dict[str, type[nn.Module]] = {
     "": nn.Identity,
     "relu": nn.ReLU,
@@ -44,6 +45,15 @@ class _Binary(nn.Module):
         return self.function(x + other if self.s.kind == "add" else x * other)
 
 
+class _Border(nn.Module):
+    """What an int8 .pte does where it begins and ends, and nothing between."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        quantized = torch.ops.quantized_decomposed
+        inside = quantized.quantize_per_tensor(x, 0.03, 0, -128, 127, torch.int8)
+        return cast(Tensor, quantized.dequantize_per_tensor(inside, 0.03, 0, -128, 127, torch.int8))
+
+
 class _Pool(nn.Module):
     def __init__(self, signature: OpSignature) -> None:
         super().__init__()
@@ -58,7 +68,7 @@ class _Pool(nn.Module):
         return self.function(F.max_pool2d(x, s.kernel, s.stride, s.padding, s.dilation))
 
 
-def module_of(signature: OpSignature) -> tuple[nn.Module, Tensor]:
+def module_of(signature: OpSignature, *, int8: bool = False) -> tuple[nn.Module, Tensor]:
     """The operation as a module with an example of its one input, batch 1, random weights.
 
     Images are in channels_last memory: so the probe holds no layout conversion (a third of a small convolution's
@@ -82,22 +92,27 @@ def module_of(signature: OpSignature) -> tuple[nn.Module, Tensor]:
     elif s.kind in ("add", "mul"):
         module = _Binary(s)
     elif s.kind == "activation":
-        if not s.function:
+        if not s.function and not int8:
             raise KeyError("an activation without a name")
-        module = FUNCTIONS[s.function]()
+        module = FUNCTIONS[s.function]() if s.function else _Border()
     else:
         module = _Pool(s)
     return module, image
 
 
-def build(signatures: Sequence[OpSignature], folder: Path) -> dict[str, Path]:
-    """Write a .pte for each signature; one that torch or ExecuTorch refuses is logged and left out."""
+def build(signatures: Sequence[OpSignature], folder: Path, *, int8: bool = False) -> dict[str, Path]:
+    """Write a .pte for each signature; one that torch or ExecuTorch refuses is logged and left out.
+
+    With `int8` it is quantized as whole models are, with seeded random inputs; what the quantizer leaves out stays in
+    float. Input and output are float32, as those of an int8 .pte are: an activation without a name (see
+    `probes.borders_of`) is what that takes.
+    """
     files: dict[str, Path] = {}
     for signature in signatures:
         key = signature.key()
         file = folder / f"{signature.kind}_{hashlib.sha256(key.encode()).hexdigest()[:16]}.pte"
         try:
-            _write(signature, file)
+            _write(signature, file, int8=int8)
         except (KeyError, ValueError, RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
             logging.getLogger(__name__).warning("no probe for %s: %s", key, error)
             continue
@@ -121,10 +136,16 @@ def _lower(signature: OpSignature, program: torch.export.ExportedProgram) -> Any
     return edge.to_backend(XnnpackPartitioner())
 
 
-def _write(signature: OpSignature, file: Path) -> None:
-    module, example = module_of(signature)
+def _write(signature: OpSignature, file: Path, *, int8: bool) -> None:
+    module, example = module_of(signature, int8=int8)
     with torch.no_grad():
         program = torch.export.export(module.eval(), (example,), strict=False)
+    if int8 and not isinstance(module, _Border):
+        from edgeprune.quantization.pt2e import quantize_samples
+
+        random = torch.Generator().manual_seed(0)
+        samples = [torch.empty_like(example).normal_(generator=random) for _ in range(SAMPLES)]
+        program = quantize_samples(program, samples)
     part = file.with_suffix(".part")
     try:
         write(_lower(signature, program), part)

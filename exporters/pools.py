@@ -19,8 +19,7 @@ import torch
 from torch import fx
 from torch.export import ExportedProgram
 
-_NOT_NEGATIVE = ("relu", "relu6", "sigmoid", "hardsigmoid", "softmax")
-_PASSING = ("cat", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "dropout", "alias", "contiguous", "slice")
+from exporters.relus import is_not_negative
 
 
 def pad_max_pools(program: ExportedProgram) -> None:
@@ -33,7 +32,7 @@ def pad_max_pools(program: ExportedProgram) -> None:
         sides = _sides(given, node)
         if not any(sides) or any(d != 1 for d in _pair(given.get("dilation", 1))):
             continue
-        mode = "constant" if _is_not_negative(given["self"]) else "replicate"
+        mode = "constant" if is_not_negative(given["self"]) else "replicate"
         with graph.inserting_before(node):
             padded = _padded(graph, given["self"], sides, mode)
         node.args = (padded, given["kernel_size"], given.get("stride") or given["kernel_size"])
@@ -108,15 +107,3 @@ def _arguments(node: fx.Node) -> dict[str, Any]:
 def _pair(value: Any) -> tuple[int, int]:
     values = [value] if isinstance(value, int) else list(value)
     return int(values[0]), int(values[-1])
-
-
-def _is_not_negative(node: Any) -> bool:
-    if not isinstance(node, fx.Node) or node.op != "call_function":
-        return False
-    name = str(getattr(node.target, "_opname", "")).rstrip("_")
-    if name in _NOT_NEGATIVE:
-        return True
-    if name in ("hardtanh", "clamp", "clamp_min"):
-        low = node.args[1] if len(node.args) > 1 else node.kwargs.get("min", -1)
-        return isinstance(low, int | float) and low >= 0
-    return name in _PASSING and all(_is_not_negative(n) for n in node.all_input_nodes)

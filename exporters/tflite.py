@@ -10,6 +10,7 @@ import numpy as np
 
 from edgeprune.artifacts.jobs import Converted, Output
 from edgeprune.artifacts.manifest import Delegation, TensorSpec, layout_of
+from edgeprune.graph.operations import OpSignature
 from edgeprune.recipe import Precision
 
 if TYPE_CHECKING:
@@ -45,6 +46,12 @@ class TFLiteExporter:
                 left = self._write_int8(model, output.file, calibration)
             yield _describe(output).model_copy(update={"left_in_float": left})
 
+    def build_int8_probes(self, signatures: Sequence[OpSignature], folder: Path) -> dict[str, Path]:
+        """See `edgeprune.artifacts.plugins.Int8ProbeBuilder`."""
+        from exporters.tflite_probes import build_int8
+
+        return build_int8(signatures, folder)
+
     def _write_int8(self, model: Any, file: Path, calibration: torch.Tensor | None) -> dict[str, int]:
         from edgeprune.quantization.tflite import quantize_tflite
 
@@ -61,7 +68,9 @@ def _lower(program: ExportedProgram) -> Any:
     import litert_torch
 
     from exporters.pools import average_plainly, pad_max_pools
+    from exporters.relus import drop_idle_relus
 
+    drop_idle_relus(program)
     pad_max_pools(program)
     average_plainly(program)
     answers = program.graph.output_node().args[0]

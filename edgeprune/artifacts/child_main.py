@@ -10,13 +10,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
 import numpy
 
 from edgeprune.artifacts.jobs import JOB, BuiltProbes, Converted, ConvertJob, End, Failed, ProbeJob
-from edgeprune.artifacts.plugins import Exporter, ProbeBuilder, find_exporter
+from edgeprune.artifacts.plugins import Exporter, Int8ProbeBuilder, ProbeBuilder, find_exporter
 from edgeprune.records import Record
 
 MEMORY_WORDS = ("not enough memory", "can't allocate memory", "std::bad_alloc", "cannot allocate memory")
@@ -48,9 +49,7 @@ def _as_new() -> None:
 
 def _serve(exporter: Exporter, job: ConvertJob | ProbeJob) -> Iterator[Converted | BuiltProbes]:
     if isinstance(job, ProbeJob):
-        if not isinstance(exporter, ProbeBuilder):
-            raise TypeError(f"the exporter {job.exporter!r} builds no probes")
-        yield BuiltProbes(files=exporter.build_probes(job.signatures, job.folder))
+        yield BuiltProbes(files=_probes(exporter, job))
         return
     import torch
     from safetensors.torch import load_file
@@ -61,6 +60,14 @@ def _serve(exporter: Exporter, job: ConvertJob | ProbeJob) -> Iterator[Converted
     for converted in exporter.convert(program, job.outputs, calibration):
         yield converted.model_copy(update={"seconds": time.perf_counter() - started})
         started = time.perf_counter()
+
+
+def _probes(exporter: Exporter, job: ProbeJob) -> dict[str, Path]:
+    if job.precision == "int8" and isinstance(exporter, Int8ProbeBuilder):
+        return exporter.build_int8_probes(job.signatures, job.folder)
+    if job.precision == "fp32" and isinstance(exporter, ProbeBuilder):
+        return exporter.build_probes(job.signatures, job.folder)
+    raise TypeError(f"the exporter {job.exporter!r} builds no {job.precision} probes")
 
 
 def _take_stdout() -> TextIO:

@@ -27,7 +27,7 @@ from edgeprune.errors import ConversionError, DataError, UsageError
 from edgeprune.models.answers import outputs_of
 from edgeprune.models.spec import Model
 from edgeprune.progress import SILENT, Progress
-from edgeprune.recipe import CLASSIFICATION, Format, Precision
+from edgeprune.recipe import Format, Precision, TaskSection
 from edgeprune.runs import write_atomic
 
 __all__ = ["Exported", "MeasuringExporter", "NotWritten", "export_each"]
@@ -80,7 +80,7 @@ def export_each(
     floats: bool = True,
     calibration: Tensor | None,
     reference_input: Tensor,
-    task: str = CLASSIFICATION,
+    task: TaskSection | None = None,
     progress: Progress = SILENT,
 ) -> Exported:
     """Write the model in each format; a file that fails takes no other along.
@@ -110,7 +110,7 @@ def export_each(
         if int8 and calibration is not None:
             save_file({"images": calibration.detach().cpu().contiguous()}, work / "calibration.safetensors")
         _save_reference(model, reference_input, folder)
-        made = _convert_all(model, parcels, work, folder, task, progress)
+        made = _convert_all(model, parcels, work, folder, task or TaskSection(), progress)
     ends = [end for parcel in parcels for end in made[parcel.exporter.name]]
     return Exported(
         tuple(end for end in ends if isinstance(end, Manifest)),
@@ -125,7 +125,7 @@ def _parcel(name: Format, int8: bool, floats: bool) -> _Parcel:
 
 
 def _convert_all(
-    model: Model, parcels: Sequence[_Parcel], work: Path, folder: Path, task: str, progress: Progress
+    model: Model, parcels: Sequence[_Parcel], work: Path, folder: Path, task: TaskSection, progress: Progress
 ) -> dict[str, list[Manifest | NotWritten]]:
     """Convert with a few toolkits at a time."""
     threads = max(1, (os.cpu_count() or 1) // min(AT_ONCE, max(1, len(parcels))))
@@ -176,7 +176,7 @@ class _Running:
 
 
 def _convert(
-    model: Model, parcel: _Parcel, running: _Running, work: Path, folder: Path, task: str, progress: Progress
+    model: Model, parcel: _Parcel, running: _Running, work: Path, folder: Path, task: TaskSection, progress: Progress
 ) -> list[Manifest | NotWritten]:
     """All files of a format: each is moved into place, then its manifest, as soon as it is whole.
 
@@ -226,7 +226,7 @@ def _told(output: Output, converted: Converted) -> str:
 
 
 def _put_in_place(
-    model: Model, exporter: Exporter, output: Output, converted: Converted, folder: Path, task: str
+    model: Model, exporter: Exporter, output: Output, converted: Converted, folder: Path, task: TaskSection
 ) -> Manifest:
     if not output.file.exists():
         raise ConversionError("the exporter said it wrote the file, but it is not there", where=output.file.name)

@@ -39,6 +39,7 @@ class ProbeJob(Record):
 
     kind: Literal["probes"] = "probes"
     exporter: str
+    precision: Precision = "fp32"
     signatures: tuple[OpSignature, ...]
     folder: Path
 

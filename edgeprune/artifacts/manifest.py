@@ -13,7 +13,7 @@ from edgeprune.artifacts.preparation import Preparation
 from edgeprune.checksum import file_sha256
 from edgeprune.errors import UsageError
 from edgeprune.models.spec import Preprocessing
-from edgeprune.recipe import CLASSIFICATION, Format, Precision
+from edgeprune.recipe import Format, Precision, TaskSection
 from edgeprune.records import Record, first_fault
 from edgeprune.runs import read_bounded
 
@@ -89,7 +89,7 @@ class Manifest(Record):
     size_bytes: int
     inputs: tuple[TensorSpec, ...] = Field(min_length=1)
     outputs: tuple[TensorSpec, ...] = Field(min_length=1)  # in the order in which the model answers
-    task: str = CLASSIFICATION  # what the outputs mean: a task's name
+    task: TaskSection = TaskSection()  # what the outputs mean
     preprocessing: Preparation | Preprocessing
     labels: tuple[str, ...]
     # Safetensors beside it: "input" (N, C, H, W) float32, and what the float model answers: "output", or with several

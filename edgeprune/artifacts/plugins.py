@@ -79,6 +79,16 @@ class ProbeBuilder(Protocol):
         ...
 
 
+@runtime_checkable
+class Int8ProbeBuilder(Protocol):
+    """An exporter that can also write one-operation files as they run in its int8 files."""
+
+    def build_int8_probes(self, signatures: Sequence[OpSignature], folder: Path) -> dict[str, Path]:
+        """As `ProbeBuilder.build_probes`. They are quantized as whole models are, with seeded random inputs; an
+        operation that stays in float in whole models does so here."""
+        ...
+
+
 def find_exporters() -> dict[str, Exporter]:
     """All installed exporters by format name.
 

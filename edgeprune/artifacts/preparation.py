@@ -7,7 +7,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from edgeprune.data.images import Geometry
-from edgeprune.models.spec import ModelSpec
+from edgeprune.errors import DataError
+from edgeprune.models.spec import ModelSpec, Preprocessing
 
 COVERS = (
     "the whole image keeps its shape and just covers height x width: "
@@ -93,4 +94,26 @@ class Preparation(_Step):
             crop=Cropping(height=geometry.height, width=geometry.width),
             mean=own.mean,
             std=own.std,
+        )
+
+    def given_to(self, spec: ModelSpec) -> ModelSpec:
+        """The spec with the settings whose images are prepared like this.
+
+        Raises:
+            DataError: none of ours are: this is another's preparation.
+        """
+        cover, cut = (self.resize.height, self.resize.width), (self.crop.height, self.crop.width)
+        plain = Preprocessing(mean=self.mean, std=self.std, interpolation=self.resize.filter)
+        ways = [plain.model_copy(update={"resize": min(cover)})]  # one gives the size to the pixel where none is square
+        ways += [
+            plain.model_copy(update={"crop_pct": part / whole}) for part, whole in zip(cut, cover, strict=True) if whole
+        ]
+        for way in ways if min(*cover, *cut) > 0 else ():
+            found = spec.model_copy(update={"preprocessing": way})
+            if Preparation.of(found) == self:
+                return found
+        raise DataError(
+            "images cannot be prepared as the manifest says",
+            where="preprocessing",
+            hint="it is not one that EdgePrune wrote: prepare them as it says, and test the file with your own code",
         )

@@ -6,10 +6,10 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout, suppress
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO, get_args
 
 import typer
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from edgeprune.models.spec import Model
+    from edgeprune.recipe import Precision
 
 _ANSWERS: ContextVar[TextIO | None] = ContextVar("answers", default=None)  # None: stdout as it is
 
@@ -69,6 +70,26 @@ RuntimeOption = Annotated[str, typer.Option(help="The runtime whose latency is m
 InputSizeOption = Annotated[str | None, typer.Option(help="Channels,height,width, e.g. 3,224,224.")]
 
 
+PrecisionOption = Annotated[str, typer.Option(help="Of the files whose latency is meant: fp32 or int8.")]
+
+
+def read_precision(text: str | None) -> Precision | None:
+    """A precision as it is given to a command.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    from edgeprune.errors import UsageError
+    from edgeprune.recipe import Precision
+
+    if text is None:
+        return None
+    known: tuple[Precision, ...] = get_args(Precision)
+    if text not in known:
+        raise UsageError(f"there is no precision {text!r}", where="--precision", hint=f"take one of {', '.join(known)}")
+    return known[known.index(text)]
+
+
 def load_model(source: str, input_size: str | None) -> Model:
     """The model of a command's arguments.
 
@@ -99,6 +120,19 @@ def read_input_size(text: str | None) -> tuple[int, ...] | None:
             hint=f"write it like 3,224,224: channels, height and width, 1 to {MOST_SIDE}",
         ) from error
     return sides
+
+
+def refuse_given(options: Mapping[str, object], why: str, *, where: str) -> None:
+    """Refuse options that mean nothing here; those that are None were not given.
+
+    Raises:
+        UsageError: one was given; `why` says what it has no meaning for.
+    """
+    from edgeprune.errors import UsageError
+
+    given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
+    if given:
+        raise UsageError(f"{', '.join(given)}: {why}", where=where, hint="leave that out")
 
 
 class RichProgress:

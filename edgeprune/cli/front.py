@@ -40,7 +40,7 @@ def front(
     folder = out or Path("runs") / f"{recipe.stem}-front"
     with RichProgress().shown() as progress:
         points = run_front(settings, target, folder, resume=resume, progress=progress)
-    table = Table("target", "latency", "of the original", "top-1", "verdict")
+    table = Table("target", "latency", "of the original", "accuracy", "verdict")
     rows: list[dict[str, Any]] = []
     for point in points:
         if point.outcome is None:

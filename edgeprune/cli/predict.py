@@ -11,9 +11,11 @@ from edgeprune.cli.console import (
     DeviceOption,
     InputSizeOption,
     JsonOption,
+    PrecisionOption,
     RuntimeOption,
     ThreadsOption,
     load_model,
+    read_precision,
     show_result,
 )
 
@@ -24,6 +26,7 @@ def predict(
     device: DeviceOption = None,
     runtime: RuntimeOption = "litert",
     threads: ThreadsOption = 1,
+    precision: PrecisionOption = "fp32",
     input_size: InputSizeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -38,7 +41,14 @@ def predict(
 
     edits = read_plan(plan) if plan else None
     found = load_model(model, input_size)
-    pruned = api.predict(found, edits, device="local" if device is None else device, runtime=runtime, threads=threads)
+    pruned = api.predict(
+        found,
+        edits,
+        device="local" if device is None else device,
+        runtime=runtime,
+        threads=threads,
+        precision=read_precision(precision) or "fp32",
+    )
     share = pruned.seconds / pruned.unpruned_s
     lines = [
         f"{plan or model}: {pruned.words}, predicted, not measured",

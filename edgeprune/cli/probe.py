@@ -10,11 +10,13 @@ from edgeprune.cli.console import (
     DeviceOption,
     InputSizeOption,
     JsonOption,
+    PrecisionOption,
     RichProgress,
     RuntimeOption,
     ThreadsOption,
     load_model,
     milliseconds,
+    read_precision,
     show_result,
 )
 
@@ -24,6 +26,7 @@ def probe(
     device: DeviceOption = None,
     runtime: RuntimeOption = "litert",
     threads: ThreadsOption = 1,
+    precision: PrecisionOption = "fp32",
     protocol: Annotated[str, typer.Option(help="Of the whole model: quick, standard or mlperf.")] = "quick",
     granularity: Annotated[int | None, typer.Option(help="Widths in steps of this; the device profile's else.")] = None,
     input_size: InputSizeOption = None,
@@ -46,11 +49,13 @@ def probe(
             threads=threads,
             protocol=protocol,
             granularity=granularity,
+            precision=read_precision(precision) or "fp32",
             progress=progress,
         )
     whole = probed.measurement
     result = {
         "model": model,
+        "precision": precision,
         "measurement": whole.model_dump(mode="json"),
         "operations_in_table": probed.operations_in_table,
         "whole_models_in_table": probed.whole_models_in_table,
@@ -62,7 +67,7 @@ def probe(
     latency = milliseconds(whole.median_s, whole.low_s, whole.high_s, whole.quality)
     shown = "\n".join(
         [
-            f"{model}: {latency} with {whole.runtime.id} on {device or 'local'} ({probed.profile})",
+            f"{model}, {precision}: {latency} with {whole.runtime.id} on {device or 'local'} ({probed.profile})",
             f"its pruned forms are predicted from {probed.basis}: {_trust(probed.spread)}",
             f"the table is {probed.table}; {probed.seconds:.0f} s",
             *(f"not measured: {operation}: {reason}" for operation, reason in probed.unmeasured.items()),

@@ -23,6 +23,9 @@ def prune(
     target: Annotated[str, typer.Option(help="0.5x, 8ms, 150MMACs, 1.2Mparams or 900KB.")],
     data: Annotated[str, typer.Option(help="A folder of class folders, `digits`, npz:FILE or timm:NAME.")],
     out: Annotated[Path, typer.Option(help="The run folder to make.")],
+    target_file: Annotated[
+        str | None, typer.Option(help="The exported file that a latency target is about: tflite-int8. Else fp32.")
+    ] = None,
     device: DeviceOption = None,
     runtime: RuntimeOption = "litert",
     method: Annotated[
@@ -61,6 +64,7 @@ def prune(
         run = prune_model(
             model,
             target=target,
+            target_file=target_file,
             data=data,
             out=out,
             progress=progress,

@@ -36,15 +36,16 @@ def sensitivity(
     with RichProgress().shown() as progress:
         progress.stage("sensitivity")
         found = api.sensitivity(settings, zeros=shares, images=images, progress=progress)
+    metric = found.metric
     table = Table(
         Column("type of layer", overflow="fold"),
         *(Column(name, justify="right") for name in ("layers", "weights", "MMACs")),
         *(Column(f"{share * 100:g}% zeros", justify="right") for share in found.zeros),
         Column("bears", justify="right"),
-        title=f"{found.model}: {found.accuracy:.1%} of {found.images} validation images",
+        title=f"{found.model}: {metric.name} {metric.told(found.accuracy)} on {found.images} validation images",
     )
     for row in found.types:
-        shown = (f"{accuracy:.1%}" for accuracy in row.accuracy)
+        shown = (metric.told(accuracy) for accuracy in row.accuracy)
         bears = f"{row.bears * 100:g}%" if row.bears else "-"
         table.add_row(row.name, str(row.layers), f"{row.weights}", f"{row.macs / 1e6:.1f}", *shown, bears)
     if found.without_gates is not None:

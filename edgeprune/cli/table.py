@@ -8,11 +8,13 @@ from typing import Annotated
 
 import typer
 
-from edgeprune.cli.console import JsonOption, show_result
+from edgeprune.cli.console import JsonOption, read_precision, show_result
 
 FileOption = Annotated[Path | None, typer.Option("--table", help="Another table than the user's own (SQLite).")]
 FingerprintOption = Annotated[str | None, typer.Option(help="Fingerprint of the device, or its beginning.")]
 BuildOption = Annotated[str | None, typer.Option(help="Runtime build, or its beginning: litert-2.3.0.")]
+
+PrecisionFilter = Annotated[str | None, typer.Option(help="Of the files that ran: fp32 or int8.")]
 
 table = typer.Typer(
     help="Look at the latency table, carry it over, or delete rows.",
@@ -22,24 +24,24 @@ table = typer.Typer(
 
 
 @table.command("show")
-def show(file: FileOption = None, as_json: JsonOption = False) -> None:
+def show(precision: PrecisionFilter = None, file: FileOption = None, as_json: JsonOption = False) -> None:
     """Say what the table holds.
 
-    There is a line for each device, runtime build and number of threads.
+    There is a line for each device, runtime build, number of threads and precision.
     """
     from rich.table import Column, Table
 
-    from edgeprune.latency.exchange import summarize
+    from edgeprune.latency.exchange import Filter, summarize
     from edgeprune.latency.table import LatencyTable
 
     opened = LatencyTable(file, read_only=file is not None)
-    found = summarize(opened)
+    found = summarize(opened, Filter(precision=read_precision(precision)))
     names = Column("device", overflow="fold"), Column("build", overflow="fold")
-    shown = Table(*names, "threads", "oper.", "not stable", "unsupp.", "models", "newest")
+    shown = Table(*names, "threads", "precision", "oper.", "not stable", "unsupp.", "models", "newest")
     for line in found:
         newest = "-" if line.newest is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(line.newest))
-        counts = (line.threads, line.operations, line.noisy, line.unsupported, line.models)
-        shown.add_row(line.device, line.build, *map(str, counts), newest)
+        counts = (line.operations, line.noisy, line.unsupported, line.models)
+        shown.add_row(line.device, line.build, str(line.threads), line.precision, *map(str, counts), newest)
     title = f"{opened.path}: empty" if not found else shown
     if damaged := opened.damaged():
         typer.secho(f"{damaged} damaged rows are left out: `edgeprune table repair` deletes them", err=True)
@@ -51,6 +53,7 @@ def export(
     out: Annotated[Path, typer.Argument(help="The JSON file to write; compressed as .json.xz.")],
     fingerprint: FingerprintOption = None,
     build: BuildOption = None,
+    precision: PrecisionFilter = None,
     file: FileOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -61,7 +64,8 @@ def export(
     from edgeprune.latency.exchange import Filter, export_rows
     from edgeprune.latency.table import LatencyTable
 
-    count = export_rows(LatencyTable(file, read_only=file is not None), out, Filter(device=fingerprint, build=build))
+    chosen = Filter(device=fingerprint, build=build, precision=read_precision(precision))
+    count = export_rows(LatencyTable(file, read_only=file is not None), out, chosen)
     show_result({"rows": count, "file": str(out)}, f"{count} rows in {out}", as_json=as_json)
 
 
@@ -103,6 +107,7 @@ def merge(
 def delete(
     fingerprint: FingerprintOption = None,
     build: BuildOption = None,
+    precision: PrecisionFilter = None,
     older_than: Annotated[float | None, typer.Option(help="Days since the measurement.")] = None,
     noisy: Annotated[bool, typer.Option("--noisy", help="Only what is not stable.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count them only.")] = False,
@@ -114,7 +119,7 @@ def delete(
     from edgeprune.latency.table import LatencyTable
 
     before = None if older_than is None else time.time() - 86400 * older_than
-    chosen = Filter(device=fingerprint, build=build, before=before, noisy=noisy)
+    chosen = Filter(device=fingerprint, build=build, precision=read_precision(precision), before=before, noisy=noisy)
     count = forget(LatencyTable(file), chosen, dry_run=dry_run)
     words = f"{count} rows would go" if dry_run else f"{count} rows deleted"
     show_result({"rows": count, "deleted": not dry_run}, words, as_json=as_json)
@@ -132,7 +137,7 @@ def prune(
 ) -> None:
     """The old name of `delete`."""
     typer.echo("`edgeprune table delete` is the name of this now: nothing is pruned here, rows are deleted", err=True)
-    delete(fingerprint, build, older_than, noisy, dry_run, file, as_json)
+    delete(fingerprint, build, None, older_than, noisy, dry_run, file, as_json)
 
 
 @table.command("repair")

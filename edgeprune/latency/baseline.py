@@ -29,7 +29,7 @@ class Baseline:
     """What pruning starts from."""
 
     structure: Structure
-    file: Path  # the unpruned model, merged, fp32, in the target runtime's format
+    file: Path  # the unpruned model, merged, in the format and precision that the target is about
     measurement: Measurement
 
 
@@ -40,11 +40,16 @@ def measure_original(model: Model, folder: Path, bench: Bench, *, keep: tuple[st
         ModelError: the model cannot be traced or nothing in it can be removed.
         DeviceError: the device is unavailable.
     """
-    example, runtime = model.example_input(), bench.runtime
-    structure = hold(find_structure(model.module, example), keep)
-    file = folder / f"original{SUFFIX_OF[runtime]}"
-    bench.exporter.write(_merged(model), file)
+    structure = hold(find_structure(model.module, model.example_input()), keep)
+    file = write_original(model, folder, bench)
     return Baseline(structure, file, bench.measure(file))
+
+
+def write_original(model: Model, folder: Path, bench: Bench) -> Path:
+    """Write the unpruned model for the runtime: batch norms folded, fp32."""
+    file = folder / f"original{SUFFIX_OF[bench.runtime]}"
+    bench.exporter.write(_merged(model), file)
+    return file
 
 
 def fill_table(model: Model, baseline: Baseline, bench: Bench) -> Predictor:
@@ -60,7 +65,7 @@ def fill_table(model: Model, baseline: Baseline, bench: Bench) -> Predictor:
             measured with; what was measured before is kept.
     """
     structure, measurement = baseline.structure, baseline.measurement
-    setting = Setting(measurement.device, measurement.runtime.id, measurement.threads)
+    setting = Setting(measurement.device, measurement.runtime.id, measurement.threads, bench.precision)
     if (build := runtime_build(bench.device, bench.runtime).id) != setting.build:
         raise DeviceError(
             f"the model was measured with {setting.build}, the device has {build} now",
@@ -86,9 +91,14 @@ def fill_table(model: Model, baseline: Baseline, bench: Bench) -> Predictor:
 def _profile_in_litert(model: Model, baseline: Baseline, bench: Bench) -> None:
     """Fill the table for LiteRT on the same device, as far as it lacks the model."""
     build = runtime_build(bench.device, "litert")
-    if not missing_variants(baseline.structure, bench, Setting(baseline.measurement.device, build.id, bench.threads)):
+    setting = Setting(baseline.measurement.device, build.id, bench.threads, bench.precision)
+    if not missing_variants(baseline.structure, bench, setting):
         return
-    with MeasuringExporter("litert") as exporter, scratch_folder("litert") as scratch:
+    images = bench.exporter.calibration
+    with (
+        MeasuringExporter("litert", bench.precision, calibration=images) as exporter,
+        scratch_folder("litert") as scratch,
+    ):
         there = replace(bench, runtime="litert", exporter=exporter)
         try:
             file = there.exporter.write(_merged(model), scratch / "original.tflite")

@@ -10,9 +10,9 @@ from edgeprune.devices.base import Device
 from edgeprune.latency.measurement import Measurement, Ratio
 from edgeprune.latency.pairs import measure_ratio
 from edgeprune.latency.protocol import measure
-from edgeprune.latency.table import LatencyTable
+from edgeprune.latency.table import LatencyTable, Setting
 from edgeprune.progress import SILENT, Progress
-from edgeprune.recipe import Runtime
+from edgeprune.recipe import Precision, Runtime
 
 NOISY_RETRIES = 3
 
@@ -33,6 +33,15 @@ class Bench:
     granularity: int
     minimum: int
     progress: Progress = SILENT
+
+    @property
+    def precision(self) -> Precision:
+        """Of the files that are measured."""
+        return self.exporter.precision
+
+    def setting(self, build: str) -> Setting:
+        """Where the table keeps what is measured here with a build of the runtime."""
+        return Setting(self.device.facts().fingerprint, build, self.threads, self.precision)
 
     def measure(self, file: Path) -> Measurement:
         """The latency of one file, by the protocol."""

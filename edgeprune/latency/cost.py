@@ -50,7 +50,7 @@ class SizeCost:
 
 
 class LatencyCost:
-    """Seconds, from the latency table of one device, runtime build and thread count.
+    """Seconds, from the latency table of one setting: device, runtime build, threads, precision.
 
     Each operation's measured widths give a curve (see `Curve`) over the input channels and the effective output
     channels, as kernels work on whole tiles (see `Staircase`). What was timed inside of models and what was timed
@@ -61,11 +61,8 @@ class LatencyCost:
     were measured, or above all where none of its kind was. `without` leaves one model's run out, by its key.
     """
 
-    def __init__(
-        self, table: LatencyTable, device: str, build: str, threads: int, *, without: str | None = None
-    ) -> None:
-        setting = Setting(device, build, threads)
-        self._where = f"{table.path} ({build}, {threads} threads)"
+    def __init__(self, table: LatencyTable, setting: Setting, *, without: str | None = None) -> None:
+        self._where = f"{table.path} ({setting.words})"
         self._stairs = table.staircases(setting)
         self._refused = table.unsupported(setting)
         alone = table.medians(setting).items()

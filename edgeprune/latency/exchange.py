@@ -15,20 +15,22 @@ from edgeprune.errors import UsageError
 from edgeprune.latency.measurement import Measurement, ModelRun
 from edgeprune.latency.rows import Row, Setting, fault_of
 from edgeprune.latency.table import LatencyTable
+from edgeprune.recipe import Precision
 from edgeprune.records import Record, first_fault
 
-EXPORT_VERSION = 1
+EXPORT_VERSION = 2  # 1: of a program whose rows were of float files alone, which still reads files of such rows
 MOST_BYTES = 256 << 20  # of an exported file, unpacked
 _HINT = "give a file of: edgeprune table export"
 _ROWS = TypeAdapter(list[Row])
 
 
 class Summary(Record):
-    """What a table holds for one device, runtime build and number of threads."""
+    """What a table holds for one device, runtime build, number of threads and precision."""
 
     device: str
     build: str
     threads: int
+    precision: Precision
     operations: int
     noisy: int
     unsupported: int
@@ -49,6 +51,7 @@ class Filter(Record):
 
     device: str | None = None  # fingerprint, or its beginning
     build: str | None = None  # runtime build, or its beginning: "litert-2.3.0"
+    precision: Precision | None = None  # of the files that ran
     before: float | None = None  # measured before, in seconds since 1970
     noisy: bool = False  # not stable
 
@@ -60,6 +63,8 @@ class Filter(Record):
     def fits(self, row: Row) -> bool:
         if not row.device.startswith(self.device or "") or not row.build.startswith(self.build or ""):
             return False
+        if self.precision not in (None, row.precision):
+            return False
         if self.before is None and not self.noisy:
             return True
         measurement = _measurement(row)
@@ -69,10 +74,12 @@ class Filter(Record):
         return old and (not self.noisy or measurement.quality != "stable")
 
 
-def summarize(table: LatencyTable) -> list[Summary]:
-    """One line for each setting, in order."""
+def summarize(table: LatencyTable, chosen: Filter | None = None) -> list[Summary]:
+    """One line for each setting of the rows that a filter fits (of all, without), in order."""
     groups: dict[Setting, list[Row]] = {}
     for row in table.rows():
+        if chosen is not None and not chosen.fits(row):
+            continue
         groups.setdefault(row.setting, []).append(row)
     return [_summary(setting, rows) for setting, rows in sorted(groups.items(), key=lambda item: str(item[0]))]
 
@@ -86,7 +93,8 @@ def export_rows(table: LatencyTable, file: Path, chosen: Filter) -> int:
     rows = [row for row in table.rows() if chosen.fits(row)]
     if not rows:
         raise UsageError("no row fits", where=str(table.path), hint="see: edgeprune table show")
-    body = {"edgeprune_latency_table": EXPORT_VERSION, "rows": [row.model_dump() for row in rows]}
+    version = EXPORT_VERSION if any(row.precision != "fp32" for row in rows) else 1
+    body = {"edgeprune_latency_table": version, "rows": [row.model_dump(exclude_defaults=True) for row in rows]}
     part = file.with_name(f"{file.name}.part")
     content = (json.dumps(body, indent=0) + "\n").encode()
     part.write_bytes(lzma.compress(content) if file.suffix == ".xz" else content)
@@ -128,7 +136,8 @@ def forget(table: LatencyTable, chosen: Filter, *, dry_run: bool = False) -> int
     """
     if chosen == Filter():
         raise UsageError(
-            "nothing says which rows are to go", hint="name --fingerprint, --build, --older-than or --noisy"
+            "nothing says which rows are to go",
+            hint="name --fingerprint, --build, --precision, --older-than or --noisy",
         )
     rows = [row for row in table.rows() if chosen.fits(row)]
     if not dry_run:
@@ -145,6 +154,7 @@ def _summary(setting: Setting, rows: list[Row]) -> Summary:
         device=setting.device,
         build=setting.build,
         threads=setting.threads,
+        precision=setting.precision,
         operations=count("operations"),
         noisy=sum(one.quality != "stable" for one in measured),
         unsupported=count("unsupported"),
@@ -171,7 +181,7 @@ def _read(file: Path) -> list[Row]:
     """The rows of an exported file, each of which can have been measured."""
     body = _body(file)
     version = body.get("edgeprune_latency_table") if isinstance(body, dict) else None
-    if version != EXPORT_VERSION:
+    if version not in (1, EXPORT_VERSION):
         raise UsageError(f"not an exported latency table of version {EXPORT_VERSION}", where=str(file), hint=_HINT)
     try:
         rows = _ROWS.validate_python(body.get("rows"))

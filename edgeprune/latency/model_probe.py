@@ -12,10 +12,10 @@ from edgeprune.latency.baseline import fill_table, measure_original
 from edgeprune.latency.bench import Bench
 from edgeprune.latency.isolation import profile_of
 from edgeprune.latency.measurement import Measurement
-from edgeprune.latency.table import LatencyTable, Setting
+from edgeprune.latency.table import LatencyTable
 from edgeprune.models.spec import Model
 from edgeprune.progress import Progress
-from edgeprune.recipe import PruneSection, Runtime
+from edgeprune.recipe import Precision, PruneSection, Runtime
 from edgeprune.scratch import scratch_folder
 
 
@@ -48,17 +48,19 @@ def probe_model(
     protocol: str,
     granularity: int | None,
     progress: Progress,
+    precision: Precision = "fp32",
 ) -> Probed:
     """Measure a model on a device, and its operations as far as the table lacks them.
 
-    `granularity`: widths in steps of this; None for the device profile's.
+    `granularity`: widths in steps of this; None for the device profile's. `precision`: of the files; int8 ones are
+    quantized with random images, see `MeasuringExporter`.
 
     Raises:
         ModelError: the model cannot be traced, or nothing in it can be removed.
         DeviceError: the device is unavailable, in use or was lost; what was measured before is kept.
     """
     profile, begin = profile_of(device), time.monotonic()
-    with scratch_folder("probe") as folder, device.lease(), MeasuringExporter(runtime) as exporter:
+    with scratch_folder("probe") as folder, device.lease(), MeasuringExporter(runtime, precision) as exporter:
         bench = Bench(
             device=device,
             table=table,
@@ -74,7 +76,7 @@ def probe_model(
         predictor = fill_table(model, baseline, bench)
     predictor.predict(baseline.structure.sizes)  # asks for all layers, and notes what lacks
     whole = baseline.measurement
-    setting = Setting(device.facts().fingerprint, whole.runtime.id, threads)
+    setting = bench.setting(whole.runtime.id)
     return Probed(
         measurement=whole,
         operations_in_table=len(table.medians(setting)),

@@ -11,7 +11,7 @@ import numpy as np
 from edgeprune.devices.base import Device
 from edgeprune.devices.conditions import RuntimeName
 from edgeprune.devices.events import Visit
-from edgeprune.devices.jobs import Job, JobResult
+from edgeprune.devices.jobs import Job, JobResult, Timing
 from edgeprune.errors import DeviceError
 from edgeprune.latency.isolation import timed_job
 from edgeprune.latency.measurement import Measurement, Quality, Ratio
@@ -28,6 +28,8 @@ from edgeprune.latency.protocol import (
 from edgeprune.latency.quality import judge
 from edgeprune.latency.statistics import interval_over_groups
 from edgeprune.progress import SILENT, Progress
+
+SPREAD_SEEN = 3  # rounds at least, where the spread over processes counts: `interval_over_groups` sees none of fewer
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,7 @@ def measure_ratio(
     denominator: Path,
     *,
     runtime: RuntimeName,
+    against: RuntimeName | None = None,
     threads: int = 1,
     protocol: str | Protocol = "quick",
     progress: Progress = SILENT,
@@ -113,28 +116,68 @@ def measure_ratio(
     Goes on in new processes (each lays memory out anew) until the interval is as narrow as the protocol wants and
     the halves agree, or its cap is met.
 
+    Args:
+        runtime: of both files.
+        against: the denominator's, where it is another one. Files of two runtimes cannot share a process: their
+            processes take turns, and there are `SPREAD_SEEN` rounds of them or more, for what differs is the process.
+
     Raises:
         UsageError: a file is missing or cannot be run; names it.
         DeviceError: the device is in use or was lost.
     """
     settings, files = find_protocol(protocol), (numerator, denominator)
-    counter = VisitCounter(files, 2 * settings.pair_timing.rounds * settings.most_processes, progress)
+    runtimes = (runtime, against or runtime)
+    apart = runtimes[0] != runtimes[1]
+    least = max(settings.least_processes, SPREAD_SEEN if apart else 1)
+    most = max(settings.most_processes, least)
+    counter = VisitCounter(files, 2 * settings.pair_timing.rounds * most, progress)
     rounds: list[Round] = []
     while True:
-        job = timed_job(
-            device, Job(runtime, cases_of(files), threads=threads, timing=settings.pair_timing), on_event=counter
-        )
-        above, below = (succeeded(c, f, runtime).visits for c, f in zip(job.cases.values(), files, strict=True))
-        rounds.append(Round((above, below), (job, job)))
+        swapped = len(rounds) % 2 == 1
+        measured = _apart if apart else _together
+        rounds.append(measured(device, files, runtimes, settings.pair_timing, threads, counter, swapped))
         check_builds(rounds, device)
         groups = [one.ratios for one in rounds]
         value, (low, high) = float(np.median([r for group in groups for r in group])), interval_over_groups(groups)
         quality, evidence = quality_of(device, rounds, value=value, low=low, high=high)
         precise = (high - low) / 2 / value <= settings.half_width and quality == "stable"
-        if len(rounds) >= settings.most_processes or (precise and len(rounds) >= settings.least_processes):
+        if len(rounds) >= most or (precise and len(rounds) >= least):
             break
     sides = sides_of(device, rounds, files, threads)
-    words = f"{sum(map(len, groups))} pairs in {len(rounds)} processes; {evidence}"
+    words = f"{sum(map(len, groups))} pairs in {len(rounds) * (2 if apart else 1)} processes; {evidence}"
     return Ratio(
         ratio=value, low=low, high=high, quality=quality, evidence=words, numerator=sides[0], denominator=sides[1]
     )
+
+
+def _together(
+    device: Device,
+    files: tuple[Path, Path],
+    runtimes: tuple[RuntimeName, RuntimeName],
+    timing: Timing,
+    threads: int,
+    counter: VisitCounter,
+    _: bool,
+) -> Round:
+    """Both files in one process, visited in turns."""
+    job = timed_job(device, Job(runtimes[0], cases_of(files), threads=threads, timing=timing), on_event=counter)
+    above, below = (succeeded(c, f, runtimes[0]).visits for c, f in zip(job.cases.values(), files, strict=True))
+    return Round((above, below), (job, job))
+
+
+def _apart(
+    device: Device,
+    files: tuple[Path, Path],
+    runtimes: tuple[RuntimeName, RuntimeName],
+    timing: Timing,
+    threads: int,
+    counter: VisitCounter,
+    swapped: bool,
+) -> Round:
+    """Each file in a process of its own, one right after the other; the second one first in every other round."""
+    jobs: dict[int, JobResult] = {}
+    for side in (1, 0) if swapped else (0, 1):
+        job = Job(runtimes[side], cases_of((files[side],)), threads=threads, timing=timing)
+        jobs[side] = timed_job(device, job, on_event=counter)
+    above, below = (succeeded(jobs[side].cases["0"], files[side], runtimes[side]).visits for side in (0, 1))
+    return Round((above, below), (jobs[0], jobs[1]))

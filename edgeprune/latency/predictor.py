@@ -144,7 +144,7 @@ def predictor_of(
 
     Args:
         layers, sizes: of the unpruned model's structure.
-        measurement: of the unpruned model, with this runtime build and number of threads.
+        measurement: of the unpruned model, with this runtime build, number of threads and precision.
 
     Raises:
         UsageError: the table lacks what is needed.
@@ -159,7 +159,7 @@ def predictor_of(
         if alone is None:
             raise UsageError(
                 "the latency table has no whole run of this model",
-                where=f"{table.path} ({setting.build}, {setting.threads} threads)",
+                where=f"{table.path} ({setting.words})",
                 hint="probe it on this device first: edgeprune probe MODEL",
             )
         measurement = alone.measurement
@@ -194,11 +194,12 @@ def unpruned_run(table: LatencyTable, setting: Setting, base: str) -> ModelRun |
 
 
 def profiled_setting(table: LatencyTable, setting: Setting, base: str) -> Setting | None:
-    """Another runtime build of the device in which whole runs of a model were profiled: the newest."""
+    """Another runtime build of the device in which whole runs of a model, in the same precision, were profiled: the
+    newest."""
     found = [
         (max(run.measurement.after.time for run in runs.values()), other.build, other)
         for other in table.settings()
-        if (other.device, other.threads) == (setting.device, setting.threads)
+        if (other.device, other.threads, other.precision) == (setting.device, setting.threads, setting.precision)
         and (runs := {key: run for key, run in runs_of(table, other, base).items() if run.layers})
     ]
     return max(found)[-1] if found else None
@@ -222,7 +223,7 @@ def _transferred(
     if not both:
         raise UsageError(
             f"no model was measured both here and with {source.build}, which tells its kernels",
-            where=f"{table.path} ({source.threads} threads)",
+            where=f"{table.path} ({source.words})",
             hint="probe the model again: edgeprune probe MODEL --runtime executorch",
         )
     misses, without = [], _costs_without(table, source, profiled)
@@ -305,4 +306,4 @@ def _places(runs: Mapping[str, ModelRun]) -> dict[str, str]:
 
 
 def _costs(table: LatencyTable, setting: Setting, *, without: str | None = None) -> LatencyCost:
-    return LatencyCost(table, setting.device, setting.build, setting.threads, without=without)
+    return LatencyCost(table, setting, without=without)

@@ -13,6 +13,7 @@ from edgeprune.devices.events import Visit
 from edgeprune.devices.jobs import Case, CaseResult, Job, JobBroken, JobResult, runtime_build
 from edgeprune.errors import DeviceError
 from edgeprune.graph.operations import OpSignature
+from edgeprune.installed import OWN_PROBES
 from edgeprune.latency.bench import Bench
 from edgeprune.latency.cost import stair_kind
 from edgeprune.latency.isolation import timed_job
@@ -21,7 +22,8 @@ from edgeprune.latency.presets import PROTOCOLS
 from edgeprune.latency.protocol import measurement_of
 from edgeprune.latency.staircase import SWEEP, fit_staircase
 from edgeprune.latency.table import Setting
-from edgeprune.latency.tflite_writer import Graph, Unsupported, append, input_shape
+from edgeprune.latency.tflite_probes import EMPTY, copies_of, repeated
+from edgeprune.latency.tflite_writer import Unsupported
 from edgeprune.scratch import scratch_folder
 from edgeprune.space.units import Layer, Width
 
@@ -29,7 +31,6 @@ POINTS = 4  # widths measured along a free axis
 BATCH = 48  # operations in one runner process; their results are kept when it has ended
 AGREE = 0.03  # the two quietest rounds of a probe agree so well, or it is measured once more
 ROUNDS_TO_KEEP = 2  # of a job that was broken off: with one, nobody can tell whether rounds agree
-EMPTY = OpSignature("activation", 1, 1, function="relu")  # what invoking costs apart from the operation
 
 
 def find_staircases(bench: Bench, layers: Sequence[Layer]) -> None:
@@ -133,7 +134,12 @@ class _Prober:
     def __init__(self, bench: Bench) -> None:
         self._device, self._table, self._runtime = bench.device, bench.table, bench.runtime
         build = runtime_build(bench.device, bench.runtime)
-        self.setting = Setting(bench.device.facts().fingerprint, build.id, bench.threads)
+        self.setting = Setting(bench.device.facts().fingerprint, build.id, bench.threads, bench.precision)
+
+    @property
+    def _borders(self) -> bool:
+        """Whether probes may begin and end in another precision than the operation, as whole models do once."""
+        return self.setting.precision != "fp32" and self._runtime not in OWN_PROBES
 
     def times(self, operations: Sequence[OpSignature]) -> dict[OpSignature, float]:
         """Seconds of each operation that could be measured."""
@@ -155,8 +161,8 @@ class _Prober:
                 except JobBroken as broken:
                     self._keep_finished(broken.result, todo, visits)
                     raise
-                overhead = _quietest(result.cases[EMPTY.key()].visits)[1]
                 for op in todo:
+                    overhead = _overhead(op, result)
                     self._keep(op, result, result.cases[op.key()], visits.setdefault(op, []), overhead)
                 todo = [op for op in todo if visits[op] and not _agree(visits[op])]
 
@@ -170,10 +176,12 @@ class _Prober:
         for op in operations:
             case = result.cases[op.key()]
             if case.failure is not None or len(case.visits) >= ROUNDS_TO_KEEP:
-                self._keep(op, result, case, visits.setdefault(op, []), _quietest(empty)[1])
+                self._keep(op, result, case, visits.setdefault(op, []), _overhead(op, result))
 
     def _run(self, files: Mapping[OpSignature, Path], operations: Iterable[OpSignature]) -> JobResult:
-        cases = tuple(Case(op.key(), files[op]) for op in (EMPTY, *operations) if op in files)
+        operations = list(operations)
+        borders = [border for op in operations for border in borders_of(op)] if self._borders else []
+        cases = tuple(Case(op.key(), files[op]) for op in (EMPTY, *borders, *operations) if op in files)
         timing = PROTOCOLS["probe"].timing
         result = timed_job(
             self._device, Job(self._runtime, tuple({c.id: c for c in cases}.values()), self.setting.threads, timing)
@@ -208,22 +216,25 @@ class _Prober:
         medians = ", ".join(f"{1e6 * _median(v):.1f}" for v in visits)
         words = (
             f"quietest of the rounds {medians} us of a graph with {copies} such operations, "
-            f"{1e6 * overhead:.1f} us of an empty graph subtracted"
+            f"{1e6 * overhead:.1f} us of an empty graph{' and of borders in float' if self._borders else ''} subtracted"
         )
         return measurement.model_copy(update={"quality": "stable" if _agree(visits) else "noisy", "evidence": words})
 
     def _build_files(self, operations: Sequence[OpSignature], folder: Path) -> dict[OpSignature, Path]:
         """A file for each operation that can be built; the others are kept with the reason."""
         wanted = list(dict.fromkeys((EMPTY, *operations)))
-        if self._runtime == "litert":
+        precision = self.setting.precision
+        if (self._runtime, precision) == ("litert", "fp32"):
             return self._write_tflite(wanted, folder)
         from edgeprune.artifacts.probes import build_probes
 
-        built = build_probes(self._runtime, wanted, folder)
+        borders = [border for op in operations for border in borders_of(op)] if self._borders else []
+        built = build_probes(self._runtime, [*wanted, *borders], folder, precision)
         for op in wanted:
             if op.key() not in built:
-                self._table.put_unsupported(self.setting, op, f"the exporter of {self._runtime} cannot build it")
-        return {op: built[op.key()] for op in wanted if op.key() in built}
+                why = f"the exporter of {self._runtime} cannot build it in {precision}"
+                self._table.put_unsupported(self.setting, op, why)
+        return {op: built[op.key()] for op in (*wanted, *borders) if op.key() in built}
 
     def _write_tflite(self, operations: Sequence[OpSignature], folder: Path) -> dict[OpSignature, Path]:
         files = {}
@@ -238,27 +249,22 @@ class _Prober:
         return files
 
 
-def copies_of(op: OpSignature) -> int:
-    """How often an operation stands in its probe: more than once where it is short against the clock and invoking.
-
-    On a ResNet-56 the sum over 1, 4 and 8 copies agreed to 0.3 %.
-    """
+def borders_of(op: OpSignature) -> tuple[OpSignature, OpSignature]:
+    """Where an int8 probe takes and gives float32: images of the size of its input, and of its output, that are only
+    quantized and made float again."""
     height, width = op.out_hw
-    work = max(op.macs, 16 * height * width * op.out_channels)
-    return 1 if work >= 1_000_000 or op == EMPTY else 4
+    return (
+        OpSignature("activation", op.in_channels, op.in_channels, op.height, op.width),
+        OpSignature("activation", op.out_channels, op.out_channels, height, width),
+    )
 
 
-def repeated(op: OpSignature, copies: int) -> bytes:
-    """A .tflite of independent copies of an operation on one input, each with weights of its own.
-
-    Raises:
-        Unsupported: the operation cannot be written.
-    """
-    graph = Graph()
-    x = graph.input(input_shape(op))
-    for _ in range(copies):
-        graph.output(append(graph, op, x))
-    return graph.to_bytes()
+def _overhead(op: OpSignature, result: JobResult) -> float:
+    """Seconds of a probe that are not the operation's: invoking, and where the probe has borders (see `borders_of`)
+    half of each, for one side of it."""
+    empty = _quietest(result.cases[EMPTY.key()].visits)[1]
+    sides = [case for border in borders_of(op) if (case := result.cases.get(border.key())) and case.visits]
+    return empty + sum(max(0.0, _quietest(case.visits)[1] - empty) / 2 for case in sides)
 
 
 def _median(visit: Visit) -> float:

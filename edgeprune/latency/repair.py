@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edgeprune.errors import UsageError
 from edgeprune.latency.rows import Row
-from edgeprune.latency.table import COLUMNS, LatencyTable, row_of
+from edgeprune.latency.table import COLUMNS, SETTING, WITHOUT_PRECISION, LatencyTable, row_of
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def is_whole(path: Path) -> bool:
             if connection.execute("PRAGMA integrity_check").fetchone()[0] != "ok":
                 return False
             for kind, columns in COLUMNS.items():
-                connection.execute(f"SELECT device, build, threads, {', '.join(columns)} FROM {kind} LIMIT 1")
+                connection.execute(f"SELECT {', '.join((*_setting(connection), *columns))} FROM {kind} LIMIT 1")
     except (sqlite3.Error, ValueError):  # ValueError: text that is no UTF-8
         return False
     return True
@@ -75,12 +75,18 @@ def _readable(path: Path) -> Iterator[Row]:
                 closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as it,
             ):
                 it.text_factory = lambda content: content.decode(errors="replace")
-                select = f"SELECT device, build, threads, {', '.join(columns)} FROM {kind} ORDER BY rowid {order}"
+                select = f"SELECT {', '.join((*_setting(it), *columns))} FROM {kind} ORDER BY rowid {order}"
                 for values in it.execute(select):
                     row = row_of(kind, values)
                     if row is not None:
                         found[row.place] = row
         yield from found.values()
+
+
+def _setting(connection: sqlite3.Connection) -> tuple[str, ...]:
+    """The columns of a row's setting; in a table of before the precision was told, what stands for it."""
+    old = connection.execute("PRAGMA user_version").fetchone()[0] == WITHOUT_PRECISION
+    return (*SETTING[:-1], "'fp32'") if old else SETTING
 
 
 def _free_name(path: Path) -> Path:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from edgeprune.graph.operations import Kind, OpSignature
 from edgeprune.latency.measurement import Measurement, ModelRun
 from edgeprune.latency.staircase import Staircase
+from edgeprune.recipe import Precision
 from edgeprune.records import first_fault
 
 LONGEST_S = 3600.0  # of one inference: what takes hours was not measured
@@ -25,11 +26,18 @@ RowKind = Literal["operations", "unsupported", "models", "staircases"]
 
 @dataclass(frozen=True)
 class Setting:
-    """What a row is valid for: device fingerprint, runtime build id, threads. Another build is another setting."""
+    """What a row is valid for: device fingerprint, runtime build id, threads, precision of the files that ran. Another
+    build is another setting."""
 
     device: str
     build: str
     threads: int
+    precision: Precision = "fp32"
+
+    @property
+    def words(self) -> str:
+        """All but the device."""
+        return f"{self.build}, {self.precision}, {self.threads} thread{'' if self.threads == 1 else 's'}"
 
 
 class Row(BaseModel):
@@ -40,12 +48,13 @@ class Row(BaseModel):
     device: str
     build: str
     threads: int
+    precision: Precision = "fp32"  # rows of before tables knew it are of float files
     key: str
     value: str
 
     @property
     def setting(self) -> Setting:
-        return Setting(self.device, self.build, self.threads)
+        return Setting(self.device, self.build, self.threads, self.precision)
 
     @property
     def place(self) -> tuple[str, Setting, str]:

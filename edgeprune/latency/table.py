@@ -7,6 +7,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -21,26 +22,18 @@ from edgeprune.latency.staircase import Staircase
 
 __all__ = ["LatencyTable", "Setting"]
 
-SCHEMA_VERSION = 2
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS operations (
-    device TEXT, build TEXT, threads INTEGER, operation TEXT, measurement TEXT NOT NULL,
-    PRIMARY KEY (device, build, threads, operation));
-CREATE TABLE IF NOT EXISTS unsupported (
-    device TEXT, build TEXT, threads INTEGER, operation TEXT, reason TEXT NOT NULL,
-    PRIMARY KEY (device, build, threads, operation));
-CREATE TABLE IF NOT EXISTS models (
-    device TEXT, build TEXT, threads INTEGER, model TEXT, run TEXT NOT NULL,
-    PRIMARY KEY (device, build, threads, model));
-CREATE TABLE IF NOT EXISTS staircases (
-    device TEXT, build TEXT, threads INTEGER, kind TEXT, staircase TEXT NOT NULL,
-    PRIMARY KEY (device, build, threads, kind));
-"""
-_NOT_UNSUPPORTED = "DELETE FROM unsupported WHERE device = ? AND build = ? AND threads = ? AND operation = ?"
-
-
+SCHEMA_VERSION = 3
+SETTING = ("device", "build", "threads", "precision")  # columns of every table, as the fields of a `Setting`
 COLUMNS = {"operations": ("operation", "measurement"), "unsupported": ("operation", "reason")}
 COLUMNS |= {"models": ("model", "run"), "staircases": ("kind", "staircase")}
+SCHEMA = "".join(
+    f"CREATE TABLE IF NOT EXISTS {table} (device TEXT, build TEXT, threads INTEGER, precision TEXT, {key} TEXT, "
+    f"{value} TEXT NOT NULL, PRIMARY KEY (device, build, threads, precision, {key}));\n"
+    for table, (key, value) in COLUMNS.items()
+)
+WITHOUT_PRECISION = 2  # the last version whose rows do not tell their precision: all are of float files
+_WHERE = " AND ".join(f"{column} = ?" for column in SETTING)
+_NOT_UNSUPPORTED = f"DELETE FROM unsupported WHERE {_WHERE} AND operation = ?"
 
 
 class LatencyTable:
@@ -56,7 +49,7 @@ class LatencyTable:
     def __init__(self, path: Path | None = None, *, read_only: bool = False) -> None:
         self.path = self.place(path)
         self._lock = threading.Lock()
-        self._read_only = read_only
+        self._read_only, self._without_precision = read_only, False
         if read_only and not self.path.is_file():
             raise UsageError("there is no such latency table", where=str(self.path))
         try:
@@ -66,22 +59,46 @@ class LatencyTable:
                 version = connection.execute("PRAGMA user_version").fetchone()[0]
                 if read_only and version == 0:
                     raise UsageError("this is no latency table", where=str(self.path))
-                if version == 1 and not read_only:  # its runs of whole models, which nothing wrote, had other columns
-                    connection.execute("DROP TABLE IF EXISTS models")
-                    version = 0
-                if version not in (0, SCHEMA_VERSION):
+                self._without_precision = version == WITHOUT_PRECISION
+                readable = (0, WITHOUT_PRECISION, SCHEMA_VERSION) if read_only else range(SCHEMA_VERSION + 1)
+                if version not in readable:
                     older = "export its rows with the older program, and import them"
                     raise UsageError(
                         f"the latency table is of version {version}, this program reads {SCHEMA_VERSION}",
                         where=str(self.path),
                         hint=older if version < SCHEMA_VERSION else "use the newer program, or move the file away",
                     )
-                if not read_only:
-                    connection.executescript(SCHEMA + f"PRAGMA user_version = {SCHEMA_VERSION};")
+            if not read_only:
+                self._bring_up_to_date()
         except OSError as error:
             raise UsageError(
                 f"cannot open the latency table: {error.strerror}", where=str(self.path), hint="check the rights"
             ) from error
+
+    def _bring_up_to_date(self) -> None:
+        """Make the tables, of an older version's with its rows: whoever comes second finds that it was done."""
+        with self._transaction() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            if version == 1:  # its runs of whole models, which nothing wrote, had other columns
+                connection.execute("DROP TABLE IF EXISTS models")
+            old = 0 < version <= WITHOUT_PRECISION
+            for table in COLUMNS if old else ():
+                connection.execute(f"DROP TABLE IF EXISTS old_{table}")
+                if _has(connection, table):
+                    connection.execute(f"ALTER TABLE {table} RENAME TO old_{table}")
+            for statement in filter(str.strip, SCHEMA.split(";")):
+                connection.execute(statement)
+            for table, columns in COLUMNS.items() if old else ():
+                if _has(connection, f"old_{table}"):
+                    rest = ", ".join(columns)
+                    connection.execute(
+                        f"INSERT INTO {table} ({', '.join(SETTING)}, {rest}) SELECT device, build, threads, 'fp32', "
+                        f"{rest} FROM old_{table}"
+                    )
+                    connection.execute(f"DROP TABLE old_{table}")
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        self._without_precision = False
 
     @staticmethod
     def place(path: Path | None) -> Path:
@@ -92,7 +109,7 @@ class LatencyTable:
         """Keep an operation's latency (it replaces an older one, or that it was unsupported)."""
         self._put("operations", "operation, measurement", setting, operation.key(), measurement.model_dump_json())
         with self._transaction() as connection:
-            connection.execute(_NOT_UNSUPPORTED, (setting.device, setting.build, setting.threads, operation.key()))
+            connection.execute(_NOT_UNSUPPORTED, (*astuple(setting), operation.key()))
 
     def get(self, setting: Setting, operation: OpSignature) -> Measurement | None:
         text = self._get("operations", "operation, measurement", setting, operation.key())
@@ -125,10 +142,8 @@ class LatencyTable:
 
     def delete_model(self, setting: Setting, model: str) -> None:
         """Forget a run of a whole model, if there is one."""
-        where = "device = ? AND build = ? AND threads = ? AND model = ?"
         with self._transaction() as connection:
-            values = (setting.device, setting.build, setting.threads, model)
-            connection.execute(f"DELETE FROM models WHERE {where}", values)
+            connection.execute(f"DELETE FROM models WHERE {_WHERE} AND model = ?", (*astuple(setting), model))
 
     def models(self, setting: Setting) -> dict[str, ModelRun]:
         """Every run of a whole model by its key."""
@@ -143,8 +158,8 @@ class LatencyTable:
     def settings(self) -> list[Setting]:
         """Every setting in which a whole model ran."""
         with self._transaction() as connection:
-            rows = connection.execute("SELECT DISTINCT device, build, threads FROM models").fetchall()
-        return [Setting(*row) for row in rows if tuple(map(type, row)) == (str, str, int)]
+            rows = connection.execute(f"SELECT DISTINCT {', '.join(SETTING)} FROM models").fetchall()
+        return [Setting(*row) for row in rows if tuple(map(type, row)) == (str, str, int, str)]
 
     def put_staircase(self, setting: Setting, kind: str, staircase: Staircase) -> None:
         """Keep how the cost of a kind of operation (see `cost.stair_kind`) grows with its output channels."""
@@ -175,7 +190,7 @@ class LatencyTable:
         found: list[tuple[str, int, Row | None]] = []
         with self._transaction() as connection:
             for kind, columns in COLUMNS.items():
-                selected = connection.execute(f"SELECT rowid, device, build, threads, {', '.join(columns)} FROM {kind}")
+                selected = connection.execute(f"SELECT rowid, {', '.join((*SETTING, *columns))} FROM {kind}")
                 found += [(kind, number, row_of(kind, values)) for number, *values in selected]
         return found
 
@@ -183,11 +198,10 @@ class LatencyTable:
         """Put rows, all or none; what was measured is unsupported no longer."""
         with self._transaction() as connection:
             for row in rows:
-                values = (row.device, row.build, row.threads, row.key)
-                columns = ", ".join(COLUMNS[row.kind])
+                values = (*astuple(row.setting), row.key)
+                columns = ", ".join((*SETTING, *COLUMNS[row.kind]))
                 connection.execute(
-                    f"INSERT OR REPLACE INTO {row.kind} (device, build, threads, {columns}) VALUES (?, ?, ?, ?, ?)",
-                    (*values, row.value),
+                    f"INSERT OR REPLACE INTO {row.kind} ({columns}) VALUES (?, ?, ?, ?, ?, ?)", (*values, row.value)
                 )
                 if row.kind == "operations":
                     connection.execute(_NOT_UNSUPPORTED, values)
@@ -196,26 +210,26 @@ class LatencyTable:
         """Delete rows, all or none."""
         with self._transaction() as connection:
             for row in rows:
-                where = f"device = ? AND build = ? AND threads = ? AND {COLUMNS[row.kind][0]} = ?"
-                values = (row.device, row.build, row.threads, row.key)
-                connection.execute(f"DELETE FROM {row.kind} WHERE {where}", values)
+                where = f"{_WHERE} AND {COLUMNS[row.kind][0]} = ?"
+                connection.execute(f"DELETE FROM {row.kind} WHERE {where}", (*astuple(row.setting), row.key))
 
     def _put(self, table: str, columns: str, setting: Setting, key: str, value: str) -> None:
-        statement = f"INSERT OR REPLACE INTO {table} (device, build, threads, {columns}) VALUES (?, ?, ?, ?, ?)"
+        names = ", ".join((*SETTING, columns))
+        statement = f"INSERT OR REPLACE INTO {table} ({names}) VALUES (?, ?, ?, ?, ?, ?)"
         with self._transaction() as connection:
-            connection.execute(statement, (setting.device, setting.build, setting.threads, key, value))
+            connection.execute(statement, (*astuple(setting), key, value))
 
     def _get(self, table: str, columns: str, setting: Setting, key: str) -> Any:
         name, value = columns.split(", ")
-        statement = f"SELECT {value} FROM {table} WHERE device = ? AND build = ? AND threads = ? AND {name} = ?"
+        statement = f"SELECT {value} FROM {table} WHERE {_WHERE} AND {name} = ?"
         with self._transaction() as connection:
-            row = connection.execute(statement, (setting.device, setting.build, setting.threads, key)).fetchone()
+            row = connection.execute(statement, (*astuple(setting), key)).fetchone()
         return row[0] if row else None
 
     def _all(self, table: str, columns: str, setting: Setting) -> dict[str, Any]:
-        statement = f"SELECT {columns} FROM {table} WHERE device = ? AND build = ? AND threads = ?"
+        statement = f"SELECT {columns} FROM {table} WHERE {_WHERE}"
         with self._transaction() as connection:
-            return dict(connection.execute(statement, (setting.device, setting.build, setting.threads)).fetchall())
+            return dict(connection.execute(statement, astuple(setting)).fetchall())
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -224,6 +238,8 @@ class LatencyTable:
         try:
             with self._lock, closing(sqlite3.connect(place, timeout=60.0, uri=True)) as connection, connection:
                 connection.text_factory = _text
+                if self._read_only and self._without_precision:
+                    show_precision(connection)
                 yield connection
         except sqlite3.Error as error:
             raise UsageError(
@@ -232,6 +248,21 @@ class LatencyTable:
                 hint="check the rights and the disk; if the file is damaged, `edgeprune table repair` puts it aside "
                 "and keeps the rows that can be read, or move it away to measure anew",
             ) from error
+
+
+def show_precision(connection: sqlite3.Connection) -> None:
+    """Let an older table, which stays as it is, look as one of today: its rows are of float files."""
+    for table, columns in COLUMNS.items():
+        rest = ", ".join(columns)
+        connection.execute(
+            f"CREATE TEMP VIEW IF NOT EXISTS {table} AS SELECT rowid AS rowid, device, build, threads, "
+            f"'fp32' AS precision, {rest} FROM main.{table}"
+        )
+
+
+def _has(connection: sqlite3.Connection, table: str) -> bool:
+    found = connection.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (table,))
+    return found.fetchone() is not None
 
 
 def row_of(kind: str, values: Sequence[Any]) -> Row | None:

@@ -102,7 +102,8 @@ def _layers(model: Any) -> list[WrittenLayer]:
         kind = _KINDS.get(max(code.BuiltinCode(), code.DeprecatedBuiltinCode()))
         result = _shape(graph, operator.Outputs(0)) if operator.OutputsLength() else []
         if kind is not None:
-            computed = not model.Buffers(graph.Tensors(operator.Inputs(1)).Buffer()).DataLength()
+            weights = model.Buffers(graph.Tensors(operator.Inputs(1)).Buffer())
+            computed = not (weights.DataLength() or weights.Size())  # of a large file they lie behind the tables
             found.append(WrittenLayer(None if computed else _likeness(graph, operator, kind), 0))
         elif found and found[-1].likeness is not None and found[-1].likeness.out_channels in _channel_axes(result):
             rows = math.prod(result) // found[-1].likeness.out_channels

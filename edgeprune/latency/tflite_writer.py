@@ -95,9 +95,18 @@ class Graph:
         self._shapes.append(shape)
         return len(self._shapes) - 1
 
+    def _signature(self) -> Any:
+        """How inputs and outputs are called, which quantizers ask for."""
+        signature = schema.SignatureDefT()
+        signature.signatureKey, signature.subgraphIndex = b"serving_default", 0
+        signature.inputs = [_named(f"input_{n}", tensor) for n, tensor in enumerate(self._graph.inputs)]
+        signature.outputs = [_named(f"output_{n}", tensor) for n, tensor in enumerate(self._graph.outputs)]
+        return signature
+
     def to_bytes(self) -> bytes:
         model = schema.ModelT()
         model.version, model.description, model.subgraphs = 3, "edgeprune probe", [self._graph]
+        model.signatureDefs = [self._signature()]
         model.operatorCodes = []
         for code, version in self._codes:
             entry = schema.OperatorCodeT()
@@ -113,6 +122,12 @@ class Graph:
         builder = flatbuffers.Builder(1 << 20)
         builder.Finish(model.Pack(builder), b"TFL3")
         return bytes(builder.Output())
+
+
+def _named(name: str, tensor: int) -> Any:
+    named = schema.TensorMapT()
+    named.name, named.tensorIndex = name, tensor
+    return named
 
 
 def input_shape(op: OpSignature) -> Shape:

@@ -22,6 +22,7 @@ from edgeprune.latency.in_place import model_key
 from edgeprune.latency.measurement import Measurement
 from edgeprune.latency.predictor import Predictor, predictor_of, unpruned_run
 from edgeprune.latency.table import LatencyTable
+from edgeprune.recipe import Precision
 from edgeprune.space.units import Layer
 
 
@@ -34,26 +35,34 @@ class Typical:
     table: LatencyTable
 
     def predictor(
-        self, layers: Sequence[Layer], sizes: Mapping[str, int], *, runtime: str, threads: int
+        self,
+        layers: Sequence[Layer],
+        sizes: Mapping[str, int],
+        *,
+        runtime: str,
+        threads: int,
+        precision: Precision = "fp32",
     ) -> tuple[Predictor, Measurement]:
         """The predictor for a model, and the unpruned model's latency as it was measured for the table.
 
         Raises:
-            UsageError: the tables lack this model, runtime or number of threads (layers that other models share do not
-                make up for that: what a layer takes depends on what the runtime fuses with it).
+            UsageError: the tables lack this model, runtime, number of threads or precision (layers that other models
+                share do not make up for that: what a layer takes depends on what the runtime fuses with it).
         """
         base = model_key(layers, sizes)
         found = [
             (run.measurement.after.time, setting.build, setting, run.measurement)
             for setting in self.table.settings()
-            if setting.threads == threads and setting.build.startswith(f"{runtime}-")
+            if (setting.threads, setting.precision) == (threads, precision)
+            if setting.build.startswith(f"{runtime}-")
             if (run := unpruned_run(self.table, setting, base)) is not None
         ]
         if not found:
             held = ", ".join(model for table in self.profile.tables for model in table.models)
+            known = ", ".join(sorted({setting.precision for setting in self.table.settings()}))
             raise UsageError(
-                f"the typical tables of {self.profile.name} hold no whole run of this model in {runtime} with "
-                f"{threads} thread{'' if threads == 1 else 's'}; they hold {held}",
+                f"the typical tables of {self.profile.name} hold no whole run of this model as {precision} file "
+                f"in {runtime} with {threads} thread{'' if threads == 1 else 's'}; they hold {held} ({known})",
                 where=self.id,
                 hint="with such a device at hand: edgeprune probe MODEL --device ID; its rows travel with "
                 "`edgeprune table export`",

@@ -80,7 +80,7 @@ def run_variants(model: Model, structure: Structure, original: Path, measurement
         NotInPlace: the unpruned model's kernels cannot be told by layer, or most variants were left out.
         DeviceError: the device is in use or was lost, or the runtime is another one by now.
     """
-    setting = Setting(measurement.device, measurement.runtime.id, measurement.threads)
+    setting = Setting(measurement.device, measurement.runtime.id, measurement.threads, bench.precision)
     missing = missing_variants(structure, bench, setting)
     base = model_key(structure.layers, structure.sizes)
     known = bench.table.models(setting)

@@ -18,9 +18,10 @@ from edgeprune.errors import RecipeError, TrainingDiverged
 from edgeprune.methods.arms import ARMS, Arm, choose_for_arms, model_of, twins_of
 from edgeprune.methods.auto import AutoSettings
 from edgeprune.methods.scene import Scene
+from edgeprune.metric import ACCURACY, Metric
 from edgeprune.recipe import AUTO, PruneSection
 from edgeprune.resume import Resumption
-from edgeprune.training.accuracy import top1
+from edgeprune.training.accuracy import measure
 from edgeprune.training.loop import tune
 
 TRIALS = "trials.json"
@@ -29,7 +30,7 @@ SPEED_IMAGES = 512  # that are trained on to see how fast it goes
 
 
 class Trial(BaseModel):
-    """One short training: top-1 on the validation images after so many training images, repeated ones counted."""
+    """One short training: the metric on the validation images after so many training images, repeated ones counted."""
 
     model_config = ConfigDict(frozen=True)
     arm: Arm
@@ -46,6 +47,7 @@ class Trials(BaseModel):
     images: int | None = None
     done: tuple[Trial, ...] = ()
     left_out: dict[str, str] = {}
+    metric: Metric = ACCURACY
 
     def words(self, chosen: str) -> str:
         """What spoke for the arm that was chosen, by its name, in one sentence."""
@@ -54,10 +56,11 @@ class Trials(BaseModel):
         if len(told) < 2 or chosen not in told:
             return f"Of the methods only {chosen} was left to choose."
         best = told.pop(chosen)
-        second = max(told.values(), key=lambda trial: trial.validation)
+        second = max(told.values(), key=lambda trial: self.metric.rank(trial.validation))
         return (
-            f"Of the methods that were tried, {chosen} was chosen: {best.validation:.2%} of the validation images "
-            f"after {best.images} training images; {second.arm} {second.validation:.2%}."
+            f"Of the methods that were tried, {chosen} was chosen: {self.metric.name} "
+            f"{self.metric.told(best.validation)} on the validation images after {best.images} training images; "
+            f"{second.arm} {self.metric.told(second.validation)}."
         )
 
 
@@ -79,7 +82,7 @@ def pick_method(scene: Scene, settings: PruneSection) -> tuple[PruneSection, Tri
     minutes = AutoSettings.model_validate(settings.methods.get(AUTO, {})).minutes
     ends = time.monotonic() + minutes * 60
     kept = Resumption(scene.training)
-    trials = kept.read(TRIALS, Trials) or Trials()
+    trials = kept.read(TRIALS, Trials) or Trials(metric=scene.objective.metric)
     seconds = minutes * 60 * CHOOSING
     choices = choose_for_arms(scene, settings, seconds=seconds)
     twins = twins_of(choices.made)
@@ -110,7 +113,7 @@ def pick_method(scene: Scene, settings: PruneSection) -> tuple[PruneSection, Tri
                 where="prune.method = 'auto'",
                 hint=f"lower `lr` in [tune] (it is {scene.recipe.tune.lr:g})",
             )
-        arms = sorted(scores, key=lambda arm: -scores[arm])[: math.ceil(len(arms) / 2)]
+        arms = sorted(scores, key=lambda arm: -scene.objective.metric.rank(scores[arm]))[: math.ceil(len(arms) / 2)]
         if len(arms) == 1:  # sooner than planned where others diverged
             break
     scene.progress.say(f"chosen by trial: {arms[0]}")
@@ -149,12 +152,12 @@ def _trial(scene: Scene, module: nn.Module, arm: Arm, number: int, first: int) -
     asked = first * 2 ** (number - 1)
     images = length_of(asked, len(scene.splits.train), scene.recipe.tune.batch_size).trained
     try:
-        accuracy = top1(_tuned(scene, module, asked), scene.splits.validation)
+        figure = measure(_tuned(scene, module, asked), scene.splits.validation, scene.objective)
     except TrainingDiverged as error:
         scene.progress.say(f"trial {number}, {arm}: {error.what}")
         return Trial(arm=arm, round=number, images=images, validation=0.0, failure=error.what)
-    scene.progress.say(f"trial {number}, {arm}: validation {accuracy:.2%} after {images} images")
-    return Trial(arm=arm, round=number, images=images, validation=accuracy)
+    scene.progress.say(f"trial {number}, {arm}: validation {scene.objective.metric.told(figure)} after {images} images")
+    return Trial(arm=arm, round=number, images=images, validation=figure)
 
 
 def _tuned(scene: Scene, module: nn.Module, images: int) -> nn.Module:

@@ -47,6 +47,13 @@ class Form:
         others = tuple((i, leaf) for i, (_, leaf) in enumerate(leaves) if not isinstance(leaf, Tensor))
         return cls(_names([pytree.keystr(path) for path in tensors]), spec, others)
 
+    @classmethod
+    def named(cls, names: tuple[str, ...]) -> Form:
+        """The form of outputs of these names alone: a tensor, or with several a dict."""
+        if len(names) == 1:
+            return cls(names, PLAIN.spec)
+        return cls(names, Form.of(dict.fromkeys(names, torch.empty(0))).spec)
+
     @property
     def is_plain(self) -> bool:
         """Whether the author returns one tensor, in nothing."""

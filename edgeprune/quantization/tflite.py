@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from edgeprune.quantization.calibration import calibration_images
 
+Array = npt.NDArray[np.float32]
 MOST_LEFT = 0.25  # of the operators; with more of them in float a file is hardly int8
 
 
@@ -32,10 +33,18 @@ class Operator:
 
 
 def quantize_tflite(float_file: Path, file: Path, calibration: Tensor) -> dict[str, int]:
-    """Write an int8 .tflite of a float one that takes NHWC: int8 weights (per channel), activations, input and output.
+    """Write an int8 .tflite of a float one that takes NHWC: see `quantize_samples`. `calibration` is (N, C, H, W)
+    float32."""
+    images: Array = calibration_images(calibration).permute(0, 2, 3, 1).contiguous().numpy()
+    return quantize_samples(float_file, file, [image[None] for image in images])
 
-    `calibration` is (N, C, H, W) float32. Activation ranges are the extremes over all images: the quantizer's own
-    default is a moving average of them, which clips (CIFAR-10 ResNet-20: 13.6 dB against 30.3 dB with the extremes).
+
+def quantize_samples(float_file: Path, file: Path, samples: Sequence[Array]) -> dict[str, int]:
+    """Write an int8 .tflite of a float one: int8 weights (per channel), activations, input and output.
+
+    `samples` are inputs in float32, of the shape that the file takes. Activation ranges are the extremes over all of
+    them: the quantizer's own default is a moving average, which clips (CIFAR-10 ResNet-20: 13.6 dB against 30.3 dB
+    with the extremes).
 
     Returns:
         The operators that the quantizer cannot do and that stay in float: how many of each kind.
@@ -46,7 +55,7 @@ def quantize_tflite(float_file: Path, file: Path, calibration: Tensor) -> dict[s
     from ai_edge_quantizer import recipe
 
     chosen = recipe.static_wi8_ai8()
-    ranges = _ranges(float_file, chosen, calibration)
+    ranges = _ranges(float_file, chosen, samples)
     operators = _operators(float_file)
     left: list[Operator] = []
     while (error := _quantized(float_file, file, _without(chosen, left), ranges)) is not None:
@@ -59,8 +68,8 @@ def quantize_tflite(float_file: Path, file: Path, calibration: Tensor) -> dict[s
     return dict(sorted(Counter(operator.kind for operator in left).items()))
 
 
-def _ranges(float_file: Path, chosen: Any, calibration: Tensor) -> Any:
-    """The extremes of every tensor over the images."""
+def _ranges(float_file: Path, chosen: Any, samples: Sequence[Array]) -> Any:
+    """The extremes of every tensor over the samples."""
     from ai_edge_quantizer import calibrator, recipe_manager
     from ai_edge_quantizer.utils import qsv_utils
 
@@ -75,7 +84,7 @@ def _ranges(float_file: Path, chosen: Any, calibration: Tensor) -> Any:
     signatures = observer.get_signature_list()
     (signature,) = signatures
     (name,) = signatures[signature]["inputs"]
-    observer.calibrate({signature: list(_samples(name, calibration))}, manager)
+    observer.calibrate({signature: [{name: sample} for sample in samples]}, manager)
     return observer.get_model_qsvs()
 
 
@@ -133,9 +142,3 @@ def _operators(file: Path) -> list[Operator]:
         for operator in subgraph.operators
         if (code := model.operatorCodes[operator.opcodeIndex].builtinCode) in names
     ]
-
-
-def _samples(name: str, calibration: Tensor) -> Iterator[dict[str, Any]]:
-    images: npt.NDArray[np.float32] = calibration_images(calibration).permute(0, 2, 3, 1).contiguous().numpy()
-    for image in images:
-        yield {name: image[None]}

@@ -27,7 +27,7 @@ from edgeprune.recipe.section import (
     TargetUnit,
 )
 from edgeprune.recipe.sparse import SparseSection
-from edgeprune.recipe.target import Target
+from edgeprune.recipe.target import Target, TargetFile
 from edgeprune.recipe.task import CLASSIFICATION, TargetKind, TaskSection
 from edgeprune.recipe.tree import Recipe
 from edgeprune.recipe.tune import Augment, TuneSection
@@ -62,6 +62,7 @@ __all__ = [
     "SparseLayers",
     "SparseSection",
     "Target",
+    "TargetFile",
     "TargetKind",
     "TargetUnit",
     "TaskSection",

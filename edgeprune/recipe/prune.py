@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from edgeprune.recipe.section import (
     AUTO,
@@ -17,7 +17,7 @@ from edgeprune.recipe.section import (
     Method,
     Section,
 )
-from edgeprune.recipe.target import Target, target_that_reads
+from edgeprune.recipe.target import Target, TargetFile, target_that_reads
 
 # Keys of [prune] that are in a method's table now: (method, key, what it was unless said).
 MOVED: dict[str, tuple[str, str, object]] = {
@@ -31,7 +31,11 @@ def _is_table(value: Any) -> bool:
 
 
 class PruneSection(Section):
-    """How the plan is found. `branches`: whether whole residual branches may go, beside channels; unless said,
+    """How the plan is found; with `enabled` false nothing is pruned, which is the target `1x`, and no other key has a
+    meaning. `target_file`: the exported file that a latency target is about, as `tflite-int8`; unless said, the fp32
+    file that `device.runtime` runs.
+
+    `branches`: whether whole residual branches may go, beside channels; unless said,
     they may where there are training images: what goes with a branch has to be learned again. `squeeze_excitation`:
     whether such gates may go, a constant for each channel in their place.
 
@@ -46,7 +50,9 @@ class PruneSection(Section):
     allocators it goes with: the first of them where none is named. `method = "auto"` tries several methods, each with
     an allocator of its own, and takes the best."""
 
+    enabled: bool = True
     target: str = "0.5x"
+    target_file: str | None = None
     method: Method = "taylor"
     allocator: AllocatorName | None = None
     tolerance: float = Field(default=0.03, gt=0, lt=1)
@@ -62,6 +68,11 @@ class PruneSection(Section):
     interval: int = Field(default=2, ge=1, le=MOST_EPOCHS)
     regrow: float = Field(default=0.0, ge=0, lt=1)
     methods: dict[str, dict[str, Any]] = Field(default={})
+
+    @model_serializer(mode="wrap")
+    def _as_it_was_written(self, whole: SerializerFunctionWrapHandler) -> Any:
+        """A disabled section says no more than that, so that it can be read back."""
+        return whole(self) if self.enabled else {"enabled": False}
 
     @model_validator(mode="before")
     @classmethod
@@ -79,10 +90,32 @@ class PruneSection(Section):
                 methods.setdefault(method, {}).setdefault(name, value)
         return {**rest, "methods": methods} if methods else rest
 
+    @model_validator(mode="before")
+    @classmethod
+    def _disabled_takes_nothing(cls, tree: Any) -> Any:
+        if not isinstance(tree, Mapping) or tree.get("enabled") is not False:
+            return tree
+        if others := sorted(str(key) for key in tree if key != "enabled"):
+            raise ValueError(
+                f"`enabled = false` prunes nothing, so {', '.join(others)} would have no effect: leave "
+                f"{'it' if len(others) == 1 else 'them'} out, or prune"
+            )
+        return {"enabled": False, "target": "1x"}
+
     @field_validator("target")
     @classmethod
     def _target_reads(cls, text: str) -> str:
         return target_that_reads(text)
+
+    @field_validator("target_file")
+    @classmethod
+    def _target_file_reads(cls, text: str | None) -> str | None:
+        return None if text is None else str(TargetFile.parse(text))
+
+    @property
+    def file(self) -> TargetFile | None:
+        """The file that `target_file` names."""
+        return None if self.target_file is None else TargetFile.parse(self.target_file)
 
     @model_validator(mode="after")
     def _goes_together(self) -> PruneSection:

@@ -6,11 +6,11 @@ import math
 import re
 from typing import get_args
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from edgeprune.errors import RecipeError
 from edgeprune.plain import shown
-from edgeprune.recipe.section import Section, TargetUnit
+from edgeprune.recipe.section import Format, Precision, Section, TargetUnit
 
 
 class Target(Section):
@@ -49,6 +49,37 @@ class Target(Section):
             if self.unit in ("x", "ms", "us", "KB", "MB")
             else f"{self.value:g} {self.unit}"
         )
+
+
+class TargetFile(Section):
+    """An exported file by its format and precision, as recipes write it: `tflite-int8`."""
+
+    format: Format
+    precision: Precision
+
+    @classmethod
+    def parse(cls, text: str) -> TargetFile:
+        """Read it as users write it; whether an installed exporter writes it is asked elsewhere (`target_file.py`).
+
+        Raises:
+            ValueError: it is no format and precision.
+        """
+        name, _, precision = text.rpartition("-")
+        try:
+            return cls.model_validate({"format": name, "precision": precision})
+        except ValidationError as error:
+            known = ", ".join(get_args(Precision))
+            raise ValueError(
+                f"{shown(text)} is no format and precision ({known}): write it like tflite-int8"
+            ) from error
+
+    @property
+    def words(self) -> str:
+        """As a sentence names it."""
+        return f"the {self.precision} {self.format} file"
+
+    def __str__(self) -> str:
+        return f"{self.format}-{self.precision}"
 
 
 def target_that_reads(text: str) -> str:

@@ -19,17 +19,17 @@ from edgeprune.errors import RunError
 from edgeprune.graph.operations import OpSignature
 from edgeprune.latency.measurement import Measurement, Ratio
 from edgeprune.latency.profile import Kernel
+from edgeprune.metric import ACCURACY, Metric
 from edgeprune.models.spec import ModelSpec
 from edgeprune.records import first_fault
 from edgeprune.runs import read_bounded
 from edgeprune.search.constraints import Binding
 from edgeprune.space.units import Structure
 from edgeprune.verify.intervals import share_interval
-from edgeprune.verify.verdict import NOWHERE, Between, FileVerdict, Verdict
+from edgeprune.verify.verdict import NO_DEVICE, NOWHERE, Between, FileVerdict, Shipping, Verdict
 
 Standing = Literal["proven", "reference", "failed", "uncertain", "undecided", "unproven"]
 DEAREST = 12  # kernels shown of a file
-NO_DEVICE = "no device"  # how verify says in `executed_on` that a file ran in the reference executor
 
 
 class Part(BaseModel):
@@ -41,17 +41,26 @@ class Part(BaseModel):
 class StagePoint(Part):
     """The model that a stage left, by the stage's one word for it (`pruned`), or a file such as `tflite int8`.
 
-    `accuracy` is top-1 as a share (0..1) of `images` test images, `change` the 95 % interval of it less the
-    original's, on the same images; latency is of one inference.
+    `accuracy` is the metric on `images` test images (of a classifier top-1 as a share, 0..1), `interval` its 95 %
+    interval, `change` that of how much better it is than the original's, on the same images; latency is of one
+    inference.
     """
 
     stage: str
-    accuracy: float | None = Field(default=None, ge=0, le=1)
+    accuracy: float | None = None
+    metric: Metric = ACCURACY
+    interval: Between | None = None
     images: int | None = Field(default=None, ge=1)
     change: Between | None = None
     latency: Measurement | None = None
     macs: int | None = Field(default=None, ge=0)
     parameters: int | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def _a_share_is_one(self) -> StagePoint:
+        if self.metric.unit == "share" and self.accuracy is not None and not 0 <= self.accuracy <= 1:
+            raise ValueError(f"{self.metric.name} is a share, from 0 to 1, not {self.accuracy}")
+        return self
 
     @property
     def is_file(self) -> bool:
@@ -59,8 +68,10 @@ class StagePoint(Part):
 
     @property
     def accuracy_interval(self) -> tuple[float, float] | None:
-        """95 % interval of the accuracy (`verify.intervals`); None without a number of images."""
-        if self.accuracy is None or self.images is None:
+        """95 % interval of the metric; None where nobody told it."""
+        if self.accuracy is None or self.interval is not None:
+            return self.interval
+        if self.images is None or self.metric != ACCURACY:
             return None
         found = share_interval(self.accuracy * self.images, self.images)
         return found.low, found.high
@@ -101,7 +112,7 @@ class Attempt(Part):
 
 
 class Epoch(Part):
-    """One epoch of tuning; accuracies are shares (0..1), that on training images as they were trained on."""
+    """One epoch of tuning; accuracies are the metric, that on training images as they were trained on."""
 
     epoch: int
     loss: float
@@ -139,6 +150,7 @@ class ReportData(Part):
     spec: ModelSpec
     device: DeviceFacts | None = None
     recipe: str = ""  # the recipe's text
+    pruned: bool = True  # whether anything was to go from the model
     target: TargetOutcome | None = None
     stages: tuple[StagePoint, ...] = ()
     against_original: Ratio | None = None  # pruned float model over the original, interleaved; carries both samples
@@ -163,8 +175,18 @@ class ReportData(Part):
         """Reports of before held the command that made them, with all that its user typed."""
         return {key: value for key, value in tree.items() if key != "command"} if isinstance(tree, Mapping) else tree
 
+    @property
+    def metric(self) -> Metric:
+        """What accuracies are."""
+        return self.verdict.metric if self.verdict else ACCURACY
+
     def stage(self, name: str) -> StagePoint | None:
         return next((point for point in self.stages if point.stage == name), None)
+
+    @property
+    def shipping(self) -> tuple[Shipping, ...]:
+        """The file to ship for each runtime; none in reports of before."""
+        return self.verdict.shipping if self.verdict else ()
 
     @property
     def final(self) -> StagePoint | None:

@@ -60,15 +60,14 @@ def outcome(data: ReportData) -> Outcome:
 
 def sentence(data: ReportData) -> str:
     """The run in one line."""
-    parts = []
+    parts = [] if data.pruned else ["Not pruned"]
     if data.against_original is not None:
         parts.append(f"{_speed(data)} on {_device(data)}")
     original, final = data.stage("original"), data.final
     if original and final and original.accuracy is not None and final.accuracy is not None:
-        change = text.points(original.accuracy, final.accuracy, final.change)
-        parts.append(
-            f"top-1 {text.percent(original.accuracy)} \u2192 {text.percent(final.accuracy)} ({final.stage}, {change})"
-        )
+        change = text.change(data.metric, original.accuracy, final.accuracy, final.change)
+        before, after = (text.metric_figure(data.metric, point.accuracy) for point in (original, final))
+        parts.append(f"{data.metric.name} {before} \u2192 {after} ({final.stage}, {change})")
     parts.append(_files_said(data.files))
     return "; ".join(parts)
 
@@ -88,8 +87,15 @@ def _speed(data: ReportData) -> str:
     return f"{text.speedup_number(ratio)} {claim}" if claim == "faster" else claim
 
 
-def _speed_card(data: ReportData) -> Card:
+def _speed_card(data: ReportData) -> Card | None:
     ratio = data.against_original
+    if not data.pruned:
+        original = data.stage("original")
+        latency = original.latency if original else None
+        if latency is None:
+            return None
+        detail = f"{text.latency(latency)}; as it is, fp32. Nothing was pruned"
+        return Card("Original model", text.seconds(latency.median_s), detail, "plain")
     if ratio is None:
         return Card("Latency", text.NONE, "no interleaved measurement of original and pruned", "warn")
     claim = text.speed_claim(ratio)
@@ -109,15 +115,18 @@ def _speed_card(data: ReportData) -> Card:
 def _accuracy_card(data: ReportData) -> Card:
     original, final = data.stage("original"), data.final
     if final is None:
-        return Card("Accuracy", "not known", f"original {text.accuracy(original)}; no later stage was tested", "warn")
+        return Card(
+            data.metric.title, "not known", f"original {text.accuracy(original)}; no later stage was tested", "warn"
+        )
     detail = f"{final.stage}: {text.accuracy(final)}"
     if original is not None and original.accuracy is not None and final.accuracy is not None:
-        value = f"{original.accuracy * 100:.1f} \u2192 {text.percent(final.accuracy)}"
-        change = text.points(original.accuracy, final.accuracy, final.change)
+        before, after = (text.metric_figure(data.metric, point.accuracy) for point in (original, final))
+        value = f"{before.removesuffix(' %')} \u2192 {after}"
+        change = text.change(data.metric, original.accuracy, final.accuracy, final.change)
         detail = f"{change}. {detail}; original: {text.accuracy(original)}"
     else:
-        value = text.percent(final.accuracy)
-    return Card("Top-1 accuracy", value, detail, "plain")
+        value = text.metric_figure(data.metric, final.accuracy)
+    return Card(data.metric.title, value, detail, "plain")
 
 
 def _files_card(data: ReportData) -> Card:

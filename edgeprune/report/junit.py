@@ -19,14 +19,15 @@ def junit(data: ReportData) -> bytes:
     skipped ("no gate"), and so is a file that was exported but never checked: neither can look like a pass.
     """
     device = data.verdict.device if data.verdict else (data.device.id if data.device else "no device")
-    suites = [_suite(line, device) for line in data.files]
+    ships = {one.file: one.why for one in data.shipping if one.file}
+    suites = [_suite(line, device, ships.get(line.file)) for line in data.files]
     root = ET.Element("testsuites", _clean({"name": f"edgeprune: {data.title}", **_totals(suites)}))
     root.extend(suites)
     ET.indent(root, " ")
     return bytes(ET.tostring(root, encoding="utf-8", xml_declaration=True)) + b"\n"
 
 
-def _suite(line: FileLine, device: str) -> ET.Element:
+def _suite(line: FileLine, device: str, ship: str | None) -> ET.Element:
     checks = line.verdict.checks if line.verdict else ()
     where = f"{device}.{line.file}"
     cases = [_case(check, where) for check in checks]
@@ -36,7 +37,7 @@ def _suite(line: FileLine, device: str) -> ET.Element:
         cases = [case]
     suite = ET.Element("testsuite")
     properties = ET.SubElement(suite, "properties")
-    for name, value in _facts(line, device).items():
+    for name, value in (_facts(line, device) | ({"ship": ship} if ship else {})).items():
         ET.SubElement(properties, "property", _clean({"name": name, "value": value}))
     suite.extend(cases)
     counts = {

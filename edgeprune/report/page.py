@@ -60,7 +60,7 @@ def figures(data: ReportData) -> dict[str, Markup]:
         "samples": samples(data.against_original),
         "layers": layers(data.layers),
         "attempts": attempts(data.attempts, data.tolerance),
-        "tuning": tuning(data.tuning, original.accuracy if original else None, data.kept_epoch),
+        "tuning": tuning(data.tuning, original.accuracy if original else None, data.kept_epoch, data.metric),
     }
 
 

@@ -25,6 +25,9 @@ def summary(data: ReportData) -> RenderableType:
         parts.append(_stages(data))
     if data.files:
         parts.append(_Files(data))
+    for one in data.shipping:
+        parts.append(Text(one.words, style="bold" if one.file else "yellow"))
+        parts += [Text(slower.words, style="yellow") for slower in one.slower]
     held = [
         (line.file, check)
         for line in data.files
@@ -43,7 +46,7 @@ def summary(data: ReportData) -> RenderableType:
 
 
 def _stages(data: ReportData) -> Table:
-    table = _table("stage", "top-1", "latency", "MACs", "parameters")
+    table = _table("stage", data.metric.name, "latency", "MACs", "parameters")
     for point in data.stages:
         table.add_row(
             Text(point.stage),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from edgeprune.latency.measurement import Measurement, Ratio
+from edgeprune.metric import Metric
 from edgeprune.report.data import StagePoint, Standing
 from edgeprune.verify.verdict import Between, Check
 
@@ -96,13 +97,21 @@ def percent(share: float | None, digits: int = 1) -> str:
     return "not known" if share is None else f"{share * 100:.{digits}f} %"
 
 
-def points(before: float, after: float, between: Between | None = None) -> str:
-    """The difference of two shares in percentage points, signed, with its interval: `+0.30 points (-0.41 to +1.02)`."""
-    difference = round((after - before) * 100, 2)
-    said = f"{_signed(difference)} points" if difference else "no change"
+def change(metric: Metric, before: float, after: float, between: Between | None = None) -> str:
+    """What became of a metric, signed, with its interval: `+0.30 points (-0.41 to +1.02)` of a share, else in its unit;
+    of a metric whose drops are relative the interval is of the part by which it became better."""
+    if metric.unit == "share":
+        difference, unit = round((after - before) * 100, 2), "points"
+    else:
+        difference, unit = float(f"{after - before:.3g}"), metric.unit
+    said = f"{_signed(difference)} {unit}".rstrip() if difference else "no change"
     if between is None:
         return f"{said}, interval not known"
-    return f"{said} ({_signed(between[0] * 100)} to {_signed(between[1] * 100)})"
+    low, high = (side * 100 for side in between)
+    better = "" if metric.drop == "absolute" else " %, better"
+    if metric.drop == "absolute" and metric.unit != "share":
+        low, high = between
+    return f"{said} ({_signed(low)} to {_signed(high)}{better})"
 
 
 def _signed(value: float) -> str:
@@ -110,13 +119,21 @@ def _signed(value: float) -> str:
 
 
 def accuracy(point: StagePoint | None) -> str:
-    """`93.4 % (92.9-93.9, 10000 images)`."""
+    """`93.4 % (92.9-93.9, 10000 images)`, of another metric in its unit."""
     if point is None or point.accuracy is None:
         return "not known"
-    between = point.accuracy_interval
+    between, metric = point.accuracy_interval, point.metric
     if between is None:
-        return percent(point.accuracy)
-    return f"{percent(point.accuracy)} ({between[0] * 100:.1f}\u2013{between[1] * 100:.1f}, {point.images} images)"
+        return metric_figure(metric, point.accuracy)
+    low, high = (f"{side * metric.scale:.1f}" if metric.unit == "share" else _three(side) for side in between)
+    return f"{metric_figure(metric, point.accuracy)} ({low}\u2013{high}, {point.images} images)"
+
+
+def metric_figure(metric: Metric, value: float | None) -> str:
+    """`93.4 %`, `28.3 dB`."""
+    if value is None or metric.unit == "share":
+        return percent(value)
+    return f"{_three(value)} {metric.unit}".rstrip()
 
 
 def count(value: float | None) -> str:
@@ -164,7 +181,9 @@ def check_figure(check: Check) -> str:
     said = figure(check.value, check.unit)
     if check.interval is None:
         return said
-    low, high = (f"{100 * side:.2f}".replace("-", "\u2212") for side in check.interval)
+    in_percent = check.unit in ("share", "fraction")
+    sides = (f"{100 * side:.2f}" if in_percent else _three(side) for side in check.interval)
+    low, high = (side.replace("-", "\u2212") for side in sides)
     return f"{said} (95 %: {low} to {high})"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edgeprune.artifacts.export import export_each
+from edgeprune.artifacts.export import Exported, export_each
 from edgeprune.artifacts.manifest import Manifest, file_hash, file_size, manifest_path, parse_manifest
 from edgeprune.artifacts.plugins import exporter_for, find_exporter, require_own_files, require_toolkit
 from edgeprune.artifacts.toolkits import toolkits
@@ -54,20 +54,11 @@ def export_stage(context: Context, folder: Path) -> dict[str, Any]:
             int8=int8_formats(context.recipe),
             calibration=read_calibration(context),
             reference_input=reference,
-            task=context.recipe.task.name,
+            task=context.recipe.task,
             progress=context.progress,
         )
         ours.end()  # nothing is converted after this, and what measures the files needs the memory
-    if not done.manifests:
-        raise ConversionError(
-            "no file could be written:\n" + "\n".join(str(one.error) for one in done.not_written), where=str(folder)
-        )
-    told: dict[str, Any] = {}
-    if done.not_written:
-        told["not_written"] = [
-            {"file": one.file, "format": one.format, "precision": one.precision, "why": one.why}
-            for one in done.not_written
-        ]
+    told = told_of(done, folder)
     dense = next((m for m in done.manifests if (m.format, m.precision) == ("tflite", "fp32")), None)
     if dense is not None and context.recipe.sparse.asked:
         if why := _nowhere_to_compare(context, dense):
@@ -76,6 +67,22 @@ def export_stage(context: Context, folder: Path) -> dict[str, Any]:
             verdict = _sparse_or_dense(context, folder, dense)
             told["sparse"] = verdict.model_dump(mode="json", exclude={"ratio"})
     return {"files": {m.file: m.size_bytes for m in read_manifests(folder)}, **told}
+
+
+def told_of(done: Exported, folder: Path) -> dict[str, Any]:
+    """What could not be written, for a record or an answer; empty where all was.
+
+    Raises:
+        ConversionError: no file at all could be written.
+    """
+    if not done.manifests:
+        raise ConversionError(
+            "no file could be written:\n" + "\n".join(str(one.error) for one in done.not_written), where=str(folder)
+        )
+    lost = [
+        {"file": one.file, "format": one.format, "precision": one.precision, "why": one.why} for one in done.not_written
+    ]
+    return {"not_written": lost} if lost else {}
 
 
 def not_written(context: Context) -> tuple[Missing, ...]:

@@ -6,29 +6,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from edgeprune.checksum import file_sha256
 from edgeprune.data.open import with_preprocessing
 from edgeprune.data.record import RECORD
+from edgeprune.data.split import Splits
 from edgeprune.errors import UsageError
 from edgeprune.methods.registry import resolved
 from edgeprune.methods.slimming import batch_norm_scales, telling_scales
 from edgeprune.models.checkpoint import save_state
 from edgeprune.models.copies import check_copies
 from edgeprune.models.load import load_from
-from edgeprune.models.modes import evaluating
 from edgeprune.models.spec import Model
 from edgeprune.recipe import Target
 from edgeprune.runs import write_atomic
 from edgeprune.search.zeros import masks_of
 from edgeprune.stages.context import Context
 from edgeprune.stages.probe import structure_of
-from edgeprune.tasks.classification import Classification
-from edgeprune.verify.alarm import Knowledge, check_knowledge, claimed_accuracy, refuse_random
-from edgeprune.verify.metric_alarm import KnownMetric, check_metric
-
-LOOKED_AT = 8  # images of a first look
+from edgeprune.verify.alarm import refuse_random
+from edgeprune.verify.known import check_known
 
 
 def load_stage(context: Context, folder: Path) -> dict[str, Any]:
@@ -43,16 +38,15 @@ def load_stage(context: Context, folder: Path) -> dict[str, Any]:
     write_atomic(folder / "spec.json", model.spec.model_dump_json(indent=1).encode())
     save_state(folder / "model.safetensors", model.module)
     splits = context.splits  # data that do not fit are found now, not after an hour of probing
-    classes = splits.test.classes
     assert splits.record is not None  # `open_data` makes one
     write_atomic(folder / RECORD, splits.record.to_bytes())
-    if not model.spec.labels and len(classes) == model.spec.num_classes:
-        model = replace(model, spec=model.spec.model_copy(update={"labels": classes}))
-        context.spec = model.spec
+    named = with_labels(model, splits)
+    if named is not model:
+        model, context.spec = named, named.spec
         write_atomic(folder / "spec.json", model.spec.model_dump_json(indent=1).encode())
     context.keep_model("load", model)
     _check_what_comes_hours_later(context, model)
-    known = _known(context, model)
+    known = check_known(model, splits.test, context.recipe.model, context.objective, progress=context.progress)
     result: dict[str, Any] = {
         "parameters": sum(p.numel() for p in model.module.parameters()),
         "knows": known.record,
@@ -64,16 +58,12 @@ def load_stage(context: Context, folder: Path) -> dict[str, Any]:
     return result
 
 
-def _known(context: Context, model: Model) -> Knowledge | KnownMetric:
-    """What the unpruned model knows of the test images, where its task can read its answers and the data's targets."""
-    objective, test, section = context.objective, context.splits.test, context.recipe.model
-    images, targets = next(iter(test.take(LOOKED_AT).batches(LOOKED_AT)))
-    with evaluating(model.module), torch.no_grad():
-        objective.check(model.module(images), targets)
-    if not isinstance(objective.task, Classification):
-        return check_metric(model, test, section, objective, progress=context.progress)
-    claimed = claimed_accuracy(model.loaded.facts) if model.loaded is not None else None
-    return check_knowledge(model, test, section, claimed=claimed, objective=objective, progress=context.progress)
+def with_labels(model: Model, splits: Splits) -> Model:
+    """The model with the data's class names, where it has none of its own and they are as many as its outputs."""
+    classes = splits.test.classes
+    if model.spec.labels or len(classes) != model.spec.num_classes:
+        return model
+    return replace(model, spec=model.spec.model_copy(update={"labels": classes}))
 
 
 def _check_what_comes_hours_later(context: Context, model: Model) -> None:

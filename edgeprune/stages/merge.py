@@ -7,6 +7,7 @@ from typing import Any
 
 from edgeprune.errors import EdgePruneError
 from edgeprune.models.checkpoint import save_state
+from edgeprune.models.spec import Model
 from edgeprune.reparam.merge import merge, prove_merge
 from edgeprune.report.data import MergeFacts
 from edgeprune.runs import write_atomic
@@ -14,10 +15,23 @@ from edgeprune.stages.context import Context
 
 
 def merge_stage(context: Context, folder: Path) -> dict[str, Any]:
-    tuned = context.model("tune")
-    example = tuned.example_input(batch=2, seed=context.recipe.seed)
-    merged = merge(tuned.module, example)
-    proof = prove_merge(tuned.module, example)
+    merged, facts = folded(context.model("tune"), seed=context.recipe.seed)
+    write_atomic(folder / "merge.json", facts.model_dump_json(indent=1).encode())
+    save_state(folder / "model.safetensors", merged.module)
+    context.keep_model("merge", merged)
+    parameters = sum(p.numel() for p in merged.module.parameters())
+    return {"folded": len(facts.merged), "max_error": facts.largest_difference, "parameters": parameters}
+
+
+def folded(model: Model, *, seed: int) -> tuple[Model, MergeFacts]:
+    """The model with its batch norms folded, and the proof that it answers the same.
+
+    Raises:
+        EdgePruneError: it does not.
+    """
+    example = model.example_input(batch=2, seed=seed)
+    merged = merge(model.module, example)
+    proof = prove_merge(model.module, example)
     report = proof.report
     facts = MergeFacts(
         merged=report.folded,
@@ -33,8 +47,4 @@ def merge_stage(context: Context, folder: Path) -> dict[str, Any]:
             where=", ".join(report.folded[:5]),
             hint="this is a defect of EdgePrune: please report the model",
         )
-    write_atomic(folder / "merge.json", facts.model_dump_json(indent=1).encode())
-    save_state(folder / "model.safetensors", merged)
-    context.keep_model("merge", tuned.with_module(merged))
-    parameters = sum(p.numel() for p in merged.parameters())
-    return {"folded": len(report.folded), "max_error": report.max_error, "parameters": parameters}
+    return model.with_module(merged), facts

@@ -8,7 +8,6 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from edgeprune.artifacts.export import MeasuringExporter
 from edgeprune.errors import TargetError
 from edgeprune.latency.baseline import fill_table
 from edgeprune.latency.cost import CostModel, MacsCost
@@ -28,15 +27,24 @@ from edgeprune.search.channels import prune_to_latency
 from edgeprune.search.measured import Attempt, Goal
 from edgeprune.search.problem import OnStep, Shares, cost_of, out_of_reach
 from edgeprune.search.pruned import Pruned, prune_within
-from edgeprune.search.recount import real_cost
+from edgeprune.search.recount import real_cost, real_macs
 from edgeprune.search.target import check_counted, counted_cost, latency_share
+from edgeprune.space.apply import make_plan
 from edgeprune.space.counting import counted
 from edgeprune.space.subnet import WHOLE
 from edgeprune.space.units import Structure
 from edgeprune.stages.context import Context
-from edgeprune.stages.probe import bench_of, channel_multiple, measurement_of, read_baseline, structure_of
+from edgeprune.stages.probe import (
+    bench_of,
+    channel_multiple,
+    measurement_of,
+    measuring_exporter,
+    read_baseline,
+    structure_of,
+)
 from edgeprune.stages.prune_record import record_of
 from edgeprune.stages.snapshots import choosing_of, snapshots_of, write_history
+from edgeprune.target_file import target_file
 from edgeprune.training.precision import running
 
 CORRECTIONS = 4  # times that a count is chosen again because the real module has more
@@ -55,6 +63,8 @@ class _Done:
 
 
 def prune_stage(context: Context, folder: Path) -> dict[str, Any]:
+    if not context.recipe.prunes:
+        return _as_it_is(context, folder)
     target, judging = Target.parse(context.recipe.prune.target), running(context.recipe.tune.precision)
     if judging.why:
         context.progress.say(f"what goes is chosen on the CPU: {judging.why}")
@@ -78,6 +88,7 @@ def prune_stage(context: Context, folder: Path) -> dict[str, Any]:
         done.counted,
         original_s=measurement_of(context).median_s,
         judged_in=judging.precision,
+        file=target_file(context.recipe),
     )
     if record.predicted is not None:
         context.progress.say(_said(record.predicted))
@@ -87,6 +98,7 @@ def prune_stage(context: Context, folder: Path) -> dict[str, Any]:
     context.keep_model("prune", pruned.model)
     return {
         "measured_share": record.ratio.ratio if record.ratio else None,
+        "target_file": record.target_file,
         **({"predicted": _said(record.predicted)} if record.predicted else {}),
         "within_tolerance": record.within_tolerance,
         "method": record.method,
@@ -96,6 +108,16 @@ def prune_stage(context: Context, folder: Path) -> dict[str, Any]:
         "binds": record.binding.words,
         "parameters": sum(p.numel() for p in pruned.model.module.parameters()),
     }
+
+
+def _as_it_is(context: Context, folder: Path) -> dict[str, Any]:
+    """The empty plan: what later stages take is the model as it was loaded."""
+    model = context.model("load")
+    plan = make_plan(model.spec.source, model.module, Structure((), (), ()), WHOLE)
+    write_atomic(folder / "plan.json", plan.model_dump_json(indent=1).encode())
+    save_state(folder / "model.safetensors", model.module)
+    context.progress.say("nothing is pruned: the plan is empty")
+    return {"pruned": False, "macs": real_macs(model.module, model.example_input()), "parameters": plan.base_parameters}
 
 
 def _settings(context: Context) -> PruneSection:
@@ -120,10 +142,10 @@ def _steps(context: Context, shares: Shares) -> OnStep:
 
 
 def _to_latency(context: Context, folder: Path) -> _Done:
-    recipe, settings, baseline = context.recipe, _settings(context), read_baseline(context)
+    settings, baseline = _settings(context), read_baseline(context)
     target, original_s = Target.parse(settings.target), baseline.measurement.median_s
     share = latency_share(target, original_s)  # a target slower than the model is told before the work
-    with MeasuringExporter(recipe.device.runtime) as exporter, scratch_folder("prune") as scratch:
+    with measuring_exporter(context) as exporter, scratch_folder("prune") as scratch:
         bench = bench_of(context, exporter)
         with context.lease():
             predictor = fill_table(context.model("load"), baseline, bench)  # the table may be another by now
@@ -161,7 +183,10 @@ def _to_latency(context: Context, folder: Path) -> _Done:
 
 def _to_prediction(context: Context, typical: Typical, folder: Path) -> _Done:
     structure, device, settings = structure_of(context), context.recipe.device, _settings(context)
-    predictor, _ = typical.predictor(structure.layers, structure.sizes, runtime=device.runtime, threads=device.threads)
+    precision = target_file(context.recipe).precision
+    predictor, _ = typical.predictor(
+        structure.layers, structure.sizes, runtime=device.runtime, threads=device.threads, precision=precision
+    )
     share = latency_share(Target.parse(settings.target), predictor.unpruned_s)
     scene = _timed_scene(context, structure, predictor, share)
     candidate = _candidate(context, scene, settings, folder)

@@ -8,7 +8,7 @@ from edgeprune.latency.cost import MacsCost, total
 from edgeprune.latency.measurement import Ratio
 from edgeprune.latency.predictor import Prediction, Predictor
 from edgeprune.methods.refit import Reconstruction
-from edgeprune.recipe import PruneSection, Target
+from edgeprune.recipe import PruneSection, Target, TargetFile
 from edgeprune.report.data import Attempt as AttemptRow
 from edgeprune.report.data import LayerRow, layer_rows
 from edgeprune.search.constraints import Binding
@@ -23,6 +23,7 @@ class PruneRecord(BaseModel):
 
     model_config = ConfigDict(frozen=True, ser_json_inf_nan="strings")  # a loss may be no number
     target: str
+    target_file: str | None = None  # that a latency target is about; None of a counted one, and of older runs
     method: str
     allocator: str
     attempts: tuple[AttemptRow, ...]
@@ -51,9 +52,10 @@ def record_of(
     *,
     original_s: float,
     judged_in: Ran,
+    file: TargetFile,
 ) -> PruneRecord:
     """The record of a choice; `original_s` is the unpruned model's latency as measured, `counted` what the unpruned
-    and the pruned module have of a counted target, in its unit."""
+    and the pruned module have of a counted target, in its unit; `file` the one that a latency target is about."""
     structure, subnet = pruned.structure, pruned.chosen.subnet
     kept, gone = subnet.kept(structure), subnet.layers_gone(structure)
     target, best = Target.parse(settings.target), pruned.best
@@ -61,6 +63,7 @@ def record_of(
     products = (*structure.layers, *structure.products)
     return PruneRecord(
         target=str(target),
+        target_file=str(file) if target.is_latency and not target.takes_nothing else None,
         method=settings.method,
         allocator=str(settings.allocator),
         attempts=tuple(

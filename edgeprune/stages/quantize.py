@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 
 from edgeprune.artifacts.plugins import find_exporter, int8_scheme
+from edgeprune.data.split import Splits
 from edgeprune.recipe import Format, Recipe
 from edgeprune.runs import write_atomic
 from edgeprune.stages.context import Context
@@ -29,11 +30,15 @@ def int8_formats(recipe: Recipe) -> tuple[Format, ...]:
 def quantize_stage(context: Context, folder: Path) -> dict[str, Any]:
     if not context.recipe.quantize.enabled:
         return {"enabled": False}
-    split = context.splits.calibration
-    images = torch.cat([images for images, _ in split.batches(64)])
+    images = calibration_images(context.splits)
     write_atomic(folder / "calibration.safetensors", safetensors.torch.save({"input": images.contiguous()}))
     schemes = {name: int8_scheme(find_exporter(name)) for name in int8_formats(context.recipe)}
     return {"enabled": True, "images": len(images), "schemes": schemes}
+
+
+def calibration_images(splits: Splits) -> torch.Tensor:
+    """Preprocessed, (N, C, H, W) float32."""
+    return torch.cat([images for images, _ in splits.calibration.batches(64)])
 
 
 def read_calibration(context: Context) -> torch.Tensor | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from edgeprune.latency.measurement import Measurement, Ratio
 from edgeprune.methods.trials import TRIALS, Trials
+from edgeprune.recipe import TargetFile
 from edgeprune.report.data import Epoch, MergeFacts, ReportData, StagePoint, TargetOutcome
 from edgeprune.report.names import published_device, published_recipe, published_spec, without_address
 from edgeprune.report.write import write_report
@@ -18,6 +19,7 @@ from edgeprune.stages.probe import measurement_of
 from edgeprune.stages.prune_record import PruneRecord
 from edgeprune.stages.snapshots import HISTORY, read_history
 from edgeprune.stages.zeros import read_zeros, words_of_zeros
+from edgeprune.target_file import said
 from edgeprune.verify.verdict import Verdict
 
 
@@ -29,23 +31,25 @@ def report_stage(context: Context, folder: Path) -> dict[str, Any]:
 def gather(context: Context) -> ReportData:
     """Everything the report shows, from the files of a run whose verify stage is finished."""
     run, recipe = context.run, context.recipe
-    pruned = context.read("prune", "prune.json", PruneRecord)
+    pruned = context.read("prune", "prune.json", PruneRecord) if recipe.prunes else None
     verdict = context.read("verify", "verdict.json", Verdict)
     measurement = measurement_of(context)
     zeros = read_zeros(context)
     spec = published_spec(context.spec)  # a page is passed on: it need not tell where files lay
+    goal = f"to {zeros.target if zeros else recipe.prune.target}" if pruned else "as it is"
     data = ReportData(
-        title=f"{spec.source} to {zeros.target if zeros else recipe.prune.target} on {recipe.device.id}",
+        title=f"{spec.source} {goal} on {recipe.device.id}",
         spec=spec,
         device=published_device(context.device.facts()),
         recipe=published_recipe(recipe),
-        target=_target_of_zeros(zeros) if zeros else _target(pruned),
+        pruned=pruned is not None,
+        target=_target_of_zeros(zeros) if zeros else _target(pruned) if pruned else None,
         stages=_points(context, pruned, verdict, measurement),
-        against_original=pruned.ratio,
-        layers=pruned.layers,
-        attempts=pruned.attempts,
-        tolerance=recipe.prune.tolerance,
-        binding=pruned.binding,
+        against_original=pruned.ratio if pruned else None,
+        layers=pruned.layers if pruned else (),
+        attempts=pruned.attempts if pruned else (),
+        tolerance=recipe.prune.tolerance if pruned else None,
+        binding=pruned.binding if pruned else None,
         tuning=_epochs(context),
         kept_epoch=_kept(context),
         merge=context.read("merge", "merge.json", MergeFacts),
@@ -71,6 +75,8 @@ def _target(pruned: PruneRecord) -> TargetOutcome:
             why="counted on the model, not measured",
         )
     reached, why = _measured(pruned.ratio)
+    if pruned.target_file is not None:
+        why += f"; of {TargetFile.parse(pruned.target_file).words} and the original in the same precision"
     if pruned.nothing_nearer:
         why += "; faster than asked: nothing between it and the target loses less"
     met = pruned.within_tolerance is True or pruned.nothing_nearer
@@ -95,29 +101,41 @@ def _measured(ratio: Ratio) -> tuple[str, str]:
     return f"{ratio.ratio:.3f}x, {ratio.numerator.median_s * 1e3:.3f} ms", why
 
 
-def _points(context: Context, pruned: PruneRecord, verdict: Verdict, original: Measurement) -> tuple[StagePoint, ...]:
-    """Accuracy and latency after each stage. Tuning and merging change no width: they keep the pruned latency."""
-    faster = pruned.ratio.numerator if pruned.ratio else None
+def _points(
+    context: Context, pruned: PruneRecord | None, verdict: Verdict, original: Measurement
+) -> tuple[StagePoint, ...]:
+    """Accuracy and latency after each stage. Tuning and merging change no width: they keep the pruned latency, and
+    where nothing was pruned the original's."""
+    later = original if pruned is None else pruned.ratio.numerator if pruned.ratio else None
+    if pruned is None:
+        record = context.run.record("prune")
+        before = after = record.result["macs"] if record else None
+    else:
+        before, after = round(pruned.macs_before), round(pruned.macs_after)
     parameters = _parameters(context)
     points = [
         StagePoint(
             stage=stage,
             accuracy=accuracy,
+            metric=verdict.metric,
+            interval=verdict.accuracy_intervals.get(stage),
             images=verdict.test_images,
             change=verdict.changes.get(stage),
-            latency=original if stage == "original" else faster,
-            macs=round(pruned.macs_before if stage == "original" else pruned.macs_after),
+            latency=original if stage == "original" else later,
+            macs=before if stage == "original" else after,
             parameters=parameters.get(stage),
         )
         for stage, accuracy in verdict.accuracy.items()
     ]
     for file in verdict.files:
-        accuracy = next((c.value for c in file.checks if c.name == "top-1 accuracy"), None)
+        check = next((c for c in file.checks if c.name == verdict.metric.name), None)
         points.append(
             StagePoint(
                 stage=f"{file.format} {file.precision}",
-                accuracy=accuracy,
-                images=verdict.test_images if accuracy is not None else None,
+                accuracy=check.value if check else None,
+                metric=verdict.metric,
+                interval=check.interval if check else None,
+                images=verdict.test_images if check else None,
                 latency=file.latency or (file.against_original.numerator if file.against_original else None),
             )
         )
@@ -158,14 +176,19 @@ def _kept(context: Context) -> int | None:
     return record.result.get("kept") if record else None
 
 
-def _notes(context: Context, pruned: PruneRecord, verdict: Verdict) -> tuple[str, ...]:
-    notes = [f"{f.file}: {f.executed_on}" for f in verdict.files if "no device" in f.executed_on]
-    if context.recipe.prune.method == "auto":
+def _notes(context: Context, pruned: PruneRecord | None, verdict: Verdict) -> tuple[str, ...]:
+    about = pruned is not None and pruned.target_file is not None
+    notes = [f"T{said(context.recipe)[1:]}."] if about else []
+    notes += [f"{f.file}: {f.executed_on}" for f in verdict.files if "no device" in f.executed_on]
+    if pruned is None:
+        trained = context.recipe.tune.epochs
+        notes.insert(0, f"Nothing was pruned; {f'trained for {trained} epochs' if trained else 'nothing was trained'}.")
+    elif context.recipe.prune.method == "auto":
         trials = context.read("prune", TRIALS, Trials)
         notes.append(trials.words(f"{pruned.method} ({pruned.allocator})"))
-    if pruned.reconstruction is not None:
+    if pruned is not None and pruned.reconstruction is not None:
         notes.append(f"Before re-training: {pruned.reconstruction.words}.")
-    if context.splits.train_is_calibration:
+    if context.splits.train_is_calibration and (pruned or context.recipe.tune.epochs):
         notes.append("There are no training images: the model was scored and tuned on the calibration images.")
     tuned = context.run.record("tune")
     if tuned is not None and "zeros_by_layer" in tuned.result:

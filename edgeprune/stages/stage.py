@@ -52,8 +52,8 @@ class Stage:
     Args:
         name: of its folder in the run, and of its command.
         does: makes the stage's files in the folder that it is given; what it returns is kept in the stage's record.
-        reads: the recipe's sections that no stage before it reads; done again when they change. A function where that
-            depends on the recipe.
+        reads: the recipe's sections that no stage before it reads, or single keys of one (`prune.target_file`); done
+            again when they change. A function where that depends on the recipe.
         leaves: the model that it leaves, if any.
         snapshots: the recipe's sections that an interrupted stage has to find unchanged to go on in its middle; None
             where it begins anew.
@@ -179,7 +179,12 @@ PIPELINE = Pipeline(
             runs_code=False,  # it finds out what code there is, and asks for it itself
             begun_by=_BEGUN_BY_PRUNE,
         ),
-        Stage("probe", "edgeprune.stages.probe:probe_stage", reads=("device",), begun_by=_BEGUN_BY_PRUNE),
+        Stage(
+            "probe",
+            "edgeprune.stages.probe:probe_stage",
+            reads=("device", "prune.target_file"),
+            begun_by=_BEGUN_BY_PRUNE,
+        ),
         Stage(
             "prune",
             "edgeprune.stages.prune:prune_stage",
@@ -214,13 +219,15 @@ PIPELINE = Pipeline(
             "edgeprune.stages.export:export_stage",
             reads=("export",),
             needs="edgeprune.stages.export:require_toolkits",
-            said="Write the files of every format.\n\nEach is written in a child process, and has its manifest.",
+            said="Write the files of a run, or of a model.\n\nEach is written in a child process, with a manifest."
+            "\n\nA model (a timm name, package.module:factory or file.py:factory) is written as it is, into --out.",
         ),
         Stage(
             "verify",
             "edgeprune.stages.verify:verify_stage",
             reads=("verify",),
-            said="Run every file on the device, and judge its figures.\n\nThey are held against the recipe's gates.",
+            said="Run a run's files, or one file, on the device, and judge.\n\nA run's files are held against the "
+            "recipe's gates, one file against its manifest and the gates of --gate.",
         ),
         Stage("report", "edgeprune.stages.report:report_stage", runs_code=False),
     )

@@ -11,7 +11,8 @@ from edgeprune.errors import UsageError
 from edgeprune.runs import write_atomic
 from edgeprune.stages.context import Context
 from edgeprune.stages.export import not_written, read_manifests
-from edgeprune.stages.probe import read_baseline
+from edgeprune.stages.probe import original_file
+from edgeprune.target_file import target_file
 from edgeprune.tasks.task import Rows
 from edgeprune.training.accuracy import predict, rows_of
 from edgeprune.verify.check import verify
@@ -24,7 +25,7 @@ def verify_stage(context: Context, folder: Path) -> dict[str, Any]:
     test = context.splits.test if recipe.verify.images is None else context.splits.test.take(recipe.verify.images)
     objective = context.objective
     rows: dict[str, Rows] = {}
-    models = context.pipeline.models()
+    models = distinct_models(context)
     for number, (word, stage) in enumerate(models.items()):
         context.progress.update(f"{objective.metric.name} of the {word} model", number, len(models))
         rows[word] = rows_of(context.model(stage).module, test, objective)
@@ -34,12 +35,12 @@ def verify_stage(context: Context, folder: Path) -> dict[str, Any]:
         return predict(merged, torch.from_numpy(images))
 
     target = recipe.latency_target
-    baseline = read_baseline(context)
+    original = original_file(context)
     export_folder = context.run.stage_folder("export")
     manifests, missing = read_manifests(export_folder), not_written(context)
-    if target is not None and not any(is_judged(m, recipe.device.runtime) for m in manifests):
+    if target is not None and not any(is_judged(m, recipe.device.runtime, recipe.prune.file) for m in manifests):
         raise UsageError(
-            f"no exported file can show that {target} is met: that is said of the fp32 file of {recipe.device.runtime}",
+            f"no exported file can show that {target} is met: that is said of {target_file(recipe).words}",
             where=str(export_folder),
             hint="; ".join(f"{one.file}: {one.why}" for one in missing)
             or "export that format too; a verdict without its latency would say nothing",
@@ -53,7 +54,8 @@ def verify_stage(context: Context, folder: Path) -> dict[str, Any]:
             test=test,
             limits=recipe.verify.gates,
             target=target,
-            original_file=baseline.file,
+            original_file=original,
+            target_file=recipe.prune.file,
             runtime=recipe.device.runtime,
             threads=recipe.device.threads,
             protocol=recipe.device.protocol,
@@ -61,9 +63,9 @@ def verify_stage(context: Context, folder: Path) -> dict[str, Any]:
             objective=objective,
             rows=rows,
             untrained=recipe.model.untrained,
+            missing=missing,
             progress=context.progress,
         )
-    verdict = verdict.model_copy(update={"files": (*verdict.files, *(one.verdict for one in missing))})
     write_atomic(folder / "verdict.json", verdict.model_dump_json(indent=1).encode())
     told: dict[str, list[str]] = {"fail": [], "undecided": []}
     for file in verdict.files:
@@ -75,4 +77,16 @@ def verify_stage(context: Context, folder: Path) -> dict[str, Any]:
         "accuracy_intervals": verdict.accuracy_intervals,
         "failed": told["fail"],
         "undecided": told["undecided"],
+        "ship": ", ".join(f"{one.runtime}: {one.file or 'none'}" for one in verdict.shipping),
     }
+
+
+def distinct_models(context: Context) -> dict[str, str]:
+    """The word for each model that is another than the one before it -> its stage: where nothing is pruned, the pruned
+    model is the original, and the tuned one as well where nothing is trained."""
+    recipe, models = context.recipe, context.pipeline.models()
+    if not recipe.prunes:
+        models = {word: stage for word, stage in models.items() if stage != "prune"}
+        if not recipe.tune.epochs:
+            models = {word: stage for word, stage in models.items() if stage != "tune"}
+    return models

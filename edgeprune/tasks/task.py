@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +17,22 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from edgeprune.errors import DataError
+from edgeprune.metric import Metric
 from edgeprune.recipe import Augment, Section, TargetKind
+
+__all__ = [
+    "Metric",
+    "NoSettings",
+    "Outputs",
+    "Rows",
+    "Shares",
+    "Targets",
+    "Task",
+    "joined",
+    "moved",
+    "only_tensor",
+    "single",
+]
 
 Outputs = Any  # what the model answers to a batch: a tensor, or tensors in tuples, lists, dicts, dataclasses
 Targets = Any  # what the data set gives beside a batch of inputs, alike; the first axis of each tensor is the image
@@ -28,37 +42,6 @@ Shares = npt.NDArray[np.float64]  # one number an image, 1 where two answers are
 
 class NoSettings(Section):
     """The settings of a task that has none."""
-
-
-@dataclass(frozen=True)
-class Metric:
-    """How a metric is named and told.
-
-    Args:
-        name: as it is told in verdicts and reports, "top-1 accuracy".
-        unit: "share" (told in percent), or what stands behind the figure, as "dB"; empty for a bare number.
-        higher_is_better: whether it is; an error is lower.
-        drop: how a loss of it is held against limits: in its own units ("absolute"), or as a share of what it was
-            ("relative": 30 dB that become 29.7 dB lost 0.01).
-    """
-
-    name: str
-    unit: str = "share"
-    higher_is_better: bool = True
-    drop: Literal["absolute", "relative"] = "absolute"
-
-    def told(self, value: float) -> str:
-        """A figure in words: "91.25 %", "28.3 dB"."""
-        return f"{100 * value:.2f} %" if self.unit == "share" else f"{value:.4g} {self.unit}".rstrip()
-
-    def lost(self, before: float, after: float) -> float:
-        """How much is lost from one figure to another; below 0 where it is better after."""
-        worse = before - after if self.higher_is_better else after - before
-        return worse if self.drop == "absolute" or worse == 0 else worse / abs(before) if before else float("inf")
-
-    def is_better(self, one: float, other: float) -> bool:
-        """Whether one figure is better than another."""
-        return one > other if self.higher_is_better else one < other
 
 
 class Task(ABC):

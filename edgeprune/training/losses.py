@@ -19,16 +19,22 @@ from edgeprune.training.features import Features
 
 
 @dataclass(frozen=True)
+class Taught:
+    """What teachers answer to a batch: the unpruned model, and the classes that another names."""
+
+    unpruned: Answers | None
+    classes: Tensor | None
+
+
+@dataclass(frozen=True)
 class Seen:
-    """What a term looks at: a batch, and what the student answers to it."""
+    """What a term looks at: a batch, what teachers answer to it, and the student."""
 
     images: Tensor
     targets: Targets
     answers: Answers
+    taught: Taught
     features: Features | None
-
-
-Term = Callable[[Seen], Tensor]
 
 
 class Losses:
@@ -51,20 +57,24 @@ class Losses:
         self._settings, self._objective = settings, objective
         self._unpruned, self._another, self._autocast = unpruned, another, autocast
 
+    def taught(self, images: Tensor) -> Taught:
+        """What teachers answer to a batch. They are asked before the student, whose pass holds memory."""
+        settings, unpruned, classes = self._settings, None, None
+        if self._unpruned is not None and (settings.distillation or settings.features):
+            unpruned = self._taught(self._unpruned, images)
+        if self._another is not None and settings.teacher_weight:
+            classes = classes_named(outputs_of(self._taught(self._another, images))[0])
+        return Taught(unpruned, classes)
+
     def __call__(self, seen: Seen) -> Tensor:
         """The loss of a batch, a scalar."""
-        settings, objective = self._settings, self._objective
-        share = settings.distillation if self._unpruned is not None else 0.0
+        settings, objective, taught = self._settings, self._objective, seen.taught
         total = objective.loss(seen.answers, seen.targets)
-        taught = None
-        if self._unpruned is not None and (share or seen.features is not None):
-            taught = self._taught(self._unpruned, seen.images)
-        if taught is not None and share:
-            soft = objective.distillation(seen.answers, taught, settings.temperature)
+        if taught.unpruned is not None and (share := settings.distillation):
+            soft = objective.distillation(seen.answers, taught.unpruned, settings.temperature)
             total = (1 - share) * total + share * soft
-        if self._another is not None and settings.teacher_weight:
-            named = classes_named(outputs_of(self._taught(self._another, seen.images))[0])
-            total = total + settings.teacher_weight * objective.loss(seen.answers, named)
+        if taught.classes is not None:
+            total = total + settings.teacher_weight * objective.loss(seen.answers, taught.classes)
         if seen.features is not None:
             total = total + settings.features * seen.features.distance()
         return total

@@ -239,12 +239,11 @@ class Training:
         targets = moved(targets, self.device)
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * group.get("lr_scale", 1.0)
-        self.optimizer.zero_grad()
         loss = torch.zeros((), device=self.device)
-        for part in _parts(len(images), self.settings.accumulate):
+        for number, part in enumerate(_parts(len(images), self.settings.accumulate)):
             one = images if part is None else images[part]
             share = len(one) / size if self.processes.count > 1 or part is not None else 1.0
-            loss += self._passes(one, targets if part is None else _cut(targets, part), share)
+            loss += self._passes(one, targets if part is None else _cut(targets, part), share, first=number == 0)
         gradients = [p.grad for p in self.learned.values() if p.grad is not None]
         self.processes.add_up([*gradients, loss])
         if self.settings.clip:
@@ -258,18 +257,19 @@ class Training:
             self.average.update(self.student, step)
         return loss.item()
 
-    def _passes(self, images: torch.Tensor, targets: Targets, share: float) -> torch.Tensor:
-        """Forward and backward on some images, which count for this share of the batch; returns their part of the
-        loss."""
+    def _passes(self, images: torch.Tensor, targets: Targets, share: float, *, first: bool) -> torch.Tensor:
+        """Forward and backward on some images, which count for this share of the batch, the first of it or
+        more; returns their part of the loss."""
         student = self._student_for(images)
         watching = self.features.watching(self.student, self.teacher) if self.features and self.teacher else None
         with watching or nullcontext():
+            taught = self._losses.taught(images)
             try:
                 with self.running.autocast(self.device):
                     answers = as_floats(student(images))
             except ValueError as error:
                 raise _of_one_value(error, self.settings) from error
-            seen = Seen(images, targets, answers, self.features)
+            seen = Seen(images, targets, answers, taught, self.features)
             loss = self._losses(seen)
         for hook in self.hooks:
             if (more := hook.loss(self, seen)) is not None:
@@ -278,6 +278,8 @@ class Training:
             self._rows.append(self.objective.rows(detached(answers), targets))
         if share != 1.0:
             loss = loss * share
+        if first:
+            self.optimizer.zero_grad()
         self._scaler.scale(loss).backward()
         return loss.detach()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -67,33 +68,64 @@ def accuracy_checks(
     guessing one, its metric is undecided. Nothing of that is asked of a model that is `untrained`.
     """
     file = answers.files[manifest.file]
-    count = len(answers.rows)
+    count = len(file.rows)
     if file.broken:
         why = f"{file.broken} of {count} test images give NaN or infinity{_overflow(manifest)}"
         share = 1 - file.broken / count
         return (Check(name="finite outputs", value=share, unit="share", limit=1.0, outcome="fail", why=why),)
-    is_int8 = manifest.precision == "int8"
     checks = [
-        agreement_check(
-            objective,
-            file.agreement,
-            limits.int8_agreement if is_int8 else None,
-            why="file and float model answer the same on {count} of {images} test images",
-        ),
+        *_against_float(manifest, answers, objective, limits),
         metric_check(objective, file.rows, untrained=untrained),
-        lost_check(
-            objective,
-            f"{_short(objective)} drop against the float model",
-            answers.rows,
-            file.rows,
-            limits.int8_accuracy_drop if is_int8 else None,
-        ),
     ]
     checks += _host_checks(file, objective, limits)
     if original is not None:
         name = f"{_short(objective)} drop against the original"
         checks.append(lost_check(objective, name, original, file.rows, limits.accuracy_drop))
     return tuple(checks)
+
+
+def _against_float(
+    manifest: Manifest, answers: Answers, objective: Objective, limits: VerdictLimits
+) -> tuple[Check, ...]:
+    """Agreement with the float model, and what is lost against it."""
+    file = answers.files[manifest.file]
+    if answers.rows is None or file.agreement is None:
+        return untold(manifest, objective, limits, "the float model is not at hand: name it (--model)")
+    is_int8 = manifest.precision == "int8"
+    return (
+        agreement_check(
+            objective,
+            file.agreement,
+            limits.int8_agreement if is_int8 else None,
+            why="file and float model answer the same on {count} of {images} test images",
+        ),
+        lost_check(
+            objective,
+            _drop_name(objective),
+            answers.rows,
+            file.rows,
+            limits.int8_accuracy_drop if is_int8 else None,
+        ),
+    )
+
+
+def untold(manifest: Manifest, objective: Objective, limits: VerdictLimits, why: str) -> tuple[Check, ...]:
+    """The gates of an int8 file that nobody can hold it to: undecided, so that it does not pass. None of another's."""
+    if manifest.precision != "int8":
+        return ()
+    gates: dict[str, float | Literal[False]] = {
+        objective.task.agreement_name: limits.int8_agreement,
+        _drop_name(objective): limits.int8_accuracy_drop,
+    }
+    return tuple(
+        Check(name=name, value=math.nan, unit="share", limit=limit, outcome="undecided", why=why)
+        for name, limit in gates.items()
+        if limit is not False
+    )
+
+
+def _drop_name(objective: Objective) -> str:
+    return f"{_short(objective)} drop against the float model"
 
 
 def _host_checks(file: FileAnswers, objective: Objective, limits: VerdictLimits) -> list[Check]:

@@ -61,9 +61,9 @@ def explain(
 ) -> Explanation:
     """Find the first operator of a file whose output on the device differs from this machine's.
 
-    The file is cut behind an operator, and both run what is left. The whole file is looked at first; where that
-    differs, the search halves, which takes for granted that what has parted stays parted, and then goes
-    back along the branch.
+    The file is cut behind an operator, and both run what is left. The outputs of the whole file are looked at
+    first; where one differs, the search halves, which takes for granted that what has parted stays parted, and then
+    goes back along the branch.
 
     Args:
         inputs: (N, ...) in the file's own dtype and layout; without: eight random ones, the same each time.
@@ -95,9 +95,10 @@ def explain(
             return looked[index]
 
         makers = {int(t): index for index, op in enumerate(operators) for t in op.outputs}
-        low, high = 0, makers[int(model.subgraphs[0].outputs[0])]
+        ends = sorted({makers[int(t)] for t in model.subgraphs[0].outputs if int(t) in makers})
+        low, high = 0, next((end for end in ends if look(end).differs), -1)
         first = None
-        if look(high).differs:
+        if high >= 0:
             while low < high:
                 middle = (low + high) // 2
                 low, high = (low, middle) if look(middle).differs else (middle + 1, high)
@@ -152,8 +153,8 @@ def read_cuttable(file: Path) -> Any:
     operators, outputs = graph.operators or [], graph.outputs if graph.outputs is not None else []
     if any(op.outputs is None or len(op.outputs) == 0 or op.inputs is None for op in operators):
         raise UsageError("the file has operators without inputs or outputs", where=str(file), hint="it cannot be cut")
-    if len(outputs) == 0 or int(outputs[0]) not in {int(t) for op in operators for t in op.outputs}:
-        raise UsageError("no operator of the file makes its output", where=str(file), hint="there is nothing to cut")
+    if not {int(t) for t in outputs} & {int(t) for op in operators for t in op.outputs}:
+        raise UsageError("no operator of the file makes an output", where=str(file), hint="there is nothing to cut")
     return model
 
 

@@ -48,14 +48,14 @@ class FileAnswers:
 
     Args:
         rows: finished, (images, k).
-        agreement: with the float model, (images,).
+        agreement: with the float model, (images,); None where it is not at hand.
         broken: images that give a value that is not finite.
         executed_on: where it ran.
         host: where it ran on an attached device: this machine's answers with the same runtime.
     """
 
     rows: Rows
-    agreement: Shares
+    agreement: Shares | None
     broken: int
     executed_on: str
     host: Same | None = None
@@ -63,10 +63,12 @@ class FileAnswers:
 
 @dataclass(frozen=True)
 class Answers:
-    """The float model's finished rows (images, k), and each file's answers by its name."""
+    """The float model's finished rows (images, k; None where it is not at hand), each file's answers by its name, and
+    the number of images."""
 
-    rows: Rows
+    rows: Rows | None
     files: Mapping[str, FileAnswers]
+    images: int
 
 
 class _Gathered:
@@ -85,14 +87,15 @@ class _Gathered:
             rows = objective.finished(np.concatenate(self.host_rows))
             host = Same(np.concatenate(self.host_agreement), rows)
         rows = objective.finished(np.concatenate(self.rows))
-        return FileAnswers(rows, np.concatenate(self.agreement), self.broken, self.executed_on, host)
+        agreement = np.concatenate(self.agreement) if self.agreement else None
+        return FileAnswers(rows, agreement, self.broken, self.executed_on, host)
 
 
 def collect_outputs(
     manifests: Sequence[Manifest],
     folder: Path,
     device: Device,
-    float_outputs: Callable[[Floats], Outputs],
+    float_outputs: Callable[[Floats], Outputs] | None,
     test: SplitLike,
     objective: Objective,
     *,
@@ -100,7 +103,7 @@ def collect_outputs(
     threads: int,
     progress: Progress,
 ) -> Answers:
-    """Run the float model and every file on the first `images` test images (all when None).
+    """Run the float model, where there is one, and every file on the first `images` test images (all when None).
 
     Images are read once, and answers are held only a part at a time, so that a large test split fits in memory.
 
@@ -115,30 +118,32 @@ def collect_outputs(
     rows: list[Rows] = []
     done = 0
     for part, targets in _parts(test, total, max(map(_output_bytes, manifests), default=0)):
-        expected = float_outputs(part)
-        rows.append(objective.rows(tensors(expected), targets))
+        expected = None
+        if float_outputs is not None:
+            expected = float_outputs(part)
+            rows.append(objective.rows(tensors(expected), targets))
         for manifest in manifests:
             progress.say(f"{manifest.file}: test images {done + 1} to {done + len(part)} of {total}")
             counted = Part(progress, done, total)
             execution = run_file(device, folder / manifest.file, manifest, part, threads=threads, progress=counted)
-            _check_alike(execution.outputs, expected, manifest)
+            if expected is not None:
+                _check_alike(execution.outputs, expected, manifest)
             gathered = found[manifest.file]
             gathered.broken += broken_images(execution.outputs)
             gathered.executed_on = execution.executed_on
             outputs = _finite(execution.outputs)
             gathered.rows.append(objective.rows(tensors(outputs), targets))
-            gathered.agreement.append(objective.agreement(outputs, expected))
+            if expected is not None:
+                gathered.agreement.append(objective.agreement(outputs, expected))
             if manifest.file in compared:
                 here = _finite(run_file(host, folder / manifest.file, manifest, part, threads=threads).outputs)
                 gathered.host_rows.append(objective.rows(tensors(here), targets))
                 gathered.host_agreement.append(objective.agreement(outputs, here))
         done += len(part)
-    if not rows:
+    if not done:
         raise DataError("the test split has no images", hint="name a test split in [data]")
-    return Answers(
-        objective.finished(np.concatenate(rows)),
-        {file: gathered.together(objective) for file, gathered in found.items()},
-    )
+    files = {file: gathered.together(objective) for file, gathered in found.items()}
+    return Answers(objective.finished(np.concatenate(rows)) if rows else None, files, done)
 
 
 def broken_images(outputs: Outputs) -> int:

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from edgeprune.artifacts.manifest import Delegation, Manifest, file_size
 from edgeprune.devices.base import Device
 from edgeprune.devices.conditions import RuntimeName
+from edgeprune.devices.runtimes import runtime_of as runtime_of_file
 from edgeprune.errors import UsageError
 from edgeprune.latency.measurement import Measurement, Quality, Ratio
-from edgeprune.latency.pairs import measure_ratio
+from edgeprune.latency.pairs import SPREAD_SEEN, measure_ratio
+from edgeprune.latency.presets import find_protocol
 from edgeprune.latency.profile import Profile, profile
 from edgeprune.latency.protocol import measure, measure_peak_memory
 from edgeprune.progress import SILENT, Progress
-from edgeprune.recipe import Runtime, Target, VerdictLimits
+from edgeprune.recipe import Runtime, Target, TargetFile, VerdictLimits
 from edgeprune.verify.execute import runtime_of, runtime_on
 from edgeprune.verify.limits import at_most, info
-from edgeprune.verify.verdict import Check
+from edgeprune.verify.verdict import SIZE, Check
 
 Protocol = Literal["quick", "standard", "mlperf"]
 
@@ -30,7 +32,7 @@ _SECONDS = {"ms": 1e-3, "us": 1e-6}
 
 @dataclass(frozen=True)
 class Speed:
-    """Latencies by file name, and those that were measured against the original."""
+    """Latencies by file name, and their ratios to the original's, measured in turns with it."""
 
     latencies: Mapping[str, Measurement] = field(default_factory=dict)
     ratios: Mapping[str, Ratio] = field(default_factory=dict)
@@ -46,36 +48,43 @@ def measure_speed(
     runtime: Runtime,
     threads: int,
     protocol: Protocol,
+    target_file: TargetFile | None = None,
     progress: Progress = SILENT,
 ) -> Speed:
-    """Measure every file that runs on the device; the judged interleaved with the original where that is
-    given.
+    """Measure every file that runs on the device: in turns with the original where that is given.
+
+    All have one denominator, so that their ratios can be held against one another (`shipping.ratio_of`), whatever the
+    load was when each was measured.
 
     Raises:
         UsageError: the target is a share of the original, and the original's file is not given.
         DeviceError: the device was lost.
     """
-    judged = [m for m in manifests if is_judged(m, runtime)]
     if target is not None and target.unit == "x" and original_file is None:
         raise UsageError(
             f"the target {target} is a share of the original's latency, and the original's file is missing",
             hint="run the probe stage first: it exports and measures the original",
         )
+    found = find_protocol(protocol)
+    least = max(found.least_processes, SPREAD_SEEN)  # files are compared, and processes differ
+    whole = replace(found, least_processes=least, most_processes=max(found.most_processes, least))
+    short = replace(whole, most_processes=least)  # of a file that is only told no half width has to be reached
     ratios: dict[str, Ratio] = {}
-    for one in judged if original_file is not None else ():
-        assert original_file is not None
+    for one in manifests if original_file is not None else ():
+        own = runtime_on(device, one)
+        if original_file is None or own is None:
+            continue
         ratios[one.file] = measure_ratio(
             device,
             folder / one.file,
             original_file,
-            runtime=runtime,
+            runtime=own,
+            against=runtime_of_file(original_file),
             threads=threads,
-            protocol=protocol,
+            protocol=whole if is_judged(one, runtime, target_file) else short,
             progress=progress,
         )
-    # The interleaved measurement also tells the latency itself, unless the target is an absolute time.
-    absolute = target is not None and target.unit in _SECONDS
-    latencies = {} if absolute else {name: ratio.numerator for name, ratio in ratios.items()}
+    latencies = _told_by(ratios, manifests, target=target, runtime=runtime, protocol=protocol, target_file=target_file)
     for name, group in _by_runtime(device, [m for m in manifests if m.file not in latencies]).items():
         files = [folder / m.file for m in group]
         measured = measure(device, files, runtime=name, threads=threads, protocol=protocol, progress=progress)
@@ -83,13 +92,40 @@ def measure_speed(
     return Speed(latencies, ratios)
 
 
-def is_judged(manifest: Manifest, runtime: Runtime) -> bool:
-    """Whether this is the file that the latency target is about: fp32, in the runtime that was pruned for."""
+def _told_by(
+    ratios: Mapping[str, Ratio],
+    manifests: Sequence[Manifest],
+    *,
+    target: Target | None,
+    runtime: Runtime,
+    protocol: Protocol,
+    target_file: TargetFile | None,
+) -> dict[str, Measurement]:
+    """The latencies that are known with the ratios: none where the target is an absolute time, and of files that are
+    not judged none where the protocol wants them measured apart."""
+    if target is not None and target.unit in _SECONDS:
+        return {}
+    apart = find_protocol(protocol).apart
+    told = {m.file for m in manifests if not apart or is_judged(m, runtime, target_file)}
+    return {name: ratio.numerator for name, ratio in ratios.items() if name in told}
+
+
+def is_judged(manifest: Manifest, runtime: Runtime, target_file: TargetFile | None = None) -> bool:
+    """Whether this is the file that the latency target is about: the one that is named, or where none is, fp32, in the
+    runtime that was pruned for."""
+    if target_file is not None:
+        return (manifest.format, manifest.precision) == (target_file.format, target_file.precision)
     return manifest.precision == "fp32" and runtime_of(manifest) == runtime
 
 
 def latency_check(
-    manifest: Manifest, speed: Speed, *, target: Target | None, limits: VerdictLimits, runtime: Runtime
+    manifest: Manifest,
+    speed: Speed,
+    *,
+    target: Target | None,
+    limits: VerdictLimits,
+    runtime: Runtime,
+    target_file: TargetFile | None = None,
 ) -> Check | None:
     """Latency against the target: slower than target x (1 + tolerance) fails, faster passes.
 
@@ -98,18 +134,19 @@ def latency_check(
     measurement = speed.latencies.get(manifest.file)
     if measurement is None:
         return None
-    if target is None or not target.is_latency or not is_judged(manifest, runtime):
+    if target is None or not target.is_latency or not is_judged(manifest, runtime, target_file):
         return info("latency", measurement.median_s, unit="s", why=_said(measurement))
     tolerance = limits.latency_tolerance
     if target.unit == "x":
         ratio = speed.ratios[manifest.file]
         value, goal, unit, quality, evidence = ratio.ratio, target.value, "x", ratio.quality, ratio.evidence
-        said = f"{value:.3f} of the original's latency, interleaved with it ({ratio.low:.3f} to {ratio.high:.3f})"
+        original = f"the original's {manifest.precision} latency, interleaved with it"
+        said = f"{value:.3f} of {original} ({ratio.low:.3f} to {ratio.high:.3f})"
     else:
         value, goal, unit = measurement.median_s, target.value * _SECONDS[target.unit], "s"
         quality, evidence, said = measurement.quality, measurement.evidence, _said(measurement)
     limit = False if tolerance is False else goal * (1 + tolerance)
-    check = at_most("latency", value, limit, unit=unit, why=f"{said}; the target is {target}")
+    check = at_most("latency", value, limit, unit=unit, why=f"{said}; the target is {target} of this file")
     return check if check.outcome == "info" else _judged(check, tolerance, quality, evidence)
 
 
@@ -144,7 +181,7 @@ def profile_of_file(
 def size_check(manifest: Manifest, folder: Path, limits: VerdictLimits) -> Check:
     """Size of the file (of all files in a package)."""
     return at_most(
-        "file size", file_size(folder / manifest.file), limits.size_bytes, unit="bytes", why="what has to be shipped"
+        SIZE, file_size(folder / manifest.file), limits.size_bytes, unit="bytes", why="what has to be shipped"
     )
 
 

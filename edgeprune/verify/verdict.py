@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from edgeprune.errors import DeviceError, GateFailed, UsageError
 from edgeprune.latency.measurement import Measurement, Ratio
 from edgeprune.latency.profile import Profile
+from edgeprune.metric import ACCURACY, Metric
 from edgeprune.recipe import Format, Precision
 from edgeprune.records import Record
 
@@ -21,6 +22,8 @@ _CONFIG = ConfigDict(frozen=True, ser_json_inf_nan="strings")
 
 
 NOWHERE = "nowhere"  # in `executed_on`: no runner knows the file's kind
+NO_DEVICE = "no device"  # in `executed_on`: the file ran in the reference executor, or on this machine instead
+SIZE = "file size"  # the name of the check of it
 NEVER_RUN = "run"  # the name of the check that says so
 HOST_AGREEMENT = "agreement with this machine"  # the name of that check
 
@@ -62,6 +65,12 @@ class FileVerdict(BaseModel):
         return _worst(check.outcome for check in self.checks)
 
     @property
+    def passes(self) -> bool:
+        """Whether it was run, at least one gate was held on it, and all that were held."""
+        passed = any(check.outcome == "pass" for check in self.checks)
+        return self.outcome == "pass" and passed and self.executed_on != NOWHERE
+
+    @property
     def parts_from_host(self) -> bool:
         """Whether an attached device names other classes than this machine for more images than the limit allows."""
         return any(c.name == HOST_AGREEMENT and c.outcome == "fail" for c in self.checks)
@@ -88,12 +97,39 @@ class Missing(Record):
         )
 
 
-class MetricFacts(Record):
-    """What the task's metric is called, in which unit it is told ("share": in percent), and which way it is better."""
+class Slower(Record):
+    """An int8 file that is surely slower than a float file of its runtime and format; `ratio` is of their latencies,
+    with its 95 % interval."""
 
-    name: str = "top-1 accuracy"
-    unit: str = "share"
-    higher_is_better: bool = True
+    file: str
+    than: str
+    seconds: float
+    than_seconds: float
+    ratio: float
+    low: float
+    high: float
+
+    @property
+    def words(self) -> str:
+        """In words, without a full stop."""
+        return (
+            f"int8 is slower here: {self.seconds * 1e3:.3f} ms against {self.than_seconds * 1e3:.3f} ms, "
+            f"{self.ratio:.2f}x ({self.low:.2f}-{self.high:.2f}): {self.file} against {self.than}"
+        )
+
+
+class Shipping(Record):
+    """Which file of a runtime to ship, and why; no file where none passes."""
+
+    runtime: str
+    file: str | None
+    why: str
+    slower: tuple[Slower, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """In words, without a full stop."""
+        return f"{self.runtime}: {f'ship {self.file}' if self.file else 'no file to ship'}: {self.why}"
 
 
 class Verdict(BaseModel):
@@ -103,11 +139,12 @@ class Verdict(BaseModel):
     version: Literal[1] = 1
     device: str
     test_images: int
-    metric: MetricFacts = MetricFacts()
+    metric: Metric = ACCURACY
     accuracy: dict[str, float]  # stage -> the metric on the test split: original, pruned, tuned, merged
     accuracy_intervals: dict[str, Between] = {}
     changes: dict[str, Between] = {}  # stage -> how much better than the original's, on the same images
     files: tuple[FileVerdict, ...]
+    shipping: tuple[Shipping, ...] = ()  # one for each runtime; none in verdicts of before
 
     @property
     def outcome(self) -> Outcome:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import json
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tiny_job import INPUT, Finished
+from tiny_job import inside as edgeprune_command
 
 import edgeprune
 from edgeprune.artifacts.manifest import file_hash, read_manifest
@@ -78,6 +80,21 @@ def test_target_was_measured_against_the_original(finished: Finished) -> None:
     on_device = {f["file"]: f["executed_on"] for f in finished.done.json["verdict"]["files"]}
     assert all("no device" in where for file, where in on_device.items() if "mlpackage" in file)
     assert all(where.startswith("local") for file, where in on_device.items() if "mlpackage" not in file)
+
+
+def test_every_file_that_the_device_runs_took_turns_with_the_original_and_one_of_each_runtime_is_named(
+    finished: Finished,
+) -> None:
+    verdict = finished.done.json["verdict"]
+    on_device = {f["file"]: f["against_original"] for f in verdict["files"] if "no device" not in f["executed_on"]}
+    assert len(on_device) == 5
+    assert {ratio["denominator"]["file"] for ratio in on_device.values()} == {"original.tflite"}
+    named = {one["runtime"]: one for one in verdict["shipping"]}
+    assert named.keys() == {"litert", "executorch", "onnxruntime", "coreml"}
+    page, shown = (finished.run / "report" / "report.html").read_text(), edgeprune_command("show", finished.run).out
+    for one in named.values():
+        assert html.escape(one["why"].split(";")[0]) in page
+        assert f"{one['runtime']}: ship {one['file']}" in " ".join(shown.split())
 
 
 def test_every_file_has_a_manifest_that_fits(finished: Finished) -> None:

@@ -101,7 +101,7 @@ def test_a_new_exporter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert parse_recipe(tree).export.formats == ("tflite", "pt2")
     model, images = toy(), torch.rand(3, 3, 8, 8)
     done = export_each(model, tmp_path / "out", formats=("pt2",), int8=(), calibration=None, reference_input=images)
-    assert [(m.format, m.file, m.input.shape) for m in done.manifests] == [("pt2", "model_fp32.pt2", (1, 3, 8, 8))]
+    assert [(m.format, m.file, m.inputs[0].shape) for m in done.manifests] == [("pt2", "model_fp32.pt2", (1, 3, 8, 8))]
     written = torch.export.load(tmp_path / "out" / "model_fp32.pt2").module()
     with torch.no_grad():
         assert torch.equal(written(images[:1]), model.module(images[:1]))

@@ -179,14 +179,15 @@ def test_bad_rows_are_counted_skipped_and_deleted(tmp_path: Path) -> None:
     table = fill(tmp_path / "t.sqlite")
     good = len(table.rows())
     with closing(sqlite3.connect(table.path)) as connection, connection:
-        insert = "INSERT INTO operations VALUES (?, ?, ?, ?, ?)"
-        connection.execute(insert, ("cafe", BUILD.id, 1, "not a key", "not JSON"))
-        connection.execute(insert, (None, b"\xff", "many", 3.5, "{}"))
-        connection.execute("INSERT INTO staircases VALUES ('cafe', ?, 1, 'conv2d 5x5', '{}')", (BUILD.id,))
+        insert = "INSERT INTO operations VALUES (?, ?, ?, ?, ?, ?)"
+        connection.execute(insert, ("cafe", BUILD.id, 1, "fp32", "not a key", "not JSON"))
+        connection.execute(insert, (None, b"\xff", "many", 5, 3.5, "{}"))
+        connection.execute("INSERT INTO staircases VALUES ('cafe', ?, 1, 'fp32', 'conv2d 5x5', '{}')", (BUILD.id,))
+        connection.execute("INSERT INTO unsupported VALUES ('cafe', ?, 1, 'int5', ?, 'no')", (BUILD.id, CONV.key()))
     assert len(table.rows()) == good
-    assert table.damaged() == 3
+    assert table.damaged() == 4
     use(table, tmp_path)
-    assert table.delete_damaged() == 3
+    assert table.delete_damaged() == 4
     assert (table.damaged(), len(table.rows())) == (0, good)
 
 

@@ -46,7 +46,7 @@ def table(tmp_path: Path) -> LatencyTable:
 
 
 def cost_of(table: LatencyTable) -> LatencyCost:
-    return LatencyCost(table, "device", BUILD.id, 1)
+    return LatencyCost(table, SETTING)
 
 
 def fill(table: LatencyTable, op: OpSignature, ins: list[int], outs: list[int]) -> None:
@@ -91,7 +91,7 @@ def test_what_was_timed_in_place_is_apart_from_what_was_timed_alone(table: Laten
     assert cost.cost(CONV.with_channels(32, 32)) == pytest.approx(1e-6 * (2 + 16 + 8 + 128))
     assert cost.cost(behind) == 0.0
     with pytest.raises(UsageError, match="never measured"):
-        LatencyCost(table, "device", BUILD.id, 1, without="ab").cost(there)
+        LatencyCost(table, SETTING, without="ab").cost(there)
 
 
 def test_what_was_never_measured_is_refused_and_what_cannot_be_is_named(table: LatencyTable) -> None:
@@ -143,7 +143,7 @@ def test_no_measured_operation_lies_above_the_bound(points: list[tuple[float, fl
 def test_another_build_shares_nothing(table: LatencyTable) -> None:
     fill(table, CONV, [16], [16])
     with pytest.raises(UsageError, match="never measured"):
-        LatencyCost(table, "device", "litert-2-bbbb", 1).cost(CONV.with_channels(16, 16))
+        LatencyCost(table, Setting("device", "litert-2-bbbb", 1)).cost(CONV.with_channels(16, 16))
 
 
 def test_depthwise_widths_share_one_axis(table: LatencyTable) -> None:

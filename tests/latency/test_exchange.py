@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from test_cost import BUILD, CONV, SETTING, measured
 from edgeprune.errors import UsageError
 from edgeprune.latency.exchange import Filter, bring, export_rows, forget, import_rows, summarize
 from edgeprune.latency.measurement import Measurement, ModelRun
+from edgeprune.latency.rows import Row
 from edgeprune.latency.staircase import SWEEP, fit_staircase
 from edgeprune.latency.table import LatencyTable, Setting
 
@@ -54,6 +56,28 @@ def test_what_is_exported_comes_back_as_it_was(table: LatencyTable, tmp_path: Pa
     assert other.get(SETTING, CONV) == at(100.0)
     again = import_rows(other, tmp_path / "rows.json")
     assert (again.taken, again.older) == (0, 6)
+
+
+def test_rows_carry_their_precision(table: LatencyTable, tmp_path: Path) -> None:
+    """Rows of float files alone are as a program of before wrote them; those of before are of float files."""
+    export_rows(table, tmp_path / "rows.json", Filter())
+    body = json.loads((tmp_path / "rows.json").read_text())
+    assert body["edgeprune_latency_table"] == 1
+    assert not any("precision" in row for row in body["rows"])
+    int8 = replace(SETTING, precision="int8")
+    table.put(int8, CONV, at(100.0, 0.5))
+    assert export_rows(table, tmp_path / "both.json", Filter()) == 7
+    assert json.loads((tmp_path / "both.json").read_text())["edgeprune_latency_table"] == 2
+    other = LatencyTable(tmp_path / "other.sqlite")
+    assert import_rows(other, tmp_path / "both.json").taken == 7
+    assert other.medians(int8) == {CONV.key(): 0.5}
+    assert [line.precision for line in summarize(other, Filter(precision="int8"))] == ["int8"]
+    assert forget(other, Filter(precision="int8")) == 1
+    assert other.rows() == table_without(table, "int8")
+
+
+def table_without(table: LatencyTable, precision: str) -> list[Row]:
+    return [row for row in table.rows() if row.precision != precision]
 
 
 def test_the_newer_of_two_measurements_stays(table: LatencyTable, tmp_path: Path) -> None:
@@ -103,7 +127,7 @@ def test_nothing_named_is_an_error(table: LatencyTable, tmp_path: Path) -> None:
     [
         (lambda body: "no json", "JSON"),
         (lambda body: json.dumps([1]), "table"),
-        (lambda body: json.dumps({**body, "edgeprune_latency_table": 2}), "version 1"),
+        (lambda body: json.dumps({**body, "edgeprune_latency_table": 3}), "version 2"),
         (lambda body: json.dumps({**body, "rows": [{**body["rows"][0], "threads": "many"}]}), "row"),
         (lambda body: json.dumps({**body, "rows": [{**body["rows"][0], "value": "{}"}]}), "row"),
         (lambda body: json.dumps({**body, "rows": [{**body["rows"][0], "key": "conv?"}]}), "key"),

@@ -88,7 +88,7 @@ def test_probing_fills_the_table_once_and_for_every_width(device: LocalDevice, t
     evidence = next(iter(table.operations(setting).values())).evidence
     assert "empty graph subtracted" in evidence
 
-    costs = LatencyCost(table, setting.device, setting.build, 1)
+    costs = LatencyCost(table, setting)
     for g in range(8, 33, 8):
         for h in range(8, 65, 8):
             assert total(LAYERS, {"g": g, "h": h}, costs) > 0
@@ -101,6 +101,37 @@ def test_probing_fills_the_table_once_and_for_every_width(device: LocalDevice, t
     time_probes(bench, LAYERS, SIZES)
     assert table.operations(setting) == rows  # nothing was measured again
     assert not any("finding" in what for what, _, _ in progress.told)
+
+
+@pytest.mark.slow
+def test_int8_probes_fill_rows_of_their_own(device: LocalDevice, tmp_path: Path, warm_toolkits: None) -> None:
+    floats, table = bench_on(device, tmp_path, Silent()), LatencyTable(tmp_path / "t.sqlite")
+    bench = replace(floats, exporter=MeasuringExporter("litert", "int8"))
+    layers, sizes = [LAYERS[2], LAYERS[5], LAYERS[6]], {"g": 8, "h": 8}
+    time_probes(bench, layers, sizes)
+    build = runtime_build(device, "litert").id
+    int8, fp32 = bench.setting(build), floats.setting(build)
+    assert (int8.precision, fp32.precision) == ("int8", "fp32")
+    assert len(table.medians(int8)) == len(grid(layers, sizes, 8, {})) - len(table.unsupported(int8)) == 2
+    assert ["mish" in key for key in table.unsupported(int8)] == [True]
+    assert table.medians(fp32) == {}
+    time_probes(floats, layers, sizes)
+    assert set(table.medians(fp32)) == set(table.medians(int8))
+    assert all(table.medians(fp32)[key] != seconds for key, seconds in table.medians(int8).items())
+
+
+@pytest.mark.slow
+def test_what_an_int8_pte_takes_at_its_borders_is_taken_off(
+    device: LocalDevice, tmp_path: Path, warm_toolkits: None
+) -> None:
+    """Whole models quantize their input and make their output float once, a probe of one operation would at every."""
+    table, exporter = LatencyTable(tmp_path / "t.sqlite"), MeasuringExporter("executorch", "int8")
+    bench = Bench(device, table, "executorch", exporter, 1, "quick", 8, 8, Silent())
+    layer = Layer("conv", CONV, Width(32), Width(64))
+    time_probes(bench, [layer], {})
+    (measured,) = table.operations(bench.setting(runtime_build(device, "executorch").id)).values()
+    assert measured.file == CONV.key()
+    assert "borders in float subtracted" in measured.evidence
 
 
 def test_an_interrupted_probe_keeps_what_it_has(

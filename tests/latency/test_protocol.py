@@ -16,6 +16,7 @@ from edgeprune.devices.local import LocalDevice
 from edgeprune.errors import UsageError
 from edgeprune.graph.operations import OpSignature
 from edgeprune.latency import pairs, protocol
+from edgeprune.latency.isolation import timed_job
 from edgeprune.latency.measurement import Conditions
 from edgeprune.latency.pairs import measure_ratio
 from edgeprune.latency.presets import PROTOCOLS
@@ -56,6 +57,24 @@ def test_a_ratio_holds_both_sides(device: LocalDevice, files: tuple[Path, Path])
     assert ratio.low <= ratio.ratio <= ratio.high
     assert (ratio.numerator.file, ratio.denominator.file) == ("small.tflite", "large.tflite")
     assert "24 pairs in 2 processes" in ratio.evidence
+
+
+def test_files_of_two_runtimes_take_turns_in_processes_of_their_own(
+    device: LocalDevice, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three rounds of two processes, whatever fewer the protocol asks for; the second one first in every other."""
+    jobs: list[Job] = []
+
+    def noted(on: Any, job: Job, **more: Any) -> JobResult:
+        jobs.append(job)
+        return timed_job(on, replace(job, runtime="litert"), **more)  # the other runtime need not be installed
+
+    monkeypatch.setattr(pairs, "timed_job", noted)
+    ratio = measure_ratio(device, *files, runtime="executorch", against="litert", protocol=SHORT)
+    assert [job.runtime for job in jobs] == ["executorch", "litert", "litert", "executorch", "executorch", "litert"]
+    assert all(len(job.cases) == 1 for job in jobs)
+    assert ratio.low <= ratio.ratio <= ratio.high < 1  # the small file is the numerator, whichever ran first
+    assert (ratio.numerator.file, ratio.denominator.file) == ("small.tflite", "large.tflite")
 
 
 def test_peak_memory_is_told(device: LocalDevice, files: tuple[Path, Path]) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from edgeprune.graph.operations import OpSignature
-from edgeprune.latency.probes import repeated
+from edgeprune.latency.tflite_probes import repeated
 from edgeprune.latency.tflite_writer import ACTIVATIONS, Unsupported, write_operation
 
 Array = npt.NDArray[Any]

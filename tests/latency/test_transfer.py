@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_cost import BUILD, CONV, SETTING, measured
+from test_cost import CONV, SETTING, measured
 
 from edgeprune.devices.conditions import RuntimeBuild
 from edgeprune.graph.operations import OpSignature
@@ -71,7 +71,7 @@ def test_whole_models_come_out_as_they_were_measured(table: LatencyTable) -> Non
 
 
 def test_one_model_gives_one_factor_for_all(table: LatencyTable) -> None:
-    costs = LatencyCost(table, SETTING.device, BUILD.id, 1)
+    costs = LatencyCost(table, SETTING)
     operations = [replace(layer.signature(SIZES), place=IN_PLACE) for layer in LAYERS]
     sum_s = sum(map(costs.cost, operations))
     found, constant = transfer([(operations, 1.25 * sum_s)], costs)
@@ -88,7 +88,7 @@ def test_the_profiled_setting_is_one_of_this_device(table: LatencyTable) -> None
 
 
 def test_a_disturbed_order_of_models_changes_nothing(table: LatencyTable) -> None:
-    costs = LatencyCost(table, SETTING.device, BUILD.id, 1)
+    costs = LatencyCost(table, SETTING)
     models = []
     for g, h in WIDTHS:
         kept = {"g": g, "h": h}

@@ -57,7 +57,11 @@ def test_a_model_that_was_not_measured_is_refused_with_those_that_were() -> None
 
 @pytest.mark.parametrize(
     ("options", "facts"),
-    [({"runtime": "executorch"}, ("executorch", 1)), ({"threads": 2}, ("litert", 2))],
+    [
+        ({"runtime": "executorch"}, ("executorch", 1)),
+        ({"threads": 2}, ("litert", 2)),
+        ({"precision": "int8"}, ("int8", "fp32")),
+    ],
 )
 def test_another_runtime_or_number_of_threads_is_refused(options: dict[str, object], facts: tuple[object, ...]) -> None:
     with refused(UsageError, *facts):

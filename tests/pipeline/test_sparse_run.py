@@ -213,11 +213,6 @@ def test_no_profile_can_tell_how_many_zeros_a_latency_takes(tmp_path: Path) -> N
         tuned_run(tree, tmp_path)
 
 
-def test_a_target_of_1x_is_for_zeros_alone() -> None:
-    with refused(RecipeError, "1x", "sparse"):
-        parse_recipe({**TREE, "prune": {"target": "1x"}, "sparse": {"zeros": 0.0}})
-
-
 @pytest.mark.parametrize(
     ("sections", "facts"),
     [

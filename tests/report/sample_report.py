@@ -19,6 +19,7 @@ from edgeprune.report.data import (
     TargetOutcome,
     operation_text,
 )
+from edgeprune.verify.shipping import files_to_ship
 from edgeprune.verify.verdict import Check, FileVerdict, Verdict
 
 PREPROCESSING = Preprocessing(mean=(0.4914, 0.4822, 0.4465), std=(0.247, 0.2435, 0.2616))
@@ -294,6 +295,7 @@ def sample(**changes: object) -> ReportData:
             test_images=10000,
             accuracy={"original": 0.934, "pruned": 0.612, "tuned": 0.931, "merged": 0.931},
             files=files,
+            shipping=files_to_ship(files),
         ),
         "manifests": (tflite, int8, pte, pte8, coreml, onnx),
         "versions": {"edgeprune": "0.1.0", "torch": "2.13.0", "litert-torch": "0.10.0"},

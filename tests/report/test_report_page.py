@@ -108,7 +108,7 @@ def test_every_figure_is_there_with_a_text_alternative() -> None:
     page = Page(render([sample()]))
     labels = [value for name, value in page.attributes if name == "aria-label"]
     for start in (
-        "Accuracy against latency",
+        "Top-1 accuracy against latency",
         "Latency samples",
         "Output channels",
         "Steps of the prune loop",

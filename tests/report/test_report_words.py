@@ -26,6 +26,7 @@ from sample_report import (
 )
 
 from edgeprune.graph.operations import OpSignature
+from edgeprune.metric import ACCURACY, Metric
 from edgeprune.report import text
 from edgeprune.report.data import FileLine, StagePoint, layer_rows, operation_text
 from edgeprune.report.figures.canvas import Scale, padded, tick_form
@@ -179,9 +180,17 @@ def test_too_few_images_are_no_pass_and_said_wherever_the_run_is_told() -> None:
 
 
 def test_a_change_is_told_with_its_interval() -> None:
-    assert text.points(0.934, 0.931, (-0.0062, 0.0002)) == "\u22120.30 points (\u22120.62 to +0.02)"
-    assert text.points(0.9, 0.9, (-0.2, 0.2)) == "no change (\u221220.00 to +20.00)"
-    assert "not known" in text.points(0.9, 0.9)
+    assert text.change(ACCURACY, 0.934, 0.931, (-0.0062, 0.0002)) == "\u22120.30 points (\u22120.62 to +0.02)"
+    assert text.change(ACCURACY, 0.9, 0.9, (-0.2, 0.2)) == "no change (\u221220.00 to +20.00)"
+    assert "not known" in text.change(ACCURACY, 0.9, 0.9)
+
+
+def test_a_change_of_another_metric_is_told_in_its_unit() -> None:
+    decibels = Metric("PSNR", unit="dB", drop="relative")
+    assert text.change(decibels, 28.0, 27.5, (-0.03, -0.01)) == "\u22120.50 dB (\u22123.00 to \u22121.00 %, better)"
+    assert text.metric_figure(decibels, 28.04) == "28.0 dB"
+    point = StagePoint(stage="tuned", accuracy=28.04, metric=decibels, interval=(27.0, 29.0), images=40)
+    assert text.accuracy(point) == "28.0 dB (27.0\u201329.0, 40 images)"
     assert "(\u22120.62 to +0.02)" in sentence(sample())
 
 

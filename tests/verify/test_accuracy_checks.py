@@ -34,7 +34,7 @@ def answers(file: Manifest, labels: Labels, floats: Floats, logits: Floats) -> A
     """The float model's answers, and a file's."""
     same = CLASSIFYING.agreement([np.nan_to_num(logits)], [floats])
     found = FileAnswers(rows(logits, labels), same, broken_images((logits,)), "here")
-    return Answers(rows(floats, labels), {file.file: found})
+    return Answers(rows(floats, labels), {file.file: found}, len(labels))
 
 
 def wrong(logits: Floats, count: int) -> Floats:

@@ -7,7 +7,7 @@ from made_up_manifest import manifest
 
 from edgeprune.artifacts.manifest import Manifest
 from edgeprune.latency.measurement import Conditions, Measurement, Quality, Ratio, RuntimeBuild
-from edgeprune.recipe import Target, VerdictLimits
+from edgeprune.recipe import Target, TargetFile, VerdictLimits
 from edgeprune.verify.speed import Speed, is_judged, latency_check
 
 BUILD = RuntimeBuild(name="litert", version="2.3.0", sha256="0" * 64)
@@ -44,13 +44,21 @@ def ratio(value: float, quality: Quality = "stable") -> Ratio:
     )
 
 
-def judge(speed: Speed, target: str | None, *, file: Manifest | None = None, limits: VerdictLimits | None = None):  # type: ignore[no-untyped-def]
+def judge(  # type: ignore[no-untyped-def]
+    speed: Speed,
+    target: str | None,
+    *,
+    file: Manifest | None = None,
+    limits: VerdictLimits | None = None,
+    target_file: TargetFile | None = None,
+):
     return latency_check(
         file or manifest(),
         speed,
         target=Target.parse(target) if target else None,
         limits=limits or VerdictLimits(),
         runtime="litert",
+        target_file=target_file,
     )
 
 
@@ -102,6 +110,16 @@ def test_without_a_latency_target_it_is_only_told(target: str | None) -> None:
 def test_only_the_float_file_of_the_targets_runtime_is_judged(other: Manifest) -> None:
     assert not is_judged(other, "litert")
     assert judge(speed(0.9, file=other.file), "0.5x", file=other).outcome == "info"
+
+
+def test_the_file_that_the_target_names_is_judged_and_no_other() -> None:
+    named, int8, slim = TargetFile.parse("tflite-int8"), manifest(precision="int8"), manifest(format="slim")
+    assert is_judged(int8, "litert", named)
+    assert not any(is_judged(other, "litert", named) for other in (manifest(), slim, manifest(format="pte")))
+    found = judge(speed(0.6), "0.5x", file=int8, target_file=named)
+    assert (found.outcome, found.value) == ("fail", 0.6)
+    assert "int8" in found.why
+    assert judge(speed(0.6), "0.5x", file=manifest(), target_file=named).outcome == "info"
 
 
 def test_a_file_that_runs_on_no_device_has_no_latency() -> None:

@@ -15,7 +15,7 @@ Spot = tuple[float, float]
 
 
 def tradeoff(points: Sequence[StagePoint], *, trail: bool = True) -> Markup:
-    """Accuracy (percent) over latency (ms) with 95 % intervals both ways; empty when fewer than two points have both.
+    """The metric over latency (ms) with 95 % intervals both ways; empty when fewer than two points have both.
 
     Points are numbered and shaped, not only coloured, and named in the legend; with `trail` a dotted line follows
     the model from stage to stage.
@@ -31,13 +31,17 @@ def _draw(points: Sequence[StagePoint], width: int, trail: bool) -> Markup:
     columns = 4 if width > 400 else 2
     rows = -(-len(points) // columns)
     between = [p.accuracy_interval or (p.accuracy or 0.0, p.accuracy or 0.0) for p in points]
+    metric = points[0].metric
+    scale = metric.scale
     times = [v * 1e3 for p in points if p.latency for v in (p.latency.low_s, p.latency.high_s)]
     x = Scale(*padded([0.0, *times], zero=True), left, right)
-    y = Scale(*padded([share * 100 for pair in between for share in pair], share=0.12), bottom, top)
+    y = Scale(*padded([side * scale for pair in between for side in pair], share=0.12), bottom, top)
     canvas = Canvas(width, bottom + 50 + 20 * rows)
     canvas.axis_x(x, bottom, "latency, ms (less is better)", top=top)
-    canvas.axis_y(y, left, "top-1 accuracy, %", right=right)
-    spots = [(x(p.latency.median_s * 1e3), y(p.accuracy * 100)) for p in points if p.latency and p.accuracy is not None]
+    canvas.axis_y(y, left, metric.axis, right=right)
+    spots = [
+        (x(p.latency.median_s * 1e3), y(p.accuracy * scale)) for p in points if p.latency and p.accuracy is not None
+    ]
     if trail:
         models = [spot for spot, p in zip(spots, points, strict=True) if not p.is_file]  # each follows from the last
         canvas.path(models, "trail")
@@ -45,18 +49,18 @@ def _draw(points: Sequence[StagePoint], width: int, trail: bool) -> Markup:
         shape, css = _look(number)
         if point.latency is not None:
             canvas.bar_x(py, x(point.latency.low_s * 1e3), x(point.latency.high_s * 1e3), css)
-        canvas.bar_y(px, y(between[number][0] * 100), y(between[number][1] * 100), css)
+        canvas.bar_y(px, y(between[number][0] * scale), y(between[number][1] * scale), css)
         canvas.mark(px, py, shape, css, title=_said(point))
     for members in _together(spots):
         middle = sum(spots[m][0] for m in members) / len(members)
-        above = min(min(spots[m][1] - 7, y(between[m][1] * 100)) for m in members) - 6
+        above = min(min(spots[m][1] - 7, y(between[m][1] * scale)) for m in members) - 6
         canvas.text(middle, max(12, above), _numbers([m + 1 for m in members]), "name", anchor="middle")
     for number, point in enumerate(points):
         column, row = divmod(number, rows)
         at, base = left + column * (right - left) / columns, bottom + 60 + 20 * row
         canvas.mark(at + 5, base - 4, *_look(number), r=4.5)
         canvas.text(at + 16, base, f"{number + 1} {point.stage}", "tick")
-    return canvas.svg("Accuracy against latency. " + "; ".join(_said(p) for p in points))
+    return canvas.svg(f"{metric.title} against latency. " + "; ".join(_said(p) for p in points))
 
 
 def _look(number: int) -> tuple[str, str]:

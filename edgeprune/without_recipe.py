@@ -1,0 +1,406 @@
+"""A model written to files, and a file held to its manifest, without a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from edgeprune.artifacts.export import Exported, export_each
+from edgeprune.artifacts.manifest import Manifest, manifest_path, parse_manifest, read_manifest
+from edgeprune.artifacts.plugins import find_exporter, require_toolkit
+from edgeprune.artifacts.preparation import Preparation
+from edgeprune.artifacts.toolkits import toolkits
+from edgeprune.data.open import open_data, with_preprocessing
+from edgeprune.data.record import RECORD, DataRecord, read_record
+from edgeprune.data.split import Split, Splits
+from edgeprune.data.unseen import unseen
+from edgeprune.devices.base import Device
+from edgeprune.devices.discovery import open_device, refuse_profile
+from edgeprune.devices.jobs import LEASE_WAIT_S
+from edgeprune.devices.local import LocalDevice
+from edgeprune.errors import DataError, UsageError
+from edgeprune.models.answers import PLAIN, Form, form_of
+from edgeprune.models.copies import check_copies
+from edgeprune.models.load import load_from
+from edgeprune.models.spec import Model, ModelSpec
+from edgeprune.models.trust import require_task
+from edgeprune.progress import SILENT, Progress
+from edgeprune.recipe import DataSection, Recipe, TargetKind, TaskSection, VerdictLimits
+from edgeprune.recipe_file import parse_recipe, resolve_paths
+from edgeprune.runs import write_atomic
+from edgeprune.stages.export import REFERENCE_IMAGES
+from edgeprune.stages.load import with_labels
+from edgeprune.stages.merge import folded
+from edgeprune.stages.quantize import calibration_images, int8_formats
+from edgeprune.tasks.objective import Objective
+from edgeprune.tasks.registry import task_of
+from edgeprune.training.accuracy import predict
+from edgeprune.verify.accuracy import parity_check, read_reference
+from edgeprune.verify.alarm import refuse_random
+from edgeprune.verify.check import verify
+from edgeprune.verify.execute import Floats, Outputs, run_file, runtime_of
+from edgeprune.verify.known import check_known
+from edgeprune.verify.parity import sqnr_db
+from edgeprune.verify.speed import Protocol
+from edgeprune.verify.verdict import Check, FileVerdict, Verdict
+
+Answers = Callable[[Floats], Outputs]
+UNNAMED = "none"  # a data source that nobody opens
+SAME_DB = 60.0  # a model that answers the reference inputs less alike is another one
+
+
+def export_model(
+    model: str,
+    out: Path,
+    *,
+    formats: Sequence[str] | None = None,
+    int8: bool | None = None,
+    data: str | None = None,
+    task: TaskSection | None = None,
+    seed: int = 0,
+    progress: Progress = SILENT,
+    **options: Any,
+) -> Exported:
+    """Write a model as it is to files of several formats, each with its manifest, beside one reference.
+
+    With `data` its accuracy is looked at first, as when a run is loaded; calibration images and reference inputs are
+    taken from them, and which images those are is written beside the files (`data.jsonl`). Without, the reference
+    inputs are random numbers.
+
+    Args:
+        model: a timm name, `package.module:factory` or `file.py:factory`.
+        out: a folder that is not there yet, or is empty.
+        formats: all that ship with EdgePrune, unless said.
+        int8: whether formats that can have one get an int8 file; where data are named, unless said.
+        data: as [data] `source` in a recipe.
+        task: what the answers mean; a classifier's unless given.
+        seed: of the division of the data, and of random inputs.
+        options: those of the recipe's [model].
+
+    Raises:
+        UsageError: int8 is asked for without data; or the folder is not empty.
+        RecipeError: an option or a format is wrong.
+        ToolkitMissing: of a format.
+        ModelError, DataError: as when a run is loaded.
+        ConversionError: no file at all could be written.
+    """
+    if int8 and data is None:
+        raise UsageError(
+            "int8 files are quantized with calibration images, and no data are named",
+            where="--int8",
+            hint="name some (--data photos/), or write float files only (--no-int8)",
+        )
+    wanted = data is not None if int8 is None else int8
+    recipe = _recipe(model, data, formats, task or TaskSection(), int8=wanted, seed=seed, options=options)
+    for name in recipe.export.formats:
+        require_toolkit(find_exporter(name))
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError("the folder is not empty", where=str(out), hint="choose another --out, so that no files mix")
+    loaded, splits = _loaded(recipe, data, progress)
+    merged, _ = folded(loaded, seed=seed)
+    if splits is None:
+        reference, calibration = merged.example_input(REFERENCE_IMAGES, seed=seed), None
+        progress.say("no data are named: the reference inputs are random numbers")
+    else:
+        reference, _ = next(iter(splits.test.take(REFERENCE_IMAGES).batches(REFERENCE_IMAGES)))
+        calibration = calibration_images(splits) if recipe.quantize.enabled else None
+    with toolkits():
+        done = export_each(
+            merged,
+            out,
+            formats=recipe.export.formats,
+            int8=int8_formats(recipe),
+            calibration=calibration,
+            reference_input=reference,
+            task=recipe.task,
+            progress=progress,
+        )
+    if splits is not None and splits.record is not None:
+        write_atomic(out / RECORD, splits.record.to_bytes())
+    return done
+
+
+def _recipe(
+    model: str,
+    data: str | None,
+    formats: Sequence[str] | None,
+    task: TaskSection,
+    *,
+    int8: bool,
+    seed: int,
+    options: Mapping[str, Any],
+) -> Recipe:
+    given = {name: value for name, value in options.items() if value is not None}
+    tree: dict[str, Any] = {
+        "seed": seed,
+        "model": {**given, "factory" if ":" in model else "name": model},
+        "data": {"source": data or UNNAMED},
+        "task": task.model_dump(),
+        "prune": {"enabled": False},
+        "quantize": {"enabled": int8},
+        "export": {"formats": tuple(formats)} if formats else {},
+    }
+    return resolve_paths(parse_recipe(tree, where="options"), Path.cwd())
+
+
+def _loaded(recipe: Recipe, data: str | None, progress: Progress) -> tuple[Model, Splits | None]:
+    """The model, with the data where there are any, each looked at as when a run is loaded."""
+    model = load_from(recipe.model)
+    model = replace(model, spec=with_preprocessing(model.spec, recipe.data))
+    refuse_random(recipe.model)
+    for words in (*model.said, *check_copies(model, trains=False)):
+        progress.say(words)
+    if data is None:
+        return model, None
+    task = task_of(recipe.task)
+    splits = open_data(recipe.data, model.spec, seed=recipe.seed, kind=task.target, progress=progress)
+    model = with_labels(model, splits)
+    objective = Objective.of(task, recipe.task, form_of(model.module) or PLAIN)
+    check_known(model, splits.test, recipe.model, objective, progress=progress)
+    return model, splits
+
+
+@dataclass(frozen=True)
+class FileCheck:
+    """What was found of one file, and what could not be known of it."""
+
+    verdict: Verdict
+    notes: tuple[str, ...]
+
+    @property
+    def file(self) -> FileVerdict:
+        return self.verdict.files[0]
+
+
+def verify_file(
+    file: Path,
+    *,
+    data: str | None = None,
+    model: Model | None = None,
+    device: str = "local",
+    gates: Mapping[str, Any] | None = None,
+    images: int | None = None,
+    threads: int = 1,
+    protocol: Protocol = "quick",
+    untrained: bool = False,
+    seed: int = 0,
+    progress: Progress = SILENT,
+) -> FileCheck:
+    """Hold an exported file to its manifest, its reference and a verdict's gates, without a run.
+
+    Its parity is held on the reference inputs, its accuracy told on the test images of `data`, prepared as the manifest
+    says, its latency told on the device. An int8 file is held to the float model's answers: to `model`'s, or where that
+    is not given to those of the float file of its format that lies beside it, if its own parity holds. Where neither
+    is there, or no data, its gates are undecided.
+
+    Args:
+        file: or its manifest; in a run folder or where `export_model` wrote it, images that were calibrated or
+            trained on are left out of the test images.
+        data: as [data] `source` in a recipe.
+        model: that it was exported from, batch norms folded or not.
+        gates: of [verify.gates], by name.
+        images: test images at most.
+        untrained: nothing is asked that chance could not answer.
+        seed: of the division of the data.
+
+    Raises:
+        UsageError: there is no such file, or it has no manifest, or is not what that describes; or `model` is another.
+        DataError: the data do not fit, or the file has seen all of them.
+        DeviceError: the device is unavailable, or was lost.
+    """
+    refuse_profile(device)
+    limits = parse_recipe(
+        {"model": {"name": UNNAMED}, "data": {"source": UNNAMED}, "verify": {"gates": dict(gates or {})}}, where="gates"
+    ).verify.gates
+    manifest, folder = _manifest_of(file), file.parent
+    notes = [f"the manifest is {manifest.untold}"] if manifest.untold else []
+    opened = open_device(device)
+    objective = _objective_of(manifest, folder, model)
+    kind = objective.task.target
+    test = _test_images(manifest, folder, kind, data, seed, notes, progress) if data is not None else None
+    answers = _answers_of(model, manifest, folder) if model is not None else None
+    if test is None:
+        notes.append("no test images are named (--data): its accuracy is not known")
+    elif answers is None:
+        answers = _beside(opened, manifest, folder, limits, notes)
+    with opened.lease(wait_s=LEASE_WAIT_S):
+        verdict = verify(
+            manifests=[manifest],
+            folder=folder,
+            device=opened,
+            float_outputs=answers,
+            test=test if test is None or images is None else test.take(images),
+            limits=limits,
+            target=None,
+            original_file=None,
+            runtime=runtime_of(manifest) or manifest.format,
+            threads=threads,
+            protocol=protocol,
+            images=None,
+            objective=objective,
+            rows={},
+            untrained=untrained,
+            progress=progress,
+        )
+    (found,) = verdict.files
+    return FileCheck(verdict.model_copy(update={"files": (_held(found),), "shipping": ()}), tuple(notes))
+
+
+def _held(found: FileVerdict) -> FileVerdict:
+    """With an undecided check where no gate was held at all: that is no pass."""
+    if found.outcome != "pass" or found.passes:
+        return found
+    why = "no gate was held on it: all that apply are switched off"
+    none = Check(name="gates", value=0, unit="held", limit=1, outcome="undecided", why=why)
+    return found.model_copy(update={"checks": (*found.checks, none)})
+
+
+def _manifest_of(file: Path) -> Manifest:
+    if not file.exists():
+        raise UsageError("there is no such file", where=str(file), hint="name an exported file")
+    if file.suffix != ".json" and not manifest_path(file).is_file():
+        raise UsageError(
+            "the file has no manifest beside it, so nobody can know what it should answer",
+            where=str(manifest_path(file)),
+            hint="bring the manifest and its reference.safetensors back, or write the file with `edgeprune export`; "
+            "`edgeprune bench` and `edgeprune compare` time files without one",
+        )
+    return read_manifest(file)
+
+
+def _test_images(
+    manifest: Manifest, folder: Path, kind: TargetKind, data: str, seed: int, notes: list[str], progress: Progress
+) -> Split:
+    recipe = resolve_paths(
+        parse_recipe({"model": {"name": UNNAMED}, "data": {"source": data}}, where="options"), Path.cwd()
+    )
+    splits = open_data(
+        DataSection(source=recipe.data.source), _spec_of(manifest), seed=seed, kind=kind, progress=progress
+    )
+    record = _record_of(folder)
+    if record is None:
+        notes.append(
+            "which images it was trained and calibrated on is not recorded beside it: where they are among the test "
+            "images, it looks better than it is"
+        )
+        return splits.test
+    left = unseen(splits, record)
+    if not len(left):
+        raise DataError(
+            "every test image was trained or calibrated on",
+            where=data,
+            hint="name images that the file has not seen",
+        )
+    if (gone := len(splits.test) - len(left)) > 0:
+        notes.append(f"{gone} of {len(splits.test)} test images were trained or calibrated on: they are left out")
+    return left
+
+
+def _record_of(folder: Path) -> DataRecord | None:
+    """Which images were used for the files of a folder: as `export_model` wrote it there, or the run it lies in."""
+    places = (folder / RECORD, folder.parent / "load" / RECORD)
+    found = next((place for place in places if place.is_file()), None)
+    return read_record(found) if found is not None else None
+
+
+def _spec_of(manifest: Manifest) -> ModelSpec:
+    """What the manifest says of the model, as far as data are concerned."""
+    entry, answer = manifest.inputs[0], manifest.outputs[0]
+    shape = tuple(entry.shape[1:])
+    if len(shape) != 3 or len(manifest.inputs) > 1:
+        raise DataError(f"the input {entry.name} has shape {entry.shape}: it takes no images")
+    size = (shape[2], shape[0], shape[1]) if entry.layout == "NHWC" else shape
+    channels = answer.shape[-1 if answer.layout == "NHWC" else 1] if len(answer.shape) > 1 else 1
+    own = manifest.preprocessing
+    spec = ModelSpec.model_validate(
+        {
+            "source": manifest.file,
+            "input_size": size,
+            "num_classes": channels,
+            "preprocessing": own if not isinstance(own, Preparation) else {"mean": own.mean, "std": own.std},
+            "labels": manifest.labels,
+        }
+    )
+    return own.given_to(spec) if isinstance(own, Preparation) else spec
+
+
+def _answers_of(model: Model, manifest: Manifest, folder: Path) -> Answers:
+    """A float model's answers, once it is known to be the one.
+
+    Raises:
+        UsageError: it answers the reference inputs otherwise.
+    """
+    module = model.module.eval()
+
+    def answers(images: Floats) -> Outputs:
+        return predict(module, torch.from_numpy(images))
+
+    inputs, expected = read_reference(folder / manifest.reference)
+    fits = tuple(inputs.shape[1:]) == tuple(model.spec.input_size)
+    given = answers(inputs) if fits else None
+    if given is None or not _same(expected, given):
+        raise UsageError(
+            "this is another model than the one that the file was exported from: it answers the reference inputs "
+            "otherwise",
+            where=model.spec.source,
+            hint="name the very model, with its weights (a run folder names its merged one)",
+        )
+    return answers
+
+
+def _same(expected: Outputs, given: Outputs) -> bool:
+    shapes, others = ([output.shape for output in each] for each in (expected, given))
+    return shapes == others and all(sqnr_db(a, b) >= SAME_DB for a, b in zip(expected, given, strict=True))
+
+
+def _objective_of(manifest: Manifest, folder: Path, model: Model | None) -> Objective:
+    """What the manifest says that the outputs mean. A task that is code of somebody's runs only where this user has
+    named it.
+
+    Raises:
+        RunError: they have not.
+    """
+    if manifest.task.is_users:
+        require_task(manifest.task.name, folder)
+    form = (form_of(model.module) if model is not None else None) or Form.named(_names_of(manifest))
+    return Objective.of(task_of(manifest.task), manifest.task, form)
+
+
+def _names_of(manifest: Manifest) -> tuple[str, ...]:
+    return tuple(spec.of or spec.name for spec in manifest.outputs)
+
+
+def _beside(
+    device: Device, manifest: Manifest, folder: Path, limits: VerdictLimits, notes: list[str]
+) -> Answers | None:
+    """The answers of the float file of an int8 file's format, run on this machine, if its own parity holds."""
+    if manifest.precision != "int8":
+        return None
+    here = device if device.id == "local" else LocalDevice()  # whose lease is held while the file is measured
+    for path in sorted(folder.glob(f"*{Path(manifest.file).suffix}.json")):
+        other = parse_manifest(path)
+        if other.precision == "int8" or (other.format, other.reference) != (manifest.format, manifest.reference):
+            continue
+        checked = read_manifest(path)
+        if _parity_holds(here, checked, folder, limits):
+            notes.append(f"{checked.file} stands in for the float model: its parity holds")
+            return lambda images: (
+                run_file(here, folder / checked.file, checked, images.astype(np.float32, copy=False)).outputs
+            )
+    return None
+
+
+def _parity_holds(here: Device, manifest: Manifest, folder: Path, limits: VerdictLimits) -> bool:
+    on = limits.model_copy(
+        update={
+            "sqnr_fp32_db": limits.sqnr_fp32_db or VerdictLimits().sqnr_fp32_db,
+            "sqnr_fp16_db": limits.sqnr_fp16_db or VerdictLimits().sqnr_fp16_db,
+        }
+    )
+    check = parity_check(manifest, folder, lambda x: run_file(here, folder / manifest.file, manifest, x), on)
+    return check.outcome == "pass"
