@@ -32,40 +32,47 @@ class Shapes(Dataset[tuple[Tensor, dict[str, Tensor]]]):
     pixels, and `classes` (MOST,), -1 where there is no object."""
 
     def __init__(self, count: int, seed: int) -> None:
-        self._count, self._seed = count, seed
+        random = np.random.default_rng(seed)
+        self._items = [draw(random) for _ in range(count)]
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._items)
 
     def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
-        random = np.random.default_rng([self._seed, index])
-        image = random.integers(40, 110, (SIDE, SIDE, 3))
-        boxes, classes = np.zeros((MOST, 4), np.float32), np.full(MOST, -1)
-        rows, columns = np.mgrid[:SIDE, :SIDE]
-        free = np.ones((SIDE, SIDE), bool)
-        for place in range(int(random.integers(1, MOST + 1))):
-            kind, half = int(random.integers(len(CLASSES))), int(random.integers(5, 12))
-            top, left = random.integers(half, SIDE - half, 2)
-            down, right = rows - top, columns - left
-            inside = [
-                down**2 + right**2 < half**2,
-                (abs(down) < half) & (abs(right) < half),
-                (abs(down) < half) & (2 * abs(right) < half + down),
-            ][kind]
-            if not free[inside].all():
-                continue  # objects do not hide each other
-            free &= ~((abs(down) <= half) & (abs(right) <= half))
-            image[inside] = random.integers(120, 220, 3) + random.integers(-20, 20, (int(inside.sum()), 3))
-            seen_rows, seen_columns = np.nonzero(inside)
-            boxes[place] = seen_columns.min(), seen_rows.min(), seen_columns.max() + 1, seen_rows.max() + 1
-            classes[place] = kind
-        pixels = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1) / 255
-        return pixels, {"boxes": torch.from_numpy(boxes), "classes": torch.from_numpy(classes)}
+        return self._items[index]
+
+
+def draw(random: np.random.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+    """One item."""
+    image = random.integers(40, 110, (SIDE, SIDE, 3))
+    boxes, classes = np.zeros((MOST, 4), np.float32), np.full(MOST, -1)
+    rows, columns = np.mgrid[:SIDE, :SIDE]
+    free = np.ones((SIDE, SIDE), bool)
+    for place in range(int(random.integers(1, MOST + 1))):
+        kind, half = int(random.integers(len(CLASSES))), int(random.integers(5, 12))
+        top, left = random.integers(half, SIDE - half, 2)
+        down, right = rows - top, columns - left
+        inside = [
+            down**2 + right**2 < half**2,
+            (abs(down) < half) & (abs(right) < half),
+            (abs(down) < half) & (2 * abs(right) < half + down),
+        ][kind]
+        if not free[inside].all():
+            continue  # objects do not hide each other
+        free &= ~((abs(down) <= half) & (abs(right) <= half))
+        image[inside] = random.integers(120, 220, 3) + random.integers(-20, 20, (int(inside.sum()), 3))
+        seen_rows, seen_columns = np.nonzero(inside)
+        boxes[place] = seen_columns.min(), seen_rows.min(), seen_columns.max() + 1, seen_rows.max() + 1
+        classes[place] = kind
+    pixels = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1) / 255
+    return pixels, {"boxes": torch.from_numpy(boxes), "classes": torch.from_numpy(classes)}
 
 
 def shapes(split: str) -> Shapes | None:
     """What EdgePrune asks for "train", "validation" and "test"; None: validation is taken out of training."""
-    return {"train": Shapes(600, seed=1), "test": Shapes(150, seed=2)}.get(split)
+    if split == "validation":
+        return None
+    return Shapes(500, seed=1) if split == "train" else Shapes(150, seed=2)
 
 
 # The net -------------------------------------------------------------------------------------------------------------
@@ -86,9 +93,7 @@ class Found:
 
 
 def layer(width_in: int, width: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(width_in, width, 3, stride, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
-    )
+    return nn.Sequential(nn.Conv2d(width_in, width, 3, stride, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
 
 
 class Detector(nn.Module):

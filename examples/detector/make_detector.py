@@ -37,7 +37,7 @@ def train(epochs: int) -> torch.nn.Module:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train the detector on drawn shapes.")
     parser.add_argument("--into", type=Path, default=Path(__file__).parent, help="folder for the weights")
-    parser.add_argument("--epochs", type=int, default=24)
+    parser.add_argument("--epochs", type=int, default=16)
     given = parser.parse_args()
     save_file(train(given.epochs).state_dict(), given.into / "detector.safetensors")
 

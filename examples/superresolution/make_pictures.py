@@ -27,11 +27,11 @@ def draw(count: int, seed: int) -> tuple[npt.NDArray[np.uint8], Numbers]:
     finest = np.empty((count, 3, side, side), np.float32)
     for picture in finest:
         picture[:] = (random.uniform(0, 1, (3, 1, 1)) + random.uniform(0, 1, (3, 1, 1)) * rows / side) / 2
-        for _ in range(8):
+        for _ in range(6):
             angle, (down, right) = random.uniform(0, np.pi), random.uniform(0, side, 2)
             along = np.cos(angle) * (rows - down) + np.sin(angle) * (columns - right)
             across = np.sin(angle) * (rows - down) - np.cos(angle) * (columns - right)
-            picture[:, (abs(along) < random.uniform(8, 60)) & (abs(across) < random.uniform(3, 40))] = random.uniform(
+            picture[:, (abs(along) < random.uniform(8, 60)) & (abs(across) < random.uniform(8, 40))] = random.uniform(
                 0, 1, (3, 1)
             )
     small, large = _averaged(finest, 8), _averaged(finest, 4)
@@ -48,24 +48,24 @@ def train(images: npt.NDArray[np.uint8], targets: Numbers, epochs: int) -> torch
     """A net trained on small and large images."""
     torch.manual_seed(0)
     model, small, large = upscaler(), torch.from_numpy(images).permute(0, 3, 1, 2) / 255, torch.from_numpy(targets)
-    steps = epochs * -(-len(small) // 16)
-    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=4e-3, total_steps=steps)
+    steps = epochs * -(-len(small) // 4)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps)
     for epoch in range(epochs):
-        for batch in torch.randperm(len(small)).split(16):
-            loss = F.l1_loss(model(small[batch]), large[batch])
+        for batch in torch.randperm(len(small)).split(4):
+            loss = F.mse_loss(model(small[batch]), large[batch])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
-        print(f"epoch {epoch + 1} of {epochs}: loss {loss.item():.4f}", flush=True)
+        print(f"epoch {epoch + 1} of {epochs}: loss {loss.item():.5f}", flush=True)
     return model.eval()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Draw pictures at two resolutions, and train a net on them.")
     parser.add_argument("--into", type=Path, default=Path(__file__).parent, help="folder for what is written")
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=10)
     given = parser.parse_args()
     images, targets = draw(300, seed=0)
     tests, truths = draw(100, seed=1)

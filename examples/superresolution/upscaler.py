@@ -30,7 +30,7 @@ class Upscaler(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         detail = self.shuffle(self.tail(self.body(F.relu(self.head(images)))))
-        return detail + F.interpolate(images, scale_factor=2, mode="nearest")
+        return detail + F.interpolate(images, scale_factor=2, mode="bilinear", align_corners=False)
 
 
 def upscaler(width: int = 24, blocks: int = 3) -> Upscaler:

@@ -16,6 +16,6 @@ def test_a_net_for_superresolution_is_pruned_quantized_and_proven(tmp_path: Path
     outcome = run_example("superresolution", tmp_path)
     assert outcome.verdict.outcome == "pass", outcome.verdict
     for file, of in checks_of(outcome).items():
-        assert of["PSNR"].value > 25
+        assert of["PSNR"].value > 29.7  # bicubic interpolation has 29.67
         assert of["PSNR"].unit == "dB"
-        assert read_manifest(outcome.folder / "export" / file).outputs[0].shape[-2:] == (48, 48)
+        assert read_manifest(outcome.folder / "export" / file).outputs[0].shape in ((48, 48, 3), (3, 48, 48))
