@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -128,8 +129,8 @@ def detector(width: int = 16) -> Detector:
 class DetectionSettings(Section):
     """Keys of [task] beside `name`."""
 
-    overlap: float = 0.5  # intersection over union that makes a box right
-    confidence: float = 0.3  # of the objects that two models are compared by
+    overlap: float = Field(default=0.5, gt=0, lt=1)  # intersection over union that makes a box right
+    confidence: float = Field(default=0.3, gt=0, lt=1)  # of the objects that two models are compared by
 
 
 class Detection(Task):
@@ -137,7 +138,6 @@ class Detection(Task):
 
     name = "detection"
     Settings = DetectionSettings
-    metric = Metric("mean AP at IoU 0.5")
     agreement_name = "objects found alike"
     target = "own"
     settings: DetectionSettings
@@ -147,7 +147,7 @@ class Detection(Task):
         self.metric = Metric(f"mean AP at IoU {settings.overlap:g}")
 
     def loss(self, outputs: Found, targets: dict[str, Tensor]) -> Tensor:
-        """Cross entropy of each class at each cell, and 1 - IoU of the boxes, for each object."""
+        """Focal loss of each class at each cell, and how far boxes are from those of the objects, for each object."""
         there = (targets["classes"] >= 0).sum().clamp_min(1)
         summed = outputs.logits[0].new_zeros(())
         for scale, (logits, sides) in enumerate(zip(outputs.logits, outputs.sides, strict=True)):
