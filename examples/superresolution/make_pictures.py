@@ -65,7 +65,7 @@ def train(images: npt.NDArray[np.uint8], targets: Numbers, epochs: int) -> torch
 def main() -> None:
     parser = argparse.ArgumentParser(description="Draw pictures at two resolutions, and train a net on them.")
     parser.add_argument("--into", type=Path, default=Path(__file__).parent, help="folder for what is written")
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=8)
     given = parser.parse_args()
     images, targets = draw(300, seed=0)
     tests, truths = draw(100, seed=1)
