@@ -22,8 +22,8 @@ class WrongName:
 
 
 def wrong_name(recipe: Recipe) -> WrongName | None:
-    """The first format, method or runtime of a recipe that no installed package offers, or that two offer; or what is
-    wrong with a method's settings."""
+    """The first format, task, method or runtime of a recipe that no installed package offers, or that two offer; or
+    what is wrong with a method's settings."""
     named = {("export", "formats"): recipe.export.formats, ("quantize", "formats"): recipe.quantize.formats or ()}
     for location, formats in named.items():
         for name in formats:
@@ -31,6 +31,11 @@ def wrong_name(recipe: Recipe) -> WrongName | None:
                 installed.chosen(installed.EXPORTERS, name, "format")
             except UsageError as error:
                 return WrongName(location, error)
+    if not recipe.task.is_users:
+        try:
+            installed.chosen(installed.TASKS, recipe.task.name, "task")
+        except UsageError as error:
+            return WrongName(("task", "name"), error)
     if found := wrong_method(recipe.prune):
         return found
     try:

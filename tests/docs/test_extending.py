@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from facts import refused
 from pages import code_in, install, section_of
 from torch import nn
 from typer.testing import CliRunner
@@ -19,7 +20,7 @@ from edgeprune.artifacts.export import export_each
 from edgeprune.cli import app
 from edgeprune.devices.discovery import find_devices, known_ids, open_device
 from edgeprune.devices.jobs import runtime_build
-from edgeprune.errors import DeviceError, UsageError
+from edgeprune.errors import DeviceError, RecipeError, UsageError
 from edgeprune.graph.operations import OpSignature
 from edgeprune.latency.protocol import measure
 from edgeprune.latency.tflite_writer import write_operation
@@ -32,6 +33,8 @@ from edgeprune.runs import lock, open_run
 from edgeprune.space.subnet import Subnet
 from edgeprune.stages.context import Context
 from edgeprune.stages.stage import PIPELINE
+from edgeprune.tasks.objective import Objective
+from edgeprune.tasks.registry import task_of
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "pipeline"))
 
@@ -82,6 +85,23 @@ def test_a_new_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match=r"prune\.l1\.spore") as caught:
         recipe(**tree)
     assert "spare" in (caught.value.hint or "")
+
+
+def test_a_new_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = {"model": {"name": "resnet18"}, "data": {"source": "things"}, "task": {"name": "counting"}}
+    with refused(RecipeError, "task.name", "'counting'"):
+        parse_recipe(tree)
+    install(code_in("extending.md", "A new task"), "counting-task", tmp_path / "site", monkeypatch)
+    objective = Objective(task_of(parse_recipe(tree).task))
+    truth, answers = torch.tensor([[1.0], [2.0], [3.0], [6.0]]), torch.tensor([[1.0], [2.0], [4.0], [5.0]])
+    objective.check(answers, truth)
+    rows = objective.finished(objective.rows(answers, truth))
+    assert objective.measured(rows) == 0.5
+    assert objective.metric.told(0.5) == "0.5 things"
+    assert objective.chance(rows) == 1.5
+    assert objective.loss(answers, truth).item() == 0.5
+    with refused(RecipeError, "task.most"):
+        task_of(parse_recipe({**tree, "task": {"name": "counting", "most": 3}}).task)
 
 
 def pruned_by(recipe: Recipe, folder: Path) -> Subnet:

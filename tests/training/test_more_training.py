@@ -182,7 +182,7 @@ def test_another_teacher_is_followed_and_sees_images_as_it_prepares_them(train: 
     another = OtherTeacher(_model(wrong, 0.4, 0.2), student)
     none, settings = validation.take(0), asking(teacher_weight=20.0, epochs=6)
     result = tune(student.module, None, train, none, settings, seed=0, snapshots=None, another=another).module
-    same = predict(result, validation)[0].argmax(1) == predict(wrong, validation).argmax(1)
+    same = predict(result, validation)[0].argmax(1) == predict(wrong, validation)[0].argmax(1)
     assert same.mean() > 0.9
 
 
