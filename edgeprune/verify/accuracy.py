@@ -45,7 +45,7 @@ def parity_check(manifest: Manifest, folder: Path, run: Runner, limits: VerdictL
     if len(levels) > 1:
         said += f" ({', '.join(map(_of_output, manifest.outputs, levels))})"
     if manifest.precision == "int8":
-        return info("SQNR", value, unit="dB", why=f"{said}; int8 is judged by agreement and accuracy")
+        return info("SQNR", value, unit="dB", why=f"{said}; int8 is judged by what it answers to the test images")
     limit = limits.sqnr_fp16_db if manifest.precision == "fp16" else limits.sqnr_fp32_db
     advice = "" if limit is False or value >= limit else "; the export does not compute what the model computes"
     return at_least("SQNR", value, limit, unit="dB", why=said + advice)

@@ -31,7 +31,7 @@ def agreement_check(objective: Objective, same: Shares, limit: Limit, *, why: st
     if _yes_or_no(same):
         return share_check(name, same > 0.5, limit, why=why.format(count=int(same.sum()), images=len(same)))
     found = drawn_interval(same, lambda some: float(some.mean()))
-    words = why.format(count=f"{100 * found.value:.2f} %", images=len(same))
+    words = f"{100 * found.value:.2f} % alike, the mean over {len(same)} test images"
     check = at_least(name, found.value, limit, unit="share", why=words)
     return held(check, found, len(same), room=1 - limit if limit else 0.0, fewest=FEWEST)
 

@@ -38,14 +38,16 @@ def test_every_recipe_key_is_documented_and_no_other() -> None:
     assert documented == set(keys_of(Recipe))
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.toml")), ids=lambda p: p.name)
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").rglob("*.toml")), ids=lambda p: f"{p.parent.name}/{p.name}")
 def test_example_recipes_are_valid(path: Path) -> None:
     read_recipe(path)
 
 
 def documented_commands() -> list[str]:
     lines = [
-        line for doc in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")) for line in doc.read_text().splitlines()
+        line
+        for doc in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*/README.md"))
+        for line in doc.read_text().splitlines()
     ]
     return sorted({line.partition("#")[0].strip() for line in lines if line.startswith("edgeprune ")})
 
