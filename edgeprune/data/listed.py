@@ -72,8 +72,8 @@ class ListedPool:
     index: Path | None = None
 
     def files(self) -> Mapping[str, Path]:
-        index = () if self.index is None else (self.index,)
-        return {self._name(path): path for path in (*index, *self.images, *self.beside.files())}
+        index = {} if self.index is None else {self.index.name: self.index}  # it may lie elsewhere than the images
+        return index | {self._name(path): path for path in (*self.images, *self.beside.files())}
 
     def open(self, opening: Opening) -> Labelled:
         names = tuple(map(self._name, self.images))

@@ -31,6 +31,7 @@ from edgeprune.data.split import Part, Split, Splits, whole
 from edgeprune.data.workers import made_by_workers
 from edgeprune.errors import DataError, ModelError, RecipeError
 from edgeprune.models.factory import fixed_seed, users_object
+from edgeprune.models.trust import is_users_data
 from edgeprune.progress import Progress
 from edgeprune.recipe import Augment, DataSection
 
@@ -196,9 +197,11 @@ def open_own(
     """Open a user's own data set; see the head of this file, and `open_data`.
 
     Raises:
+        RecipeError: [data] names no such data set, or asks for what it does itself.
         DataError: it cannot be made, is empty, fails on an item, two parts are the same items, or it is not that of the
             record.
     """
+    _check_asked(section)
     items = {part: made for part in ("train", "validation", "test") if (made := _made(section, part, spec)) is not None}
     if "train" not in items:
         raise DataError('the data set gives nothing for "train"', where=section.source, hint="return a Dataset for it")
@@ -225,6 +228,23 @@ def open_own(
             images[f"{part}/{name}"] = ImageRecord(one, pixels, label)
     found = DataRecord(spec.labels, {}, images, False, (), kind="own")
     return Splits(**splits, train_is_calibration=False, record=found)
+
+
+def _check_asked(section: DataSection) -> None:
+    if not is_users_data(section.source):
+        raise RecipeError(
+            f"the task reads what a data set of your own gives, and {section.source} is none",
+            where="data.source",
+            hint="name a function that returns it, file.py:function; or say in the task what it needs (`target`, as "
+            '"class" or "mask"): see docs/data.md',
+        )
+    given = {name: getattr(section, name) for name in ("train", "test", "calibration", "resize", "crop_pct")}
+    if asked := [f"data.{name}" for name, value in given.items() if value is not None]:
+        raise RecipeError(
+            f"the data set is your own, and says this itself: {', '.join(asked)}",
+            where=asked[0],
+            hint='leave it out: the function is called with "train", "validation" and "test", and prepares its items',
+        )
 
 
 def _made(section: DataSection, part: str, spec: ModelSpec) -> OwnItems | None:

@@ -12,10 +12,10 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 
@@ -84,7 +84,7 @@ def find_table(source: str, kind: TargetKind, *, labels: tuple[str, ...] = ()) -
 
     Args:
         source: as a recipe has it.
-        kind: what the task needs beside an image.
+        kind: what the task needs beside an image; not what a data set of the user's own gives.
         labels: the model's class names, where they are known.
 
     Raises:
@@ -342,19 +342,10 @@ def _numbers(table: Table, column: str) -> list[float]:
     return numbers
 
 
-def _own(table: Table, labels: tuple[str, ...]) -> Any:  # noqa: ARG001
-    raise DataError(
-        "the task reads what a data set of your own gives, and a CSV file gives images and labels",
-        where=str(table.path),
-        hint="name a data set of your own (file.py:function); or say in the task what it needs (`target`)",
-    )
-
-
-_READERS: dict[TargetKind, Callable[[Table, tuple[str, ...]], tuple[Make, tuple[str, ...]]]] = {
+_READERS: Mapping[TargetKind, Callable[[Table, tuple[str, ...]], tuple[Make, tuple[str, ...]]]] = {
     "class": _one_class,
     "identity": _identities,
     "classes": _several_classes,
     "mask": _masks,
     "values": _values,
-    "own": _own,
 }

@@ -197,6 +197,14 @@ def test_a_changed_file_is_noticed(tmp_path: Path) -> None:
     assert "a.json" in changed_since(section, splits.record)
 
 
+def test_data_that_were_moved_as_a_whole_are_the_same(tmp_path: Path) -> None:
+    before = opened(saved(tmp_path / "here", one_each()), "mask").record
+    (tmp_path / "here").rename(tmp_path / "there")
+    moved = DataSection(source=f"coco:{tmp_path / 'there' / 'a.json'}@{tmp_path / 'there' / 'photos'}")
+    assert before is not None
+    assert changed_since(moved, before) == ""
+
+
 def test_parts_are_files_of_their_own_with_the_same_categories(tmp_path: Path) -> None:
     source = saved(tmp_path / "train", one_each())
     content = one_each()

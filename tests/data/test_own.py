@@ -136,6 +136,23 @@ def test_it_augments_its_items_itself(tmp_path: Path) -> None:
 # What is wrong
 
 
+@pytest.mark.parametrize("source", ["digits", "csv:all.csv", "npz:all.npz", "photos", "coco:a.json"])
+def test_a_task_that_needs_such_a_data_set_takes_no_other(source: str) -> None:
+    with refused(RecipeError, "data.source", source):
+        opened(source, "own")
+
+
+@pytest.mark.parametrize("asked", [{"test": "more"}, {"calibration": "digits"}, {"crop_pct": 0.9}])
+def test_what_the_data_set_says_itself_is_not_asked_for(tmp_path: Path, asked: dict[str, Any]) -> None:
+    with refused(RecipeError, *(f"data.{name}" for name in asked)):
+        opened(data_set(tmp_path), "own", **asked)
+
+
+@pytest.mark.parametrize("kind", ["class", "mask", "values"])
+def test_it_serves_any_task(tmp_path: Path, kind: Any) -> None:
+    assert numbers(opened(data_set(tmp_path), kind).test) == [100.0, 101.0, 102.0, 103.0, 104.0, 105.0]
+
+
 @pytest.mark.parametrize(
     ("make", "facts"),
     [

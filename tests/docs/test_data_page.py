@@ -73,6 +73,14 @@ def test_numbers(tmp_path: Path, recipe: str, shape: tuple[int, ...]) -> None:
     assert int(found.isnan().sum()) == (1 if recipe == "columns.toml" else 0)
 
 
+def test_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code_in("data.md", "Arrays")["save.py"], "docs/data.md", "exec"), {})
+    splits = opened("Arrays", "arrays.toml", tmp_path)
+    assert targets(splits).shape == (12, 16, 16)
+    assert len(splits.test) == 4
+
+
 def test_a_data_set_of_your_own(tmp_path: Path) -> None:
     splits = opened("A data set of your own", "own.toml", tmp_path)
     for images, places in splits.test.batches(4):
