@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from edgeprune.checksum import file_sha256
 from edgeprune.data.open import with_preprocessing
 from edgeprune.data.record import RECORD
@@ -16,12 +18,13 @@ from edgeprune.methods.slimming import batch_norm_scales, telling_scales
 from edgeprune.models.checkpoint import save_state
 from edgeprune.models.copies import check_copies
 from edgeprune.models.load import load_from
-from edgeprune.models.spec import Model
-from edgeprune.recipe import Target
+from edgeprune.models.spec import Model, ModelSpec
+from edgeprune.recipe import CLASSIFICATION, Target, TaskSection
 from edgeprune.runs import write_atomic
 from edgeprune.search.zeros import masks_of
 from edgeprune.stages.context import Context
 from edgeprune.stages.probe import structure_of
+from edgeprune.tasks.classification import check_logits
 from edgeprune.verify.alarm import refuse_random
 from edgeprune.verify.known import check_known
 
@@ -37,6 +40,7 @@ def load_stage(context: Context, folder: Path) -> dict[str, Any]:
         context.progress.say(words)
     write_atomic(folder / "spec.json", model.spec.model_dump_json(indent=1).encode())
     save_state(folder / "model.safetensors", model.module)
+    _check_is_classifier(context.recipe.task, model.spec)
     splits = context.splits  # data that do not fit are found now, not after an hour of probing
     assert splits.record is not None  # `open_data` makes one
     write_atomic(folder / RECORD, splits.record.to_bytes())
@@ -59,6 +63,13 @@ def load_stage(context: Context, folder: Path) -> dict[str, Any]:
         result["taken"] = loaded.said if loaded is not None else ""
         result["checkpoint_sha256"] = file_sha256(context.recipe.model.checkpoint)
     return result
+
+
+def _check_is_classifier(task: TaskSection, spec: ModelSpec) -> None:
+    """A recipe that names no task is a classifier's: whoever forgot to name it is told so, before folders of images and
+    masks are taken for classes."""
+    if task.name == CLASSIFICATION and task.output is None and len(spec.outputs) == 1:
+        check_logits(torch.zeros(spec.outputs[0].shape))
 
 
 def with_labels(model: Model, splits: Splits) -> Model:

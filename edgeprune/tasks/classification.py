@@ -64,12 +64,7 @@ class Classification(Task):
 
     def check(self, outputs: Outputs, targets: Any) -> None:
         logits = only_tensor(outputs, self.name)
-        if logits.ndim != 2:
-            raise ModelError(
-                f"the model answers {tuple(logits.shape)}, and the task classification reads (images, classes)",
-                where="task",
-                hint=_to_answer(logits),
-            )
+        check_logits(logits)
         classes = max(2, logits.shape[1])
         if not isinstance(targets, Tensor) or targets.ndim != 1 or targets.is_floating_point():
             raise DataError(
@@ -123,6 +118,20 @@ def told(targets: Any) -> str:
     if not isinstance(targets, Tensor):
         return type(targets).__name__
     return f"{str(targets.dtype).removeprefix('torch.')} of shape {tuple(targets.shape)}"
+
+
+def check_logits(logits: Tensor) -> None:
+    """Check what a classifier answers.
+
+    Raises:
+        ModelError: it is not (images, classes).
+    """
+    if logits.ndim != 2:
+        raise ModelError(
+            f"the model answers {tuple(logits.shape)}, and the task classification reads (images, classes)",
+            where="task",
+            hint=_to_answer(logits),
+        )
 
 
 def _to_answer(logits: Tensor) -> str:

@@ -26,7 +26,7 @@ def share_check(name: str, yes: Rights, limit: Limit, *, why: str) -> Check:
         check = at_least(name, found.value, limit, unit="share", why=why)
     else:
         enough = _enough(lambda n: share_interval(found.value * n, n).half_width, 1 - limit, images)
-        check = _undecided(name, found, limit, images, enough, why)
+        check = _undecided(name, found, limit, images, _able(enough, 1 - limit), why)
     return _with_interval(check, found)
 
 
@@ -43,7 +43,7 @@ def drop_check(name: str, before: Rights, after: Rights, limit: Limit, *, why: s
         def width(n: int) -> float:
             return drop_interval(lost * n / images, gained * n / images, n).half_width
 
-        check = _undecided(name, found, limit, images, _enough(width, limit, images), why)
+        check = _undecided(name, found, limit, images, _able(_enough(width, limit, images), limit), why)
     return _with_interval(check, found)
 
 
@@ -55,14 +55,20 @@ def held(check: Check, found: Interval, images: int, *, room: float, fewest: int
     limit, decided = check.limit, not found.low - ROUNDING <= check.limit <= found.high + ROUNDING
     if images >= fewest and (decided or found.half_width <= room or found.low == found.high):
         return _with_interval(check, found)
-    words = check.why
-    return _with_interval(_undecided(check.name, found, limit, images, None, words, check.unit), found)
+    undecided = _undecided(check.name, found, limit, images, _able(None, room), check.why, check.unit)
+    return _with_interval(undecided, found)
+
+
+def _able(enough: int | None, room: float) -> str:
+    """How many images could tell, in words."""
+    if room <= 0:
+        return "no number of images can tell a limit of no room"
+    return f"about {enough} could" if enough is not None else "more could"
 
 
 def _undecided(
-    name: str, found: Interval, limit: float, images: int, enough: int | None, why: str, unit: str = "share"
+    name: str, found: Interval, limit: float, images: int, able: str, why: str, unit: str = "share"
 ) -> Check:
-    able = f"about {enough} could" if enough is not None else "more could, where the limit leaves room"
     said = f"{why}; {images} test images cannot tell whether the limit holds: {able}"
     return Check(name=name, value=found.value, unit=unit, limit=limit, outcome="undecided", why=said)
 

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 import tomlkit
 import torch
+from facts import refused
 from pages import DOCS, section_of
 from task_nets import SIDE, folders, masked, pictures, pixels
 
 from edgeprune import installed
+from edgeprune.errors import ModelError
 from edgeprune.pipeline import do_stage, prepare_run
 from edgeprune.progress import Silent
 from edgeprune.recipe import TaskSection
@@ -97,6 +99,16 @@ def test_the_recipe_of_your_own_net_loads(tmp_path: Path) -> None:
     tree = snippet(OWN)
     tree["model"] |= {"input_size": [3, SIDE, SIDE], "untrained": True}
     assert loaded(tree, tmp_path)["knows"]["metric"] == "mean IoU"
+
+
+def test_a_recipe_that_forgets_its_task_is_told_to_name_it(tmp_path: Path) -> None:
+    """Not that there are two classes, images and masks."""
+    of_masks(tmp_path)
+    tree = snippet(SECTIONS["segmentation"])
+    factory = f"{Path(__file__).with_name('task_nets.py')}:pixels"
+    model = {"factory": factory, "input_size": [3, SIDE, SIDE], "untrained": True}
+    with refused(ModelError, "segmentation", (1, 3, SIDE, SIDE)):
+        loaded({"model": model, "data": tree["data"]}, tmp_path)
 
 
 def test_every_installed_task_has_its_row_and_every_setting() -> None:
