@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from edgeprune.latency.compare import Comparison
     from edgeprune.latency.model_probe import Probed
     from edgeprune.latency.predictor import Prediction
+    from edgeprune.metric import Metric
     from edgeprune.models.spec import Model, ModelSpec
     from edgeprune.pipeline import Outcome
     from edgeprune.recipe import Recipe
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from edgeprune.sensitivities import Sensitivity
     from edgeprune.several_targets import FrontPoint
     from edgeprune.space.plan import Plan, read_plan
+    from edgeprune.tasks.task import Task
     from edgeprune.verify.explain import Explanation
     from edgeprune.verify.verdict import Verdict
     from edgeprune.without_recipe import FileCheck
@@ -48,11 +50,13 @@ __version__ = "0.1.0"
 
 _HOMES = {  # what is not in the front, or is light while the front is not
     "EdgePruneError": "errors",
+    "Metric": "metric",
     "ModelSpec": "models.spec",
     "Plan": "space.plan",
     "Prediction": "latency.predictor",
     "Recipe": "recipe",
     "Run": "runs",
+    "Task": "tasks.task",
     "open_run": "runs",
     "read_plan": "space.plan",
     "read_recipe": "recipe_file",
@@ -65,6 +69,7 @@ __all__ = [
     "Exported",
     "FileCheck",
     "FrontPoint",
+    "Metric",
     "Model",
     "ModelSpec",
     "Outcome",
@@ -74,6 +79,7 @@ __all__ = [
     "Recipe",
     "Run",
     "Sensitivity",
+    "Task",
     "Verdict",
     "compare",
     "explain",

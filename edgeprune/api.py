@@ -44,7 +44,7 @@ from edgeprune.pipeline import (
 )
 from edgeprune.pipeline import run as run_pipeline
 from edgeprune.progress import Progress, Silent
-from edgeprune.recipe import MOVED, Precision, PruneSection, Recipe, Runtime
+from edgeprune.recipe import MOVED, Precision, PruneSection, Recipe, Runtime, TaskSection
 from edgeprune.recipe_file import parse_recipe, read_recipe, resolve_paths
 from edgeprune.recipe_names import recipe_error, target_of_no_file
 from edgeprune.runs import Run, StageRecord, lock, open_run, read_as, settings_hash
@@ -194,9 +194,10 @@ def prune(
     Args:
         model: a timm name, `package.module:factory` or `file.py:factory`.
         target: `0.5x`, `8ms`, `150MMACs`, `1.2Mparams` or `900KB`.
-        data: a folder of class folders, `digits`, `npz:FILE` or `timm:NAME`.
+        data: a folder of class folders, `digits`, `npz:FILE`, `csv:FILE`, `coco:FILE.json` or `timm:NAME`.
         out: the run folder; a run of the same settings that is there goes on.
-        options: `device`, `runtime`, `threads`, `seed`, and what the recipe's [prune] and [model] sections take.
+        options: `device`, `runtime`, `threads`, `seed`, `task` (its name), and what the recipe's [prune] and [model]
+            sections take.
 
     Raises:
         TargetError: the target cannot be met (the message says the fastest reachable).
@@ -245,13 +246,22 @@ def export_model(
     formats: Sequence[str] | None = None,
     int8: bool | None = None,
     data: str | None = None,
+    task: str | None = None,
     seed: int = 0,
     progress: Progress | None = None,
     **options: Any,
 ) -> Exported:
     """Write a model as it is to files, without a recipe or a run; see `edgeprune.without_recipe.export_model`."""
     return write_model(
-        model, Path(out), formats=formats, int8=int8, data=data, seed=seed, progress=progress or Silent(), **options
+        model,
+        Path(out),
+        formats=formats,
+        int8=int8,
+        data=data,
+        task=TaskSection() if task is None else TaskSection(name=task),
+        seed=seed,
+        progress=progress or Silent(),
+        **options,
     )
 
 
@@ -397,6 +407,9 @@ def _begin(model: str, data: str, out: Path, progress: Progress | None, **option
         if name == "seed":
             tree["seed"] = value
             continue
+        if name == "task":
+            tree["task"] = {"name": value}
+            continue
         section, key = homes.get(name, ("model", name))
         tree[section][key] = value
     tree["model"]["factory" if ":" in model else "name"] = model
@@ -421,7 +434,7 @@ def _beside_others(tree: dict[str, Any], folder: Path) -> Recipe:
     there = open_run(folder)
     others = there.recipe.model_dump(exclude_unset=True)
     recipe = resolve_paths(parse_recipe({**others, **tree}, where="options"), Path.cwd())
-    same = settings_hash(recipe, ("model", "data")) == settings_hash(there.recipe, ("model", "data"))
+    same = settings_hash(recipe, ("model", "data", "task")) == settings_hash(there.recipe, ("model", "data", "task"))
     if there.record("load") is not None and not same:
         raise RunError(
             "a run of another model, data set or seed is here", where=str(folder), hint="choose another --out"

@@ -16,6 +16,7 @@ from edgeprune.errors import RecipeError
 from edgeprune.labels import read_labels
 from edgeprune.plain import first_unfit, read_text, shown
 from edgeprune.recipe import Recipe
+from edgeprune.recipe.data import PREFIXES, coco_parts
 from edgeprune.recipe_names import int8_error, int8_of_no_file, recipe_error, target_of_no_file, wrong_name
 
 MOST_BYTES = 1 << 20  # of a recipe file
@@ -117,7 +118,11 @@ def resolve_paths(recipe: Recipe, folder: Path, *, text: str = "", where: str = 
 
     def source_of(source: str, *key: str) -> str:
         """A data source with its path made absolute, where it names one that is there."""
-        begin = next((one for one in ("npz:", "timm:") if source.startswith(one)), "")
+        begin = next((one for one in PREFIXES if source.startswith(one)), "")
+        if begin == "coco:":
+            file, images = coco_parts(source)
+            at = f"@{absolute(images, *key)}" if images else ""
+            return f"{begin}{absolute(file, *key)}{at}" if file else source
         name, at, path = (
             source.removeprefix(begin).rpartition("@") if begin == "timm:" else ("", "", source[len(begin) :])
         )

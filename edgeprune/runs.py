@@ -275,6 +275,7 @@ _ADDED: dict[tuple[str, str], object] = {
     ("model", "metric"): None,
     ("quantize", "formats"): None,
     ("prune", "enabled"): True,
+    ("verify", "pictures"): 4,
     ("prune", "target_file"): None,
 }
 _TUNE_BEFORE = {

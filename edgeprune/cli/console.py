@@ -68,6 +68,12 @@ TrustOption = Annotated[
 ThreadsOption = Annotated[int, typer.Option(min=1, max=1024, help="Threads of the runtime.")]
 RuntimeOption = Annotated[str, typer.Option(help="The runtime whose latency is meant: litert, executorch.")]
 InputSizeOption = Annotated[str | None, typer.Option(help="Channels,height,width, e.g. 3,224,224.")]
+TaskOption = Annotated[
+    str | None,
+    typer.Option(
+        help="What answers mean: classification, multi-label, segmentation, regression, embedding, or file.py:Task."
+    ),
+]
 
 
 PrecisionOption = Annotated[str, typer.Option(help="Of the files whose latency is meant: fp32 or int8.")]

@@ -11,6 +11,7 @@ from edgeprune.cli.console import (
     InputSizeOption,
     JsonOption,
     RichProgress,
+    TaskOption,
     TrustOption,
     complete_formats,
     complete_runs,
@@ -53,6 +54,7 @@ def export(
     ] = None,
     num_classes: Annotated[int | None, typer.Option(help="Classes of the classifier.")] = None,
     input_size: InputSizeOption = None,
+    task: TaskOption = None,
     labels: Annotated[
         Path | None, typer.Option(help="File of the class names in the model's order, one a line (or a JSON list).")
     ] = None,
@@ -71,7 +73,7 @@ def export(
     }
     if _is_run(source):
         refuse_given(
-            {**of_a_model, "out": out, "data": data, "int8": int8, "seed": seed},
+            {**of_a_model, "out": out, "data": data, "int8": int8, "seed": seed, "task": task},
             "a run knows its model, its data and its folder",
             where=source,
         )
@@ -85,7 +87,15 @@ def export(
 
     with RichProgress().shown() as progress:
         done = api.export_model(
-            source, out, formats=formats, int8=int8, data=data, seed=seed or 0, progress=progress, **of_a_model
+            source,
+            out,
+            formats=formats,
+            int8=int8,
+            data=data,
+            task=task,
+            seed=seed or 0,
+            progress=progress,
+            **of_a_model,
         )
     files = {manifest.file: manifest.size_bytes for manifest in done.manifests}
     _show({"out": str(out), "files": files, **told_of(done, out)}, as_json=as_json)

@@ -13,6 +13,7 @@ from edgeprune.cli.console import (
     JsonOption,
     RichProgress,
     RuntimeOption,
+    TaskOption,
     read_input_size,
     show_result,
 )
@@ -21,7 +22,9 @@ from edgeprune.cli.console import (
 def prune(
     model: Annotated[str, typer.Argument(help="A timm name, or package.module:factory, or file.py:factory.")],
     target: Annotated[str, typer.Option(help="0.5x, 8ms, 150MMACs, 1.2Mparams or 900KB.")],
-    data: Annotated[str, typer.Option(help="A folder of class folders, `digits`, npz:FILE or timm:NAME.")],
+    data: Annotated[
+        str, typer.Option(help="A folder of class folders, `digits`, npz:FILE, csv:FILE, coco:FILE or timm:NAME.")
+    ],
     out: Annotated[Path, typer.Option(help="The run folder to make.")],
     target_file: Annotated[
         str | None, typer.Option(help="The exported file that a latency target is about: tflite-int8. Else fp32.")
@@ -43,6 +46,7 @@ def prune(
     ] = None,
     num_classes: Annotated[int | None, typer.Option(help="Classes of the classifier.")] = None,
     input_size: InputSizeOption = None,
+    task: TaskOption = None,
     labels: Annotated[
         Path | None, typer.Option(help="File of the class names in the model's order, one a line (or a JSON list).")
     ] = None,
@@ -82,6 +86,7 @@ def prune(
             labels=labels.resolve() if labels else None,
             keep=tuple(keep) if keep else None,
             seed=seed,
+            task=task,
         )
     record = run.record("prune")
     result = {"run": str(out), **(record.result if record else {})}

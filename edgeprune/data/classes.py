@@ -161,7 +161,7 @@ def _warn_of_natural_order(order: Sequence[str], progress: Progress) -> None:
     place = next(i for i, (one, two) in enumerate(zip(order, natural, strict=True)) if one != two)
     shown = max(0, min(place - 1, len(order) - 4))
     progress.say(
-        "WARNING: the order of the class folders is a guess. As text, as torchvision has it and as is taken here: "
+        "WARNING: the order of the classes is a guess. As text, as torchvision has it and as is taken here: "
         f"{_cut(order, shown)}; by numbers, as timm has it: {_cut(natural, shown)}. If the model was trained with "
         f"another order, every figure is wrong: {_LABELS}"
     )

@@ -12,11 +12,12 @@ from edgeprune.errors import DataError
 from edgeprune.progress import Progress
 
 Indices = npt.NDArray[np.int64]
-_PART_OF = ("test", "calibration", "train")  # a part loses the images that one before it has
+_PART_OF = ("test", "validation", "calibration", "train")  # a part loses the images that one before it has
 
 
 def without_copies(pools: Mapping[str, Labelled], *, progress: Progress) -> dict[str, Indices]:
-    """The images of each part, by their places in its pool, less those that the test or calibration images have too.
+    """The images of each part, by their places in its pool, less those that the parts before it have too
+    (test, validation, calibration, training).
 
     Raises:
         DataError: more than half of a part's images are also another part's.

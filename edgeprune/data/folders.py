@@ -111,7 +111,8 @@ def visible_folders(root: Path) -> list[Path]:
         NoData: there is no such folder.
     """
     if root.is_file():
-        hint = f"write npz:{root.name}" if root.suffix == ".npz" else "unpack it, and give the folder"
+        known = {".npz": "npz", ".csv": "csv", ".tsv": "csv", ".json": "coco"}.get(root.suffix.lower())
+        hint = f"write {known}:{root.name}" if known else "unpack it, and give the folder"
         raise DataError("a file, and no folder of images", where=str(root), hint=hint)
     try:
         return sorted(p for p in root.iterdir() if p.is_dir() and not (_is_left_over(p.name) or _leads_back(p, root)))
@@ -121,7 +122,7 @@ def visible_folders(root: Path) -> list[Path]:
         raise NoData(
             "no such data folder or source",
             where=str(root),
-            hint="give a folder with one folder for each class, digits, npz:FILE or timm:NAME",
+            hint="give a folder with one folder for each class, digits, npz:FILE, csv:FILE, coco:FILE or timm:NAME",
         ) from error
 
 

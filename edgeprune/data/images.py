@@ -211,7 +211,7 @@ class _Files:
 
     def __init__(self, paths: tuple[Path, ...]) -> None:
         self.paths = paths
-        self._states = [_state(path) for path in paths]
+        self._states = [file_state(path) for path in paths]
 
     def name(self, number: int) -> str:
         return str(self.paths[number])
@@ -219,12 +219,12 @@ class _Files:
     def open(self, number: int) -> Image.Image:
         path = self.paths[number]
         data = path.read_bytes()
-        if _state(path) != self._states[number]:
+        if file_state(path) != self._states[number]:
             raise DataError("the file was changed while the data set is in use")
         return decode(data).image
 
 
-def _state(path: Path) -> tuple[int, int]:
+def file_state(path: Path) -> tuple[int, int]:
     """What tells that a file was written to."""
     found = path.stat()
     return found.st_size, found.st_mtime_ns

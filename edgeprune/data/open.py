@@ -10,6 +10,7 @@ import numpy as np
 
 from edgeprune.data.check import hashes_of
 from edgeprune.data.classes import class_order, places_of, tell_missing, text_order
+from edgeprune.data.coco import find_coco
 from edgeprune.data.copies import tell_copies, without_copies
 from edgeprune.data.divide import PARTS, Division, divide
 from edgeprune.data.folders import list_classes
@@ -20,7 +21,9 @@ from edgeprune.data.pools import FolderPool, Found, Labelled, Opening, Source
 from edgeprune.data.record import LEFT_OUT, DataRecord, ImageRecord, changes
 from edgeprune.data.sources import find_source
 from edgeprune.data.split import Split, Splits
-from edgeprune.errors import DataError
+from edgeprune.data.table import find_table
+from edgeprune.errors import DataError, listed
+from edgeprune.models.trust import is_users_data
 from edgeprune.progress import SILENT, Progress, Silent
 from edgeprune.recipe import DataSection, TargetKind
 
@@ -43,7 +46,9 @@ def open_data(
     """Open the recipe's data for a model.
 
     `source` is `digits`, `npz:FILE` (uint8 arrays train_images, train_labels, test_images, test_labels),
-    `timm:NAME[@ROOT]`, or a folder: of classes, or with `train` and `test` (by any usual name) in it.
+    `timm:NAME[@ROOT]`, `csv:FILE`, `coco:FILE.json[@FOLDER]`, or a folder: of classes (of images and what belongs to
+    them, for tasks that read more than a class), or with `train` and `test` (by any usual name) in it; or a data set of
+    the user's own (`own.py`).
     `train`, `test` and `calibration` name folders in it, or sources of their own.
 
     - Every image is decoded once, and what is read otherwise than it lies, left out or skipped is told.
@@ -71,7 +76,7 @@ def open_data(
     """
     remarks = _Remarks(progress if record is None else SILENT)  # what was told when the run was loaded
     opening = Opening(_geometry(section, spec), memory_limit, progress)
-    if kind == "own":
+    if kind == "own" or is_users_data(section.source):
         return open_own(section, spec, seed=seed, record=record, progress=progress)
     found, told = find_parts(section, spec.labels, kind)
     for remark in told:
@@ -120,7 +125,24 @@ def _order(
         return class_order(pools, spec, where=where, progress=progress)
     if kind == "identity":  # those of training and of testing may be others
         return text_order({name for pool in pools.values() for name in pool.classes})
-    return spec.labels
+    return _one_order(pools, where) or spec.labels
+
+
+def _one_order(pools: Mapping[str, Labelled], where: str) -> tuple[str, ...]:
+    """The names that targets have for the classes, where they have any: the same in all parts.
+
+    Raises:
+        DataError: parts name others, or in another order.
+    """
+    orders = {pool.classes: pool.where for pool in pools.values() if pool.classes}
+    if len(orders) > 1:
+        told = "; ".join(f"{place}: {listed(names, 5)}" for names, place in orders.items())
+        raise DataError(
+            f"the parts of the data name other classes, or in another order: {told}",
+            where=where,
+            hint="give all parts the same classes; where labels are names, model.labels says their order",
+        )
+    return next(iter(orders), ())
 
 
 def changed_since(section: DataSection, record: DataRecord) -> str:
@@ -154,7 +176,7 @@ def find_parts(
             folder = root / inside[part]
             pools[part] = pair_in(folder, kind) if _is_paired(kind) else FolderPool(list_classes(folder, labels=labels))
         elif name is not None:
-            other = find_paired(name, kind) if _is_paired(kind) else find_source(name, labels=labels)
+            other = _find(name, kind, labels)
             told += other.told
             pools[part] = other.for_testing() if part == "test" else other.for_training()
             if pools[part] is None:
@@ -165,7 +187,7 @@ def find_parts(
                 )
     if pools["train"] is None or pools["test"] is None:
         named_inside = frozenset(part for name in inside.values() for part in Path(name).parts[:1])
-        own = _own_parts(section, named_inside, labels, kind)
+        own = _find(section.source, kind, labels, named_inside)
         told += own.told
         pools["train"] = pools["train"] or own.for_training()
         pools["test"] = pools["test"] or own.test
@@ -178,10 +200,14 @@ def _is_paired(kind: TargetKind) -> TypeGuard[Kind]:
     return kind in ("mask", "values", "classes")
 
 
-def _own_parts(section: DataSection, named: frozenset[str], labels: tuple[str, ...], kind: TargetKind) -> Source:
+def _find(source: str, kind: TargetKind, labels: tuple[str, ...], named: frozenset[str] = frozenset()) -> Source:
+    if source.startswith("csv:"):
+        return find_table(source, kind, labels=labels)
+    if source.startswith("coco:"):
+        return find_coco(source, kind, labels=labels)
     if _is_paired(kind):
-        return find_paired(section.source, kind, named=named)
-    return find_source(section.source, named=named, labels=labels)
+        return find_paired(source, kind, named=named)
+    return find_source(source, named=named, labels=labels)
 
 
 def _geometry(section: DataSection, spec: ModelSpec) -> Geometry:

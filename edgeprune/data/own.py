@@ -12,7 +12,7 @@ import hashlib
 import math
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +31,7 @@ from edgeprune.data.split import Part, Split, Splits, whole
 from edgeprune.data.workers import made_by_workers
 from edgeprune.errors import DataError, ModelError, RecipeError
 from edgeprune.models.factory import fixed_seed, users_object
+from edgeprune.models.trust import is_users_data
 from edgeprune.progress import Progress
 from edgeprune.recipe import Augment, DataSection
 
@@ -38,7 +39,9 @@ if TYPE_CHECKING:
     from edgeprune.models.spec import ModelSpec
 
 Item = tuple[Tensor, Any]
-LOOKED_AT_AGAIN = 32  # items of each part, when a run goes on
+Digests = tuple[str, int]
+Form = tuple[tuple[str, str, tuple[int, ...]], ...]  # of each tensor of a target: its place, kind and shape
+LOOKED_AT_AGAIN = 32  # items of each part, when all were looked at, and when a run goes on
 
 
 class OwnItems:
@@ -83,19 +86,51 @@ class OwnItems:
             )
         if not given.isfinite().all():
             raise DataError("an input holds NaN or infinity", where=where)
-        return given.float(), pytree.tree_map(_as_tensor, target)
+        try:
+            return given.float(), pytree.tree_map(_as_tensor, target)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise DataError(
+                f"a target holds what is no number: {str(error).splitlines()[0]}",
+                where=where,
+                hint="let the target be a tensor, a number, or these in tuples, lists and dicts",
+            ) from error
 
-    def digests(self, index: int) -> tuple[str, int]:
-        """Of an input, and of its target."""
-        given, target = self.item(index)
-        found = hashlib.sha256(np.ascontiguousarray(given.numpy()).data)
-        sums = [zlib.crc32(np.ascontiguousarray(leaf.numpy()).tobytes()) for leaf in pytree.tree_leaves(target)]
-        return found.hexdigest()[:32], zlib.crc32(repr(sums).encode())
+    def check_same(self, index: int, item: Item, before: Digests) -> None:
+        """Check that an item, drawn with seed 0, is what it was.
+
+        Raises:
+            DataError: it is not.
+        """
+        if digests_of(item) != before:
+            raise DataError(
+                "the item is not what it was when it was read before",
+                where=f"{self._source}, item {index} of {self._part}",
+                hint="a data set has to give the same items each time (what it draws at random it draws from torch's, "
+                "numpy's or Python's generators); bring the items back, or begin a new run",
+            )
+
+
+def digests_of(item: Item) -> Digests:
+    """Of an input, and of its target."""
+    given, target = item
+    found = hashlib.sha256(np.ascontiguousarray(given.numpy()).data)
+    sums = [zlib.crc32(np.ascontiguousarray(leaf.numpy()).tobytes()) for leaf in pytree.tree_leaves(target)]
+    return found.hexdigest()[:32], zlib.crc32(repr(sums).encode())
+
+
+def _form(target: Any) -> Form:
+    leaves, _ = pytree.tree_flatten_with_path(target)
+    return tuple(sorted((pytree.keystr(path), str(leaf.dtype), tuple(leaf.shape)) for path, leaf in leaves))
 
 
 @dataclass(frozen=True, eq=False)
 class OwnSplit(Split):
-    """Items of a user's data set. They are augmented there, not here."""
+    """Items of a user's data set. They are augmented there, not here.
+
+    `known`: what each item of the pool was. Where nothing is drawn, the first item of each batch is held against it.
+    """
+
+    known: tuple[Digests, ...] = field(default=(), repr=False)
 
     @property
     def has_pixels(self) -> bool:
@@ -150,6 +185,8 @@ class _Reading:
         places = self.split.indices[some[self.part(len(some))]].tolist()
         seeds = [0 if self.seed is None else _seed_of(self.seed, place) for place in places]
         pairs = [items.item(place, seed=seed) for place, seed in zip(places, seeds, strict=True)]
+        if self.seed is None and self.split.known and pairs:
+            items.check_same(places[0], pairs[0], self.split.known[places[0]])
         inputs = torch.stack([given for given, _ in pairs])
         return inputs, _collated([target for _, target in pairs], self.split.name)
 
@@ -160,9 +197,11 @@ def open_own(
     """Open a user's own data set; see the head of this file, and `open_data`.
 
     Raises:
+        RecipeError: [data] names no such data set, or asks for what it does itself.
         DataError: it cannot be made, is empty, fails on an item, two parts are the same items, or it is not that of the
             record.
     """
+    _check_asked(section)
     items = {part: made for part in ("train", "validation", "test") if (made := _made(section, part, spec)) is not None}
     if "train" not in items:
         raise DataError('the data set gives nothing for "train"', where=section.source, hint="return a Dataset for it")
@@ -189,6 +228,23 @@ def open_own(
             images[f"{part}/{name}"] = ImageRecord(one, pixels, label)
     found = DataRecord(spec.labels, {}, images, False, (), kind="own")
     return Splits(**splits, train_is_calibration=False, record=found)
+
+
+def _check_asked(section: DataSection) -> None:
+    if not is_users_data(section.source):
+        raise RecipeError(
+            f"the task reads what a data set of your own gives, and {section.source} is none",
+            where="data.source",
+            hint="name a function that returns it, file.py:function; or say in the task what it needs (`target`, as "
+            '"class" or "mask"): see docs/data.md',
+        )
+    given = {name: getattr(section, name) for name in ("train", "test", "calibration", "resize", "crop_pct")}
+    if asked := [f"data.{name}" for name, value in given.items() if value is not None]:
+        raise RecipeError(
+            f"the data set is your own, and says this itself: {', '.join(asked)}",
+            where=asked[0],
+            hint='leave it out: the function is called with "train", "validation" and "test", and prepares its items',
+        )
 
 
 def _made(section: DataSection, part: str, spec: ModelSpec) -> OwnItems | None:
@@ -218,7 +274,11 @@ def _made(section: DataSection, part: str, spec: ModelSpec) -> OwnItems | None:
 
 
 def _pool(part: str, items: OwnItems, source: str, record: DataRecord | None, progress: Progress) -> Labelled:
-    """The items' digests: of all, or of some where they are known."""
+    """The items' digests: all items are looked at, and some a second time; of known ones some.
+
+    Raises:
+        DataError: an item cannot be read, or is not what it was; or targets are of several forms.
+    """
     count = len(items)
     known = {} if record is None else {name: one for name, one in record.images.items() if name.startswith(f"{part}/")}
     if record is not None and len(known) != count:
@@ -227,21 +287,46 @@ def _pool(part: str, items: OwnItems, source: str, record: DataRecord | None, pr
             where=source,
             hint="bring them back, or begin a new run",
         )
-    some = set(np.linspace(0, count - 1, min(count, LOOKED_AT_AGAIN)).astype(int).tolist()) if known else range(count)
-    pixels, sums = [""] * count, [0] * count
-    for done, index in enumerate(sorted(some), start=1):
-        pixels[index], sums[index] = items.digests(index)
-        progress.update(f"looking at the {part} items of {source}", done, len(some))
-        before = known.get(f"{part}/{index}")
-        if before is not None and (before.pixels, before.label) != (pixels[index], sums[index]):
-            raise DataError(
-                "the item is not what it was when the run was loaded",
-                where=f"{source}, item {index} of {part}",
-                hint="a data set has to give the same items each time (what it draws at random it draws from torch's, "
-                "numpy's or Python's generators); bring them back, or begin a new run",
-            )
+    again = np.linspace(0, count - 1, min(count, LOOKED_AT_AGAIN)).astype(int).tolist()
+    if record is not None:
+        before = [known[f"{part}/{index}"] for index in range(count)]
+        pixels, sums = [one.pixels for one in before], [one.label for one in before]
+    else:
+        pixels, sums = _looked_at(part, items, source, progress)
+    for index in again:
+        items.check_same(index, items.item(index), (pixels[index], sums[index]))
     names = tuple(str(number) for number in range(count))
     return Labelled(source, items, np.array(sums, np.int64), (), names, tuple(pixels), numbered=True)
+
+
+def _looked_at(part: str, items: OwnItems, source: str, progress: Progress) -> tuple[list[str], list[int]]:
+    """The digests of all inputs, and of all targets.
+
+    Raises:
+        DataError: an item cannot be read, or targets are of several forms.
+    """
+    pixels, sums = list[str](), list[int]()
+    first: Form | None = None
+    for index in range(len(items)):
+        item = items.item(index)
+        (digest, summed), form = digests_of(item), _form(item[1])
+        first = form if first is None else first
+        if form != first:
+            raise DataError(
+                f"the target is {_told(form)}, that of item 0 {_told(first)}: they cannot be put together",
+                where=f"{source}, item {index} of {part}",
+                hint="give all items targets of one form: as many boxes, padded, say",
+            )
+        pixels.append(digest)
+        sums.append(summed)
+        progress.update(f"looking at the {part} items of {source}", index + 1, len(items))
+    return pixels, sums
+
+
+def _told(form: Form) -> str:
+    return (
+        ", ".join(f"{place} {kind.removeprefix('torch.')} {shape}".strip() for place, kind, shape in form) or "nothing"
+    )
 
 
 def _split(name: str, part: str, indices: Indices, pools: dict[str, Labelled], spec: ModelSpec) -> OwnSplit:
@@ -252,6 +337,7 @@ def _split(name: str, part: str, indices: Indices, pools: dict[str, Labelled], s
         images=pools[part].images,
         indices=indices,
         preprocessing=spec.preprocessing,
+        known=tuple(zip(pools[part].pixels, pools[part].labels.tolist(), strict=True)),
     )
 
 

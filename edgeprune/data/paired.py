@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,19 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeprune.data.archive import read_arrays
-from edgeprune.data.check import check_files
-from edgeprune.data.decode import pixels_digest, said_of
+from edgeprune.data.decode import pixels_digest
 from edgeprune.data.folders import NoData, files_below, role_of, visible_folders
-from edgeprune.data.images import Geometry, array_images, file_images
+from edgeprune.data.images import Geometry, array_images
+from edgeprune.data.listed import Files, ListedPool, check_not_resized
 from edgeprune.data.pools import Labelled, Opening, Source, check_shape
-from edgeprune.data.targets import (
-    ArrayTargets,
-    FileTargets,
-    TargetSource,
-    check_target_file,
-    mask_targets,
-    read_target,
-)
+from edgeprune.data.targets import ArrayTargets, TargetSource, check_numbers_known, mask_targets
 from edgeprune.errors import DataError, listed
 
 Kind = Literal["classes", "mask", "values"]
@@ -41,7 +33,6 @@ _BESIDE: dict[Kind, tuple[str, ...]] = {
     "classes": (),
 }
 _ARRAYS: dict[Kind, str] = {"mask": "masks", "values": "targets", "classes": "labels"}
-_WORKERS = 4
 
 
 def find_paired(source: str, kind: Kind, *, named: frozenset[str] = frozenset()) -> Source:
@@ -57,7 +48,7 @@ def find_paired(source: str, kind: Kind, *, named: frozenset[str] = frozenset())
         raise DataError(
             f"{source} gives a class for each image, and the task needs {_WORDS[kind]}",
             where="data.source",
-            hint="name a folder, an .npz file, or a data set of your own: see docs/tasks.md",
+            hint="name a folder, csv:FILE, npz:FILE, coco:FILE, or a data set of your own: see docs/data.md",
         )
     return _folder(Path(source).expanduser(), kind, named)
 
@@ -69,25 +60,56 @@ _WORDS: dict[Kind, str] = {
 }
 
 
-def pair_in(root: Path, kind: Kind) -> FolderPair:
-    """The pair of folders that a folder holds.
+def pair_in(root: Path, kind: Kind) -> ListedPool:
+    """The files of a folder of images and of one beside it, paired by their names without suffix.
 
     Raises:
-        NoData: there is no such folder.
-        DataError: it holds no such pair.
+        NoData: there is no such folder, or no image in it.
+        DataError: it holds no such pair, or an image has nothing beside it.
     """
     folders = {folder.name.lower(): folder for folder in visible_folders(root)}
+    if kind == "classes":
+        raise DataError(
+            f"a folder does not say {_WORDS[kind]} image",
+            where=str(root),
+            hint="list the images in a CSV file, and write csv:FILE: see docs/data.md",
+        )
     images = next((folders[name] for name in _IMAGES if name in folders), None)
     beside = next((folders[name] for name in _BESIDE[kind] if name in folders), None)
     if images is None or beside is None:
         there = listed(sorted(folder.name for folder in folders.values())) or "no folder"
-        wanted = _BESIDE[kind][0] if _BESIDE[kind] else "a CSV file"
         raise DataError(
             f"there are no images with {_WORDS[kind]}: it holds {there}",
             where=str(root),
-            hint=f"put the images into images/ and what belongs to them, by the same names, into {wanted}/",
+            hint=f"put the images into images/ and what belongs to them, by the same names, into {_BESIDE[kind][0]}/",
         )
-    return FolderPair(root, images, beside, kind)
+    pairs = _pairs(root, images, beside)
+    return ListedPool(str(root), root, tuple(pairs), Files(tuple(pairs.values()), kind))
+
+
+def _pairs(root: Path, images: Path, beside: Path) -> dict[Path, Path]:
+    of_images, of_beside = _by_stem(images, files_below(images)), _by_stem(beside, files_below(beside, also=(".npy",)))
+    if not of_images:
+        raise NoData("there are no images", where=str(images), hint="add images")
+    if lacking := sorted(of_images.keys() - of_beside.keys()):
+        raise DataError(
+            f"{len(lacking)} of {len(of_images)} images have nothing beside them in {beside.name}/: "
+            f"{listed(lacking, 3)}",
+            where=str(root),
+            hint="give both files the same name, up to the suffix; or remove the image",
+        )
+    return {of_images[stem]: of_beside[stem] for stem in sorted(of_images)}
+
+
+def _by_stem(folder: Path, files: list[Path]) -> dict[str, Path]:
+    stems = [path.relative_to(folder).with_suffix("").as_posix() for path in files]
+    if twice := [stem for stem, count in Counter(stems).items() if count > 1]:
+        raise DataError(
+            f"two files have one name up to the suffix: {listed(sorted(twice), 3)}",
+            where=str(folder),
+            hint="rename one of them",
+        )
+    return dict(zip(stems, files, strict=True))
 
 
 def _folder(root: Path, kind: Kind, named: frozenset[str]) -> Source:
@@ -106,97 +128,6 @@ def _folder(root: Path, kind: Kind, named: frozenset[str]) -> Source:
         test=pair_in(test, kind) if test else None,
         told=tuple(told),
     )
-
-
-@dataclass(frozen=True)
-class FolderPair:
-    """Files of a folder of images, and of one beside it, paired by their names without suffix."""
-
-    root: Path
-    images: Path
-    beside: Path
-    kind: Kind
-
-    @property
-    def where(self) -> str:
-        return str(self.root)
-
-    def files(self) -> Mapping[str, Path]:
-        pairs = self._pairs()
-        return {
-            path.relative_to(self.root).as_posix(): path
-            for pair in pairs
-            for path in pair
-            if path.is_relative_to(self.root)
-        }
-
-    def open(self, opening: Opening) -> Labelled:
-        pairs = self._pairs()
-        images, beside = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-        geometry = opening.geometry if self.kind == "mask" else None
-        names = tuple(path.relative_to(self.images).as_posix() for path in images)
-        if opening.known is not None:
-            pixels = tuple(opening.known.get(name, "") for name in names)
-            checked, told = [], []
-        else:
-            checked = check_files(self.images, images, progress=opening.progress)
-            pixels = tuple(one.pixels for one in checked)
-            told = [f"in {self.images.name}/: {said}" for said in said_of(n for one in checked for n in one.notes)]
-            for path, one in zip(images, checked, strict=True):
-                check_shape(opening.geometry, one.width, one.height, str(path))
-                if self.kind == "values" and read_target(beside[0], None).ndim > 1:
-                    _check_not_resized(opening.geometry, one.width, one.height, str(path))
-        numbers = self._numbers(beside, [(one.width, one.height) for one in checked], geometry, opening)
-        return Labelled(
-            self.where,
-            file_images(images, opening.geometry, memory_limit=opening.memory_limit),
-            np.zeros(len(pairs), np.int64),
-            (),
-            names,
-            pixels,
-            numbered=True,
-            told=tuple(told),
-            in_files=True,
-            targets=FileTargets(tuple(beside), geometry, numbers),
-        )
-
-    def _numbers(
-        self, beside: list[Path], sizes: list[tuple[int, int]], geometry: Geometry | None, opening: Opening
-    ) -> frozenset[int]:
-        """Read every target once, unless that was done before."""
-        found: set[int] = set()
-        if not sizes:
-            return frozenset()
-        with ThreadPoolExecutor(_WORKERS) as pool:
-            reading = pool.map(lambda file, size: check_target_file(file, size, geometry), beside, sizes)
-            for done, numbers in enumerate(reading, start=1):
-                found |= numbers
-                opening.progress.update(f"targets in {self.beside.name}/", done, len(beside))
-        return frozenset(found)
-
-    def _pairs(self) -> list[tuple[Path, Path]]:
-        images = self._by_stem(self.images, files_below(self.images))
-        beside = self._by_stem(self.beside, files_below(self.beside, also=(".npy",)))
-        if lacking := sorted(images.keys() - beside.keys()):
-            raise DataError(
-                f"{len(lacking)} of {len(images)} images have nothing beside them in {self.beside.name}/: "
-                f"{listed(lacking, 3)}",
-                where=str(self.root),
-                hint="give both files the same name, up to the suffix; or remove the image",
-            )
-        if not images:
-            raise NoData("there are no images", where=str(self.images), hint="add images")
-        return [(images[stem], beside[stem]) for stem in sorted(images)]
-
-    def _by_stem(self, folder: Path, files: list[Path]) -> dict[str, Path]:
-        stems = [path.relative_to(folder).with_suffix("").as_posix() for path in files]
-        if twice := [stem for stem, count in Counter(stems).items() if count > 1]:
-            raise DataError(
-                f"two files have one name up to the suffix: {listed(sorted(twice), 3)}",
-                where=str(folder),
-                hint="rename one of them",
-            )
-        return dict(zip(stems, files, strict=True))
 
 
 @dataclass(frozen=True)
@@ -239,7 +170,7 @@ class ArrayPair:
             raise DataError(f"{len(images)} images have {len(values)} in `{beside}`", where=where)
         check_shape(opening.geometry, images.shape[2], images.shape[1], where)
         if self.kind == "values" and values.ndim > 2:
-            _check_not_resized(opening.geometry, images.shape[2], images.shape[1], where)
+            check_not_resized(opening.geometry, images.shape[2], images.shape[1], where)
         return Labelled(
             self.where,
             array_images(images, opening.geometry, memory_limit=opening.memory_limit),
@@ -264,23 +195,8 @@ class ArrayPair:
             return ArrayTargets(values.astype(np.int64))
         if values.dtype.kind not in "fiu":
             raise DataError(f"`{self.part}_targets` is {values.dtype}, no numbers", where=where)
+        check_numbers_known(values, where)
         return ArrayTargets(values.astype(np.float32))
-
-
-def _check_not_resized(geometry: Geometry, width: int, height: int, where: str) -> None:
-    """Maps of numbers stay as they are, so their images have to, too.
-
-    Raises:
-        DataError: an image would be resized or cut.
-    """
-    sizes = {(width, height), (geometry.width, geometry.height), (geometry.cover_width, geometry.cover_height)}
-    if len(sizes) > 1:
-        raise DataError(
-            f"the image is {width}x{height}, and would be resized to {geometry.cover_width}x{geometry.cover_height} "
-            f"and cut to the model's {geometry.width}x{geometry.height}: its map of numbers could not follow",
-            where=where,
-            hint="give images of the model's size, and data.crop_pct = 1; or a data set of your own",
-        )
 
 
 def _npz(path: Path, kind: Kind) -> Source:

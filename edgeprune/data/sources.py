@@ -105,7 +105,7 @@ def find_source(source: str, *, named: frozenset[str] = frozenset(), labels: tup
         raise DataError(
             "no data are named",
             where=f"source = {source!r}",
-            hint="give a folder with one folder for each class, digits, npz:FILE or timm:NAME",
+            hint="give a folder with one folder for each class, digits, npz:FILE, csv:FILE, coco:FILE or timm:NAME",
         )
     if source == "digits":
         return Source(whole=Digits())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,10 +14,11 @@ from PIL import Image
 from torch import Tensor
 
 from edgeprune.data.decode import raw_numbers
-from edgeprune.data.images import Geometry, Indices
+from edgeprune.data.images import Geometry, Indices, file_state
 from edgeprune.errors import DataError
 
 Array = npt.NDArray[Any]
+MOST_NUMBER = 0xFFFF  # of a class in a mask
 
 
 class TargetSource(Protocol):
@@ -31,8 +33,9 @@ class TargetSource(Protocol):
         ...
 
     @property
-    def numbers(self) -> frozenset[int]:
-        """The class numbers that masks hold; none of other targets."""
+    def numbers(self) -> Mapping[int, str]:
+        """The class numbers that masks hold, each with a mask that holds it; none of other targets, and of masks that
+        were looked at when the run was loaded."""
         ...
 
 
@@ -41,7 +44,7 @@ class ArrayTargets:
     """Targets that are in memory as the task reads them."""
 
     values: Array
-    numbers: frozenset[int] = frozenset()
+    numbers: Mapping[int, str] = field(default_factory=dict)
 
     def of(self, indices: Indices) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(self.values[indices]))
@@ -49,20 +52,41 @@ class ArrayTargets:
 
 @dataclass(frozen=True)
 class FileTargets:
-    """Targets read from a file each, at each use.
+    """Targets read from a file each, at each use. A file that changes meanwhile is no target of the data set any more.
 
     Args:
         files: beside the images of the pool.
         geometry: how a mask is cut as its image is; None: numbers stay as they are.
+        states: of the files, when they were found.
         numbers: that the masks hold.
     """
 
     files: tuple[Path, ...]
     geometry: Geometry | None
-    numbers: frozenset[int] = frozenset()
+    states: tuple[tuple[int, int], ...]
+    numbers: Mapping[int, str] = field(default_factory=dict)
+
+    @classmethod
+    def found(cls, files: tuple[Path, ...], geometry: Geometry | None) -> FileTargets:
+        """These files as they are now.
+
+        Raises:
+            DataError: one is not there.
+        """
+        return cls(files, geometry, tuple(_state(file) for file in files))
+
+    def _read(self, index: int) -> Array:
+        file = self.files[index]
+        if _state(file) != self.states[index]:
+            raise DataError(
+                "the file was changed while the data set is in use",
+                where=str(file),
+                hint="a run that is begun again with --resume takes the data as they are then",
+            )
+        return read_target(file, self.geometry)
 
     def of(self, indices: Indices) -> Tensor:
-        values = [read_target(self.files[index], self.geometry) for index in indices.tolist()]
+        values = [self._read(index) for index in indices.tolist()]
         shapes = {value.shape for value in values}
         if len(shapes) > 1:
             raise DataError(
@@ -87,13 +111,43 @@ def mask_targets(masks: Array, sizes: tuple[int, int], geometry: Geometry, where
             where=where,
             hint="give each pixel of each image the number of its class: whole numbers (N, height, width)",
         )
-    numbers = frozenset(int(number) for number in np.unique(masks))
-    fitted = _for_masks(geometry)
-    return ArrayTargets(np.stack([_cut(mask, fitted) for mask in masks]).astype(np.int64), numbers)
+    numbers: dict[int, str] = {}
+    for place, mask in enumerate(masks):
+        for number in numbers_in(mask, f"{where}, mask {place}"):
+            numbers.setdefault(number, f"{where}, mask {place}")
+    return ArrayTargets(np.stack([cut_mask(mask.astype(np.int64), geometry) for mask in masks]), numbers)
 
 
-def check_target_file(file: Path, image: tuple[int, int], geometry: Geometry | None) -> frozenset[int]:
-    """Read a target once: the numbers that a mask holds.
+def numbers_in(mask: Array, where: str) -> list[int]:
+    """The class numbers of a mask.
+
+    Raises:
+        DataError: one is below 0 or does not fit into 16 bits.
+    """
+    numbers = [int(number) for number in np.unique(mask)]
+    if numbers and (numbers[0] < 0 or numbers[-1] > MOST_NUMBER):
+        raise DataError(
+            f"the mask's numbers run from {numbers[0]} to {numbers[-1]}: they must be from 0 to {MOST_NUMBER}",
+            where=where,
+            hint="give pixels that count nowhere a number of their own, and say which: task.ignore, 255 unless said",
+        )
+    return numbers
+
+
+def check_numbers_known(values: Array, where: str) -> None:
+    """Check that numbers are finite, or NaN where nothing is known.
+
+    Raises:
+        DataError: one is infinite.
+    """
+    if np.isinf(values).any():
+        raise DataError("a target is infinite", where=where, hint="write NaN where nothing is known: it counts nowhere")
+
+
+def check_target_file(
+    file: Path, image: tuple[int, int], geometry: Geometry | None
+) -> tuple[list[int], tuple[int, ...]]:
+    """Read a target once: the numbers that a mask holds, and the shape that targets of other kinds have.
 
     Args:
         image: the width and height of its image, which a mask has to have.
@@ -102,8 +156,9 @@ def check_target_file(file: Path, image: tuple[int, int], geometry: Geometry | N
         DataError: it cannot be read, or a mask is of another size than its image.
     """
     if geometry is None:
-        read_target(file, None)
-        return frozenset()
+        values = read_target(file, None)
+        check_numbers_known(values, str(file))
+        return [], values.shape
     numbers = _mask(file)
     if numbers.shape != image[::-1]:
         raise DataError(
@@ -111,7 +166,7 @@ def check_target_file(file: Path, image: tuple[int, int], geometry: Geometry | N
             where=str(file),
             hint="a mask has a pixel for each of its image's",
         )
-    return frozenset(int(number) for number in np.unique(numbers))
+    return numbers_in(numbers, str(file)), ()
 
 
 def read_target(file: Path, geometry: Geometry | None) -> Array:
@@ -122,7 +177,7 @@ def read_target(file: Path, geometry: Geometry | None) -> Array:
         DataError: it cannot be read.
     """
     if geometry is not None:
-        return _cut(_mask(file), _for_masks(geometry)).astype(np.int64)
+        return cut_mask(_mask(file), geometry)
     if file.suffix.lower() == ".npy":
         values = _npy(file)
         if values.dtype.kind not in "fiub":
@@ -138,15 +193,22 @@ def read_target(file: Path, geometry: Geometry | None) -> Array:
     return (planes / np.float32(most)).astype(np.float32)
 
 
-def _for_masks(geometry: Geometry) -> Geometry:
-    return replace(geometry, channels=1, interpolation="nearest")
-
-
-def _cut(numbers: Array, geometry: Geometry) -> Array:
-    """A mask as its image is cut; numbers up to 65535 go through two planes of 8 bits."""
+def cut_mask(numbers: Array, geometry: Geometry) -> Array:
+    """A mask (h, w) resized and cut as its image is, to the nearest pixel: int64 (H, W). Numbers up to 65535 go through
+    two planes of 8 bits."""
+    nearest = replace(geometry, channels=1, interpolation="nearest")
     low, high = (numbers & 0xFF).astype(np.uint8), (numbers >> 8).astype(np.uint8)
-    cut = geometry.apply(Image.fromarray(low))[0].astype(np.int64)
-    return cut if not high.any() else cut + (geometry.apply(Image.fromarray(high))[0].astype(np.int64) << 8)
+    cut = nearest.apply(Image.fromarray(low))[0].astype(np.int64)
+    return cut if not high.any() else cut + (nearest.apply(Image.fromarray(high))[0].astype(np.int64) << 8)
+
+
+def _state(file: Path) -> tuple[int, int]:
+    try:
+        return file_state(file)
+    except OSError as error:
+        raise DataError(
+            f"the target cannot be read: {error.strerror or error}", where=str(file), hint="bring the file back"
+        ) from error
 
 
 def _mask(file: Path) -> Array:

@@ -64,7 +64,7 @@ def made_by_workers(make: Callable[[int], Any], count: int, workers: int) -> Ite
         try:
             made = next(batches)
         except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+            if "DataLoader worker (pid" not in str(error):
                 raise
             raise DataError(
                 f"a process that reads images died at batch {number + 1} of {count}: {str(error).splitlines()[0]}",

@@ -24,6 +24,7 @@ from edgeprune.devices.registry import added_devices
 from edgeprune.errors import RunError
 from edgeprune.models.spec import ModelSpec
 from edgeprune.recipe import ModelSection, Recipe
+from edgeprune.recipe.data import PREFIXES
 
 TIMM_SCHEMES = ("timm:", "hf-hub:", "hf_hub:", "local-dir:")
 # Arguments of timm's create_model that lead to files, addresses, or what is read from them.
@@ -130,6 +131,8 @@ def _is_here(id: str) -> bool:
 
 def is_users_data(source: str) -> bool:
     """Whether a data source is code of the user's own: `package.module:function` or `file.py:function`."""
+    if source.startswith(PREFIXES):
+        return False
     place, colon, name = source.rpartition(":")
     return bool(colon) and name.isidentifier() and (place.endswith(".py") or place.replace(".", "").isidentifier())
 

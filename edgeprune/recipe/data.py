@@ -10,9 +10,20 @@ from edgeprune.recipe.section import (
     Side,
 )
 
+PREFIXES = ("npz:", "csv:", "coco:", "timm:")  # of a source that is no folder and no code
+_JSON_AT = ".json@"
+
+
+def coco_parts(source: str) -> tuple[str, str | None]:
+    """The file and the folder of images of `coco:FILE.json[@FOLDER]`."""
+    rest = source.removeprefix("coco:")
+    begin, at, folder = rest.rpartition(_JSON_AT)
+    return (begin + _JSON_AT[:-1], folder) if at else (rest, None)
+
 
 class DataSection(Section):
-    """Where images come from. `digits` is embedded; a path is an ImageFolder; `timm:NAME` asks timm's factory.
+    """Where images come from. `digits` is embedded; a path is an ImageFolder; `timm:NAME` asks timm's factory;
+    `csv:FILE` and `coco:FILE.json[@FOLDER]` list image files.
 
     `train`, `test` and `calibration` name either sub-folders of `root` or sources of their own. Without `train`
     only the calibration images are seen. Validation and calibration images are taken out of the training

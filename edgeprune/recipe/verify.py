@@ -32,7 +32,8 @@ class VerdictLimits(Section):
 
 
 class VerifySection(Section):
-    """What is checked on the device."""
+    """What is checked on the device; `pictures`: test images that the report shows, with what is answered to them."""
 
     images: int | None = Field(default=None, ge=1, le=MOST_IMAGES)
+    pictures: int = Field(default=4, ge=0, le=64)
     gates: VerdictLimits = VerdictLimits()

@@ -26,6 +26,7 @@ from edgeprune.runs import read_bounded
 from edgeprune.search.constraints import Binding
 from edgeprune.space.units import Structure
 from edgeprune.verify.intervals import share_interval
+from edgeprune.verify.looks import Shown
 from edgeprune.verify.verdict import NO_DEVICE, NOWHERE, Between, FileVerdict, Shipping, Verdict
 
 Standing = Literal["proven", "reference", "failed", "uncertain", "undecided", "unproven"]
@@ -168,6 +169,7 @@ class ReportData(Part):
     created: str = ""  # ISO 8601; the pipeline says when, so that the same data makes the same files
     timings: dict[str, float] = {}  # stage -> seconds
     notes: tuple[str, ...] = ()
+    shown: tuple[Shown, ...] = ()  # test images with answers
 
     @model_validator(mode="before")
     @classmethod

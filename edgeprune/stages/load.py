@@ -50,7 +50,10 @@ def load_stage(context: Context, folder: Path) -> dict[str, Any]:
         write_atomic(folder / "spec.json", model.spec.model_dump_json(indent=1).encode())
     context.keep_model("load", model)
     _check_what_comes_hours_later(context, model)
-    known = check_known(model, splits.test, context.recipe.model, context.objective, progress=context.progress)
+    others = (splits.train, splits.validation, splits.calibration)
+    known = check_known(
+        model, splits.test, context.recipe.model, context.objective, others=others, progress=context.progress
+    )
     result: dict[str, Any] = {
         "parameters": sum(p.numel() for p in model.module.parameters()),
         "knows": known.record,

@@ -12,6 +12,7 @@ from edgeprune.recipe import TargetFile
 from edgeprune.report.data import Epoch, MergeFacts, ReportData, StagePoint, TargetOutcome
 from edgeprune.report.names import published_device, published_recipe, published_spec, without_address
 from edgeprune.report.write import write_report
+from edgeprune.runs import read_as
 from edgeprune.search.zeros import LAYERS, Zeros
 from edgeprune.stages.context import Context
 from edgeprune.stages.export import read_manifests
@@ -20,6 +21,7 @@ from edgeprune.stages.prune_record import PruneRecord
 from edgeprune.stages.snapshots import HISTORY, read_history
 from edgeprune.stages.zeros import read_zeros, words_of_zeros
 from edgeprune.target_file import said
+from edgeprune.verify.looks import SHOWN, SHOWN_KIND, Shown
 from edgeprune.verify.verdict import Verdict
 
 
@@ -60,6 +62,7 @@ def gather(context: Context) -> ReportData:
         created=datetime.datetime.fromtimestamp(measurement.after.time, datetime.UTC).isoformat(timespec="seconds"),
         timings={s.name: done.seconds for s in context.pipeline.before("report") if (done := run.record(s.name))},
         notes=_notes(context, pruned, verdict),
+        shown=_shown(context),
     )
     return without_address(data, recipe.device.id)
 
@@ -174,6 +177,12 @@ def _kept(context: Context) -> int | None:
     """The epoch that tuning kept; None where an earlier version did not choose."""
     record = context.run.record("tune")
     return record.result.get("kept") if record else None
+
+
+def _shown(context: Context) -> tuple[Shown, ...]:
+    """Test images with answers; none where an earlier version verified."""
+    path = context.run.stage_folder("verify") / SHOWN
+    return read_as(path, SHOWN_KIND) if path.exists() else ()
 
 
 def _notes(context: Context, pruned: PruneRecord | None, verdict: Verdict) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from edgeprune.errors import UsageError
 from edgeprune.runs import write_atomic
@@ -17,6 +18,8 @@ from edgeprune.tasks.task import Rows
 from edgeprune.training.accuracy import predict, rows_of
 from edgeprune.verify.check import verify
 from edgeprune.verify.execute import Floats, Outputs
+from edgeprune.verify.looks import SHOWN, SHOWN_KIND
+from edgeprune.verify.shown import shown_images
 from edgeprune.verify.speed import is_judged
 
 
@@ -66,6 +69,8 @@ def verify_stage(context: Context, folder: Path) -> dict[str, Any]:
             missing=missing,
             progress=context.progress,
         )
+    shown = shown_images(_ends(context), test, objective, recipe.verify.pictures)
+    write_atomic(folder / SHOWN, SHOWN_KIND.dump_json(shown, indent=1))
     write_atomic(folder / "verdict.json", verdict.model_dump_json(indent=1).encode())
     told: dict[str, list[str]] = {"fail": [], "undecided": []}
     for file in verdict.files:
@@ -90,3 +95,9 @@ def distinct_models(context: Context) -> dict[str, str]:
         if not recipe.tune.epochs:
             models = {word: stage for word, stage in models.items() if stage != "tune"}
     return models
+
+
+def _ends(context: Context) -> dict[str, nn.Module]:
+    """The unpruned and the final float model, by their words; one where they are the same."""
+    words = list(distinct_models(context).items())
+    return {word: context.model(stage).module for word, stage in dict.fromkeys((words[0], words[-1]))}

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from edgeprune.data.split import Split
+from edgeprune.errors import DataError
 from edgeprune.models.modes import evaluating
 from edgeprune.models.spec import Model
 from edgeprune.progress import SILENT, Progress
 from edgeprune.recipe import ModelSection
-from edgeprune.tasks.classification import Classification
+from edgeprune.tasks.classification import Classification, check_numbers
 from edgeprune.tasks.objective import Objective
+from edgeprune.tasks.segmentation import Segmentation
+from edgeprune.tasks.task import Outputs, only_tensor
 from edgeprune.verify.alarm import Knowledge, check_knowledge, claimed_accuracy
 from edgeprune.verify.metric_alarm import KnownMetric, check_metric
 
@@ -18,18 +23,51 @@ LOOKED_AT = 8  # images of a first look
 
 
 def check_known(
-    model: Model, test: Split, section: ModelSection, objective: Objective, *, progress: Progress = SILENT
+    model: Model,
+    test: Split,
+    section: ModelSection,
+    objective: Objective,
+    *,
+    others: Sequence[Split] = (),
+    progress: Progress = SILENT,
 ) -> Knowledge | KnownMetric:
     """See that the task can read the model's answers and the data's targets, measure the model, and refuse it where
     another setting has to be wrong.
+
+    Args:
+        model: the unpruned one.
+        test: what it is measured on.
+        section: what is said of the model.
+        objective: the task.
+        others: splits whose masks hold classes of the model, too.
+        progress: is told what is worth knowing.
 
     Raises:
         ModelError, DataError: what does not fit, or what has to be wrong.
     """
     images, targets = next(iter(test.take(LOOKED_AT).batches(LOOKED_AT)))
     with evaluating(model.module), torch.no_grad():
-        objective.check(model.module(images), targets)
-    if not isinstance(objective.task, Classification):
+        answers = model.module(images)
+    objective.check(answers, targets)
+    if isinstance(objective.task, Segmentation):
+        _check_masks(objective.task, objective.read(answers), (test, *others))
+    if not isinstance(objective.task, Classification) or not test.has_pixels:  # labels that may be put in other orders
         return check_metric(model, test, section, objective, progress=progress)
     claimed = claimed_accuracy(model.loaded.facts) if model.loaded is not None else None
     return check_knowledge(model, test, section, claimed=claimed, objective=objective, progress=progress)
+
+
+def _check_masks(task: Segmentation, outputs: Outputs, splits: Sequence[Split]) -> None:
+    """Check the class numbers of all masks, which were read when the data were opened.
+
+    Raises:
+        DataError: one is beyond the model's classes; names a mask that has it.
+    """
+    classes = max(2, only_tensor(outputs, task.name).shape[1])
+    for split in splits:
+        numbers = split.targets.numbers if split.targets is not None else {}
+        counted = sorted(numbers.keys() - {task.ignore})
+        try:
+            check_numbers(torch.tensor(counted), classes)
+        except DataError as error:
+            raise DataError(error.what, where=numbers[counted[-1]], hint=error.hint) from error

@@ -33,6 +33,9 @@ onnx = broken_exporter:Broken
 
 [edgeprune.methods]
 taylor = edgeprune.methods.taylor:Taylor
+
+[edgeprune.tasks]
+classification = edgeprune.tasks.classification:Classification
 """
 
 

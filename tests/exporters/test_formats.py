@@ -49,7 +49,7 @@ def test_every_manifest_reads_back_and_describes_its_file(exported: Any, file: s
     assert manifest == exported.of(file)
     assert manifest.labels == ("a", "b", "c", "d", "e")
     assert manifest.preprocessing == Preparation.of(exported.model.spec)
-    assert (manifest.version, manifest.untold) == (2, "")
+    assert (manifest.version, manifest.untold) == (3, "")
     assert manifest.inputs[0].shape == ((1, 16, 16, 3) if file.endswith(".tflite") else (1, 3, 16, 16))
     assert manifest.outputs[0].shape == (1, 5)
     assert manifest.seconds > 0
@@ -92,7 +92,7 @@ def test_only_the_int8_tflite_has_int8_input_and_output(exported: Any) -> None:
 
 
 def test_the_int8_input_covers_all_calibration_images(exported: Any) -> None:
-    spec = exported.of("model_int8.tflite").input
+    (spec,) = exported.of("model_int8.tflite").inputs
     low, high = ((stored - spec.zero_point) * spec.scale for stored in (-128, 127))
     assert low - spec.scale <= float(exported.calibration.min())
     assert high + spec.scale >= float(exported.calibration.max())

@@ -84,7 +84,7 @@ def test_it_is_written_and_computes_what_the_model_does(
         reference_input=images[:16],
     )
     assert not done.not_written
-    inputs, expected = read_reference(tmp_path / "reference.safetensors")
+    inputs, (expected,) = read_reference(tmp_path / "reference.safetensors")
     assert [manifest.precision for manifest in done.manifests] == ["fp32", "int8"]
     for manifest in done.manifests:
         outputs = run_file(LocalDevice(), tmp_path / manifest.file, manifest, inputs).outputs[0]

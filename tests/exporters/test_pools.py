@@ -104,5 +104,5 @@ def test_int8_tflite_of_a_padded_pool(tmp_path: Path, relu: bool) -> None:
         reference_input=images[:2],
     )
     assert [m.precision for m in manifests] == ["fp32", "int8"]
-    assert manifests[1].input.scale is not None
-    assert 0 < manifests[1].input.scale < 1
+    assert manifests[1].inputs[0].scale is not None
+    assert 0 < manifests[1].inputs[0].scale < 1

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from facts import refused
 
 import edgeprune
 from edgeprune.checksum import file_sha256
 from edgeprune.errors import EdgePruneError, ModelError, RunError
 from edgeprune.models.load import load
 from edgeprune.models.spec import ModelSpec
-from edgeprune.models.trust import is_known, is_of
+from edgeprune.models.trust import is_known, is_of, is_users_data, require_data
 from edgeprune.pipeline import do_stage, prepare_run
 from edgeprune.progress import Silent
 from edgeprune.recipe import ModelSection, Recipe
@@ -257,6 +258,29 @@ def test_the_standard_library_makes_no_models(source: str) -> None:
     assert "antigravity" not in set(sys.modules) - before
     with pytest.raises(ModelError):
         load(f"{functools.__file__}:reduce", input_size=(1, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("source", "is_code"),
+    [
+        ("data.py:make", True),
+        ("my.package:Photos", True),
+        ("digits", False),
+        ("npz:arrays", False),
+        ("csv:table", False),
+        ("coco:objects", False),
+        ("timm:cifar", False),
+        ("csv:table.py:make", False),
+    ],
+)
+def test_which_data_are_code(source: str, is_code: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert is_users_data(source) == is_code
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    if is_code or source.startswith("timm:"):
+        with refused(RunError, source, "--trust"):
+            require_data(source, tmp_path)
+    else:
+        require_data(source, tmp_path)
 
 
 def test_a_spec_is_of_its_recipe() -> None:

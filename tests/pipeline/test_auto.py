@@ -101,7 +101,10 @@ def test_auto_takes_what_does_best_on_validation_images_and_resumes_by_trial(tmp
     record = json.loads((outcome.folder / "prune" / "prune.json").read_text())
     best = rounds[len(rounds)][record["method"], record["allocator"]]
     assert best == max(rounds[len(rounds)].values())
-    assert f"({record['allocator']}) was chosen: {best:.2%} of the validation images" in outcome.page.read_text()
+    assert (
+        f"({record['allocator']}) was chosen: top-1 accuracy {100 * best:.2f} % on the validation images"
+        in outcome.page.read_text()
+    )
 
 
 def test_auto_whose_trials_all_diverge_picks_nothing_and_a_single_one_that_did_not(tmp_path: Path) -> None:

@@ -128,8 +128,9 @@ def test_another_file_is_measured_anew_and_tables_do_not_mix(whole: edgeprune.Ou
     outcome = edgeprune.run(fp32_target, tmp_path / "run", resume=True, progress=Hearer(said))
     assert "`probe` was finished with other settings than the recipe has now: it is done again" in said
     assert precision_of(tmp_path / "run" / "probe" / "original.tflite") == "fp32"
-    judged = {file.precision: file.against_original is not None for file in outcome.verdict.files}
-    assert judged == {"fp32": True, "int8": False}
+    assert all(file.against_original is not None for file in outcome.verdict.files)  # in turns, whichever is judged
+    latency = {file.precision: next(c for c in file.checks if c.name == "latency") for file in outcome.verdict.files}
+    assert {precision: check.unit for precision, check in latency.items()} == {"fp32": "x", "int8": "s"}
     rows = LatencyTable().rows()
     assert sum(row.precision == "int8" for row in rows) == before["int8"]
     assert {row.precision for row in rows} == {"fp32", "int8"}
