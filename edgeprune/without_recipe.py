@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from edgeprune.artifacts.export import Exported, export_each
+from edgeprune.artifacts.export import Exported, Meaning, export_each
 from edgeprune.artifacts.manifest import Manifest, manifest_path, parse_manifest, read_manifest
 from edgeprune.artifacts.plugins import find_exporter, require_toolkit
 from edgeprune.artifacts.preparation import Preparation
@@ -27,7 +27,7 @@ from edgeprune.errors import DataError, UsageError
 from edgeprune.models.answers import PLAIN, Form, form_of
 from edgeprune.models.copies import check_copies
 from edgeprune.models.load import load_from
-from edgeprune.models.spec import Model, ModelSpec
+from edgeprune.models.spec import Model, ModelSpec, Preprocessing
 from edgeprune.models.trust import require_task
 from edgeprune.progress import SILENT, Progress
 from edgeprune.recipe import DataSection, Recipe, TargetKind, TaskSection, VerdictLimits
@@ -117,7 +117,7 @@ def export_model(
             int8=int8_formats(recipe),
             calibration=calibration,
             reference_input=reference,
-            task=recipe.task,
+            meaning=Meaning(recipe.task, splits is None or splits.test.has_pixels),
             progress=progress,
         )
     if splits is not None and splits.record is not None:
@@ -322,11 +322,17 @@ def _spec_of(manifest: Manifest) -> ModelSpec:
             "source": manifest.file,
             "input_size": size,
             "num_classes": channels,
-            "preprocessing": own if not isinstance(own, Preparation) else {"mean": own.mean, "std": own.std},
+            "preprocessing": own if isinstance(own, Preprocessing) else _scaling(own, size[0]),
             "labels": manifest.labels,
         }
     )
     return own.given_to(spec) if isinstance(own, Preparation) else spec
+
+
+def _scaling(own: Preparation | None, channels: int) -> dict[str, tuple[float, ...]]:
+    if own is None:
+        return {"mean": (0.0,) * channels, "std": (1.0,) * channels}
+    return {"mean": own.mean, "std": own.std}
 
 
 def _answers_of(model: Model, manifest: Manifest, folder: Path) -> Answers:

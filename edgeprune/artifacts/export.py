@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -35,6 +35,23 @@ __all__ = ["Exported", "MeasuringExporter", "NotWritten", "export_each"]
 REFERENCE = "reference.safetensors"
 AT_ONCE = 2
 SLOWEST_FIRST = ("pte", "tflite", "coreml", "onnx")
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What a file's manifest says of its inputs and outputs besides their form.
+
+    Args:
+        task: what the outputs mean.
+        prepared_here: whether inputs are images that are prepared as the model's spec says; a data set of the user's
+            own prepares its inputs itself, and nobody knows how.
+    """
+
+    task: TaskSection = field(default_factory=TaskSection)
+    prepared_here: bool = True
+
+
+CLASSES = Meaning()
 
 
 @dataclass(frozen=True)
@@ -80,15 +97,15 @@ def export_each(
     floats: bool = True,
     calibration: Tensor | None,
     reference_input: Tensor,
-    task: TaskSection | None = None,
+    meaning: Meaning = CLASSES,
     progress: Progress = SILENT,
 ) -> Exported:
     """Write the model in each format; a file that fails takes no other along.
 
     `model.module` is the float model, batch norm merged. `int8`: the formats whose int8 file is wanted, where they have
     one; `floats`: whether their float files are. `calibration` and `reference_input` are preprocessed images
-    (N, C, H, W) float32; calibration is needed for int8 of formats that quantize activations. `task` says in the
-    manifests what the outputs mean. `folder` gets the
+    (N, C, H, W) float32; calibration is needed for int8 of formats that quantize activations. `meaning` says in
+    the manifests what goes in and out. `folder` gets the
     files, a manifest beside each, and `reference.safetensors`: "input" and the float module's "output".
     A file that was there before is replaced; nothing half-written is left. Toolkits run in child processes.
 
@@ -110,7 +127,7 @@ def export_each(
         if int8 and calibration is not None:
             save_file({"images": calibration.detach().cpu().contiguous()}, work / "calibration.safetensors")
         _save_reference(model, reference_input, folder)
-        made = _convert_all(model, parcels, work, folder, task or TaskSection(), progress)
+        made = _convert_all(model, parcels, work, folder, meaning, progress)
     ends = [end for parcel in parcels for end in made[parcel.exporter.name]]
     return Exported(
         tuple(end for end in ends if isinstance(end, Manifest)),
@@ -125,7 +142,7 @@ def _parcel(name: Format, int8: bool, floats: bool) -> _Parcel:
 
 
 def _convert_all(
-    model: Model, parcels: Sequence[_Parcel], work: Path, folder: Path, task: TaskSection, progress: Progress
+    model: Model, parcels: Sequence[_Parcel], work: Path, folder: Path, meaning: Meaning, progress: Progress
 ) -> dict[str, list[Manifest | NotWritten]]:
     """Convert with a few toolkits at a time."""
     threads = max(1, (os.cpu_count() or 1) // min(AT_ONCE, max(1, len(parcels))))
@@ -135,7 +152,7 @@ def _convert_all(
     with toolkits() as ours, ThreadPoolExecutor(AT_ONCE) as pool:
         running = _Running(ours, threads)
         futures = {
-            parcel.exporter.name: pool.submit(_convert, model, parcel, running, work, folder, task, progress)
+            parcel.exporter.name: pool.submit(_convert, model, parcel, running, work, folder, meaning, progress)
             for parcel in ordered
         }
         try:
@@ -176,7 +193,7 @@ class _Running:
 
 
 def _convert(
-    model: Model, parcel: _Parcel, running: _Running, work: Path, folder: Path, task: TaskSection, progress: Progress
+    model: Model, parcel: _Parcel, running: _Running, work: Path, folder: Path, meaning: Meaning, progress: Progress
 ) -> list[Manifest | NotWritten]:
     """All files of a format: each is moved into place, then its manifest, as soon as it is whole.
 
@@ -206,7 +223,7 @@ def _convert(
                     if not isinstance(converted, Converted):
                         child.stop()  # it has ended the job, and could be taken for the next
                         raise ConversionError("the exporter ended and gave no such file", where=output.file.name)
-                    ends.append(_put_in_place(model, exporter, output, converted, folder, task))
+                    ends.append(_put_in_place(model, exporter, output, converted, folder, meaning))
                     progress.say(f"{exporter.name} {output.precision}: {_told(output, converted)}")
                 child.finish(replies)
         except ConversionError as error:
@@ -226,7 +243,7 @@ def _told(output: Output, converted: Converted) -> str:
 
 
 def _put_in_place(
-    model: Model, exporter: Exporter, output: Output, converted: Converted, folder: Path, task: TaskSection
+    model: Model, exporter: Exporter, output: Output, converted: Converted, folder: Path, meaning: Meaning
 ) -> Manifest:
     if not output.file.exists():
         raise ConversionError("the exporter said it wrote the file, but it is not there", where=output.file.name)
@@ -239,8 +256,8 @@ def _put_in_place(
         size_bytes=file_size(output.file),
         inputs=converted.inputs,
         outputs=_named(converted.outputs, model, output.file),
-        task=task,
-        preprocessing=Preparation.of(model.spec),
+        task=meaning.task,
+        preprocessing=Preparation.of(model.spec) if meaning.prepared_here else None,
         labels=model.spec.labels,
         reference=REFERENCE,
         delegation=converted.delegation,

@@ -90,7 +90,7 @@ class Manifest(Record):
     inputs: tuple[TensorSpec, ...] = Field(min_length=1)
     outputs: tuple[TensorSpec, ...] = Field(min_length=1)  # in the order in which the model answers
     task: TaskSection = TaskSection()  # what the outputs mean
-    preprocessing: Preparation | Preprocessing
+    preprocessing: Preparation | Preprocessing | None  # None: a data set of the user's own prepared the inputs
     labels: tuple[str, ...]
     # Safetensors beside it: "input" (N, C, H, W) float32, and what the float model answers: "output", or with several
     # "output.0", "output.1", ... in the order of `outputs`, each (N, ...) float32 with the axes of the model.
@@ -112,6 +112,8 @@ class Manifest(Record):
         """What this manifest does not say of how images are prepared; empty where it says all."""
         if isinstance(self.preprocessing, Preparation):
             return ""
+        if self.preprocessing is None:
+            return "a data set of its maker's own prepared the inputs: how, its code alone says"
         return (
             "a manifest of version 1: sizes, rounding and colours of the preprocessing are not said, nor the recipe's "
             "resize and crop_pct; export the model again"

@@ -6,6 +6,7 @@ import math
 
 from edgeprune.latency.measurement import Measurement, Ratio
 from edgeprune.metric import Metric
+from edgeprune.models.spec import ModelSpec
 from edgeprune.report.data import StagePoint, Standing
 from edgeprune.verify.verdict import Between, Check
 
@@ -107,11 +108,10 @@ def change(metric: Metric, before: float, after: float, between: Between | None 
     said = f"{_signed(difference)} {unit}".rstrip() if difference else "no change"
     if between is None:
         return f"{said}, interval not known"
-    low, high = (side * 100 for side in between)
-    better = "" if metric.drop == "absolute" else " %, better"
-    if metric.drop == "absolute" and metric.unit != "share":
-        low, high = between
-    return f"{said} ({_signed(low)} to {_signed(high)}{better})"
+    of_it = " % of it" if metric.drop == "relative" else ""
+    scale = 100 if of_it or metric.unit == "share" else 1
+    low, high = (_signed(side * scale) for side in between)
+    return f"{said} ({low} to {high}{of_it})"
 
 
 def _signed(value: float) -> str:
@@ -134,6 +134,16 @@ def metric_figure(metric: Metric, value: float | None) -> str:
     if value is None or metric.unit == "share":
         return percent(value)
     return f"{_three(value)} {metric.unit}".rstrip()
+
+
+def outputs(spec: ModelSpec) -> str:
+    """What a model answers: `10 classes`, `4 outputs`, `1 output of 3x64x64`."""
+    if len(spec.outputs) > 1:
+        return f"{len(spec.outputs)} outputs"
+    if spec.outputs and len(spec.outputs[0].shape) != 2:
+        sides = "\u00d7".join(map(str, spec.outputs[0].shape[1:]))
+        return f"1 output of {sides}"
+    return f"{spec.num_classes} classes"
 
 
 def count(value: float | None) -> str:

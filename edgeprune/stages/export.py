@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edgeprune.artifacts.export import Exported, export_each
+from edgeprune.artifacts.export import Exported, Meaning, export_each
 from edgeprune.artifacts.manifest import Manifest, file_hash, file_size, manifest_path, parse_manifest
 from edgeprune.artifacts.plugins import exporter_for, find_exporter, require_own_files, require_toolkit
 from edgeprune.artifacts.toolkits import toolkits
@@ -54,7 +54,7 @@ def export_stage(context: Context, folder: Path) -> dict[str, Any]:
             int8=int8_formats(context.recipe),
             calibration=read_calibration(context),
             reference_input=reference,
-            task=context.recipe.task,
+            meaning=Meaning(context.recipe.task, context.splits.test.has_pixels),
             progress=context.progress,
         )
         ours.end()  # nothing is converted after this, and what measures the files needs the memory

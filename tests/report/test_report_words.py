@@ -187,7 +187,7 @@ def test_a_change_is_told_with_its_interval() -> None:
 
 def test_a_change_of_another_metric_is_told_in_its_unit() -> None:
     decibels = Metric("PSNR", unit="dB", drop="relative")
-    assert text.change(decibels, 28.0, 27.5, (-0.03, -0.01)) == "\u22120.50 dB (\u22123.00 to \u22121.00 %, better)"
+    assert text.change(decibels, 28.0, 27.5, (-0.03, -0.01)) == "\u22120.50 dB (\u22123.00 to \u22121.00 % of it)"
     assert text.metric_figure(decibels, 28.04) == "28.0 dB"
     point = StagePoint(stage="tuned", accuracy=28.04, metric=decibels, interval=(27.0, 29.0), images=40)
     assert text.accuracy(point) == "28.0 dB (27.0\u201329.0, 40 images)"
