@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,10 @@ from edgeprune.artifacts.child import Child
 from edgeprune.artifacts.export import export_each
 from edgeprune.artifacts.jobs import Converted, ConvertJob, Output
 from edgeprune.artifacts.program import save_program
-from edgeprune.errors import ConversionError, DataError, EdgePruneError, ModelError, ToolkitMissing, UsageError
-from edgeprune.models.spec import Model, ModelSpec, Preprocessing
+from edgeprune.devices.local import LocalDevice
+from edgeprune.errors import ConversionError, DataError, EdgePruneError, ToolkitMissing, UsageError
+from edgeprune.models.spec import Model, ModelSpec, OutputSpec, Preprocessing
+from edgeprune.verify.execute import run_file
 
 pytestmark = pytest.mark.usefixtures("strange_exporters")
 
@@ -118,14 +121,26 @@ def test_no_images_is_a_data_error(tmp_path: Path) -> None:
     assert isinstance(try_export(tmp_path / "out", "raising", images=0), DataError)
 
 
-def test_a_model_with_two_outputs_is_refused(tmp_path: Path) -> None:
-    class Two(nn.Module):
-        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            return x.mean((2, 3)), x.sum((2, 3))
+class Two(nn.Module):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x.mean((2, 3)), x.sum((2, 3))
 
-    error = try_export(tmp_path / "out", "raising", module=Two().eval())
-    assert isinstance(error, ModelError)
-    assert left_in(tmp_path / "out") == set()
+
+def test_a_file_has_as_many_outputs_as_its_model(tmp_path: Path) -> None:
+    outputs = tuple(OutputSpec(name=name, shape=(1, 3)) for name in ("mean", "sum"))
+    model = tiny(Two().eval())
+    model = replace(model, spec=model.spec.model_copy(update={"outputs": outputs}))
+    data = torch.randn(2, 3, 8, 8)
+    with refused(ConversionError, 1, 2):  # the exporter describes one
+        export(model, tmp_path / "out", formats=("chatty",), int8=False, calibration=None, reference_input=data)  # type: ignore[arg-type]
+    assert left_in(tmp_path / "out") == {"reference.safetensors"}
+    (manifest,) = export(
+        model, tmp_path / "onnx", formats=("onnx",), int8=False, calibration=None, reference_input=data
+    )
+    assert [(one.of, one.shape) for one in manifest.outputs] == [("mean", (1, 3)), ("sum", (1, 3))]
+    execution = run_file(LocalDevice(), tmp_path / "onnx" / manifest.file, manifest, data.numpy())
+    for given, expected in zip(execution.outputs, model.module(data), strict=True):
+        torch.testing.assert_close(torch.from_numpy(given), expected)
 
 
 def job(folder: Path, name: str) -> ConvertJob:
@@ -178,7 +193,8 @@ import os, signal, threading, time, torch
 from pathlib import Path
 from torch import nn
 from edgeprune.artifacts.export import export_each
-from edgeprune.models.spec import Model, ModelSpec, Preprocessing
+from edgeprune.models.spec import Model, ModelSpec, OutputSpec, Preprocessing
+from edgeprune.verify.execute import run_file
 spec = ModelSpec(source="x", input_size=(3, 8, 8), num_classes=4, preprocessing=Preprocessing(mean=(0,), std=(1,)))
 model = Model(spec, nn.Sequential(nn.Flatten(), nn.Linear(192, 4)).eval())
 def interrupt():
