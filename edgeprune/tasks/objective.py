@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from edgeprune.errors import DataError, EdgePruneError, ModelError
 from edgeprune.models.answers import PLAIN, Answers, Form, outputs_of
-from edgeprune.recipe import CLASSIFICATION, TaskSection
+from edgeprune.recipe import TaskSection
 from edgeprune.tasks.classification import Classification
 from edgeprune.tasks.task import Metric, NoSettings, Outputs, Rows, Shares, Targets, Task
 
@@ -188,6 +188,3 @@ def tensors(outputs: Sequence[Array]) -> tuple[Tensor, ...]:
 
 CLASSIFYING = Objective(Classification(NoSettings()))
 """Of a classifier that returns its logits alone: what everything is asked unless a recipe names a task."""
-assert Classification.name == CLASSIFICATION
-
-Ask = Callable[[Answers, Targets], Tensor]

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from edgeprune.errors import ModelError
 from edgeprune.tasks.classification import Classification
 from edgeprune.tasks.objective import Objective
 from edgeprune.tasks.task import Rows, Shares
@@ -89,6 +90,8 @@ def ignorance(objective: Objective, rows: Rows) -> tuple[str, str] | None:
     if best is not None and not objective.metric.is_better(best, chance):
         return few
     found = metric_interval(objective, rows)
+    if not found.founded:
+        return few
     surely = found.low if objective.metric.higher_is_better else found.high
     return None if objective.metric.is_better(surely, chance) else poor
 
@@ -117,11 +120,11 @@ def drawn_interval(rows: npt.NDArray[np.float64], figure: Callable[[npt.NDArray[
         with np.errstate(invalid="ignore", divide="ignore"):
             try:
                 draws.append(figure(rows[random.integers(0, len(rows), len(rows))]))
-            except ValueError:  # nothing to measure among these images
+            except (ModelError, ValueError):  # nothing to measure among these images
                 continue
-    finite = [one for one in draws if np.isfinite(one)] or [value]
-    low, high = np.quantile(finite, [0.025, 0.975])
-    return Interval(value, min(value, float(low)), max(value, float(high)))
+    finite = [one for one in draws if np.isfinite(one)]
+    low, high = np.quantile(finite or [value], [0.025, 0.975])
+    return Interval(value, min(value, float(low)), max(value, float(high)), founded=len(finite) == DRAWS)
 
 
 def _yes_or_no(same: Shares) -> bool:

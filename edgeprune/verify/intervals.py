@@ -10,11 +10,12 @@ Z = 1.959963984540054  # of 95 %, two-sided
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure and its 95 % interval."""
+    """A figure and its 95 % interval. Not `founded`: so few of the images count that draws of them held none."""
 
     value: float
     low: float
     high: float
+    founded: bool = True
 
     @property
     def half_width(self) -> float:

@@ -49,11 +49,11 @@ def drop_check(name: str, before: Rights, after: Rights, limit: Limit, *, why: s
 
 def held(check: Check, found: Interval, images: int, *, room: float, fewest: int) -> Check:
     """A check of a figure with an interval that was drawn: undecided where its limit lies within an interval that is
-    wider than what the limit leaves room for, or where there are so few images that draws tell nothing."""
+    wider than what the limit leaves room for, or where so few images count that draws tell nothing."""
     if check.limit is None:
         return _with_interval(check, found)
     limit, decided = check.limit, not found.low - ROUNDING <= check.limit <= found.high + ROUNDING
-    if images >= fewest and (decided or found.half_width <= room or found.low == found.high):
+    if images >= fewest and found.founded and (decided or found.half_width <= room or found.low == found.high):
         return _with_interval(check, found)
     undecided = _undecided(check.name, found, limit, images, _able(None, room), check.why, check.unit)
     return _with_interval(undecided, found)

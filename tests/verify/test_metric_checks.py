@@ -190,3 +190,15 @@ def test_what_is_answered_is_shown() -> None:
     assert all(set(one.answers) == {"original", "merged"} for one in found)
     assert all(one.answers["original"].picture != one.answers["merged"].picture for one in found)
     assert shown_images({"original": Bright()}, split(), objective("segmentation"), 0) == ()
+
+
+def test_where_draws_hold_nothing_to_measure_nothing_passes() -> None:
+    numbers = masks(24)
+    numbers[1:] = 255  # `ignore`: one image alone has counted pixels, and a draw in three misses it
+    segmenter = objective("segmentation", ignore=255)
+    answer = logits_of(np.where(numbers == 255, 0, numbers))
+    found = checks(segmenter, numbers, answer, answer)
+    assert found["mean IoU drop against the float model"].outcome == found["mean IoU"].outcome == "undecided"
+    rows = segmenter.finished(segmenter.rows(tensors([answer[1:]]), torch.from_numpy(numbers[1:])))
+    with pytest.raises(ModelError):  # the figure itself is still asked for
+        metric_check(segmenter, rows, untrained=False)
