@@ -28,7 +28,7 @@ from edgeprune.models.answers import PLAIN, Form, form_of
 from edgeprune.models.copies import check_copies
 from edgeprune.models.load import load_from
 from edgeprune.models.spec import Model, ModelSpec, Preprocessing
-from edgeprune.models.trust import require_task
+from edgeprune.models.trust import canonical, remember_recipe, require_task
 from edgeprune.progress import SILENT, Progress
 from edgeprune.recipe import DataSection, Recipe, TargetKind, TaskSection, VerdictLimits
 from edgeprune.recipe_file import parse_recipe, resolve_paths
@@ -97,6 +97,7 @@ def export_model(
         )
     wanted = data is not None if int8 is None else int8
     recipe = _recipe(model, data, formats, task or TaskSection(), int8=wanted, seed=seed, options=options)
+    remember_recipe(recipe)
     for name in recipe.export.formats:
         require_toolkit(find_exporter(name))
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -189,6 +190,7 @@ def verify_file(
     protocol: Protocol = "quick",
     untrained: bool = False,
     seed: int = 0,
+    trust: bool = False,
     progress: Progress = SILENT,
 ) -> FileCheck:
     """Hold an exported file to its manifest, its reference and a verdict's gates, without a run.
@@ -207,9 +209,12 @@ def verify_file(
         images: test images at most.
         untrained: nothing is asked that chance could not answer.
         seed: of the division of the data.
+        trust: run the task that the manifest names, where it is code that this user has not named.
 
     Raises:
-        UsageError: there is no such file, or it has no manifest, or is not what that describes; or `model` is another.
+        UsageError: there is no such file, or it has no manifest, or is not what that describes; or `model` is another;
+            or the file of the manifest's own task is not in the working directory.
+        RunError: the task is code that this user has not named.
         DataError: the data do not fit, or the file has seen all of them.
         DeviceError: the device is unavailable, or was lost.
     """
@@ -220,7 +225,7 @@ def verify_file(
     manifest, folder = _manifest_of(file), file.parent
     notes = [f"the manifest is {manifest.untold}"] if manifest.untold else []
     opened = open_device(device)
-    objective = _objective_of(manifest, folder, model)
+    objective = _objective_of(manifest, folder, model, trust=trust)
     kind = objective.task.target
     test = _test_images(manifest, folder, kind, data, seed, notes, progress) if data is not None else None
     answers = _answers_of(model, manifest, folder) if model is not None else None
@@ -364,17 +369,29 @@ def _same(expected: Outputs, given: Outputs) -> bool:
     return shapes == others and all(sqnr_db(a, b) >= SAME_DB for a, b in zip(expected, given, strict=True))
 
 
-def _objective_of(manifest: Manifest, folder: Path, model: Model | None) -> Objective:
-    """What the manifest says that the outputs mean. A task that is code of somebody's runs only where this user has
-    named it.
+def _objective_of(manifest: Manifest, folder: Path, model: Model | None, *, trust: bool) -> Objective:
+    """What the manifest says that the outputs mean. A task that is code of somebody's is looked for in the working
+    directory, since a manifest tells no folders, and runs only where this user has named it.
 
     Raises:
+        UsageError: its file is not there.
         RunError: they have not.
     """
-    if manifest.task.is_users:
-        require_task(manifest.task.name, folder)
+    section = manifest.task
+    if section.is_users:
+        source = canonical(section.name)
+        place = Path(source.rpartition(":")[0])
+        if place.suffix == ".py" and not place.is_file():
+            raise UsageError(
+                f"the manifest names the task {section.name}, and its file is not in the working directory",
+                where=str(place),
+                hint=f"run this where {place.name} lies",
+            )
+        if not trust:
+            require_task(source, folder)
+        section = section.model_copy(update={"name": source})
     form = (form_of(model.module) if model is not None else None) or Form.named(_names_of(manifest))
-    return Objective.of(task_of(manifest.task), manifest.task, form)
+    return Objective.of(task_of(section), section, form)
 
 
 def _names_of(manifest: Manifest) -> tuple[str, ...]:

@@ -256,7 +256,7 @@ def _put_in_place(
         size_bytes=file_size(output.file),
         inputs=converted.inputs,
         outputs=_named(converted.outputs, model, output.file),
-        task=meaning.task,
+        task=meaning.task.without_folders(),
         preprocessing=Preparation.of(model.spec) if meaning.prepared_here else None,
         labels=model.spec.labels,
         reference=REFERENCE,

@@ -62,7 +62,7 @@ TrustOption = Annotated[
     bool,
     typer.Option(
         "--trust",
-        help="Use the factory and device that the run folder names, though you have named them nowhere.",
+        help="Use the code and device that the run folder or file names, though you have named them nowhere.",
     ),
 ]
 ThreadsOption = Annotated[int, typer.Option(min=1, max=1024, help="Threads of the runtime.")]

@@ -83,6 +83,7 @@ def verify(
             device=device or "local",
             gates=_gates(gate or []),
             threads=threads,
+            trust=trust,
             progress=progress,
             **{name: value for name, value in of_file.items() if value is not None},
         )

@@ -159,7 +159,7 @@ def require_data(source: str, folder: Path) -> None:
 
 
 def require_task(name: str, folder: Path) -> None:
-    """Refuse to run a task's code because a run folder alone names it.
+    """Refuse to run a task's code because a run folder, or a manifest, alone names it.
 
     Raises:
         RunError: this user has not named it.
@@ -167,7 +167,7 @@ def require_task(name: str, folder: Path) -> None:
     if _mark(canonical(name), {}).is_file():
         return
     raise RunError(
-        f"the run folder names the task {name!r}, which is code that you have not named yourself",
+        f"this folder names the task {name!r}, which is code that you have not named yourself",
         where=str(folder),
         hint="if you trust this folder and what it names, add --trust (in Python: trust=True)",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -41,3 +42,10 @@ class TaskSection(Section):
     def is_users(self) -> bool:
         """Whether it is a class of the user's own."""
         return ":" in self.name
+
+    def without_folders(self) -> TaskSection:
+        """As a manifest has it, which travels: code of the user's own by the name of its file alone."""
+        place, colon, name = self.name.rpartition(":")
+        return (
+            self.model_copy(update={"name": f"{Path(place).name}:{name}"}) if colon and place.endswith(".py") else self
+        )

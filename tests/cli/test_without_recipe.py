@@ -219,3 +219,32 @@ def _change_reference(folder: Path) -> None:
     """The reference of another model."""
     tensors = load_file(folder / "reference.safetensors")
     save_file({**tensors, "output": tensors["output"][:, ::-1].copy()}, folder / "reference.safetensors")
+
+
+def test_a_file_tells_its_users_own_task_without_where_it_lay(
+    written: Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "from edgeprune.tasks.classification import Classification\n\n\nclass Own(Classification):\n    pass\n"
+    own, empty = tmp_path / "own", tmp_path / "empty"
+    for folder in (own, empty):
+        folder.mkdir()
+    (own / "own.py").write_text(code)
+    out = tmp_path / "out"
+    task = ("--task", f"{own / 'own.py'}:Own")
+    done = inside("export", written.factory, *OPTIONS, "--untrained", *task, "--format", "onnx", "--out", out)
+    assert done.code == 0, done.err
+    manifest = out / "model_fp32.onnx.json"
+    assert json.loads(manifest.read_text())["task"]["name"] == "own.py:Own"
+    assert str(tmp_path) not in manifest.read_text()
+
+    def verified(folder: Path, *more: str) -> Done:
+        monkeypatch.chdir(folder)
+        return inside("verify", out / "model_fp32.onnx", "--untrained", *more, "--json")
+
+    assert verified(own, "--trust").code == 0, done.err
+    assert verified(own).code == 0  # the user has named it in export
+    gone = verified(empty, "--trust")
+    assert (gone.code, "own.py" in gone.err) == (2, True)
+    (own / "own.py").write_text(code + "\n# another\n")
+    assert "--trust" in verified(own).err
+    assert verified(own, "--trust").code == 0
