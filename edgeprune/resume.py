@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from edgeprune.errors import RunError
+from edgeprune.records import first_fault
 from edgeprune.runs import read_as, write_atomic
 
 Kind = TypeVar("Kind")
@@ -88,7 +89,7 @@ class Lines(Generic[Kind]):
         try:
             return [self._adapter.validate_json(line) for line in whole.splitlines()]
         except ValidationError as error:
-            raise _damaged(self._file, f"the record cannot be read: {error.errors()[0]['msg']}") from error
+            raise _damaged(self._file, f"the record cannot be read: {first_fault(error)}") from error
 
 
 def _damaged(file: Path, what: str) -> RunError:

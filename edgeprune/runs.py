@@ -24,7 +24,7 @@ from pydantic import TypeAdapter, ValidationError, field_validator
 from edgeprune.checksum import file_sha256
 from edgeprune.errors import EdgePruneError, RunError
 from edgeprune.recipe import MOVED, Recipe, TaskSection, TuneSection
-from edgeprune.records import Record
+from edgeprune.records import Record, first_fault
 
 MOST_BYTES = 64 << 20  # of a record: the plan of the largest model has a few
 Kind = TypeVar("Kind")
@@ -227,7 +227,7 @@ def read_as(path: Path, kind: type[Kind] | TypeAdapter[Kind]) -> Kind:
     try:
         return adapter.validate_json(read_bounded(path))
     except (ValidationError, OSError) as error:
-        why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror or str(error)
+        why = first_fault(error) if isinstance(error, ValidationError) else error.strerror or str(error)
         raise RunError(
             f"the record cannot be read: {why}",
             where=str(path),

@@ -114,16 +114,15 @@ def read_input_size(text: str | None) -> tuple[int, ...] | None:
         UsageError: it is not written like 3,224,224.
     """
     from edgeprune.errors import UsageError
-    from edgeprune.recipe import MOST_SIDE
+    from edgeprune.recipe import input_size_fault
 
     try:
         sides = tuple(int(n) for n in text.split(",")) if text else None
-        if sides is not None and (len(sides) != 3 or not all(1 <= side <= MOST_SIDE for side in sides)):
-            raise ValueError(f"three numbers from 1 to {MOST_SIDE}")
+        if sides is not None and (fault := input_size_fault(sides)):
+            raise ValueError(fault)
     except ValueError as error:
         raise UsageError(
-            f"cannot read --input-size {text}",
-            hint=f"write it like 3,224,224: channels, height and width, 1 to {MOST_SIDE}",
+            f"cannot read --input-size {text}: {error}", hint="write it like 3,224,224: channels, height and width"
         ) from error
     return sides
 

@@ -22,7 +22,7 @@ from edgeprune.models.spec import Model, ModelSpec, OutputSpec, Preprocessing
 from edgeprune.models.taking import Weights
 from edgeprune.models.timm_import import import_timm
 from edgeprune.models.trust import canonical, is_timm, remember
-from edgeprune.recipe import MOST_SIDE, ModelSection
+from edgeprune.recipe import ModelSection, input_size_fault
 
 
 def load(
@@ -100,11 +100,9 @@ def load(
 
 def _check_input_size(size: tuple[int, ...] | None, where: str) -> None:
     """Of a caller's: a recipe's is checked there."""
-    if size is None or (len(size) == 3 and all(isinstance(n, int) and 1 <= n <= MOST_SIDE for n in size)):
+    if size is None or not (fault := input_size_fault(size)):
         return
-    raise ModelError(
-        f"the input size {tuple(size)} is none", where=where, hint=f"give channels, height and width, 1 to {MOST_SIDE}"
-    )
+    raise ModelError(f"the input size {tuple(size)} is none: {fault}", where=where, hint="give one like (3, 224, 224)")
 
 
 def load_from(section: ModelSection) -> Model:

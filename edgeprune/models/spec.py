@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
+from edgeprune.recipe import InputSize
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -43,7 +45,7 @@ class ModelSpec(BaseModel):
     model_config = ConfigDict(frozen=True)
     source: str  # "timm:NAME", "package.module:factory" or "/path/file.py:factory"
     arguments: dict[str, Any] = {}
-    input_size: tuple[int, int, int]  # channels, height, width
+    input_size: InputSize  # channels, height, width
     num_classes: int  # of a classifier; else the channels of its first output
     outputs: tuple[OutputSpec, ...] = ()  # none in specs of before models had several
     preprocessing: Preprocessing

@@ -13,11 +13,11 @@ from edgeprune.recipe.section import (
     MOST_EPOCHS,
     MOST_IMAGES,
     MOST_MINUTES,
-    MOST_SIDE,
     MOST_WIDTH,
     AllocatorName,
     Computing,
     Format,
+    InputSize,
     Method,
     Precision,
     Runtime,
@@ -25,6 +25,7 @@ from edgeprune.recipe.section import (
     Side,
     SparseLayers,
     TargetUnit,
+    input_size_fault,
 )
 from edgeprune.recipe.sparse import SparseSection
 from edgeprune.recipe.target import Target, TargetFile
@@ -40,7 +41,6 @@ __all__ = [
     "MOST_EPOCHS",
     "MOST_IMAGES",
     "MOST_MINUTES",
-    "MOST_SIDE",
     "MOST_WIDTH",
     "MOVED",
     "AllocatorName",
@@ -50,6 +50,7 @@ __all__ = [
     "DeviceSection",
     "ExportSection",
     "Format",
+    "InputSize",
     "Method",
     "ModelSection",
     "Precision",
@@ -69,4 +70,5 @@ __all__ = [
     "TuneSection",
     "VerdictLimits",
     "VerifySection",
+    "input_size_fault",
 ]

@@ -7,10 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from edgeprune.recipe.section import (
-    Section,
-    Side,
-)
+from edgeprune.recipe.section import InputSize, Section
 
 
 class ModelSection(Section):
@@ -26,7 +23,7 @@ class ModelSection(Section):
     checkpoint: Path | None = None
     weights: Literal["ema", "raw"] | None = None
     num_classes: int | None = Field(default=None, gt=0, le=1_000_000)
-    input_size: tuple[Side, Side, Side] | None = None
+    input_size: InputSize | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
     labels: tuple[str, ...] | Path | None = None

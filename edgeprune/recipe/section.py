@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from edgeprune.kinds import why_another_kind
 
@@ -22,7 +24,27 @@ SparseLayers = Literal["1x1", "all"]
 TargetUnit = Literal["x", "ms", "us", "MMACs", "GMACs", "kparams", "Mparams", "KB", "MB"]
 # What is beyond these was not meant: it would take all memory, or years.
 MOST_SIDE = 8192
+MOST_INPUT = 1 << 28  # numbers of one input: 1 GiB as float32
 Side = Annotated[int, Field(ge=1, le=MOST_SIDE)]
+
+
+def input_size_fault(size: Sequence[object]) -> str:
+    """Why this is no size of a model's input, in words; empty if it is one."""
+    sides = [side for side in size if isinstance(side, int) and not isinstance(side, bool) and 1 <= side <= MOST_SIDE]
+    if len(size) != 3 or len(sides) != 3:
+        return f"three numbers from 1 to {MOST_SIDE} are needed: channels, height and width"
+    if math.prod(sides) > MOST_INPUT:
+        return f"{' x '.join(map(str, sides))} are {math.prod(sides)} numbers, above {MOST_INPUT}"
+    return ""
+
+
+def _affordable(size: tuple[int, int, int]) -> tuple[int, int, int]:
+    if fault := input_size_fault(size):
+        raise ValueError(fault)
+    return size
+
+
+InputSize = Annotated[tuple[Side, Side, Side], AfterValidator(_affordable)]  # channels, height, width
 
 
 def _only_false(value: Any) -> Any:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from edgeprune.errors import ModelError
+from edgeprune.records import first_fault
 from edgeprune.runs import read_bounded
 from edgeprune.space.subnet import Subnet
 
@@ -128,6 +129,4 @@ def read_plan(path: Path) -> Plan:
     except OSError as error:
         raise ModelError(f"cannot read the plan: {error}", where=str(path)) from error
     except ValidationError as error:
-        where = ".".join(str(part) for part in error.errors()[0]["loc"])
-        said = f"{where}: {error.errors()[0]['msg']}" if where else error.errors()[0]["msg"]
-        raise ModelError(f"not a valid plan: {said}", where=str(path)) from error
+        raise ModelError(f"not a valid plan: {first_fault(error)}", where=str(path)) from error

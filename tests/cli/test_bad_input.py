@@ -316,14 +316,16 @@ def test_names_that_cannot_be_are_usage(tmp_path: Path, name: str) -> None:
         assert os.strerror(errno.ENAMETOOLONG) in done.err
 
 
-@pytest.mark.parametrize("size", ["3,224", "1,3,224,224", "3,0,0", "3,-1,-1", "3,99999999999,5", "3,,224", "a"])
+@pytest.mark.parametrize(
+    "size", ["3,224", "1,3,224,224", "3,0,0", "3,-1,-1", "3,99999999999,5", "3,,224", "9,8192,8192", "a"]
+)
 @pytest.mark.parametrize("command", [("show", "units"), ("probe",)])
 def test_input_sizes_that_are_none(command: tuple[str, ...], size: str) -> None:
     inside(*command, "resnet18", "--input-size", size).fails(UsageError, "--input-size", size, "3,224,224")
 
 
 def test_nor_in_python() -> None:
-    for size in ((3, 224), (3, -1, -1), (3, 0, 224), (3, 10**10, 5)):
+    for size in ((3, 224), (3, -1, -1), (3, 0, 224), (3, 10**10, 5), (9, 8192, 8192)):
         with refused(ModelError, "input size"):
             load("resnet18", input_size=size)
 

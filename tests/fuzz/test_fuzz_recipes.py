@@ -88,6 +88,7 @@ DEEP = 100_000
         ("model", 'factory = "a\\u0000.py:f"'),
         ("model", "input_size = [3, 0, 224]"),
         ("model", "input_size = [3, 100000, 100000]"),
+        ("model", "input_size = [8192, 8192, 8192]"),
         ("model", "input_size = [-3, 224, 224]"),
         ("model", "num_classes = 1000000000"),
         ("model", "std = [0.0, 0.0, 0.0]"),

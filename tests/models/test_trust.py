@@ -289,3 +289,13 @@ def test_a_spec_is_of_its_recipe() -> None:
     assert is_of(spec, ModelSection(name="resnet10t", arguments={"act_layer": "relu"}, num_classes=3))
     assert not is_of(spec, ModelSection(name="resnet10t", num_classes=3))
     assert not is_of(spec, ModelSection(name="resnet18", arguments={"act_layer": "relu"}))
+
+
+@pytest.mark.parametrize("size", [[1, 8_000_000, 8], [1, 8e6, 8], [4096, 4096, 4096], [1, 0, 8]])
+def test_a_record_of_an_input_that_takes_all_memory_or_years(loaded: Path, size: list[float]) -> None:
+    spec = loaded / "load" / "spec.json"
+    spec.write_text(json.dumps(json.loads(spec.read_text()) | {"input_size": size}))
+    seal(loaded)
+    with pytest.raises(RunError, match="input_size") as caught:
+        edgeprune.load(loaded)
+    assert caught.value.exit_code == 2
