@@ -68,16 +68,29 @@ def read_content(file: Path) -> bytes:
 
 
 def read_model(file: Path) -> Any:
-    """A .tflite file as the schema's own objects (`ModelT`).
+    """A .tflite file as the schema's own objects (`ModelT`); lists that it does not set are empty.
 
     Raises:
         UsageError: as `read_content`.
     """
     content = read_content(file)
     try:
-        return schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+        model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
     except UNREADABLE as error:
         raise damaged(f"an operator's options cannot be read ({error})", str(file)) from error
+    _set_lists(model, ("operatorCodes", "buffers"))
+    for graph in model.subgraphs:
+        _set_lists(graph, ("tensors", "inputs", "outputs", "operators"))
+        for operator in graph.operators:
+            _set_lists(operator, ("inputs", "outputs"))
+    return model
+
+
+def _set_lists(table: Any, names: tuple[str, ...]) -> None:
+    """A list that a table does not set is None in the schema's objects, which no reader expects."""
+    for name in names:
+        if getattr(table, name) is None:
+            setattr(table, name, [])
 
 
 def read_layers(file: Path) -> list[WrittenLayer]:

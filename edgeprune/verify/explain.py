@@ -148,12 +148,11 @@ def read_cuttable(file: Path) -> Any:
     """
     model = read_model(file)
     graph = model.subgraphs[0]
-    if len(model.subgraphs) != 1 or graph.inputs is None or len(graph.inputs) != 1:
+    if len(model.subgraphs) != 1 or len(graph.inputs) != 1:
         raise UsageError("the file has several inputs or parts", where=str(file), hint="explain takes one of each")
-    operators, outputs = graph.operators or [], graph.outputs if graph.outputs is not None else []
-    if any(op.outputs is None or len(op.outputs) == 0 or op.inputs is None for op in operators):
-        raise UsageError("the file has operators without inputs or outputs", where=str(file), hint="it cannot be cut")
-    if not {int(t) for t in outputs} & {int(t) for op in operators for t in op.outputs}:
+    if any(len(op.outputs) == 0 for op in graph.operators):
+        raise UsageError("the file has operators without outputs", where=str(file), hint="it cannot be cut")
+    if not {int(t) for t in graph.outputs} & {int(t) for op in graph.operators for t in op.outputs}:
         raise UsageError("no operator of the file makes an output", where=str(file), hint="there is nothing to cut")
     return model
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import flatbuffers
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
@@ -23,6 +24,7 @@ from edgeprune.verify.explain import read_cuttable
 
 COUNT = 500
 MOST_EXPLAINED = 4
+READERS = (read_layers, check_sparse, read_cuttable)
 
 
 def net(path: Path) -> None:
@@ -79,9 +81,28 @@ def test_the_readers(files: list[bytes], tmp_path: Path) -> None:
     judge, path = Judge(), tmp_path / "x.tflite"
     for number, content in enumerate(mutated(files)):
         path.write_bytes(content)
-        for read in (read_layers, check_sparse, read_cuttable, lambda file: write_sparse(file, tmp_path / "out")):
+        for read in (*READERS, lambda file: write_sparse(file, tmp_path / "out")):
             judge.look(lambda read=read: read(path), (number, content))  # type: ignore[misc]
     judge.saw_both(COUNT // 10)
+
+
+LISTS = {"graph": ("tensors", "inputs", "outputs", "operators"), "operator": ("inputs", "outputs")}
+
+
+@pytest.mark.parametrize(("table", "field"), [(table, field) for table, fields in LISTS.items() for field in fields])
+def test_a_list_that_is_not_set(files: list[bytes], tmp_path: Path, table: str, field: str) -> None:
+    judge, path = Judge(), tmp_path / "x.tflite"
+    for number, content in enumerate(files):
+        model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+        graph = model.subgraphs[0]
+        for entry in (graph,) if table == "graph" else graph.operators:
+            setattr(entry, field, None)
+        builder = flatbuffers.Builder(0)
+        builder.Finish(model.Pack(builder), b"TFL3")
+        path.write_bytes(builder.Output())
+        for read in READERS:
+            judge.look(lambda read=read: read(path), (number, table, field))  # type: ignore[misc]
+        judge.look(lambda: write_sparse(path, tmp_path / "out"), (number, table, field))
 
 
 def test_the_runtime(files: list[bytes], tmp_path: Path) -> None:
