@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edgeprune.errors import UsageError
 from edgeprune.latency.rows import Row
-from edgeprune.latency.table import COLUMNS, SETTING, WITHOUT_PRECISION, LatencyTable, row_of
+from edgeprune.latency.table import COLUMNS, SETTING, UNREADABLE, WITHOUT_PRECISION, LatencyTable, row_of
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def is_whole(path: Path) -> bool:
                 return False
             for kind, columns in COLUMNS.items():
                 connection.execute(f"SELECT {', '.join((*_setting(connection), *columns))} FROM {kind} LIMIT 1")
-    except (sqlite3.Error, ValueError):  # ValueError: text that is no UTF-8
+    except UNREADABLE:
         return False
     return True
 
@@ -71,7 +71,7 @@ def _readable(path: Path) -> Iterator[Row]:
         found: dict[tuple[object, ...], Row] = {}
         for order in ("ASC", "DESC"):
             with (
-                suppress(sqlite3.Error),
+                suppress(*UNREADABLE),
                 closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as it,
             ):
                 it.text_factory = lambda content: content.decode(errors="replace")

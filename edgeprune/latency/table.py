@@ -22,6 +22,8 @@ from edgeprune.latency.staircase import Staircase
 
 __all__ = ["LatencyTable", "Setting"]
 
+# What a damaged file raises. SQLite quotes the file in its messages, and Python takes these for UTF-8.
+UNREADABLE = (sqlite3.Error, UnicodeDecodeError)
 SCHEMA_VERSION = 3
 SETTING = ("device", "build", "threads", "precision")  # columns of every table, as the fields of a `Setting`
 COLUMNS = {"operations": ("operation", "measurement"), "unsupported": ("operation", "reason")}
@@ -241,7 +243,7 @@ class LatencyTable:
                 if self._read_only and self._without_precision:
                     show_precision(connection)
                 yield connection
-        except sqlite3.Error as error:
+        except UNREADABLE as error:
             raise UsageError(
                 f"the latency table cannot be used: {error}",
                 where=str(self.path),

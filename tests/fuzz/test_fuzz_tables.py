@@ -111,6 +111,20 @@ def test_mutated_tables(tmp_path: Path) -> None:
     judge.saw_both(COUNT // 20)
 
 
+@pytest.mark.parametrize("word", [b"CREATE TABLE operations", b"operations (device"])
+def test_a_damaged_schema_that_sqlite_quotes(tmp_path: Path, word: bytes) -> None:
+    """Its message is no UTF-8 then."""
+    path = tmp_path / "x.sqlite"
+    fill(path)
+    content = path.read_bytes()
+    assert word in content
+    path.write_bytes(content.replace(word, b"\xff" + word[1:]))
+    with pytest.raises(UsageError):
+        use(LatencyTable(path), tmp_path)
+    assert repair(path).kept is not None
+    use(LatencyTable(path), tmp_path)
+
+
 def test_mutated_exchange_files(tmp_path: Path) -> None:
     mutator, judge = Mutator(SEED), Judge()
     export_rows(fill(tmp_path / "whole.sqlite"), tmp_path / "whole.json", Filter())
