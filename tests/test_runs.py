@@ -69,7 +69,7 @@ def test_the_record_of_another_stage_is_told(run: Run, name: str) -> None:
     assert name in caught.value.what
 
 
-@pytest.mark.parametrize("damage", ["change", "shorten", "remove", "record"])
+@pytest.mark.parametrize("damage", ["change", "shorten", "remove", "record", "name"])
 def test_corrupt_folder_is_told(run: Run, damage: str) -> None:
     finish(run)
     weights = run.folder / "load" / "sub" / "weights"
@@ -79,6 +79,9 @@ def test_corrupt_folder_is_told(run: Run, damage: str) -> None:
         weights.write_bytes(b"123")
     elif damage == "remove":
         weights.unlink()
+    elif damage == "name":  # that no file can have
+        record = run.folder / "load" / "stage.json"
+        record.write_text(record.read_text().replace("sub/weights", "9" * 5000))
     else:
         (run.folder / "load" / "stage.json").write_text("{")
     with pytest.raises(RunError) as caught:

@@ -148,7 +148,9 @@ def test_sizes_and_hashes_of_folders_do_not_depend_on_the_order_of_writing(tmp_p
     assert file_hash(one) == file_hash(two)
 
 
-@pytest.mark.parametrize("name", ["../model", "/etc/passwd", "a/b", "..", ".", "", "a\\b", "a\0b"])
+@pytest.mark.parametrize(
+    "name", ["../model", "/etc/passwd", "a/b", "..", ".", "", "a\\b", "a\0b", "x" * 5000, "é" * 200]
+)
 @pytest.mark.parametrize("field", ["file", "reference"])
 def test_a_manifest_names_nothing_but_files_beside_it(tmp_path: Path, field: str, name: str) -> None:
     file = tmp_path / "model_int8.tflite"

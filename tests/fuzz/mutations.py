@@ -142,7 +142,7 @@ class Mutator:
             case 0:
                 return draw.choice(TEXTS)
             case 1:
-                for _ in range(draw.choice((3, 40, 150))):
+                for _ in range(draw.choice((3, 40, 100))):
                     nested = [nested] if draw.random() < 0.5 else {"a": nested}
                 return nested
             case 2:
