@@ -78,7 +78,7 @@ def load(source: str | Path, *, stage: str | None = None, trust: bool = False, *
         stage: of a run folder, whose model (one that leaves a model: load, prune, tune or merge).
         trust: of a run folder: run the factory that it names, though you have named it nowhere yourself.
         options: for timm names and factories, those of `edgeprune.models.load.load` (`pretrained`, `checkpoint`,
-            `arguments`, `num_classes`, `input_size`, `mean`, `std`, `labels`).
+            `arguments`, `num_classes`, `input_size`, `inputs`, `mean`, `std`, `labels`).
 
     Raises:
         ModelError: there is no such model, or its weights don't fit.

@@ -101,7 +101,7 @@ class Run:
             )
         for file in record.files:
             there = path.parent / file.path
-            if not there.is_file() or there.stat().st_size != file.size or file_sha256(there) != file.sha256:
+            if not _is_as_recorded(there, file):
                 raise RunError(
                     "the run folder is corrupt: this file is missing or was changed",
                     where=str(there),
@@ -131,6 +131,13 @@ class Run:
         folder = folders[0]
         folder.mkdir(parents=True)
         return folder
+
+
+def _is_as_recorded(there: Path, file: FileRecord) -> bool:
+    try:
+        return there.is_file() and there.stat().st_size == file.size and file_sha256(there) == file.sha256
+    except OSError:  # a name that no file can have, say
+        return False
 
 
 def create_run(folder: Path, recipe: Recipe, versions: dict[str, str], command: str = "") -> Run:
@@ -273,6 +280,7 @@ _ADDED: dict[tuple[str, str], object] = {
     ("model", "weights"): None,
     ("model", "labels"): None,
     ("model", "metric"): None,
+    ("model", "inputs"): None,
     ("quantize", "formats"): None,
     ("prune", "enabled"): True,
     ("verify", "pictures"): 4,
@@ -299,6 +307,8 @@ def settings_hash(recipe: Recipe, sections: tuple[str, ...]) -> str:
     tree.get("device", {}).pop("wait_minutes", None)
     if "prune" in tree:
         tree["prune"] = _as_before_tables(tree["prune"])
+    if tree.get("model", {}).get("inputs"):
+        tree["model"]["inputs"] = list(tree["model"]["inputs"].items())  # their order counts
     if tree.get("task") == TaskSection().model_dump(mode="json"):
         del tree["task"]  # there was no such section, and every model was a classifier
     if tree.get("tune", {}).get("augment", "") is None:

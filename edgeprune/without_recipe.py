@@ -27,7 +27,7 @@ from edgeprune.errors import DataError, UsageError
 from edgeprune.models.answers import PLAIN, Form, form_of
 from edgeprune.models.copies import check_copies
 from edgeprune.models.load import load_from
-from edgeprune.models.spec import Model, ModelSpec, Preprocessing
+from edgeprune.models.spec import InputSpec, Model, ModelSpec, Preprocessing, packed_size
 from edgeprune.models.trust import canonical, remember_recipe, require_task
 from edgeprune.progress import SILENT, Progress
 from edgeprune.recipe import DataSection, Recipe, TargetKind, TaskSection, VerdictLimits
@@ -43,7 +43,7 @@ from edgeprune.training.accuracy import predict
 from edgeprune.verify.accuracy import parity_check, read_reference
 from edgeprune.verify.alarm import refuse_random
 from edgeprune.verify.check import verify
-from edgeprune.verify.execute import Floats, Outputs, run_file, runtime_of
+from edgeprune.verify.execute import Floats, Outputs, model_shape, run_file, runtime_of
 from edgeprune.verify.known import check_known
 from edgeprune.verify.parity import sqnr_db
 from edgeprune.verify.speed import Protocol
@@ -118,7 +118,7 @@ def export_model(
             int8=int8_formats(recipe),
             calibration=calibration,
             reference_input=reference,
-            meaning=Meaning(recipe.task, splits is None or splits.test.has_pixels),
+            meaning=Meaning(recipe.task, not merged.spec.inputs and (splits is None or splits.test.has_pixels)),
             progress=progress,
         )
     if splits is not None and splits.record is not None:
@@ -223,7 +223,7 @@ def verify_file(
         {"model": {"name": UNNAMED}, "data": {"source": UNNAMED}, "verify": {"gates": dict(gates or {})}}, where="gates"
     ).verify.gates
     manifest, folder = _manifest_of(file), file.parent
-    notes = [f"the manifest is {manifest.untold}"] if manifest.untold else []
+    notes = [f"the manifest: {manifest.untold}"] if manifest.untold else []
     opened = open_device(device)
     objective = _objective_of(manifest, folder, model, trust=trust)
     kind = objective.task.target
@@ -315,17 +315,17 @@ def _record_of(folder: Path) -> DataRecord | None:
 
 def _spec_of(manifest: Manifest) -> ModelSpec:
     """What the manifest says of the model, as far as data are concerned."""
-    entry, answer = manifest.inputs[0], manifest.outputs[0]
-    shape = tuple(entry.shape[1:])
-    if len(shape) != 3 or len(manifest.inputs) > 1:
-        raise DataError(f"the input {entry.name} has shape {entry.shape}: it takes no images")
-    size = (shape[2], shape[0], shape[1]) if entry.layout == "NHWC" else shape
+    answer = manifest.outputs[0]
+    taken = tuple(InputSpec(name=one.of or one.name, shape=model_shape(one)) for one in manifest.inputs)
+    of_images = len(taken) == 1 and len(taken[0].shape) == 3
+    size = taken[0].shape if of_images else packed_size(taken)
     channels = answer.shape[-1 if answer.layout == "NHWC" else 1] if len(answer.shape) > 1 else 1
     own = manifest.preprocessing
     spec = ModelSpec.model_validate(
         {
             "source": manifest.file,
             "input_size": size,
+            "inputs": () if of_images else taken,
             "num_classes": channels,
             "preprocessing": own if isinstance(own, Preprocessing) else _scaling(own, size[0]),
             "labels": manifest.labels,

@@ -144,7 +144,7 @@ def _write(signature: OpSignature, file: Path, *, int8: bool) -> None:
         from edgeprune.quantization.pt2e import quantize_samples
 
         random = torch.Generator().manual_seed(0)
-        samples = [torch.empty_like(example).normal_(generator=random) for _ in range(SAMPLES)]
+        samples = [(torch.empty_like(example).normal_(generator=random),) for _ in range(SAMPLES)]
         program = quantize_samples(program, samples)
     part = file.with_suffix(".part")
     try:

@@ -39,9 +39,14 @@ class OnnxExporter:
         import torch
 
         for output in outputs:
-            count = len(program.graph.output_node().args[0])
-            names = ["output"] if count == 1 else [f"output{number}" for number in range(count)]
-            written = torch.onnx.export(program, dynamo=True, verbose=False, input_names=["input"], output_names=names)
+            given, answers = len(program.example_inputs[0]), len(program.graph.output_node().args[0])
+            written = torch.onnx.export(
+                program,
+                dynamo=True,
+                verbose=False,
+                input_names=_names("input", given),
+                output_names=_names("output", answers),
+            )
             if written is None:
                 raise RuntimeError("torch's ONNX exporter returned nothing")
             written.save(str(output.file), external_data=False)
@@ -54,6 +59,10 @@ class OnnxExporter:
                 inputs=tuple(_spec(one) for one in model.graph.input),
                 outputs=tuple(_spec(one) for one in model.graph.output),
             )
+
+
+def _names(word: str, count: int) -> list[str]:
+    return [word] if count == 1 else [f"{word}{number}" for number in range(count)]
 
 
 def _strip(message: Any) -> None:

@@ -43,7 +43,7 @@ class TFLiteExporter:
             if output.precision == "fp32":
                 model.export(str(output.file))
             else:
-                left = self._write_int8(model, output.file, calibration)
+                left = self._write_int8(program, model, output.file, calibration)
             yield _describe(output).model_copy(update={"left_in_float": left})
 
     def build_int8_probes(self, signatures: Sequence[OpSignature], folder: Path) -> dict[str, Path]:
@@ -52,14 +52,17 @@ class TFLiteExporter:
 
         return build_int8(signatures, folder)
 
-    def _write_int8(self, model: Any, file: Path, calibration: torch.Tensor | None) -> dict[str, int]:
+    def _write_int8(
+        self, program: ExportedProgram, model: Any, file: Path, calibration: torch.Tensor | None
+    ) -> dict[str, int]:
+        from edgeprune.quantization.calibration import samples_of
         from edgeprune.quantization.tflite import quantize_tflite
 
         if calibration is None:
             raise ValueError("int8 needs calibration images")
         source = file.with_name(f"float_{file.name}")
         model.export(str(source))
-        left = quantize_tflite(source, file, calibration)
+        left = quantize_tflite(source, file, samples_of(program, calibration))
         source.unlink()
         return left
 
@@ -75,10 +78,14 @@ def _lower(program: ExportedProgram) -> Any:
     average_plainly(program)
     answers = program.graph.output_node().args[0]
     maps = [number for number, answer in enumerate(answers) if answer.meta["val"].ndim == 4]
-    module = litert_torch.to_channel_last_io(program.module(), args=[0], outputs=maps or None)
+    examples = program.example_inputs[0]
+    images = [number for number, example in enumerate(examples) if example.ndim == 4]
+    module = litert_torch.to_channel_last_io(program.module(), args=images or None, outputs=maps or None)
     module.training = False  # an exported module refuses .eval(); it was traced in eval mode
-    (example,) = program.example_inputs[0]
-    return litert_torch.convert(module, (example.permute(0, 2, 3, 1).contiguous(),))
+    return litert_torch.convert(
+        module,
+        tuple(one.permute(0, 2, 3, 1).contiguous() if one.ndim == 4 else one for one in examples),
+    )
 
 
 def _describe(output: Output) -> Converted:
@@ -88,10 +95,19 @@ def _describe(output: Output) -> Converted:
     interpreter.allocate_tensors()
     return Converted(
         weights_precision=output.precision,
-        inputs=tuple(_spec(one) for one in interpreter.get_input_details()),
+        inputs=tuple(_spec(one) for one in _inputs(interpreter)),
         outputs=tuple(_spec(one) for one in interpreter.get_output_details()),
         delegation=_delegation(interpreter) if output.describe else None,
     )
+
+
+def _inputs(interpreter: Any) -> list[dict[str, Any]]:
+    """The details of the inputs in the order of the model's arguments: the file may have them in another."""
+    from edgeprune.quantization.tflite import in_order
+
+    details = {int(one["index"]): one for one in interpreter.get_input_details()}
+    (signature,) = interpreter._get_full_signature_list().values()
+    return [details[int(signature["inputs"][name])] for name in in_order(signature["inputs"])]
 
 
 def _spec(details: dict[str, Any]) -> TensorSpec:

@@ -32,7 +32,7 @@ def build_int8(signatures: Sequence[OpSignature], folder: Path) -> dict[str, Pat
             logging.getLogger(__name__).warning("no probe for %s: %s", signature.key(), error.what)
             continue
         random = np.random.default_rng(0)
-        samples = [random.standard_normal(input_shape(signature), np.float32) for _ in range(SAMPLES)]
+        samples = [(random.standard_normal(input_shape(signature), np.float32),) for _ in range(SAMPLES)]
         try:
             quantize_samples(source, file, samples)
         except ValueError as error:

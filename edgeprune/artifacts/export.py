@@ -17,7 +17,7 @@ from torch import Tensor
 
 from edgeprune.artifacts.child import Child
 from edgeprune.artifacts.jobs import Converted, ConvertJob, Output
-from edgeprune.artifacts.manifest import Manifest, TensorSpec, file_hash, file_size, manifest_path
+from edgeprune.artifacts.manifest import Manifest, TensorSpec, file_hash, file_size, manifest_path, reference_names
 from edgeprune.artifacts.measuring import MeasuringExporter
 from edgeprune.artifacts.plugins import Exporter, find_exporter, require_own_files, require_toolkit, toolkit_versions
 from edgeprune.artifacts.preparation import Preparation
@@ -25,7 +25,8 @@ from edgeprune.artifacts.program import on_cpu, save_program
 from edgeprune.artifacts.toolkits import Toolkits, may_try_again, toolkits
 from edgeprune.errors import ConversionError, DataError, UsageError
 from edgeprune.models.answers import outputs_of
-from edgeprune.models.spec import Model
+from edgeprune.models.inputs import given_to
+from edgeprune.models.spec import InputSpec, Model, OutputSpec
 from edgeprune.progress import SILENT, Progress
 from edgeprune.recipe import Format, Precision, TaskSection
 from edgeprune.runs import write_atomic
@@ -106,7 +107,7 @@ def export_each(
     one; `floats`: whether their float files are. `calibration` and `reference_input` are preprocessed images
     (N, C, H, W) float32; calibration is needed for int8 of formats that quantize activations. `meaning` says in
     the manifests what goes in and out. `folder` gets the
-    files, a manifest beside each, and `reference.safetensors`: "input" and the float module's "output".
+    files, a manifest beside each, and `reference.safetensors`: "input" and the float module's "output" (see Manifest).
     A file that was there before is replaced; nothing half-written is left. Toolkits run in child processes.
 
     Raises:
@@ -254,8 +255,8 @@ def _put_in_place(
         file=output.file.name,
         sha256=file_hash(output.file),
         size_bytes=file_size(output.file),
-        inputs=converted.inputs,
-        outputs=_named(converted.outputs, model, output.file),
+        inputs=_named(converted.inputs, model.spec.inputs, "inputs", output.file),
+        outputs=_named(converted.outputs, model.spec.outputs, "outputs", output.file),
         task=meaning.task.without_folders(),
         preprocessing=Preparation.of(model.spec) if meaning.prepared_here else None,
         labels=model.spec.labels,
@@ -274,20 +275,19 @@ def _put_in_place(
     return manifest
 
 
-def _named(outputs: tuple[TensorSpec, ...], model: Model, file: Path) -> tuple[TensorSpec, ...]:
-    """The file's outputs, each with the name of the model's that it is.
+def _named(
+    tensors: tuple[TensorSpec, ...], own: Sequence[InputSpec | OutputSpec], word: str, file: Path
+) -> tuple[TensorSpec, ...]:
+    """The file's inputs or outputs, each with the name of the model's that it is, where the model has several.
 
     Raises:
         ConversionError: the file has not as many as the model.
     """
-    own = model.spec.outputs
-    if not own and len(outputs) == 1:
-        return outputs
-    if len(own) != len(outputs):
-        raise ConversionError(f"the file has {len(outputs)} outputs, the model {len(own)}", where=file.name)
-    if len(own) == 1:
-        return outputs
-    return tuple(spec.model_copy(update={"of": one.name}) for spec, one in zip(outputs, own, strict=True))
+    if len(tensors) != max(1, len(own)):
+        raise ConversionError(f"the file has {len(tensors)} {word}, the model {max(1, len(own))}", where=file.name)
+    if len(tensors) == 1:
+        return tensors
+    return tuple(tensor.model_copy(update={"of": one.name}) for tensor, one in zip(tensors, own, strict=True))
 
 
 def _save_reference(model: Model, images: Tensor, folder: Path) -> None:
@@ -295,12 +295,13 @@ def _save_reference(model: Model, images: Tensor, folder: Path) -> None:
     module = on_cpu(model.module)
     with torch.no_grad():
         parts = [outputs_of(module(batch)) for batch in images.split(32)]
-    answers = [torch.cat(each).contiguous() for each in zip(*parts, strict=True)]
-    keys = ["output"] if len(answers) == 1 else [f"output.{number}" for number in range(len(answers))]
+    answers = [torch.cat(each) for each in zip(*parts, strict=True)]
+    given = dict(zip(reference_names("input", len(model.spec.inputs)), given_to(module, images), strict=True))
+    given |= zip(reference_names("output", len(answers)), answers, strict=True)
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".part-", delete=False) as handle:
         part = Path(handle.name)
     try:
-        save_file({"input": images, **dict(zip(keys, answers, strict=True))}, part)
+        save_file({name: tensor.contiguous() for name, tensor in given.items()}, part)
         part.replace(folder / REFERENCE)
     finally:
         part.unlink(missing_ok=True)

@@ -26,8 +26,11 @@ def one_of_each(tree: Any) -> Any:
     return {**{key: value for key, value in tree.items() if f"{key}s" not in lists}, **lists}
 
 
+LONGEST_NAME = 255  # bytes, in every file system
+
+
 def _bare(name: str) -> str:
-    if name in ("", ".", "..") or any(sign in name for sign in "/\\\0"):
+    if name in ("", ".", "..") or any(sign in name for sign in "/\\\0") or len(name.encode()) > LONGEST_NAME:
         raise ValueError("must be the bare name of a file beside the manifest")
     return name
 
@@ -42,7 +45,7 @@ class TensorSpec(Record):
     """An input or output of the file, batch 1.
 
     `layout` is NCHW, NHWC, NC, or "model": the axes are as the model has them. Quantized tensors: real = scale *
-    (stored - zero_point). `of` names the model's output that it is, where the model has several.
+    (stored - zero_point). `of` names the model's input or output that it is, where it has several.
     """
 
     name: str
@@ -52,6 +55,11 @@ class TensorSpec(Record):
     scale: float | None = None
     zero_point: int | None = None
     of: str = ""
+
+
+def reference_names(word: str, count: int) -> list[str]:
+    """What the reference calls so many inputs or outputs."""
+    return [word] if count <= 1 else [f"{word}.{number}" for number in range(count)]
 
 
 def layout_of(rank: int, images: Literal["NCHW", "NHWC"] = "NCHW") -> Layout:
@@ -92,8 +100,8 @@ class Manifest(Record):
     task: TaskSection = TaskSection()  # what the outputs mean
     preprocessing: Preparation | Preprocessing | None  # None: a data set of the user's own prepared the inputs
     labels: tuple[str, ...]
-    # Safetensors beside it: "input" (N, C, H, W) float32, and what the float model answers: "output", or with several
-    # "output.0", "output.1", ... in the order of `outputs`, each (N, ...) float32 with the axes of the model.
+    # Safetensors beside it: "input" (N, C, H, W) float32, and what the float model answers: "output"; of several
+    # "input.0", "input.1", ... and "output.0", ... in the model's order, each (N, ...) float32 with its axes there.
     reference: BareName
     delegation: Delegation | None
     left_in_float: dict[str, int] = Field(
@@ -113,9 +121,9 @@ class Manifest(Record):
         if isinstance(self.preprocessing, Preparation):
             return ""
         if self.preprocessing is None:
-            return "a data set of its maker's own prepared the inputs: how, its code alone says"
+            return "how the inputs are prepared is not said: a data set of its maker's own did so"
         return (
-            "a manifest of version 1: sizes, rounding and colours of the preprocessing are not said, nor the recipe's "
+            "it is of version 1, and says neither sizes, rounding and colours of the preprocessing, nor the recipe's "
             "resize and crop_pct; export the model again"
         )
 

@@ -64,8 +64,10 @@ class Exporter(Protocol):
     ) -> Iterator[Converted]:
         """Write each output, in order, yielding once its file is whole. Runs inside a child process.
 
-        `program` is traced with batch 1, one input (1, C, H, W) float32 and one output (1, classes) float32;
-        `calibration` is (N, C, H, W) float32, given whenever an output is int8.
+        `program` is traced with batch 1: its `example_inputs` tell its inputs, most often one of images (1, C, H, W)
+        float32, and the arguments of its graph's output node its outputs. `calibration` is given whenever an output is
+        int8: (N, C, H, W) float32, or of several inputs (N, 1, 1, numbers), which
+        `quantization.calibration.samples_of` takes apart.
         """
         ...
 

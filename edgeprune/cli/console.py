@@ -67,7 +67,12 @@ TrustOption = Annotated[
 ]
 ThreadsOption = Annotated[int, typer.Option(min=1, max=1024, help="Threads of the runtime.")]
 RuntimeOption = Annotated[str, typer.Option(help="The runtime whose latency is meant: litert, executorch.")]
-InputSizeOption = Annotated[str | None, typer.Option(help="Channels,height,width, e.g. 3,224,224.")]
+InputSizeOption = Annotated[
+    str | None,
+    typer.Option(
+        help='Channels,height,width, e.g. 3,224,224; several inputs by name, without the batch: "left=3,32,32 place=5".'
+    ),
+]
 TaskOption = Annotated[
     str | None,
     typer.Option(
@@ -104,27 +109,41 @@ def load_model(source: str, input_size: str | None) -> Model:
     """
     from edgeprune.api import load
 
-    return load(source, input_size=read_input_size(input_size)) if input_size else load(source)
+    return load(source, **{name: value for name, value in read_input_size(input_size).items() if value is not None})
 
 
-def read_input_size(text: str | None) -> tuple[int, ...] | None:
-    """The numbers of --input-size.
+def read_input_size(text: str | None) -> dict[str, Any]:
+    """What --input-size says, as [model] `input_size` and `inputs`; None is what it does not say.
 
     Raises:
-        UsageError: it is not written like 3,224,224.
+        UsageError: it is written like neither 3,224,224 nor "left=3,32,32 place=5".
     """
     from edgeprune.errors import UsageError
-    from edgeprune.recipe import input_size_fault
+    from edgeprune.recipe import input_size_fault, inputs_fault
 
+    size: tuple[int, ...] | None = None
+    inputs: dict[str, tuple[int, ...]] | None = None
     try:
-        sides = tuple(int(n) for n in text.split(",")) if text else None
-        if sides is not None and (fault := input_size_fault(sides)):
+        if text is not None and "=" in text:
+            named = [part.partition("=") for part in text.split()]
+            inputs = {name: _sides(sides) for name, _, sides in named}
+            fault = f"`{named[0][0]}` twice" if len(inputs) < len(named) else inputs_fault(inputs)
+        else:
+            size = _sides(text) if text else None
+            fault = input_size_fault(size) if size is not None else ""
+        if fault:
             raise ValueError(fault)
     except ValueError as error:
         raise UsageError(
-            f"cannot read --input-size {text}: {error}", hint="write it like 3,224,224: channels, height and width"
+            f"cannot read --input-size {text}: {error}",
+            hint="write it like 3,224,224 (channels, height and width); several inputs like "
+            '"left=3,32,32 right=3,32,32"',
         ) from error
-    return sides
+    return {"input_size": size, "inputs": inputs}
+
+
+def _sides(text: str) -> tuple[int, ...]:
+    return tuple(int(n) for n in text.split(","))
 
 
 def refuse_given(options: Mapping[str, object], why: str, *, where: str) -> None:

@@ -68,7 +68,7 @@ def export(
         "untrained": untrained or None,
         "accuracy": accuracy,
         "num_classes": num_classes,
-        "input_size": read_input_size(input_size),
+        **read_input_size(input_size),
         "labels": labels.resolve() if labels else None,
     }
     if _is_run(source):

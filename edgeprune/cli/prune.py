@@ -82,7 +82,7 @@ def prune(
             untrained=untrained,
             accuracy=accuracy,
             num_classes=num_classes,
-            input_size=read_input_size(input_size),
+            **read_input_size(input_size),
             labels=labels.resolve() if labels else None,
             keep=tuple(keep) if keep else None,
             seed=seed,

@@ -61,7 +61,7 @@ def verify(
         "pretrained": pretrained or None,
         "checkpoint": checkpoint,
         "num_classes": num_classes,
-        "input_size": read_input_size(input_size),
+        **read_input_size(input_size),
     }
     of_file: dict[str, Any] = {"data": data, "images": images, "untrained": untrained or None, "seed": seed}
     if not _is_file(source):

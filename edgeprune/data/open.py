@@ -75,9 +75,9 @@ def open_data(
             parts are the same images; a split would be empty; or the data are not those of the record.
     """
     remarks = _Remarks(progress if record is None else SILENT)  # what was told when the run was loaded
-    opening = Opening(_geometry(section, spec), memory_limit, progress)
-    if kind == "own" or is_users_data(section.source):
+    if kind == "own" or spec.inputs or is_users_data(section.source):
         return open_own(section, spec, seed=seed, record=record, progress=progress)
+    opening = Opening(_geometry(section, spec), memory_limit, progress)
     found, told = find_parts(section, spec.labels, kind)
     for remark in told:
         remarks.say(remark)

@@ -3,7 +3,8 @@
     def make(split: str) -> Dataset | None: ...      # "train", "validation", "test"
 
 An item is (input, target): the input as the model takes it, floats (channels, height, width), prepared and augmented by
-the data set itself; the target a tensor, a number, or these in tuples, lists and dicts, as the task reads them.
+the data set itself; the target a tensor, a number, or these in tuples, lists and dicts, as the task reads them. For a
+model of several inputs, the input is a dict or a dataclass of them by name, or a tuple in their order.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from edgeprune.data.split import Part, Split, Splits, whole
 from edgeprune.data.workers import made_by_workers
 from edgeprune.errors import DataError, ModelError, RecipeError
 from edgeprune.models.factory import fixed_seed, users_object
+from edgeprune.models.inputs import by_name, packed
 from edgeprune.models.trust import is_users_data
 from edgeprune.progress import Progress
 from edgeprune.recipe import Augment, DataSection
@@ -49,8 +51,8 @@ class OwnItems:
 
     streams = False
 
-    def __init__(self, dataset: Any, part: str, source: str, size: tuple[int, int, int]) -> None:
-        self._dataset, self._part, self._source, self._size = dataset, part, source, size
+    def __init__(self, dataset: Any, part: str, source: str, spec: ModelSpec) -> None:
+        self._dataset, self._part, self._source, self._spec = dataset, part, source, spec
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -76,24 +78,31 @@ class OwnItems:
                 f"an item is {type(item).__name__}, not (input, target)", where=where, hint="let it return two things"
             )
         given, target = item
-        given = torch.as_tensor(given) if isinstance(given, np.ndarray) else given
-        if not isinstance(given, Tensor) or tuple(given.shape) != self._size or not given.is_floating_point():
-            got = f"{given.dtype} {tuple(given.shape)}" if isinstance(given, Tensor) else type(given).__name__
-            raise DataError(
-                f"an input is {got}, the model takes floats {self._size}",
-                where=where,
-                hint="let the data set give what the model takes: floats (channels, height, width), prepared",
-            )
-        if not given.isfinite().all():
-            raise DataError("an input holds NaN or infinity", where=where)
+        given = self._taken(given, where)
         try:
-            return given.float(), pytree.tree_map(_as_tensor, target)
+            return given, pytree.tree_map(_as_tensor, target)
         except (TypeError, ValueError, RuntimeError) as error:
             raise DataError(
                 f"a target holds what is no number: {str(error).splitlines()[0]}",
                 where=where,
                 hint="let the target be a tensor, a number, or these in tuples, lists and dicts",
             ) from error
+
+    def _taken(self, given: Any, where: str) -> Tensor:
+        """An input as it goes through EdgePrune, float32; of several inputs all in a row (see `models/inputs.py`)."""
+        spec = self._spec
+        if not spec.inputs:
+            return _floats(given, "an input", spec.input_size, where)
+        try:
+            parts = by_name(given, spec.inputs)
+        except ValueError as error:
+            raise DataError(
+                f"the inputs of an item are not the model's: {error}",
+                where=where,
+                hint="let an item be (inputs, target), the inputs a dict by name or a tuple in their order",
+            ) from error
+        floats = [_floats(part, one.name, one.shape, where) for part, one in zip(parts, spec.inputs, strict=True)]
+        return packed([part[None] for part in floats])[0]
 
     def check_same(self, index: int, item: Item, before: Digests) -> None:
         """Check that an item, drawn with seed 0, is what it was.
@@ -108,6 +117,25 @@ class OwnItems:
                 hint="a data set has to give the same items each time (what it draws at random it draws from torch's, "
                 "numpy's or Python's generators); bring the items back, or begin a new run",
             )
+
+
+def _floats(given: Any, what: str, shape: tuple[int, ...], where: str) -> Tensor:
+    """An input in float32.
+
+    Raises:
+        DataError: it is of another shape or type, or is not finite.
+    """
+    given = torch.as_tensor(given) if isinstance(given, np.ndarray) else given
+    if not isinstance(given, Tensor) or tuple(given.shape) != shape or not given.is_floating_point():
+        got = f"{given.dtype} {tuple(given.shape)}" if isinstance(given, Tensor) else type(given).__name__
+        raise DataError(
+            f"{what} is {got}, the model takes floats {shape}",
+            where=where,
+            hint="let the data set give what the model takes: floats, prepared; an image as (channels, height, width)",
+        )
+    if not given.isfinite().all():
+        raise DataError(f"{what} holds NaN or infinity", where=where)
+    return given.float()
 
 
 def digests_of(item: Item) -> Digests:
@@ -146,8 +174,8 @@ class OwnSplit(Split):
         part: Part = whole,
         workers: int = 0,
     ) -> Iterator[tuple[Tensor, Any]]:
-        """Inputs, float32 (n, C, H, W), and their targets, collated. A seed shuffles, and is that of what the data set
-        draws; without one items come in order, drawn the same each time.
+        """Inputs, float32 (n, C, H, W), or (n, 1, 1, numbers) of several inputs, and their targets, collated. A seed
+        shuffles, and is that of what the data set draws; without one items come in order, drawn the same each time.
 
         Raises:
             DataError: an item cannot be read, targets cannot be put together, or a worker died.
@@ -201,7 +229,7 @@ def open_own(
         DataError: it cannot be made, is empty, fails on an item, two parts are the same items, or it is not that of the
             record.
     """
-    _check_asked(section)
+    _check_asked(section, spec)
     items = {part: made for part in ("train", "validation", "test") if (made := _made(section, part, spec)) is not None}
     if "train" not in items:
         raise DataError('the data set gives nothing for "train"', where=section.source, hint="return a Dataset for it")
@@ -230,10 +258,11 @@ def open_own(
     return Splits(**splits, train_is_calibration=False, record=found)
 
 
-def _check_asked(section: DataSection) -> None:
+def _check_asked(section: DataSection, spec: ModelSpec) -> None:
     if not is_users_data(section.source):
+        reads = "the model has inputs that only" if spec.inputs else "the task reads what"
         raise RecipeError(
-            f"the task reads what a data set of your own gives, and {section.source} is none",
+            f"{reads} a data set of your own gives, and {section.source} is none",
             where="data.source",
             hint="name a function that returns it, file.py:function; or say in the task what it needs (`target`, as "
             '"class" or "mask"): see docs/data.md',
@@ -270,7 +299,7 @@ def _made(section: DataSection, part: str, spec: ModelSpec) -> OwnItems | None:
         )
     if len(dataset) == 0:
         raise DataError(f"the data set is empty for {part!r}", where=section.source)
-    return OwnItems(dataset, part, section.source, spec.input_size)
+    return OwnItems(dataset, part, section.source, spec)
 
 
 def _pool(part: str, items: OwnItems, source: str, record: DataRecord | None, progress: Progress) -> Labelled:

@@ -25,7 +25,8 @@ from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode
 from torch.utils import _pytree as pytree
 
 from edgeprune.graph.sharing import copy_module
-from edgeprune.graph.trace import FRAMES, STACK, TRACE_ERRORS, Frame, check_one_input, untraceable
+from edgeprune.graph.trace import FRAMES, STACK, TRACE_ERRORS, Frame, check_takes, untraceable
+from edgeprune.models.inputs import given_to
 
 _TORCH = f"{Path(torch.__file__).parent}/"
 
@@ -34,7 +35,7 @@ _TORCH = f"{Path(torch.__file__).parent}/"
 class Trace:
     """The operators of a module in the order in which they ran.
 
-    `graph` has a placeholder for each parameter, buffer and constant that is read, and for the input. A node's
+    `graph` has a placeholder for each parameter, buffer and constant that is read, and for each input. A node's
     `meta["val"]` is what it answers (meta tensors).
     """
 
@@ -48,17 +49,18 @@ def record(module: nn.Module, example: Tensor) -> Trace:
     """Record what a module does in eval mode; the module is unchanged.
 
     Args:
-        module: takes one tensor.
+        module: takes one tensor; one of several inputs (see `models/inputs.py`) is followed with them one by one.
         example: an input, shape (batch, ...); only its shape and dtype count.
 
     Raises:
-        ModelError: the model takes several inputs, or its code cannot be followed without values (names the line).
+        ModelError: its `forward` takes something else, or its code cannot be followed without values (names the line).
     """
-    check_one_input(module, example)
+    given = given_to(module, example)
+    check_takes(module, given)
     try:
         return follow(module, example)
     except TRACE_ERRORS as error:
-        raise untraceable(error, example) from error
+        raise untraceable(error, given) from error
 
 
 def follow(module: nn.Module, example: Tensor) -> Trace:
@@ -85,13 +87,13 @@ def _followed(module: nn.Module, example: Tensor, fake: FakeTensorMode | None) -
     parameters = {
         recorder.placeholder(name, tensor): name for name, tensor in (*ghost.named_parameters(), *ghost.named_buffers())
     }
-    x = recorder.ghost_of(example)
-    inputs = frozenset((recorder.placeholder("x", x),))
+    given = [recorder.ghost_of(tensor) for tensor in given_to(module, example)]
+    inputs = frozenset(recorder.placeholder("x", x) for x in given)
     with ExitStack() as stack:
         for mode in (torch.no_grad(), recorder.following(ghost), fake, enable_python_dispatcher(), recorder):
             if mode is not None:
                 stack.enter_context(mode)
-        output = ghost(x)
+        output = ghost(*given)
     recorder.graph.output([recorder.node_of(tensor) for tensor in _tensors_of(output)])
     return Trace(recorder.graph, MappingProxyType(parameters), inputs, fake is not None)
 

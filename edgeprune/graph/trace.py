@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import linecache
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
 from edgeprune.errors import ModelError
+from edgeprune.models.inputs import given_to
 from edgeprune.models.modes import evaluating
 
 # What user code and torch.export raise while a model is traced; anything else is a defect of ours.
@@ -40,40 +42,42 @@ def trace(module: nn.Module, example: Tensor) -> ExportedProgram:
     """Trace a module in eval mode; its modes, weights and buffers stay as they are.
 
     Args:
-        module: takes one tensor.
+        module: takes one tensor; of one of several inputs (see `models/inputs.py`) the program takes them one by one.
         example: an input, shape (batch, ...), on the module's device and of its dtype.
 
     Raises:
-        ModelError: the model takes several inputs, or torch.export cannot trace it (names the line of the user's code).
+        ModelError: its `forward` takes something else, or torch.export cannot trace it (names the line of the user's
+            code).
     """
-    check_one_input(module, example)
+    given = given_to(module, example)
+    check_takes(module, given)
     with evaluating(module):
         try:
-            return torch.export.export(module, (example,), strict=False)
+            return torch.export.export(module, given, strict=False)
         except TRACE_ERRORS as error:
-            raise untraceable(error, example) from error
+            raise untraceable(error, given) from error
 
 
-def untraceable(error: BaseException, example: Tensor) -> ModelError:
+def untraceable(error: BaseException, given: Sequence[Tensor]) -> ModelError:
     """What a model's own code, or torch, raised while the model was traced or recorded, as an error for its author."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
+    shapes = " and ".join(str(tuple(tensor.shape)) for tensor in given)
     return ModelError(
         f"the model cannot be traced: {lines[0]}",
         where=describe_error(error),
-        hint="make the forward free of data-dependent Python control flow; "
-        f"it must accept an input of shape {tuple(example.shape)}",
+        hint=f"make the forward free of data-dependent Python control flow; it must accept an input of shape {shapes}",
     )
 
 
-def check_one_input(module: nn.Module, example: Tensor) -> None:
-    """Raises ModelError where a module's forward cannot be called with one tensor."""
+def check_takes(module: nn.Module, given: Sequence[Tensor]) -> None:
+    """Raises ModelError where a module's forward cannot be called with these tensors."""
     try:
-        inspect.signature(module.forward).bind(example)
+        inspect.signature(module.forward).bind(*given)
     except TypeError as error:
         raise ModelError(
             f"the model does not take one input: {error}",
             where=type(module).__name__,
-            hint="wrap it in a module whose forward takes the images alone",
+            hint="say what it takes: inputs = { left = [3, 32, 32], right = [3, 32, 32] } in [model]",
         ) from error
 
 

@@ -18,11 +18,11 @@ from edgeprune.models.attention import has_attention, write_attention, write_pla
 from edgeprune.models.checkpoint import Loaded, load_state, not_finite
 from edgeprune.models.factory import SEED, call_factory, fixed_seed, users_code
 from edgeprune.models.plain import fold_parametrizations, is_parametrized, made_plain
-from edgeprune.models.spec import Model, ModelSpec, OutputSpec, Preprocessing
+from edgeprune.models.spec import InputSpec, Model, ModelSpec, OutputSpec, Preprocessing, packed_size
 from edgeprune.models.taking import Weights
 from edgeprune.models.timm_import import import_timm
 from edgeprune.models.trust import canonical, is_timm, remember
-from edgeprune.recipe import ModelSection, input_size_fault
+from edgeprune.recipe import ModelSection, input_size_fault, inputs_fault
 
 
 def load(
@@ -33,6 +33,7 @@ def load(
     checkpoint: Path | None = None,
     num_classes: int | None = None,
     input_size: tuple[int, int, int] | None = None,
+    inputs: Mapping[str, tuple[int, ...]] | None = None,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
     labels: tuple[str, ...] = (),
@@ -49,6 +50,8 @@ def load(
             the same at each call.
         num_classes: for timm, the classifier's size; for a factory, checked against what it answers.
         input_size: channels, height, width; timm models know theirs, a factory's must be given.
+        inputs: instead of it, for a factory whose model takes several inputs, or one that is no image: the shape of
+            each for one example, by name; see `edgeprune.models.inputs`.
         mean, std: per channel, on images scaled to 0..1; timm models know theirs, a factory's default to 0 and 1
             (the image is only scaled).
         labels: the class names, one for each class.
@@ -61,10 +64,13 @@ def load(
     if pretrained and checkpoint is not None:
         raise ModelError("both `pretrained` and `checkpoint` are given", where=source, hint="give one of them")
     _check_input_size(input_size, source)
-    build_one = _timm_model if is_timm(source) else _factory_model
-    spec, module = build_one(source, dict(arguments or {}), pretrained, num_classes, input_size)
+    taken = _inputs(inputs, source, (input_size, mean, std))
+    if is_timm(source):
+        spec, module = _timm_model(source, dict(arguments or {}), pretrained, num_classes, input_size)
+    else:
+        spec, module = _factory_model(source, dict(arguments or {}), pretrained, input_size, taken)
     remember(spec.source, spec.arguments)
-    module, said = made_plain(module, spec.input_size, spec.source)
+    module, said = made_plain(module, spec)
     form = answer_flat(module, _example(spec), spec.source)
     loaded = None
     if checkpoint is not None:
@@ -105,6 +111,20 @@ def _check_input_size(size: tuple[int, ...] | None, where: str) -> None:
     raise ModelError(f"the input size {tuple(size)} is none: {fault}", where=where, hint="give one like (3, 224, 224)")
 
 
+def _inputs(
+    shapes: Mapping[str, tuple[int, ...]] | None, where: str, of_images: tuple[object, ...]
+) -> tuple[InputSpec, ...]:
+    """Of a caller's: a recipe's are checked there."""
+    if shapes is None:
+        return ()
+    fault = "they are those of a factory" if is_timm(where) else inputs_fault(shapes)
+    if not fault and any(given is not None for given in of_images):
+        fault = "input_size, mean and std are of a model that takes an image"
+    if fault:
+        raise ModelError(f"the inputs {dict(shapes)} are none: {fault}", where=where, hint="see docs/tasks.md")
+    return tuple(InputSpec(name=name, shape=tuple(shape)) for name, shape in shapes.items())
+
+
 def load_from(section: ModelSection) -> Model:
     """Load the model of a recipe; see `load`."""
     return load(
@@ -114,6 +134,7 @@ def load_from(section: ModelSection) -> Model:
         checkpoint=section.checkpoint,
         num_classes=section.num_classes,
         input_size=section.input_size,
+        inputs=section.inputs,
         mean=section.mean,
         std=section.std,
         weights=section.weights,
@@ -162,7 +183,7 @@ def build(spec: ModelSpec, *, seed: int = SEED) -> nn.Module:
         module = _create_timm(name, pretrained=False, arguments=dict(spec.arguments), seed=seed)
     else:
         module = call_factory(spec.source, spec.arguments, seed=seed)
-    module, _ = made_plain(module, spec.input_size, spec.source)
+    module, _ = made_plain(module, spec)
     if len(spec.outputs) > 1 or any(output.name != ONLY for output in spec.outputs):
         answer_flat(module, _example(spec), spec.source)
     fold_parametrizations(module, _example(spec), spec.source)
@@ -244,12 +265,12 @@ def _factory_model(
     source: str,
     arguments: dict[str, Any],
     pretrained: bool,
-    num_classes: int | None,
     input_size: tuple[int, int, int] | None,
+    inputs: tuple[InputSpec, ...],
 ) -> tuple[ModelSpec, nn.Module]:
     """Spec and module of the user's factory; a file's path is made absolute so that any process finds it."""
-    del num_classes  # checked against the answer
-    if input_size is None:
+    size = packed_size(inputs) if inputs else input_size
+    if size is None:
         raise ModelError(
             "the input size of a factory's model has to be given", where=source, hint="add input_size = [3, 32, 32]"
         )
@@ -258,11 +279,12 @@ def _factory_model(
             "`pretrained` is for timm models", where=source, hint="give the weights as `checkpoint`, or load them there"
         )
     source = canonical(source)
-    channels = input_size[0]
+    channels = size[0]
     spec = ModelSpec(
         source=source,
         arguments=arguments,
-        input_size=input_size,
+        input_size=size,
+        inputs=inputs,
         num_classes=1,
         preprocessing=Preprocessing(mean=(0.0,) * channels, std=(1.0,) * channels, interpolation="bilinear"),
         versions={"torch": torch.__version__},

@@ -14,21 +14,23 @@ from torch.nn.utils.weight_norm import WeightNorm, remove_weight_norm
 from edgeprune.errors import ModelError, listed
 from edgeprune.models.answers import as_one
 from edgeprune.models.factory import fixed_seed, users_code
+from edgeprune.models.inputs import take_packed
+from edgeprune.models.spec import ModelSpec
 
 _SAME = 1e-5  # of the largest answer: how far folding a parametrization may move answers
 
 
-def made_plain(module: nn.Module, input_size: tuple[int, int, int], where: str) -> tuple[nn.Module, list[str]]:
+def made_plain(module: nn.Module, spec: ModelSpec) -> tuple[nn.Module, list[str]]:
     """The module without wrappers (torch.compile, DataParallel), with its lazy layers made, as float32 on the CPU, in
-    eval mode; and what was done, in words.
+    eval mode; and what was done, in words. A module of several inputs takes them in one tensor from now on.
 
     The parametrizations stay until the weights are in: see `fold_parametrizations`.
 
     Raises:
         ModelError: it is a torch.jit module or has one, its weights are on the meta device, quantized, sparse or no
-            tensors, or its lazy layers cannot be made by an input of this size.
+            tensors, its lazy layers cannot be made by an input of this size, or it does not take the spec's inputs.
     """
-    said = []
+    said, where = [], spec.source
     module, wrappers = _unwrapped(module)
     if wrappers:
         said.append(f"taken out of its wrapper: {', '.join(sorted(wrappers))}")
@@ -42,10 +44,12 @@ def made_plain(module: nn.Module, input_size: tuple[int, int, int], where: str) 
             hint="give the factory that makes the module before torch.jit.script or torch.jit.trace",
         )
     module.eval()
+    if spec.inputs:
+        take_packed(module, spec.inputs, where)
     if any(is_lazy(tensor) for tensor in _tensors(module)):
         hint = "give layers their sizes, or check input_size"
         with fixed_seed(), torch.no_grad(), users_code("the lazy layers cannot be made", where, hint):
-            module(torch.zeros(2, *input_size))
+            module(torch.zeros(2, *spec.input_size))
         left = [name for name, t in module.state_dict().items() if is_lazy(t)]
         if left:
             raise ModelError(f"lazy layers that the model does not run: {listed(left)}", where=where, hint=hint)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
-from edgeprune.recipe import InputSize
+from edgeprune.recipe import InputShape, input_size_fault, inputs_fault
 
 if TYPE_CHECKING:
     import torch
@@ -39,19 +41,44 @@ class OutputSpec(BaseModel):
     shape: tuple[int, ...]
 
 
+class InputSpec(BaseModel):
+    """An input of a model that takes several, or one that is no image: its name, and its shape for one example, the
+    batch axis left out."""
+
+    model_config = ConfigDict(frozen=True)
+    name: str
+    shape: InputShape
+
+
 class ModelSpec(BaseModel):
     """Everything needed to build the model again in another process, weights aside."""
 
     model_config = ConfigDict(frozen=True)
     source: str  # "timm:NAME", "package.module:factory" or "/path/file.py:factory"
     arguments: dict[str, Any] = {}
-    input_size: InputSize  # channels, height, width
+    input_size: tuple[int, int, int]  # channels, height, width; of several inputs 1, 1 and all their numbers
+    inputs: tuple[InputSpec, ...] = ()  # none of a model that takes one image (see `inputs.py`)
     num_classes: int  # of a classifier; else the channels of its first output
     outputs: tuple[OutputSpec, ...] = ()  # none in specs of before models had several
     preprocessing: Preprocessing
     labels: tuple[str, ...] = ()
     written_plainly: tuple[str, ...] = ()  # its nn.MultiheadAttention that became plain layers at load
     versions: dict[str, str] = {}  # timm and torch, as they were when the spec was made
+
+    @model_validator(mode="after")
+    def _an_input(self) -> ModelSpec:
+        shapes = {one.name: one.shape for one in self.inputs}
+        fault = inputs_fault(shapes) if self.inputs else input_size_fault(self.input_size)
+        if not fault and self.inputs and self.input_size != packed_size(self.inputs):
+            fault = f"`inputs` have {packed_size(self.inputs)[2]} numbers"
+        if fault:
+            raise ValueError(f"input_size {self.input_size}: {fault}")
+        return self
+
+
+def packed_size(inputs: Sequence[InputSpec]) -> tuple[int, int, int]:
+    """The size of the tensor that holds several inputs in a row: 1, 1, and how many numbers they have together."""
+    return 1, 1, sum(math.prod(one.shape) for one in inputs)
 
 
 @dataclass(frozen=True)
@@ -65,7 +92,8 @@ class Model:
     said: tuple[str, ...] = ()  # what loading did that its user did not ask for, in words
 
     def example_input(self, batch: int = 1, *, seed: int = 0, dtype: torch.dtype | None = None) -> torch.Tensor:
-        """Standard-normal input of shape (batch, channels, height, width)."""
+        """Standard-normal input of shape (batch, channels, height, width); of a model of several inputs see
+        `inputs.py`."""
         import torch
 
         generator = torch.Generator().manual_seed(seed)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
+from torch.export import ExportedProgram
 
 from edgeprune.errors import DataError
 
@@ -22,3 +25,23 @@ def calibration_images(images: Tensor, count: int | None = None) -> Tensor:
         raise DataError("calibration images must be finite float32 values, preprocessed as the model expects")
     chosen = torch.linspace(0, len(images) - 1, min(count or len(images), len(images))).round().long()
     return images.detach().to("cpu", torch.float32)[chosen].contiguous()
+
+
+def samples_of(program: ExportedProgram, calibration: Tensor) -> list[tuple[Tensor, ...]]:
+    """Calibration images (N, C, H, W), or several inputs in a row (N, 1, 1, numbers), as a program that was traced with
+    batch 1 takes them: each of its inputs (1, ...).
+
+    Raises:
+        DataError: as `calibration_images`; or they do not fit the program.
+    """
+    images = calibration_images(calibration)
+    shapes = [tuple(example.shape) for example in program.example_inputs[0]]
+    if shapes == [(1, *images.shape[1:])]:
+        return [(image,) for image in images.split(1)]
+    sizes = [math.prod(shape) for shape in shapes]
+    if tuple(images.shape[1:]) != (1, 1, sum(sizes)):
+        raise DataError(f"calibration images are {tuple(images.shape)}, the program takes {shapes}")
+    return [
+        tuple(part.reshape(shape) for part, shape in zip(row.split(sizes), shapes, strict=True))
+        for row in images.flatten(1)
+    ]

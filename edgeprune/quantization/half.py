@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
+from edgeprune.quantization.calibration import samples_of
+
 DAMPING = 1e-6  # of the mean square of the inputs, so that every matrix has an inverse
 POSITIONS = 1024  # of an image at which a layer's inputs are looked at
 LARGEST = 2048  # inputs of a filter; of more, only the means and variances are looked at (k x k numbers otherwise)
@@ -30,7 +32,8 @@ def round_to_half(program: ExportedProgram, images: Tensor) -> None:
 
     Args:
         program: not yet decomposed; its weights are replaced, those of the module it came from stay.
-        images: typical inputs (N, C, H, W), preprocessed; the moments of each layer's inputs are taken on them.
+        images: typical inputs (N, C, H, W), preprocessed, or several in a row (N, 1, 1, numbers); the moments of each
+            layer's inputs are taken on them.
     """
     for layer, moments in _input_moments(program, images).items():
         weight = program.state_dict[layer.weight].detach()
@@ -166,6 +169,6 @@ def _input_moments(program: ExportedProgram, images: Tensor) -> dict[_Layer, Ten
     assert isinstance(module, fx.GraphModule)
     watch = _Watch(module)
     with torch.no_grad():
-        for image in images:
-            watch.run(image[None])
+        for sample in samples_of(program, images):
+            watch.run(*sample)
     return {layer: moments.mean() for layer, moments in watch.seen.items()}

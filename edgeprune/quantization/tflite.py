@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
-
-from edgeprune.quantization.calibration import calibration_images
 
 Array = npt.NDArray[np.float32]
 MOST_LEFT = 0.25  # of the operators; with more of them in float a file is hardly int8
@@ -32,19 +30,22 @@ class Operator:
     scope: str
 
 
-def quantize_tflite(float_file: Path, file: Path, calibration: Tensor) -> dict[str, int]:
-    """Write an int8 .tflite of a float one that takes NHWC: see `quantize_samples`. `calibration` is (N, C, H, W)
-    float32."""
-    images: Array = calibration_images(calibration).permute(0, 2, 3, 1).contiguous().numpy()
-    return quantize_samples(float_file, file, [image[None] for image in images])
+def quantize_tflite(float_file: Path, file: Path, samples: Sequence[tuple[Tensor, ...]]) -> dict[str, int]:
+    """Write an int8 .tflite of a float one that takes NHWC: see `quantize_samples`. `samples` are the model's inputs,
+    each (1, ...) float32, images as (1, C, H, W)."""
+    return quantize_samples(float_file, file, [tuple(_laid_out(one) for one in sample) for sample in samples])
 
 
-def quantize_samples(float_file: Path, file: Path, samples: Sequence[Array]) -> dict[str, int]:
+def _laid_out(tensor: Tensor) -> Array:
+    return (tensor.permute(0, 2, 3, 1) if tensor.ndim == 4 else tensor).contiguous().numpy()
+
+
+def quantize_samples(float_file: Path, file: Path, samples: Sequence[tuple[Array, ...]]) -> dict[str, int]:
     """Write an int8 .tflite of a float one: int8 weights (per channel), activations, input and output.
 
-    `samples` are inputs in float32, of the shape that the file takes. Activation ranges are the extremes over all of
-    them: the quantizer's own default is a moving average, which clips (CIFAR-10 ResNet-20: 13.6 dB against 30.3 dB
-    with the extremes).
+    `samples` are the model's inputs in float32, of the shapes that the file takes. Activation ranges are the extremes
+    over all of them: the quantizer's own default is a moving average, which clips (CIFAR-10 ResNet-20: 13.6 dB against
+    30.3 dB with the extremes).
 
     Returns:
         The operators that the quantizer cannot do and that stay in float: how many of each kind.
@@ -68,7 +69,7 @@ def quantize_samples(float_file: Path, file: Path, samples: Sequence[Array]) -> 
     return dict(sorted(Counter(operator.kind for operator in left).items()))
 
 
-def _ranges(float_file: Path, chosen: Any, samples: Sequence[Array]) -> Any:
+def _ranges(float_file: Path, chosen: Any, samples: Sequence[tuple[Array, ...]]) -> Any:
     """The extremes of every tensor over the samples."""
     from ai_edge_quantizer import calibrator, recipe_manager
     from ai_edge_quantizer.utils import qsv_utils
@@ -83,9 +84,15 @@ def _ranges(float_file: Path, chosen: Any, samples: Sequence[Array]) -> Any:
     )
     signatures = observer.get_signature_list()
     (signature,) = signatures
-    (name,) = signatures[signature]["inputs"]
-    observer.calibrate({signature: [{name: sample} for sample in samples]}, manager)
+    names = in_order(signatures[signature]["inputs"])
+    observer.calibrate({signature: [dict(zip(names, sample, strict=True)) for sample in samples]}, manager)
     return observer.get_model_qsvs()
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """The names of a signature's inputs in the order of the model's arguments, as converters number them: "args_2" is
+    before "args_10"."""
+    return sorted(names, key=lambda name: int(name.rpartition("_")[2]))
 
 
 def _quantized(float_file: Path, file: Path, chosen: Any, ranges: Any) -> Exception | None:

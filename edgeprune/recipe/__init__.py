@@ -17,6 +17,7 @@ from edgeprune.recipe.section import (
     AllocatorName,
     Computing,
     Format,
+    InputShape,
     InputSize,
     Method,
     Precision,
@@ -26,6 +27,7 @@ from edgeprune.recipe.section import (
     SparseLayers,
     TargetUnit,
     input_size_fault,
+    inputs_fault,
 )
 from edgeprune.recipe.sparse import SparseSection
 from edgeprune.recipe.target import Target, TargetFile
@@ -50,6 +52,7 @@ __all__ = [
     "DeviceSection",
     "ExportSection",
     "Format",
+    "InputShape",
     "InputSize",
     "Method",
     "ModelSection",
@@ -71,4 +74,5 @@ __all__ = [
     "VerdictLimits",
     "VerifySection",
     "input_size_fault",
+    "inputs_fault",
 ]

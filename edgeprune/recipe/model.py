@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from edgeprune.recipe.section import InputSize, Section
+from edgeprune.recipe.section import InputShape, InputSize, Section, inputs_fault
 
 
 class ModelSection(Section):
@@ -24,6 +24,7 @@ class ModelSection(Section):
     weights: Literal["ema", "raw"] | None = None
     num_classes: int | None = Field(default=None, gt=0, le=1_000_000)
     input_size: InputSize | None = None
+    inputs: dict[str, InputShape] | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
     labels: tuple[str, ...] | Path | None = None
@@ -44,6 +45,17 @@ class ModelSection(Section):
             raise ValueError("`untrained` says that the model knows nothing, and `accuracy` what it knows: give one")
         if self.accuracy is not None and self.metric is not None:
             raise ValueError("`accuracy` and `metric` say the same: give one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _several_inputs(self) -> ModelSection:
+        if self.inputs is None:
+            return self
+        given = [name for name in ("name", "input_size", "mean", "std") if getattr(self, name) is not None]
+        if given:
+            raise ValueError(f"`inputs` are those of a factory that takes no image: leave out {', '.join(given)}")
+        if fault := inputs_fault(self.inputs):
+            raise ValueError(f"`inputs`: {fault}")
         return self
 
     @property

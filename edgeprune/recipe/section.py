@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
@@ -25,7 +25,9 @@ TargetUnit = Literal["x", "ms", "us", "MMACs", "GMACs", "kparams", "Mparams", "K
 # What is beyond these was not meant: it would take all memory, or years.
 MOST_SIDE = 8192
 MOST_INPUT = 1 << 28  # numbers of one input: 1 GiB as float32
+MOST_INPUTS, MOST_AXES = 64, 6
 Side = Annotated[int, Field(ge=1, le=MOST_SIDE)]
+InputShape = tuple[Annotated[int, Field(ge=1, le=MOST_INPUT)], ...]  # of one example: the batch axis is left out
 
 
 def input_size_fault(size: Sequence[object]) -> str:
@@ -36,6 +38,22 @@ def input_size_fault(size: Sequence[object]) -> str:
     if math.prod(sides) > MOST_INPUT:
         return f"{' x '.join(map(str, sides))} are {math.prod(sides)} numbers, above {MOST_INPUT}"
     return ""
+
+
+def inputs_fault(shapes: Mapping[str, Sequence[int]]) -> str:
+    """Why these are no inputs of a model, in words; empty if they are. Each shape is that of one example."""
+    if not shapes:
+        return "a model takes one input at least"
+    if any(number < 1 for shape in shapes.values() for number in shape):
+        return "a shape has numbers from 1"
+    if len(shapes) > MOST_INPUTS:
+        return f"{len(shapes)} inputs, above {MOST_INPUTS}"
+    if odd := [name for name in shapes if not name.isidentifier()]:
+        return f"{odd[0]!r} is no name of an argument"
+    if empty := [name for name, shape in shapes.items() if not 1 <= len(shape) <= MOST_AXES]:
+        return f"{empty[0]} has {len(shapes[empty[0]])} axes; 1 to {MOST_AXES} are needed, the batch left out"
+    numbers = sum(math.prod(shape) for shape in shapes.values())
+    return f"{numbers} numbers together, above {MOST_INPUT}" if numbers > MOST_INPUT else ""
 
 
 def _affordable(size: tuple[int, int, int]) -> tuple[int, int, int]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from edgeprune.artifacts.manifest import Manifest, TensorSpec
 from edgeprune.errors import DataError, RunError
@@ -158,7 +159,8 @@ def _host_checks(file: FileAnswers, objective: Objective, limits: VerdictLimits)
 
 
 def read_reference(path: Path) -> tuple[Floats, Outputs]:
-    """Reference inputs (N, C, H, W) and each of the float model's outputs (N, ...).
+    """Reference inputs (N, C, H, W), several of them in a row (see `models/inputs.py`), and each of the float model's
+    outputs (N, ...).
 
     Raises:
         RunError: the file is missing or is not what an export writes.
@@ -168,9 +170,8 @@ def read_reference(path: Path) -> tuple[Floats, Outputs]:
 
     try:
         tensors = load_file(path)
-        inputs = tensors.pop("input")
-        several = sorted((name for name in tensors if name.startswith("output.")), key=lambda n: int(n[7:]))
-        outputs = [tensors[name] for name in several] or [tensors["output"]]
+        given, outputs = _in_order(tensors, "input"), _in_order(tensors, "output")
+        inputs = given[0] if len(given) == 1 and given[0].ndim == 4 else _in_a_row(given)
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise RunError("the reference cannot be read", where=str(path), hint="export the model again") from error
     if inputs.ndim != 4 or len(inputs) == 0 or any(len(inputs) != len(output) for output in outputs):
@@ -180,6 +181,15 @@ def read_reference(path: Path) -> tuple[Floats, Outputs]:
             hint="export the model again",
         )
     return inputs.astype(np.float32), tuple(output.astype(np.float32) for output in outputs)
+
+
+def _in_order(tensors: Mapping[str, npt.NDArray[Any]], word: str) -> list[npt.NDArray[Any]]:
+    several = sorted((name for name in tensors if name.startswith(f"{word}.")), key=lambda n: int(n[len(word) + 1 :]))
+    return [tensors[name] for name in several] or [tensors[word]]
+
+
+def _in_a_row(inputs: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    return np.concatenate([one.reshape(len(one), -1) for one in inputs], 1)[:, None, None]
 
 
 def _short(objective: Objective) -> str:

@@ -46,7 +46,8 @@ def run_file(
     timeout_s: float = 3600,
     progress: Progress = SILENT,
 ) -> Execution:
-    """Run a file on images (N, C, H, W) float32, preprocessed; outputs come back dequantized.
+    """Run a file on images (N, C, H, W) float32, preprocessed, or on several inputs in a row (see `models/inputs.py`);
+    outputs come back dequantized.
 
     A file that the device cannot run is run by this machine, and a Core ML package where no device of Apple is asked
     by the reference executor; `executed_on` says so.
@@ -56,27 +57,28 @@ def run_file(
         UsageError: the runtime cannot run the file.
         DeviceError: the device was lost.
     """
-    if len(manifest.inputs) != 1:
-        raise DataError(f"the file takes {len(manifest.inputs)} inputs, and images are one", where=str(file))
-    fed = encode_input(images, manifest.inputs[0])
+    fed = _fed(images, manifest)
+    names = [spec.name for spec in manifest.inputs] if len(fed) > 1 else None
     runtime = runtime_on(device, manifest)
     if runtime is None and runtime_of(manifest) == "coreml":
         from edgeprune.verify.mil import outputs_of_mlpackage
 
-        return Execution(_decoded(outputs_of_mlpackage(file, fed), manifest, len(images)), REFERENCE_EXECUTION, None)
+        answers = outputs_of_mlpackage(file, *fed, names=names)
+        return Execution(_decoded(answers, manifest, len(images)), REFERENCE_EXECUTION, None)
     if runtime is None:
         lacking = runtime_of(manifest) or f"a runtime for {manifest.file}"
         if device.id == "local":
             raise ToolkitMissing(f"{lacking} is not installed", where=str(file), hint="see `edgeprune doctor`")
         here = run_file(LocalDevice(), file, manifest, images, threads=threads, timeout_s=timeout_s)
         return replace(here, executed_on=f"this machine, no device: {device.id} does not run {lacking}")
-    names = [spec.name for spec in manifest.outputs]
+    wanted = [spec.name for spec in manifest.outputs]
     result = run_inference(
         device,
         file,
         fed,
         runtime=runtime,
-        outputs=names if len(names) > 1 else None,
+        input_names=names,
+        outputs=wanted if len(wanted) > 1 else None,
         threads=threads,
         timeout_s=timeout_s,
         progress=progress,
@@ -84,6 +86,33 @@ def run_file(
     outputs = _decoded(result.outputs, manifest, len(images))
     place = f"{device.id}, {result.build.name} {result.build.version}"
     return Execution(outputs, place, result.peak_memory_bytes)
+
+
+def _fed(batch: Floats, manifest: Manifest) -> tuple[npt.NDArray[Any], ...]:
+    """A batch as the file takes it: each of its inputs.
+
+    Raises:
+        DataError: the batch does not fit.
+    """
+    specs = manifest.inputs
+    shapes = [model_shape(spec) for spec in specs]
+    sizes = [math.prod(shape) for shape in shapes]
+    if tuple(batch.shape[1:]) != (1, 1, sum(sizes)):
+        if len(specs) == 1:
+            return (encode_input(batch, specs[0]),)
+        told = ", ".join(f"{spec.of or spec.name} {shape}" for spec, shape in zip(specs, shapes, strict=True))
+        raise DataError(f"inputs of shape {tuple(batch.shape[1:])} do not fit the file, which takes {told}")
+    parts = np.split(batch.reshape(len(batch), -1), np.cumsum(sizes)[:-1], axis=1)
+    return tuple(
+        encode_input(part.reshape(len(batch), *shape), spec)
+        for part, shape, spec in zip(parts, shapes, specs, strict=True)
+    )
+
+
+def model_shape(spec: TensorSpec) -> tuple[int, ...]:
+    """The shape of one example of an input or output, with the axes of the model."""
+    shape = spec.shape[1:]
+    return (shape[2], *shape[:2]) if spec.layout == "NHWC" and len(shape) == 3 else shape
 
 
 def runtime_of(manifest: Manifest) -> RuntimeName | None:

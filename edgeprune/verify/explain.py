@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from edgeprune.devices.base import Device
 from edgeprune.devices.inference import run_inference
+from edgeprune.devices.jobs import Array
 from edgeprune.devices.local import LocalDevice
 from edgeprune.errors import UsageError
 from edgeprune.latency.tflite_reader import read_model
@@ -54,7 +55,7 @@ class Explanation:
 def explain(
     device: Device,
     file: Path,
-    inputs: npt.NDArray[Any] | None = None,
+    inputs: Array | Sequence[Array] | None = None,
     *,
     threads: int = 1,
     limit_db: float | None = None,
@@ -66,11 +67,12 @@ def explain(
     goes back along the branch.
 
     Args:
-        inputs: (N, ...) in the file's own dtype and layout; without: eight random ones, the same each time.
+        inputs: (N, ...) in the file's own dtype and layout, of several inputs each, in the file's order; without: eight
+            random ones, the same each time.
         limit_db: SQNR below which outputs differ; without: 80 dB, 25 dB for integers.
 
     Raises:
-        UsageError: the file is no .tflite with one input and one part, or the limit is no finite number.
+        UsageError: the file is no .tflite with inputs and one part, or the limit is no finite number.
         DeviceError: the device was lost.
     """
     if limit_db is not None and not math.isfinite(limit_db):
@@ -141,15 +143,15 @@ def cut_behind(file: Path, index: int) -> bytes:
 
 
 def read_cuttable(file: Path) -> Any:
-    """The file's content as the schema's own objects: of one part, one input, and operators that make its output.
+    """The file's content as the schema's own objects: of one part, with inputs, and operators that make its output.
 
     Raises:
         UsageError: it is another, no .tflite file, or damaged.
     """
     model = read_model(file)
     graph = model.subgraphs[0]
-    if len(model.subgraphs) != 1 or len(graph.inputs) != 1:
-        raise UsageError("the file has several inputs or parts", where=str(file), hint="explain takes one of each")
+    if len(model.subgraphs) != 1 or len(graph.inputs) == 0:
+        raise UsageError("the file has several parts, or no input", where=str(file), hint="it cannot be cut")
     if any(len(op.outputs) == 0 for op in graph.operators):
         raise UsageError("the file has operators without outputs", where=str(file), hint="it cannot be cut")
     if not {int(t) for t in graph.outputs} & {int(t) for op in graph.operators for t in op.outputs}:
@@ -157,15 +159,19 @@ def read_cuttable(file: Path) -> Any:
     return model
 
 
-def _random_inputs(model: Any) -> npt.NDArray[Any]:
-    tensor = model.subgraphs[0].tensors[int(model.subgraphs[0].inputs[0])]
+def _random_inputs(model: Any) -> list[Array]:
+    graph, random = model.subgraphs[0], np.random.default_rng(0)
+    return [_random_input(graph.tensors[int(number)], random) for number in graph.inputs]
+
+
+def _random_input(tensor: Any, random: np.random.Generator) -> Array:
     kinds: dict[int, Any] = {schema.TensorType.FLOAT32: np.float32, schema.TensorType.INT8: np.int8}
     kinds |= {schema.TensorType.UINT8: np.uint8, schema.TensorType.FLOAT16: np.float16}
     if tensor.type not in kinds:
         raise UsageError("no random inputs of its type can be made", hint="give inputs (the Python call takes them)")
     dtype = np.dtype(kinds[tensor.type])
     sizes = tensor.shape if tensor.shape is not None else ()
-    shape, random = (8, *(int(n) for n in sizes[1:])), np.random.default_rng(0)
+    shape = (8, *(int(n) for n in sizes[1:]))
     if math.prod(shape) > MOST_INPUTS:
         raise UsageError(f"random inputs of shape {shape} cannot be made", hint="give inputs (the Python call does so)")
     if np.issubdtype(dtype, np.integer):

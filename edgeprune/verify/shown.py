@@ -13,6 +13,7 @@ from PIL import Image
 from torch import nn
 
 from edgeprune.data.split import Split
+from edgeprune.models.inputs import given_to
 from edgeprune.tasks.objective import Objective, tensors
 from edgeprune.training.accuracy import predict
 from edgeprune.verify.looks import Answer, Shown
@@ -24,12 +25,18 @@ Pixels = npt.NDArray[np.uint8]
 
 def shown_images(models: dict[str, nn.Module], test: Split, objective: Objective, count: int) -> tuple[Shown, ...]:
     """The first of `count` test images spread over the classes, and each model's answer; none where the task shows
-    nothing."""
+    nothing, or no input is a picture. Of several inputs the first picture is shown."""
     if not count or not len(test):
         return ()
     chosen = test.take(count)
     images = torch.cat([given for given, _ in chosen.batches(count)])
-    pixels = chosen.images.pixels(chosen.indices).transpose(0, 2, 3, 1) if chosen.has_pixels else _stretched(images)
+    inputs = given_to(next(iter(models.values())), images)
+    pictures = [one for one in inputs if one.ndim == 4 and (len(inputs) == 1 or one.shape[1] in (1, 3))]
+    if not pictures:
+        return ()
+    pixels = (
+        chosen.images.pixels(chosen.indices).transpose(0, 2, 3, 1) if chosen.has_pixels else _stretched(pictures[0])
+    )
     answers = {word: predict(module, images) for word, module in models.items()}
     found = []
     for number in range(len(images)):

@@ -90,3 +90,44 @@ def test_it_is_written_and_computes_what_the_model_does(
         outputs = run_file(LocalDevice(), tmp_path / manifest.file, manifest, inputs).outputs[0]
         assert sqnr_db(expected, outputs) > (100 if manifest.precision == "fp32" else least_db)
         assert set(manifest.left_in_float or ()) <= left
+
+
+class Twice(nn.Module):
+    """A layer that sees two inputs of other ranges, as a detector's head sees several levels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(16, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        both = torch.cat([torch.relu(self.conv(x)), torch.relu(self.conv(5 * x))], 1)
+        answer: torch.Tensor = self.head(both).mean((2, 3))
+        return answer
+
+
+def test_a_layer_that_is_used_twice_is_int8_in_every_format(tmp_path: Path) -> None:
+    """Its bias has the scale of its input, which are two."""
+    torch.manual_seed(0)
+    spec = ModelSpec(
+        source="tests:net",
+        input_size=(3, SIDE, SIDE),
+        num_classes=4,
+        preprocessing=Preprocessing(mean=(0,) * 3, std=(1,) * 3),
+    )
+    images = torch.randn(32, 3, SIDE, SIDE)
+    formats = ["tflite", "pte"]
+    done = export_each(
+        Model(spec, Twice().eval()),
+        tmp_path,
+        formats=formats,
+        int8=formats,
+        floats=False,
+        calibration=images,
+        reference_input=images[:16],
+    )
+    assert not done.not_written
+    inputs, (expected,) = read_reference(tmp_path / "reference.safetensors")
+    for manifest in done.manifests:
+        outputs = run_file(LocalDevice(), tmp_path / manifest.file, manifest, inputs).outputs[0]
+        assert sqnr_db(expected, outputs) > 25
+        assert not manifest.left_in_float

@@ -61,5 +61,5 @@ def test_layers_of_a_file_that_keeps_its_weights_behind_its_tables_are_read(tmp_
     op = OpSignature("linear", 640, 640)
     (tmp_path / "float.tflite").write_bytes(repeated(op, 1))
     sample = np.random.default_rng(0).standard_normal((1, 640), np.float32)
-    assert quantize_samples(tmp_path / "float.tflite", tmp_path / "int8.tflite", [sample]) == {}
+    assert quantize_samples(tmp_path / "float.tflite", tmp_path / "int8.tflite", [(sample,)]) == {}
     assert [layer.likeness for layer in read_layers(tmp_path / "int8.tflite")] == [Likeness.of(op)]

@@ -7,7 +7,7 @@ storage and wide accumulators does; a device that also accumulates in fp16 is so
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,22 +51,23 @@ class Step:
 class Program:
     """A loaded program: constants and compressed weights are decoded, the rest waits for an input."""
 
-    input_name: str
-    input_type: TensorType
+    inputs: tuple[tuple[str, TensorType], ...]  # name and type, in the order of the package
     output_names: tuple[str, ...]
     constants: dict[str, Value]
     steps: tuple[Step, ...]
     where: str
     operations: frozenset[str] = field(default_factory=frozenset)
 
-    def run(self, batch: Tensor) -> tuple[Tensor, ...]:
-        """Execute on one input of exactly the declared shape; returns the outputs as float32.
+    def run(self, *given: Tensor) -> tuple[Tensor, ...]:
+        """Execute on inputs of exactly the declared shapes; returns the outputs as float32.
 
         Raises:
             UsageError: the shape does not fit, or an operation does not give the shape that the program declares.
         """
-        _check_shape("the input", batch, self.input_type, where=self.where)
-        values: dict[str, Value] = {self.input_name: _stored(batch.float(), self.input_type)}
+        values: dict[str, Value] = {}
+        for tensor, (name, kind) in zip(given, self.inputs, strict=True):
+            _check_shape(f"the input {name}", tensor, kind, where=self.where)
+            values[name] = _stored(tensor.float(), kind)
         with torch.inference_mode():
             for step in self.steps:
                 values.update(_execute(step, self.constants, values, where=self.where))
@@ -89,24 +90,33 @@ def run_mlpackage(path: Path, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np
     return outputs[0]
 
 
-def outputs_of_mlpackage(path: Path, inputs: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], ...]:
-    """Execute a .mlpackage on inputs of shape (N, C, H, W) float32; returns each output (N, ...) float32, in the order
-    in which the package describes them.
+def outputs_of_mlpackage(
+    path: Path, *inputs: npt.NDArray[np.float32], names: Sequence[str] | None = None
+) -> tuple[npt.NDArray[np.float32], ...]:
+    """Execute a .mlpackage on its inputs, each (N, ...) float32, in the order in which the package describes them or of
+    `names`; returns each output (N, ...) float32, in the order in which it describes them.
 
     A program of fixed batch size b is run N / b times.
 
     Raises:
-        UsageError: the package is damaged, has several inputs, uses an operation that the reference
+        UsageError: the package is damaged, uses an operation that the reference
             executor does not know (the error names it), or the inputs do not fit.
         ToolkitMissing: coremltools is not installed.
     """
     program = load_program(path)
-    size = program.input_type.shape[0] if program.input_type.shape else None
-    batch = 1 if size is None else size
-    if len(inputs) == 0 or len(inputs) % batch:
-        raise UsageError(f"the program takes {batch} images at a time; {len(inputs)} cannot be fed", where=str(path))
-    images = torch.from_numpy(np.ascontiguousarray(inputs, dtype=np.float32))
-    parts = [program.run(part) for part in images.split(batch)]
+    own = [name for name, _ in program.inputs]
+    named = dict(zip(own if names is None else names, inputs, strict=False))
+    if len(inputs) != len(own) or set(named) != set(own):
+        raise UsageError(f"the program takes {', '.join(own)}, given are {', '.join(named)}", where=str(path))
+    inputs = tuple(named[name] for name in own)
+    _, first = program.inputs[0]
+    batch = 1 if not first.shape or first.shape[0] is None else first.shape[0]
+    count = len(inputs[0])
+    if count == 0 or count % batch or any(len(one) != count for one in inputs):
+        told = " and ".join(str(len(one)) for one in inputs)
+        raise UsageError(f"the program takes {batch} images at a time; {told} cannot be fed", where=str(path))
+    given = [torch.from_numpy(np.ascontiguousarray(one, dtype=np.float32)).split(batch) for one in inputs]
+    parts = [program.run(*some) for some in zip(*given, strict=True)]
     return tuple(np.concatenate([one.numpy() for one in each]) for each in zip(*parts, strict=True))
 
 
@@ -124,10 +134,12 @@ def load_program(path: Path) -> Program:
     function = program.functions[name]
     block = function.block_specializations[function.opset]
     names = tuple(item.name for item in package.model.description.output) or tuple(block.outputs)
-    if len(function.inputs) != 1 or set(names) != set(block.outputs):
+    kinds = {one.name: tensor_type(one.type) for one in function.inputs}
+    taken = tuple(item.name for item in package.model.description.input) or tuple(kinds)
+    if not taken or set(taken) != set(kinds) or set(names) != set(block.outputs):
         raise UsageError(
-            f"the program has {len(function.inputs)} inputs and the outputs {', '.join(block.outputs)}; one input and "
-            f"the outputs that the package describes ({', '.join(names)}) are expected",
+            f"the program has the inputs {', '.join(kinds)} and the outputs {', '.join(block.outputs)}; those that the "
+            f"package describes ({', '.join(taken)}; {', '.join(names)}) are expected",
             where=str(path),
         )
     if any(item.type.WhichOneof("Type") == "imageType" for item in package.model.description.input):
@@ -136,8 +148,7 @@ def load_program(path: Path) -> Program:
         )
     constants, steps = _read_steps(package, block.operations)
     return Program(
-        input_name=function.inputs[0].name,
-        input_type=tensor_type(function.inputs[0].type),
+        inputs=tuple((name, kinds[name]) for name in taken),
         output_names=names,
         constants=constants,
         steps=_with_last_uses(steps, keep=names),
