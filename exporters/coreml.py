@@ -81,9 +81,17 @@ def _describe(model: Any, output: Output) -> Converted:
     description = model.get_spec().description
     return Converted(
         weights_precision=output.precision,
-        inputs=tuple(_spec(one) for one in description.input),
+        inputs=tuple(_spec(one) for one in _inputs(description)),
         outputs=tuple(_spec(one) for one in description.output),
     )
+
+
+def _inputs(description: Any) -> list[Any]:
+    """The inputs in the order of the program, which numbers several of them."""
+    from edgeprune.models.inputs import in_order
+
+    named = {one.name: one for one in description.input}
+    return [named[name] for name in in_order(named)] if len(named) > 1 else list(named.values())
 
 
 def _spec(feature: Any) -> TensorSpec:

@@ -103,7 +103,7 @@ def _describe(output: Output) -> Converted:
 
 def _inputs(interpreter: Any) -> list[dict[str, Any]]:
     """The details of the inputs in the order of the model's arguments: the file may have them in another."""
-    from edgeprune.quantization.tflite import in_order
+    from edgeprune.models.inputs import in_order
 
     details = {int(one["index"]): one for one in interpreter.get_input_details()}
     (signature,) = interpreter._get_full_signature_list().values()

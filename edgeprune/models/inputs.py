@@ -13,7 +13,7 @@ import functools
 import inspect
 import math
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -113,6 +113,12 @@ def given_to(module: nn.Module, batch: Tensor) -> tuple[Tensor, ...]:
     """A batch as a module is given it one by one: its images alone, or each of its inputs (N, ...)."""
     inputs = inputs_of(module)
     return apart(batch, inputs) if inputs else (batch,)
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """The names of a file's several inputs in the order of the model's, as converters number them: "args_2" is before
+    "args_10"."""
+    return sorted(names, key=lambda name: int(name.rpartition("_")[2]))
 
 
 def _call(module: nn.Module) -> Call | None:

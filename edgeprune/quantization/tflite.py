@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
+
+from edgeprune.models.inputs import in_order
 
 Array = npt.NDArray[np.float32]
 MOST_LEFT = 0.25  # of the operators; with more of them in float a file is hardly int8
@@ -87,12 +89,6 @@ def _ranges(float_file: Path, chosen: Any, samples: Sequence[tuple[Array, ...]])
     names = in_order(signatures[signature]["inputs"])
     observer.calibrate({signature: [dict(zip(names, sample, strict=True)) for sample in samples]}, manager)
     return observer.get_model_qsvs()
-
-
-def in_order(names: Iterable[str]) -> list[str]:
-    """The names of a signature's inputs in the order of the model's arguments, as converters number them: "args_2" is
-    before "args_10"."""
-    return sorted(names, key=lambda name: int(name.rpartition("_")[2]))
 
 
 def _quantized(float_file: Path, file: Path, chosen: Any, ranges: Any) -> Exception | None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from edgeprune.cli.console import read_input_size
 from edgeprune.errors import ModelError, RecipeError, UsageError
 from edgeprune.graph.trace import trace
-from edgeprune.models.inputs import apart, by_name, given_to, inputs_of, packed
+from edgeprune.models.inputs import apart, by_name, given_to, in_order, inputs_of, packed
 from edgeprune.models.load import build, load
 from edgeprune.models.spec import InputSpec, Model
 from edgeprune.recipe import Recipe
@@ -246,3 +246,8 @@ def recipe_of(**model: object) -> Recipe:
 def test_a_file_of_a_factory_is_needed(tmp_path: Path) -> None:
     with refused(ModelError):
         load(f"{tmp_path / 'none.py'}:net", inputs=SHAPES)
+
+
+def test_numbered_names_are_in_the_models_order() -> None:
+    names = [f"args_{number}" for number in range(12)]
+    assert in_order(sorted(names)) == names
