@@ -28,6 +28,7 @@ class Classification(Task):
     agreement_name = "top-1 agreement"
     target = "class"
     mixes = True
+    names_classes = True
     augment = "crop-flip"
 
     def loss(self, outputs: Outputs, targets: Any) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,6 +134,15 @@ class Objective:
                 where=type(self.task).__qualname__,
                 hint="look at the model's weights, at the targets, and at mean and std in [model]",
             )
+
+    def check_masks(self, answers: Answers, numbers: Mapping[int, str]) -> None:
+        """Look at the numbers that the masks of a split hold, each with a mask that has it.
+
+        Raises:
+            DataError: one of them is none of the task's.
+        """
+        with self._users_code("check_masks"):
+            self.task.check_masks(self.read(answers), numbers)
 
     def right(self, finished: Rows) -> npt.NDArray[np.bool_] | None:
         """Which images are right, where the metric is their share; None where it is something else."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -106,6 +107,13 @@ class Segmentation(Task):
             )
         self._enlarged(logits.float(), targets)
         check_numbers(targets, max(2, logits.shape[1]), ignored=self.ignore)
+
+    def check_masks(self, outputs: Outputs, numbers: Mapping[int, str]) -> None:
+        counted = sorted(numbers.keys() - {self.ignore})
+        try:
+            check_numbers(torch.tensor(counted), max(2, only_tensor(outputs, self.name).shape[1]))
+        except DataError as error:
+            raise DataError(error.what, where=numbers[counted[-1]], hint=error.hint) from error
 
     def picture(self, outputs: Outputs) -> npt.NDArray[np.uint8] | None:
         return palette()[classes_named(only_tensor(outputs, self.name))[0].cpu().numpy() % 256]

@@ -7,7 +7,7 @@ names (`package.module:Task`, `file.py:Task`).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -57,6 +57,7 @@ class Task(ABC):
     target: ClassVar[TargetKind] = "own"
     mixes: ClassVar[bool] = False  # whether `loss` takes the mixed targets of two images (mixup, cutmix)
     augment: ClassVar[Augment] = "none"  # of training images, unless the recipe says otherwise
+    names_classes: ClassVar[bool] = False  # whether a row begins with the one class that is named, and the true one
     moves: ClassVar[bool] = False  # whether targets lie on the image, and are shifted and flipped with it
 
     def __init__(self, settings: Section) -> None:
@@ -97,6 +98,13 @@ class Task(ABC):
 
         Raises:
             DataError: the outputs or the targets are not what this task reads.
+        """
+
+    def check_masks(self, outputs: Outputs, numbers: Mapping[int, str]) -> None:  # noqa: B027 - few tasks have masks
+        """Look at the numbers that the masks of a split hold, each with a mask that has it.
+
+        Raises:
+            DataError: one of them is none of this task's.
         """
 
     def right(self, rows: Rows) -> npt.NDArray[np.bool_] | None:  # noqa: ARG002

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeprune.errors import ModelError
-from edgeprune.tasks.classification import Classification
 from edgeprune.tasks.objective import Objective
 from edgeprune.tasks.task import Rows, Shares
 from edgeprune.verify.chance import guesses, tells
@@ -79,7 +78,7 @@ def ignorance(objective: Objective, rows: Rows) -> tuple[str, str] | None:
     could not tell, fail where the answers are no better than some that do not look at the image."""
     few = ("chance could do as well on so few, of so few classes: name more test images", "undecided")
     poor = ("no better than guessing: prune less, or train longer", "fail")
-    if isinstance(objective.task, Classification):
+    if objective.task.names_classes:
         named, labels = (column.astype(np.int64) for column in rows[:, :2].T)
         return few if not tells(labels) else poor if guesses(named, labels) else None
     if len(rows) < FEWEST:

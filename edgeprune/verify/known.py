@@ -7,15 +7,11 @@ from collections.abc import Sequence
 import torch
 
 from edgeprune.data.split import Split
-from edgeprune.errors import DataError
 from edgeprune.models.modes import evaluating
 from edgeprune.models.spec import Model
 from edgeprune.progress import SILENT, Progress
 from edgeprune.recipe import ModelSection
-from edgeprune.tasks.classification import Classification, check_numbers
 from edgeprune.tasks.objective import Objective
-from edgeprune.tasks.segmentation import Segmentation
-from edgeprune.tasks.task import Outputs, only_tensor
 from edgeprune.verify.alarm import Knowledge, check_knowledge, claimed_accuracy
 from edgeprune.verify.metric_alarm import KnownMetric, check_metric
 
@@ -49,25 +45,10 @@ def check_known(
     with evaluating(model.module), torch.no_grad():
         answers = model.module(images)
     objective.check(answers, targets)
-    if isinstance(objective.task, Segmentation):
-        _check_masks(objective.task, objective.read(answers), (test, *others))
-    if not isinstance(objective.task, Classification) or not test.has_pixels:  # labels that may be put in other orders
+    for split in (test, *others):
+        if split.targets is not None:
+            objective.check_masks(answers, split.targets.numbers)
+    if not objective.task.names_classes or not test.has_pixels:  # labels that may be put in other orders
         return check_metric(model, test, section, objective, progress=progress)
     claimed = claimed_accuracy(model.loaded.facts) if model.loaded is not None else None
     return check_knowledge(model, test, section, claimed=claimed, objective=objective, progress=progress)
-
-
-def _check_masks(task: Segmentation, outputs: Outputs, splits: Sequence[Split]) -> None:
-    """Check the class numbers of all masks, which were read when the data were opened.
-
-    Raises:
-        DataError: one is beyond the model's classes; names a mask that has it.
-    """
-    classes = max(2, only_tensor(outputs, task.name).shape[1])
-    for split in splits:
-        numbers = split.targets.numbers if split.targets is not None else {}
-        counted = sorted(numbers.keys() - {task.ignore})
-        try:
-            check_numbers(torch.tensor(counted), classes)
-        except DataError as error:
-            raise DataError(error.what, where=numbers[counted[-1]], hint=error.hint) from error
