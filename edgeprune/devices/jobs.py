@@ -186,6 +186,7 @@ class _Progress:
         self._on_event = on_event
         self._results = {case.id: CaseResult(case.id) for case in job.cases}
         self._current: str | None = None
+        self._last: str | None = None  # that this process has finished, where each has a runtime to itself
         self._ended = False
         self._build: RuntimeBuild | None = None
         self._before: Conditions | None = None
@@ -230,7 +231,7 @@ class _Progress:
             remote, local = f"{self._stem}-job-{number}.json", scratch / "job.json"
             local.write_text(json.dumps(job), encoding="utf-8")
             self._device.push_all({**runner.files, **cargo.files, remote: local})
-        self._current, self._ended, self._unreadable = None, False, None
+        self._current, self._last, self._ended, self._unreadable = None, None, False, None
         argv = [*runner.argv, self._device.path(remote)]
         done = self._device.run(argv, timeout_s=self._timeout_s, on_line=self._take)
         if not self._ended:
@@ -348,6 +349,7 @@ class _Progress:
             case.failure, case.finished = str(event["message"])[:MOST_SAID], True
         if case.finished or kind == "samples":
             self._current = None
+            self._last = case.id if self._job.timing is None else None
 
     def _pull_arrays(self, files: Sequence[str]) -> tuple[Array, ...]:
         if len(files) > MOST_OUTPUTS:
@@ -365,8 +367,15 @@ class _Progress:
             return tuple(found)
 
     def _blame(self, done: Completed) -> None:
-        """The process ended early: the case it was at is at fault; without one, the runtime itself is."""
+        """The process ended early: the case it was at is at fault; without one, the runtime itself is.
+
+        A damaged file may spoil memory that the runtime comes to when it has done with the file. What it gave is not
+        believed then.
+        """
         why = want_of_memory(done.stderr_tail) or _cause(done)
+        if self._current is None and _was_killed(done) and self._last is not None:
+            self._current = self._last
+            self._results[self._last].outputs = None
         if self._current is None:
             raise DeviceError(
                 f"the runner for {self._job.runtime} ended early: {why}",
@@ -377,6 +386,11 @@ class _Progress:
         last = last_lines(done.stderr_tail)
         case.failure = f"it crashed the runtime: {why}" + (f" ({last})" if last else "")
         case.finished = True
+
+
+def _was_killed(done: Completed) -> bool:
+    """Whether a signal ended it; a shell between us and it tells one as a number above 128."""
+    return done.exit_code < 0 or done.exit_code > 128
 
 
 def _cause(done: Completed) -> str:

@@ -155,6 +155,38 @@ def test_inference_goes_on_after_a_crash_too(device: LocalDevice, relu: Path, cr
     assert float(result.cases["b"].outputs[0].max()) == 2.0
 
 
+CRASHING_LATER = """
+import os, sys
+sys.path.insert(0, {folder!r})
+import python_runner as runner
+infer = runner.infer_case
+def crashing(job, case):
+    infer(job, case)
+    if {digest!r} in case["model"]:
+        os.kill(os.getpid(), {signal})
+runner.infer_case = crashing
+sys.exit(runner.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_a_model_that_crashes_the_runtime_once_it_has_run(
+    device: LocalDevice, relu: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: bool
+) -> None:
+    """As one does that has spoilt the memory: what it gave is not believed, the others go on."""
+    wrapper, model = tmp_path / "crashing.py", tmp_path / "crash.tflite"
+    write_operation(replace(RELU, in_channels=5, out_channels=5), model)
+    folder, digest = str(runners.runner_script().parent), file_sha256(model)
+    wrapper.write_text(CRASHING_LATER.format(folder=folder, digest=digest, signal=int(signal.SIGABRT)))
+    monkeypatch.setattr(runners, "runner_script", lambda: wrapper)
+    inputs = np.ones((2, 4, 4, 3), np.float32)
+    cases = [Case("a", relu, (inputs,)), Case("crash", model, (np.ones((2, 4, 4, 5), np.float32),))]
+    result = run_job(device, Job("litert", tuple(cases if last else [*cases, Case("b", relu, (inputs,))])))
+    assert "SIGABRT" in (result.cases["crash"].failure or "")
+    assert result.cases["crash"].outputs is None
+    assert all(case.outputs is not None for name, case in result.cases.items() if name != "crash")
+
+
 def test_a_file_that_crashes_is_a_clear_error(device: LocalDevice, crashing: Path) -> None:
     with refused(UsageError, crashing, "litert", "SIGSEGV"):
         run_inference(device, crashing, np.zeros((1, 4, 4, 3), np.float32), runtime="litert")
