@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 
 from edgeprune.artifacts.export import Exported, Meaning, export_each
 from edgeprune.artifacts.manifest import Manifest, manifest_path, parse_manifest, read_manifest
@@ -32,6 +33,7 @@ from edgeprune.models.trust import canonical, remember_recipe, require_task
 from edgeprune.progress import SILENT, Progress
 from edgeprune.recipe import DataSection, Recipe, TargetKind, TaskSection, VerdictLimits
 from edgeprune.recipe_file import parse_recipe, resolve_paths
+from edgeprune.records import first_fault
 from edgeprune.runs import write_atomic
 from edgeprune.stages.export import REFERENCE_IMAGES
 from edgeprune.stages.load import with_labels
@@ -315,9 +317,20 @@ def _record_of(folder: Path) -> DataRecord | None:
 
 def _spec_of(manifest: Manifest) -> ModelSpec:
     """What the manifest says of the model, as far as data are concerned."""
-    answer = manifest.outputs[0]
+    try:
+        return _spec_said_by(manifest)
+    except ValidationError as error:
+        raise DataError(
+            f"no data can be made for inputs as the manifest has them: {first_fault(error)}",
+            where=manifest.file,
+            hint="leave --data out, or export the model again",
+        ) from error
+
+
+def _spec_said_by(manifest: Manifest) -> ModelSpec:
+    answer, first = manifest.outputs[0], manifest.inputs[0]
     taken = tuple(InputSpec(name=one.of or one.name, shape=model_shape(one)) for one in manifest.inputs)
-    of_images = len(taken) == 1 and len(taken[0].shape) == 3
+    of_images = len(taken) == 1 and len(taken[0].shape) == 3 and not first.of
     size = taken[0].shape if of_images else packed_size(taken)
     channels = answer.shape[-1 if answer.layout == "NHWC" else 1] if len(answer.shape) > 1 else 1
     own = manifest.preprocessing
@@ -352,6 +365,8 @@ def _answers_of(model: Model, manifest: Manifest, folder: Path) -> Answers:
         return predict(module, torch.from_numpy(images))
 
     inputs, expected = read_reference(folder / manifest.reference)
+    if model.spec.inputs:
+        inputs = inputs.reshape(len(inputs), 1, 1, -1)
     fits = tuple(inputs.shape[1:]) == tuple(model.spec.input_size)
     given = answers(inputs) if fits else None
     if given is None or not _same(expected, given):

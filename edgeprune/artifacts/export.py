@@ -256,7 +256,9 @@ def _put_in_place(
         sha256=file_hash(output.file),
         size_bytes=file_size(output.file),
         inputs=_named(converted.inputs, model.spec.inputs, "inputs", output.file),
-        outputs=_named(converted.outputs, model.spec.outputs, "outputs", output.file),
+        outputs=_named(
+            converted.outputs, outputs if len(outputs := model.spec.outputs) > 1 else (), "outputs", output.file
+        ),
         task=meaning.task.without_folders(),
         preprocessing=Preparation.of(model.spec) if meaning.prepared_here else None,
         labels=model.spec.labels,
@@ -278,14 +280,14 @@ def _put_in_place(
 def _named(
     tensors: tuple[TensorSpec, ...], own: Sequence[InputSpec | OutputSpec], word: str, file: Path
 ) -> tuple[TensorSpec, ...]:
-    """The file's inputs or outputs, each with the name of the model's that it is, where the model has several.
+    """The file's inputs or outputs, each with the name of the model's that it is, where these have names.
 
     Raises:
         ConversionError: the file has not as many as the model.
     """
     if len(tensors) != max(1, len(own)):
         raise ConversionError(f"the file has {len(tensors)} {word}, the model {max(1, len(own))}", where=file.name)
-    if len(tensors) == 1:
+    if not own:
         return tensors
     return tuple(tensor.model_copy(update={"of": one.name}) for tensor, one in zip(tensors, own, strict=True))
 

@@ -127,7 +127,7 @@ def read_input_size(text: str | None) -> dict[str, Any]:
         if text is not None and "=" in text:
             named = [part.partition("=") for part in text.split()]
             inputs = {name: _sides(sides) for name, _, sides in named}
-            fault = f"`{named[0][0]}` twice" if len(inputs) < len(named) else inputs_fault(inputs)
+            fault = "one name twice" if len(inputs) < len(named) else inputs_fault(inputs)
         else:
             size = _sides(text) if text else None
             fault = input_size_fault(size) if size is not None else ""

@@ -133,6 +133,8 @@ def _floats(given: Any, what: str, shape: tuple[int, ...], where: str) -> Tensor
             where=where,
             hint="let the data set give what the model takes: floats, prepared; an image as (channels, height, width)",
         )
+    if given.layout != torch.strided or given.is_meta:
+        raise DataError(f"{what} is a sparse tensor, or one without values", where=where, hint="give it dense")
     if not given.isfinite().all():
         raise DataError(f"{what} holds NaN or infinity", where=where)
     return given.float()

@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
 from edgeprune.errors import ModelError
-from edgeprune.models.inputs import given_to
+from edgeprune.models.inputs import OneByOne, given_to, inputs_of
 from edgeprune.models.modes import evaluating
 
 # What user code and torch.export raise while a model is traced; anything else is a defect of ours.
@@ -53,7 +53,8 @@ def trace(module: nn.Module, example: Tensor) -> ExportedProgram:
     check_takes(module, given)
     with evaluating(module):
         try:
-            return torch.export.export(module, given, strict=False)
+            traced = OneByOne(module).eval() if inputs_of(module) else module
+            return torch.export.export(traced, given, strict=False)
         except TRACE_ERRORS as error:
             raise untraceable(error, given) from error
 
@@ -70,7 +71,9 @@ def untraceable(error: BaseException, given: Sequence[Tensor]) -> ModelError:
 
 
 def check_takes(module: nn.Module, given: Sequence[Tensor]) -> None:
-    """Raises ModelError where a module's forward cannot be called with these tensors."""
+    """Raises ModelError where a module's forward cannot be called with a batch."""
+    if inputs_of(module):
+        return  # it was looked at when it was loaded
     try:
         inspect.signature(module.forward).bind(*given)
     except TypeError as error:

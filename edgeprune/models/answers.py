@@ -19,6 +19,7 @@ from torch.utils import _pytree as pytree
 
 from edgeprune.errors import ModelError
 from edgeprune.models.factory import fixed_seed, users_code
+from edgeprune.models.inputs import how_to_give, told
 
 ONLY = "output"  # the name of the one output of a model that answers a tensor
 Answers = Tensor | tuple[Tensor, ...]
@@ -91,9 +92,8 @@ def answer_flat(module: nn.Module, example: Tensor, where: str) -> Form:
     """
     if (form := form_of(module)) is not None:
         return form
-    what = f"the model does not run on an input of {tuple(example.shape)}"
-    hint = "check input_size (channels, height, width); forward is given a batch of images, and nothing else"
-    with fixed_seed(), torch.no_grad(), users_code(what, where, hint):
+    what = f"the model does not run on {told(module, example)}"
+    with fixed_seed(), torch.no_grad(), users_code(what, where, how_to_give(module)):
         answer = module(example.clone())
     form = Form.of(answer)
     if not form.names:

@@ -1,13 +1,14 @@
 """What a model of several inputs takes: inside of EdgePrune one tensor, outside what its author wrote.
 
 Everything from training to the judge passes a batch as one tensor (N, C, H, W). A model of several inputs, or of one
-that is no image, takes all their numbers in a row instead, (N, 1, 1, numbers); its `forward` takes them apart, and is
-then called as its author wrote it: with arguments, a dict, a tuple or a dataclass. Whoever traces it for a file gives
-it the inputs one by one, so that the file has them one by one, too.
+that is no image, takes all their numbers in a row instead, (N, 1, 1, numbers). Calling it takes them apart, and
+`forward` gets them as its author wrote it: as arguments, a dict, a tuple or a dataclass. Whoever traces it for a file
+gives it the inputs one by one, so that the file has them one by one, too.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import inspect
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeprune.errors import ModelError
+from edgeprune.models.factory import users_code
 from edgeprune.models.spec import InputSpec
 
 Way = Literal["names", "order", "dict", "tuple"]
@@ -39,15 +41,17 @@ def apart(batch: Tensor, inputs: Sequence[InputSpec]) -> tuple[Tensor, ...]:
 
 
 def by_name(given: object, inputs: Sequence[InputSpec]) -> tuple[object, ...]:
-    """The inputs in their order, of what somebody holds them in: a dict or a dataclass by name, a tuple or a list by
-    place; of a single input also the tensor itself.
+    """The inputs in their order, of what somebody holds them in: a dict, a dataclass or a NamedTuple by name, a tuple
+    or a list by place; of a single input also the tensor itself.
 
     Raises:
         ValueError: it has others, or not as many.
     """
     names = [one.name for one in inputs]
     if dataclasses.is_dataclass(given) and not isinstance(given, type):
-        given = {field.name: getattr(given, field.name) for field in dataclasses.fields(given)}
+        given = {field.name: getattr(given, field.name, None) for field in dataclasses.fields(given)}
+    if isinstance(given, tuple) and hasattr(given, "_fields"):
+        given = dict(zip(given._fields, given, strict=True))
     if isinstance(given, Mapping):
         if set(given) != set(names):
             raise ValueError(f"it has {', '.join(map(str, given))}, the inputs are {', '.join(names)}")
@@ -84,29 +88,69 @@ class Call:
             case "tuple":
                 return (tuple(tensors),), {}
 
-    def taken(self, given: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """The inputs, given one by one or all in one tensor."""
+    def taken(self, given: Sequence[object]) -> tuple[Tensor, ...] | None:
+        """The inputs, given one by one or all in one tensor; None where its author's own code gives them."""
+        tensors = tuple(one for one in given if isinstance(one, Tensor))
+        if len(tensors) < len(given):
+            return None
         numbers = sum(math.prod(one.shape) for one in self.inputs)
-        if len(given) == 1 and given[0].ndim == 4 and tuple(given[0].shape[1:]) == (1, 1, numbers):
-            return apart(given[0], self.inputs)
-        return tuple(given)
+        if len(tensors) == 1 and tensors[0].ndim == 4 and tuple(tensors[0].shape[1:]) == (1, 1, numbers):
+            return apart(tensors[0], self.inputs)
+        return tensors if len(tensors) == len(self.inputs) else None
 
 
-def take_packed(module: nn.Module, inputs: tuple[InputSpec, ...], where: str) -> None:
-    """Let a module take its inputs in one tensor, or one by one, from now on, in place.
+def take_packed(module: nn.Module, inputs: Sequence[InputSpec], where: str) -> None:
+    """Let a module take its inputs in one tensor, or one by one, from now on, in place. `inputs_of` says in which
+    order: that of the arguments of `forward`, where these have their names, else the one that is given here.
 
     Raises:
-        ModelError: its `forward` does not take inputs of these names.
+        ModelError: its `forward` does not take inputs of these names, or its class cannot be derived from.
     """
-    if _call(module) is None:
-        kind: Any = type(module)
-        module.__class__ = _taking(kind, Call(inputs, _way(module, inputs, where)))
+    if _call(module) is not None:
+        return
+    hint = "wrap it in a plain nn.Module whose forward takes the inputs"
+    kind: Any = type(module)
+    call = _how_to_call(module, inputs, where)
+    with users_code("its class cannot be derived from, and copied", where, hint):
+        module.__class__ = _taking(kind, call)
+        copied = _call(copy.copy(module)) and _call(copy.deepcopy(module))
+    if copied is None:
+        raise ModelError(f"a copy of it is no {kind.__name__} that takes its inputs", where=where, hint=hint)
 
 
 def inputs_of(module: nn.Module) -> tuple[InputSpec, ...]:
     """The inputs of a module that `take_packed` changed; none of one that takes images."""
     call = _call(module)
     return () if call is None else call.inputs
+
+
+class OneByOne(nn.Module):
+    """A module that is given its inputs one by one, whatever its `forward` holds them in: torch.export asks for it."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, *given: Tensor) -> Any:
+        return self.inner(*given)
+
+
+def told(module: nn.Module, batch: Tensor) -> str:
+    """The inputs of a batch with their shapes, in words."""
+    inputs = inputs_of(module)
+    if not inputs:
+        return f"an input of {tuple(batch.shape)}"
+    return "the inputs " + ", ".join(f"{one.name} {(len(batch), *one.shape)}" for one in inputs)
+
+
+def how_to_give(module: nn.Module) -> str:
+    """What to look at where a module does not run on its inputs."""
+    if inputs_of(module):
+        return (
+            "check `inputs` (each without the batch); forward is given these, and nothing else; one that takes a tuple "
+            "has to say so in its annotation"
+        )
+    return "check input_size (channels, height, width); forward is given a batch of images, and nothing else"
 
 
 def given_to(module: nn.Module, batch: Tensor) -> tuple[Tensor, ...]:
@@ -128,35 +172,38 @@ def _call(module: nn.Module) -> Call | None:
 
 @functools.lru_cache(maxsize=64)
 def _taking(cls: Any, call: Call) -> type[nn.Module]:
-    """The same class, whose `forward` takes its inputs in one tensor or one by one.
+    """The same class, which is called with its inputs in one tensor or one by one, or as its author calls it.
 
-    A class, and no hook or wrapper: copies of the module have it too, the names of its weights stay, and torch.export
-    sees a `forward` that takes as many tensors as it is given.
+    A class, and no hook or wrapper: copies of the module have it too, the names of its weights stay, and its author's
+    `forward` and hooks see what they have always seen.
     """
 
     class Taking(cls):  # type: ignore[misc]
         _edgeprune_call = call
 
-        def forward(self, *given: Tensor) -> Any:
-            args, kwargs = call.arguments(call.taken(given))
-            return super().forward(*args, **kwargs)
+        def __call__(self, *given: Any, **named: Any) -> Any:
+            tensors = None if named else call.taken(given)
+            if tensors is None:
+                return super().__call__(*given, **named)
+            args, kwargs = call.arguments(tensors)
+            return super().__call__(*args, **kwargs)
 
     Taking.__name__, Taking.__qualname__, Taking.__module__ = cls.__name__, cls.__qualname__, cls.__module__
     return Taking
 
 
-def _way(module: nn.Module, inputs: Sequence[InputSpec], where: str) -> Way | type:
+def _how_to_call(module: nn.Module, inputs: Sequence[InputSpec], where: str) -> Call:
     names = [one.name for one in inputs]
-    parameters = inspect.signature(module.forward).parameters
+    parameters = _parameters(module)
     plain = {name: one for name, one in parameters.items() if one.kind not in _SEVERAL}
     needed = [name for name, one in plain.items() if one.default is inspect.Parameter.empty]
     positional_only = any(one.kind is inspect.Parameter.POSITIONAL_ONLY for one in plain.values())
     if set(needed) <= set(names) <= set(plain) and not positional_only:
-        return "names"
+        return Call(tuple(sorted(inputs, key=lambda one: list(plain).index(one.name))), "names")
     if any(one.kind is inspect.Parameter.VAR_POSITIONAL for one in parameters.values()) and not plain:
-        return "order"
+        return Call(tuple(inputs), "order")
     if len(needed) == 1:
-        return _held_in(_annotation(module, needed[0]), names, where)
+        return Call(tuple(inputs), _held_in(_annotation(module, needed[0]), names, where))
     raise ModelError(
         f"forward takes {', '.join(needed) or 'nothing'}, and the inputs are {', '.join(names)}",
         where=where,
@@ -165,11 +212,18 @@ def _way(module: nn.Module, inputs: Sequence[InputSpec], where: str) -> Way | ty
     )
 
 
+def _parameters(module: nn.Module) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(module.forward).parameters
+    except (TypeError, ValueError):  # code that tells none
+        return {}
+
+
 def _annotation(module: nn.Module, name: str) -> Any:
     """What an argument of `forward` is said to be; nothing where that cannot be found out."""
     try:
         return typing.get_type_hints(type(module).forward).get(name)
-    except (NameError, TypeError, AttributeError):
+    except Exception:  # noqa: BLE001 - a text that is no code, or the user's code
         return None
 
 

@@ -17,6 +17,7 @@ from edgeprune.models.answers import ONLY, answer_flat, outputs_of
 from edgeprune.models.attention import has_attention, write_attention, write_plainly, written_plainly
 from edgeprune.models.checkpoint import Loaded, load_state, not_finite
 from edgeprune.models.factory import SEED, call_factory, fixed_seed, users_code
+from edgeprune.models.inputs import how_to_give, inputs_of, told
 from edgeprune.models.plain import fold_parametrizations, is_parametrized, made_plain
 from edgeprune.models.spec import InputSpec, Model, ModelSpec, OutputSpec, Preprocessing, packed_size
 from edgeprune.models.taking import Weights
@@ -71,6 +72,7 @@ def load(
         spec, module = _factory_model(source, dict(arguments or {}), pretrained, input_size, taken)
     remember(spec.source, spec.arguments)
     module, said = made_plain(module, spec)
+    spec = spec.model_copy(update={"inputs": inputs_of(module)})  # in the order of its forward
     form = answer_flat(module, _example(spec), spec.source)
     loaded = None
     if checkpoint is not None:
@@ -296,9 +298,8 @@ def _look_at_answers(module: nn.Module, spec: ModelSpec, names: tuple[str, ...])
     """Run the model once; each of its outputs must be floats, the first axis the image."""
     example = _example(spec)
     given = example.clone()
-    what = f"the model does not run on an input of {(1, *spec.input_size)}"
-    hint = "check input_size (channels, height, width); forward is given a batch of images, and nothing else"
-    with fixed_seed(), torch.no_grad(), users_code(what, spec.source, hint):
+    what = f"the model does not run on {told(module, example)}"
+    with fixed_seed(), torch.no_grad(), users_code(what, spec.source, how_to_give(module)):
         outputs = outputs_of(module(given))
     if not torch.equal(given, example):
         raise ModelError(

@@ -40,12 +40,20 @@ def input_size_fault(size: Sequence[object]) -> str:
     return ""
 
 
-def inputs_fault(shapes: Mapping[str, Sequence[int]]) -> str:
+def inputs_fault(shapes: Mapping[str, object]) -> str:
     """Why these are no inputs of a model, in words; empty if they are. Each shape is that of one example."""
     if not shapes:
         return "a model takes one input at least"
-    if any(number < 1 for shape in shapes.values() for number in shape):
-        return "a shape has numbers from 1"
+    sizes: dict[str, list[int]] = {}
+    for name, shape in shapes.items():
+        numbers = list(shape) if isinstance(shape, tuple | list) else []
+        sizes[name] = [n for n in numbers if isinstance(n, int) and not isinstance(n, bool) and n > 0]
+        if not numbers or len(sizes[name]) < len(numbers):
+            return f"the shape of {name}, {shape!r}, is not whole numbers from 1, as (3, 32, 32)"
+    return _sizes_fault(sizes)
+
+
+def _sizes_fault(shapes: Mapping[str, Sequence[int]]) -> str:
     if len(shapes) > MOST_INPUTS:
         return f"{len(shapes)} inputs, above {MOST_INPUTS}"
     if odd := [name for name in shapes if not name.isidentifier()]:

@@ -54,6 +54,12 @@ def check_tuning(recipe: Recipe) -> None:
     check_tracker(settings.tracker)
     if settings.mixup or settings.cutmix:
         check_mixing(task_of(recipe.task))
+    if recipe.model.inputs is not None and (settings.mixup or settings.cutmix):
+        raise RecipeError(
+            "the inputs of [model] are no single image, which could be mixed with another",
+            where="tune.cutmix" if settings.cutmix else "tune.mixup",
+            hint="leave it out",
+        )
     if settings.features and in_turns:
         raise RecipeError(
             "with prune.epochs layers change their width while they train, and tune.features learns from layers",
@@ -153,9 +159,10 @@ def _another(context: Context) -> OtherTeacher | None:
         pretrained=settings.teacher_checkpoint is None and is_timm(settings.teacher),
         checkpoint=settings.teacher_checkpoint,
         num_classes=model.spec.num_classes,
-        input_size=model.spec.input_size,
-        mean=None if is_timm(settings.teacher) else prepared.mean,
-        std=None if is_timm(settings.teacher) else prepared.std,
+        input_size=None if model.spec.inputs else model.spec.input_size,
+        inputs={one.name: one.shape for one in model.spec.inputs} or None,
+        mean=None if is_timm(settings.teacher) or model.spec.inputs else prepared.mean,
+        std=None if is_timm(settings.teacher) or model.spec.inputs else prepared.std,
     )
     return OtherTeacher(teacher, model)
 

@@ -91,9 +91,11 @@ class OtherTeacher(nn.Module):
         super().__init__()
         self.module = teacher.module.eval()
         own, given = teacher.spec.preprocessing, student.spec.preprocessing
-        if teacher.spec.input_size != student.spec.input_size:
+        if (teacher.spec.input_size, teacher.spec.inputs) != (student.spec.input_size, student.spec.inputs):
             raise RecipeError(
-                f"the teacher reads images of {teacher.spec.input_size}, the model {student.spec.input_size}",
+                f"the teacher reads images of {teacher.spec.input_size}, the model {student.spec.input_size}"
+                if not student.spec.inputs
+                else "the teacher takes other inputs than the model, or takes them in another order",
                 where="tune.teacher",
                 hint="choose a teacher of the same input size",
             )

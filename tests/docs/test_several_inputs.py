@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import io
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -19,12 +20,14 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 import edgeprune
-from edgeprune.artifacts.manifest import Manifest, read_manifest
+from edgeprune.artifacts.manifest import Manifest, manifest_path, read_manifest
 from edgeprune.devices.local import LocalDevice
 from edgeprune.errors import DataError, RecipeError, UsageError
 from edgeprune.models.checkpoint import save_state
 from edgeprune.models.load import load
+from edgeprune.recipe_file import parse_recipe
 from edgeprune.report.data import read_report
+from edgeprune.stages.tune import check_tuning
 from edgeprune.verify.accuracy import read_reference
 from edgeprune.verify.execute import run_file
 from edgeprune.verify.parity import sqnr_db
@@ -125,6 +128,64 @@ def test_a_file_is_verified_and_explained_without_the_run(ran: Ran, monkeypatch:
     assert explained.operators > 5
 
 
+ONE = """
+import torch
+from torch import nn
+
+
+class Items:
+    def __init__(self, count, seed):
+        self.x = torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, index):
+        return {"x": self.x[index]}, index % 2
+
+
+def items(split):
+    return {"train": Items(40, 1), "test": Items(24, 2)}.get(split)
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.conv(x)).mean((2, 3)))
+"""
+
+
+def test_one_input_with_a_name_is_verified_with_its_data_and_its_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "one_input.py").write_text(ONE)
+    options = {"inputs": {"x": (3, 8, 8)}, "untrained": True, "data": "one_input.py:items"}
+    done = edgeprune.export_model("one_input.py:Net", tmp_path / "out", formats=["onnx"], int8=False, **options)
+    assert [one.of for one in done.manifests[0].inputs] == ["x"]
+    model = load("one_input.py:Net", inputs={"x": (3, 8, 8)})
+    file = tmp_path / "out" / "model_fp32.onnx"
+    found = edgeprune.verify_file(file, data="one_input.py:items", model=model, untrained=True)
+    assert found.file.passes
+    manifest = manifest_path(file)
+    for change in ({"of": "input.1"}, {"shape": [1, 0, 8, 8]}, {"shape": [1]}, {"shape": [1] * 9}):
+        tree = json.loads(manifest.read_text())
+        tree["inputs"][0] |= change
+        manifest.write_text(json.dumps(tree))
+        with refused(DataError, "model_fp32.onnx"):
+            edgeprune.verify_file(file, data="one_input.py:items", untrained=True)
+
+
+def test_inputs_are_not_mixed() -> None:
+    for key in ("mixup", "cutmix"):
+        tree = {"model": {"factory": "a.py:b", "inputs": SHAPES}, "data": {"source": "c.py:d"}, "tune": {key: 0.5}}
+        with refused(RecipeError, f"tune.{key}"):
+            check_tuning(parse_recipe(tree))
+
+
 def test_the_pictures_of_the_report_are_of_the_first_picture(ran: Ran) -> None:
     report = read_report(ran.folder / "run" / "report" / "report.json")
     shown = [Image.open(io.BytesIO(base64.b64decode(one.image))) for one in report.shown]
@@ -138,6 +199,8 @@ def test_the_pictures_of_the_report_are_of_the_first_picture(ran: Ran) -> None:
         ("{'left': x, 'right': x}", ("left, right",)),
         ("(x, x)", (2,)),
         ("(x, x, torch.rand(6))", ("place",)),
+        ("(x, x.to_sparse(), torch.rand(5))", ("right",)),
+        ("(x, x.to('meta'), torch.rand(5))", ("right",)),
         ("(x, x, torch.zeros(5, dtype=torch.int64))", ("place", "int64")),
         ("(x, x * float('nan'), torch.rand(5))", ("right",)),
     ],

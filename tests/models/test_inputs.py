@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections import namedtuple
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from edgeprune.recipe_file import parse_recipe
 from edgeprune.runs import settings_hash
 from edgeprune.space.cut import remove_units
 from edgeprune.space.find import find_structure
+from edgeprune.space.masks import mask_units
 
 NETS = """
 from __future__ import annotations
@@ -113,6 +115,30 @@ class changes(Core):
 def wrapped():
     return nn.DataParallel(names())
 
+class reshapes(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.see, self.head = nn.Conv2d(3, 6, 3), nn.Linear(6 * 6 * 6 + 5, 3)
+
+    def forward(self, left, place):
+        x = torch.relu(self.see(left)).reshape(-1, 216)
+        return self.head(torch.cat([x, place], 1))
+
+class no_code(Core):
+    def forward(self, batch: "a dict of tensors"):
+        return self.answer(**batch)
+
+class Registered(Core):
+    def __init_subclass__(cls, name):
+        super().__init_subclass__()
+
+class registered(Registered, name="one"):
+    def forward(self, batch):
+        return self.answer(**batch)
+
+def a_graph():
+    return torch.fx.symbolic_trace(names())
+
 class features(nn.Module):
     def __init__(self):
         super().__init__()
@@ -122,7 +148,7 @@ class features(nn.Module):
         return self.net(x)
 """
 SHAPES = {"left": (3, 8, 8), "right": (3, 8, 8), "place": (5,)}
-WAYS = ["names", "defaults", "a_dict", "a_dataclass", "a_named_tuple", "a_tuple", "in_order", "wrapped"]
+WAYS = ["names", "defaults", "a_dict", "a_dataclass", "a_named_tuple", "a_tuple", "in_order", "wrapped", "no_code"]
 
 
 @pytest.fixture(scope="module")
@@ -141,16 +167,19 @@ def answer(model: Model, batch: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("way", WAYS)
 def test_it_is_one_tensor_inside_and_each_by_itself_in_a_program(nets: str, way: str) -> None:
     model = load(f"{nets}:{way}", inputs=SHAPES)
-    assert {one.name: one.shape for one in inputs_of(model.module)} == SHAPES
+    taken = inputs_of(model.module)
+    assert {one.name: one.shape for one in taken} == SHAPES
+    assert model.spec.inputs == taken
     batch = model.example_input(4, seed=1)
     assert batch.shape == (4, 1, 1, 2 * 3 * 8 * 8 + 5)
     parts = given_to(model.module, batch)
-    expected = model.module.answer(*parts)  # as the author's own code has it
+    named = {one.name: part for one, part in zip(taken, parts, strict=True)}
+    expected = model.module.answer(**named)  # as the author's own code has it
     assert torch.equal(answer(model, batch), expected)
     assert torch.equal(model.module(*parts), expected)
     assert torch.equal(copy.deepcopy(model.module)(batch), expected)
     program = trace(model.module, model.example_input(1, seed=1))
-    assert [tuple(one.shape[1:]) for one in program.example_inputs[0]] == list(SHAPES.values())
+    assert [tuple(one.shape[1:]) for one in program.example_inputs[0]] == [one.shape for one in taken]
     assert torch.allclose(program.module()(*(part[:1] for part in parts)), expected[:1])
 
 
@@ -169,6 +198,35 @@ def test_it_is_built_again_from_its_spec(nets: str) -> None:
     assert torch.equal(again(model.example_input(3)), model.module(model.example_input(3)))
 
 
+def test_the_author_calls_it_as_ever(nets: str) -> None:
+    """In the order of its own forward, whatever the recipe's is, by name, and through its own hooks."""
+    model = load(f"{nets}:names", inputs=SHAPES)
+    parts = {name: torch.randn(2, *shape) for name, shape in SHAPES.items()}
+    expected = model.module.answer(**parts)
+    assert [one.name for one in inputs_of(model.module)] == ["place", "right", "left"]
+    assert torch.equal(model.module(parts["place"], parts["right"], parts["left"]), expected)
+    assert torch.equal(model.module(**parts), expected)
+    assert torch.equal(load(f"{nets}:a_dict", inputs=SHAPES).module(parts), expected)
+    seen: list[tuple[int, ...]] = []
+    model.module.register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append(tuple(kwargs["place"].shape)), with_kwargs=True
+    )
+    model.module(model.example_input(2))
+    model.module(*given_to(model.module, model.example_input(2)))
+    assert seen == [(2, 5), (2, 5)]
+
+
+def test_sizes_in_its_code_follow_a_cut(nets: str) -> None:
+    model = load(f"{nets}:reshapes", inputs={"left": (3, 8, 8), "place": (5,)})
+    structure = find_structure(model.module, model.example_input())
+    assert dict(structure.sizes) == {"see:out": 6}
+    narrow = remove_units(model.module, structure, {"see:out": [0, 3, 4]})
+    assert answer(model.with_module(narrow), model.example_input(2)).shape == (2, 3)
+    masked = mask_units(model.module, structure, {"see:out": [0, 3, 4]})
+    assert torch.allclose(narrow(model.example_input(2)), masked(model.example_input(2)), atol=1e-5)
+    assert len(trace(narrow, model.example_input()).example_inputs[0]) == 2
+
+
 def test_one_input_that_is_no_image(nets: str) -> None:
     model = load(f"{nets}:features", inputs={"x": (7,)})
     assert answer(model, model.example_input(5)).shape == (5, 2)
@@ -185,6 +243,12 @@ def test_one_input_that_is_no_image(nets: str) -> None:
         ("names", {**SHAPES, "more": (1,)}, ("more",)),
         ("names", {"left": (3, 8, 9), "right": (3, 8, 8), "place": (5,)}, ()),
         ("changes", SHAPES, ("in place",)),
+        ("registered", SHAPES, ("name",)),
+        ("a_graph", SHAPES, ("nn.Module",)),
+        ("names", {"place": 5}, ("place", 5)),
+        ("names", {"place": (5.5,)}, ("place", 5.5)),
+        ("names", {"place": "5"}, ("place",)),
+        ("names", {"place": (True,)}, ("place",)),
         ("names", {}, ()),
         ("names", {"left": ()}, ("left",)),
         ("names", {"left": (0,)}, ()),
@@ -235,7 +299,8 @@ def test_what_is_packed_comes_apart(shapes: list[list[int]], count: int) -> None
     assert whole.shape == (count, 1, 1, sum(math.prod(shape) for shape in shapes))
     assert all(torch.equal(one, other) for one, other in zip(apart(whole, inputs), parts, strict=True))
     named = {one.name: part for one, part in zip(inputs, parts, strict=True)}
-    for held in (named, tuple(parts), dict(reversed(named.items()))):
+    fields = namedtuple("fields", reversed(named))(**named)
+    for held in (named, tuple(parts), dict(reversed(named.items())), fields):
         assert all(one is other for one, other in zip(by_name(held, inputs), parts, strict=True))
 
 
