@@ -7,9 +7,11 @@ python benchmarks/one_training.py train RUN SEED EPOCHS IMAGES OUT.json
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -37,12 +39,14 @@ def train(run: Path, seed: int, epochs: int, images: int, out: Path) -> None:
     splits, settings = context.splits, context.recipe.tune.model_copy(update={"epochs": epochs})
     few, student, teacher = splits.train.take(images), context.model("prune").module, context.model("load").module
     start = time.perf_counter()
-    result = tune(student, teacher, few, splits.validation, settings, seed=seed, snapshots=None)
+    task: dict[str, Any] = {"objective": context.objective} if hasattr(context, "objective") else {}  # new
+    result = tune(student, teacher, few, splits.validation, settings, seed=seed, snapshots=None, **task)
     whole, trained = time.perf_counter() - start, sum(record.seconds for record in result.history)
     row = {
-        "top1": top1(result.module, splits.test),
+        "top1": top1(result.module, splits.test) if splits.test.classes else None,
         "images_per_s": len(few) * epochs / trained,
         "epochs_s": trained,
+        "each_s": [record.seconds for record in result.history],
         "whole_s": whole,
         "validation": [record.validation for record in result.history],
         "kept": getattr(result, "kept", epochs),
@@ -51,7 +55,7 @@ def train(run: Path, seed: int, epochs: int, images: int, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     if sys.argv[1] == "prune":
         prune(*map(Path, sys.argv[2:]))
     else:
