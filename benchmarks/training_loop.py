@@ -82,7 +82,8 @@ def _pruned(net: str, arguments: argparse.Namespace, root: Path, tree: Path) -> 
 
 def _child(tree: Path, *arguments: object) -> None:
     """`one_training.py` with the code of a tree."""
-    environment = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
+    cache = str(tree / ".cache" / "xdg")  # older code does not read newer tables
+    environment = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": cache}
     file = Path(__file__).with_name("one_training.py")
     subprocess.run([sys.executable, str(file), *map(str, arguments)], check=True, env=environment)
 
