@@ -13,7 +13,8 @@ import struct
 import warnings
 import zlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -82,21 +83,12 @@ def decode(data: bytes) -> Decoded:
         DataError: it is no image, damaged or cut short, or above Pillow's limit of pixels; or its pixels have no one
             meaning in 8 bits (floats, 32-bit numbers).
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # large images up to Pillow's limit are decoded; odd metadata is no matter
-            with Image.open(io.BytesIO(data), formats=_formats()) as image:
-                if image.format in ("JPEG", "MPO"):
-                    _check_jpeg_ends(data)
-                elif image.format == "PNG":
-                    _check_png_whole(data)
-                return _upright(image)
-    except DataError:
-        raise
-    except UnidentifiedImageError as error:
-        raise DataError(f"the image cannot be read: {_what_else(data)}") from error
-    except Exception as error:  # a decoder raises anything on a damaged file
-        raise DataError(f"the image cannot be read: {str(error) or type(error).__name__}") from error
+    with _told_as_ours(data), Image.open(io.BytesIO(data), formats=_formats()) as image:
+        if image.format in ("JPEG", "MPO"):
+            _check_jpeg_ends(data)
+        elif image.format == "PNG":
+            _check_png_whole(data)
+        return _upright(image)
 
 
 @lru_cache(maxsize=1)
@@ -211,6 +203,22 @@ def _check_jpeg_ends(data: bytes) -> None:
         place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
 
 
+@contextmanager
+def _told_as_ours(data: bytes) -> Iterator[None]:
+    """What Pillow raises while an image is read, as a DataError. Its warnings are kept still: large images up to its
+    limit are decoded, and odd metadata is no matter."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except DataError:
+        raise
+    except UnidentifiedImageError as error:
+        raise DataError(f"the image cannot be read: {_what_else(data)}") from error
+    except Exception as error:  # a decoder raises anything on a damaged file
+        raise DataError(f"the image cannot be read: {str(error) or type(error).__name__}") from error
+
+
 def raw_numbers(data: bytes) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.uint16]], int]:
     """The numbers that an image's pixels hold, as they are stored: a palette's places, not its colours. Returns them,
     uint16 (height, width) or (height, width, 3), and the greatest that its bits can hold (255 or 65535).
@@ -218,30 +226,21 @@ def raw_numbers(data: bytes) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.ui
     Raises:
         DataError: it is no image, damaged, or its numbers are not of 8 or 16 bits.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=_formats()) as image:
-                if image.format == "PNG":
-                    _check_png_whole(data)
-                image.load()
-                turned = ImageOps.exif_transpose(image)
-                if turned.mode in ("L", "P", "RGB"):
-                    return np.asarray(turned).astype(np.uint16), 255
-                if turned.mode == "1":
-                    return np.asarray(turned).astype(np.uint16), 1
-                if turned.mode in _SIXTEEN_BIT or turned.mode == "I":
-                    wide = np.asarray(turned).astype(np.int64)
-                    if wide.min() < 0 or wide.max() > 0xFFFF:
-                        raise DataError("its numbers are not of 16 bits")
-                    return wide.astype(np.uint16), 0xFFFF
-                raise DataError(
-                    f"its pixels are of the kind {turned.mode}, which are no numbers of 8 or 16 bits",
-                    hint="save it grey, with a palette, or as RGB without transparency",
-                )
-    except DataError:
-        raise
-    except UnidentifiedImageError as error:
-        raise DataError(f"the image cannot be read: {_what_else(data)}") from error
-    except Exception as error:  # a decoder raises anything on a damaged file
-        raise DataError(f"the image cannot be read: {str(error) or type(error).__name__}") from error
+    with _told_as_ours(data), Image.open(io.BytesIO(data), formats=_formats()) as image:
+        if image.format == "PNG":
+            _check_png_whole(data)
+        image.load()
+        turned = ImageOps.exif_transpose(image)
+        if turned.mode in ("L", "P", "RGB"):
+            return np.asarray(turned).astype(np.uint16), 255
+        if turned.mode == "1":
+            return np.asarray(turned).astype(np.uint16), 1
+        if turned.mode in _SIXTEEN_BIT or turned.mode == "I":
+            wide = np.asarray(turned).astype(np.int64)
+            if wide.min() < 0 or wide.max() > 0xFFFF:
+                raise DataError("its numbers are not of 16 bits")
+            return wide.astype(np.uint16), 0xFFFF
+        raise DataError(
+            f"its pixels are of the kind {turned.mode}, which are no numbers of 8 or 16 bits",
+            hint="save it grey, with a palette, or as RGB without transparency",
+        )

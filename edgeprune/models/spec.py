@@ -65,6 +65,12 @@ class ModelSpec(BaseModel):
     written_plainly: tuple[str, ...] = ()  # its nn.MultiheadAttention that became plain layers at load
     versions: dict[str, str] = {}  # timm and torch, as they were when the spec was made
 
+    @property
+    def takes(self) -> str:
+        """What it takes, in words: "3×224×224", or "left 3×32×32, place 5"."""
+        named = (f"{one.name} {'×'.join(map(str, one.shape))}" for one in self.inputs)
+        return ", ".join(named) or "×".join(map(str, self.input_size))
+
     @model_validator(mode="after")
     def _an_input(self) -> ModelSpec:
         shapes = {one.name: one.shape for one in self.inputs}
