@@ -67,9 +67,9 @@ class ModelSpec(BaseModel):
 
     @property
     def takes(self) -> str:
-        """What it takes, in words: "3×224×224", or "left 3×32×32, place 5"."""
-        named = (f"{one.name} {'×'.join(map(str, one.shape))}" for one in self.inputs)
-        return ", ".join(named) or "×".join(map(str, self.input_size))
+        """What it takes, in words: its size, or each input's name and size, with the sign of multiplication."""
+        named = (f"{one.name} {_size(one.shape)}" for one in self.inputs)
+        return ", ".join(named) or _size(self.input_size)
 
     @model_validator(mode="after")
     def _an_input(self) -> ModelSpec:
@@ -80,6 +80,10 @@ class ModelSpec(BaseModel):
         if fault:
             raise ValueError(f"input_size {self.input_size}: {fault}")
         return self
+
+
+def _size(numbers: Sequence[int]) -> str:
+    return "\u00d7".join(map(str, numbers))
 
 
 def packed_size(inputs: Sequence[InputSpec]) -> tuple[int, int, int]:
