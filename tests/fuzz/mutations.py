@@ -9,6 +9,7 @@ import os
 import random
 import signal
 import struct
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -142,7 +143,7 @@ class Mutator:
             case 0:
                 return draw.choice(TEXTS)
             case 1:
-                for _ in range(draw.choice((3, 40, 100))):
+                for _ in range(draw.choice((3, 40, 150))):
                     nested = [nested] if draw.random() < 0.5 else {"a": nested}
                 return nested
             case 2:
@@ -168,6 +169,15 @@ def _places(tree: Any) -> Iterator[tuple[Any, Any]]:
 
 def toml(tree: dict[str, Any]) -> str:
     """A tree as TOML, its tables inline below the first level; None becomes a text."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(10 * before)  # mutations nest in mutations: this may go deeper than what reads them
+    try:
+        return _toml(tree)
+    finally:
+        sys.setrecursionlimit(before)
+
+
+def _toml(tree: dict[str, Any]) -> str:
     lines = []
     tables = {key: value for key, value in tree.items() if isinstance(value, dict)}
     for key, value in tree.items():

@@ -142,7 +142,7 @@ def test_mutated_exchange_files(tmp_path: Path) -> None:
         refused = judge.look(lambda path=path, table=table: import_rows(table, path), (number, content))  # type: ignore[misc]
         assert not (refused and table.rows()), "half of it was imported"
         use(table, tmp_path)
-    judge.saw_both(COUNT // 60)
+    judge.saw_both(COUNT // 30)
 
 
 def within(mutator: Mutator, whole: bytes) -> bytes:
