@@ -248,6 +248,7 @@ def _put_in_place(
 ) -> Manifest:
     if not output.file.exists():
         raise ConversionError("the exporter said it wrote the file, but it is not there", where=output.file.name)
+    several_outputs = model.spec.outputs if len(model.spec.outputs) > 1 else ()  # a single one needs no name
     manifest = Manifest(
         format=exporter.name,
         precision=output.precision,
@@ -256,9 +257,7 @@ def _put_in_place(
         sha256=file_hash(output.file),
         size_bytes=file_size(output.file),
         inputs=_named(converted.inputs, model.spec.inputs, "inputs", output.file),
-        outputs=_named(
-            converted.outputs, outputs if len(outputs := model.spec.outputs) > 1 else (), "outputs", output.file
-        ),
+        outputs=_named(converted.outputs, several_outputs, "outputs", output.file),
         task=meaning.task.without_folders(),
         preprocessing=Preparation.of(model.spec) if meaning.prepared_here else None,
         labels=model.spec.labels,

@@ -4,7 +4,7 @@
 
 An item is (input, target): the input as the model takes it, floats (channels, height, width), prepared and augmented by
 the data set itself; the target a tensor, a number, or these in tuples, lists and dicts, as the task reads them. For a
-model of several inputs, the input is a dict or a dataclass of them by name, or a tuple in their order.
+model of several inputs, the input is a dict, a dataclass or a NamedTuple of them by name, or a tuple in their order.
 """
 
 from __future__ import annotations

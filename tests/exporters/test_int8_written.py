@@ -20,6 +20,12 @@ from edgeprune.verify.execute import run_file
 from edgeprune.verify.parity import sqnr_db
 
 SIDE = 16
+SPEC = ModelSpec(
+    source="tests:net",
+    input_size=(3, SIDE, SIDE),
+    num_classes=4,
+    preprocessing=Preprocessing(mean=(0,) * 3, std=(1,) * 3),
+)
 
 
 class Cosine(nn.Module):
@@ -66,17 +72,11 @@ def test_it_is_written_and_computes_what_the_model_does(
 ) -> None:
     torch.manual_seed(0)
     module = net().eval()
-    spec = ModelSpec(
-        source="tests:net",
-        input_size=(3, SIDE, SIDE),
-        num_classes=4,
-        preprocessing=Preprocessing(mean=(0,) * 3, std=(1,) * 3),
-    )
     images = torch.randn(32, 3, SIDE, SIDE)
     if net is Tokens:
         module = cut(module, images[:1])
     done = export_each(
-        Model(spec, module),
+        Model(SPEC, module),
         tmp_path,
         formats=["tflite"],
         int8=["tflite"],
@@ -108,16 +108,10 @@ class Twice(nn.Module):
 def test_a_layer_that_is_used_twice_is_int8_in_every_format(tmp_path: Path) -> None:
     """Its bias has the scale of its input, which are two."""
     torch.manual_seed(0)
-    spec = ModelSpec(
-        source="tests:net",
-        input_size=(3, SIDE, SIDE),
-        num_classes=4,
-        preprocessing=Preprocessing(mean=(0,) * 3, std=(1,) * 3),
-    )
     images = torch.randn(32, 3, SIDE, SIDE)
     formats = ["tflite", "pte"]
     done = export_each(
-        Model(spec, Twice().eval()),
+        Model(SPEC, Twice().eval()),
         tmp_path,
         formats=formats,
         int8=formats,
