@@ -1,4 +1,5 @@
-"""Two files timed in turns: what `measure_ratio` and `compare` (compare.py) share. They differ in when they stop."""
+"""Files timed in turns with another: what `measure_ratios` and `compare` (compare.py) share. They differ in when they
+stop."""
 
 from __future__ import annotations
 
@@ -111,13 +112,39 @@ def measure_ratio(
     protocol: str | Protocol = "quick",
     progress: Progress = SILENT,
 ) -> Ratio:
-    """Latency of one file over that of another: the median of ratios of neighbouring short visits (A B B A ...).
+    """Latency of one file over that of another: `measure_ratios` of a single numerator."""
+    (ratio,) = measure_ratios(
+        device,
+        [numerator],
+        denominator,
+        runtime=runtime,
+        against=against,
+        threads=threads,
+        protocol=protocol,
+        progress=progress,
+    )
+    return ratio
 
-    Goes on in new processes (each lays memory out anew) until the interval is as narrow as the protocol wants and
-    the halves agree, or its cap is met.
+
+def measure_ratios(
+    device: Device,
+    numerators: Sequence[Path],
+    denominator: Path,
+    *,
+    runtime: RuntimeName,
+    against: RuntimeName | None = None,
+    threads: int = 1,
+    protocol: str | Protocol = "quick",
+    progress: Progress = SILENT,
+) -> list[Ratio]:
+    """Latency of each of some files over that of another: the median of ratios of neighbouring short visits (A B B A
+    ..., or A B C C B A ... where several numerators share the visits to the denominator).
+
+    Goes on in new processes (each lays memory out anew) until the interval of every ratio is as narrow as the protocol
+    wants and the halves agree, or its cap is met.
 
     Args:
-        runtime: of both files.
+        runtime: of all files.
         against: the denominator's, where it is another one. Files of two runtimes cannot share a process: their
             processes take turns, and there are `SPREAD_SEEN` rounds of them or more, for what differs is the process.
 
@@ -125,59 +152,77 @@ def measure_ratio(
         UsageError: a file is missing or cannot be run; names it.
         DeviceError: the device is in use or was lost.
     """
-    settings, files = find_protocol(protocol), (numerator, denominator)
+    settings, files = find_protocol(protocol), (*numerators, denominator)
     runtimes = (runtime, against or runtime)
     apart = runtimes[0] != runtimes[1]
     least = max(settings.least_processes, SPREAD_SEEN if apart else 1)
     most = max(settings.most_processes, least)
-    counter = VisitCounter(files, 2 * settings.pair_timing.rounds * most, progress)
-    rounds: list[Round] = []
+    counter = VisitCounter(files, len(files) * settings.pair_timing.rounds * most, progress)
+    rounds: list[list[Round]] = [[] for _ in numerators]
     while True:
-        swapped = len(rounds) % 2 == 1
+        swapped = len(rounds[0]) % 2 == 1
         measured = _apart if apart else _together
-        rounds.append(measured(device, files, runtimes, settings.pair_timing, threads, counter, swapped))
-        check_builds(rounds, device)
-        groups = [one.ratios for one in rounds]
-        value, (low, high) = float(np.median([r for group in groups for r in group])), interval_over_groups(groups)
-        quality, evidence = quality_of(device, rounds, value=value, low=low, high=high)
-        precise = (high - low) / 2 / value <= settings.half_width and quality == "stable"
-        if len(rounds) >= most or (precise and len(rounds) >= least):
-            break
-    sides = sides_of(device, rounds, files, threads)
+        for mine, one in zip(
+            rounds, measured(device, files, runtimes, settings.pair_timing, threads, counter, swapped), strict=True
+        ):
+            mine.append(one)
+            check_builds(mine, device)
+        ratios = [
+            _ratio_of(device, mine, (file, denominator), threads, apart=apart)
+            for mine, file in zip(rounds, numerators, strict=True)
+        ]
+        done = len(rounds[0])
+        if done >= most or (done >= least and all(_is_precise(one, settings.half_width) for one in ratios)):
+            return ratios
+
+
+def _ratio_of(device: Device, rounds: Sequence[Round], files: tuple[Path, Path], threads: int, *, apart: bool) -> Ratio:
+    """What the rounds say of a file over another, so far."""
+    groups = [one.ratios for one in rounds]
+    value, (low, high) = float(np.median([r for group in groups for r in group])), interval_over_groups(groups)
+    quality, evidence = quality_of(device, rounds, value=value, low=low, high=high)
+    above, below = sides_of(device, rounds, files, threads)
     words = f"{sum(map(len, groups))} pairs in {len(rounds) * (2 if apart else 1)} processes; {evidence}"
-    return Ratio(
-        ratio=value, low=low, high=high, quality=quality, evidence=words, numerator=sides[0], denominator=sides[1]
-    )
+    return Ratio(ratio=value, low=low, high=high, quality=quality, evidence=words, numerator=above, denominator=below)
+
+
+def _is_precise(ratio: Ratio, half_width: float) -> bool:
+    return (ratio.high - ratio.low) / 2 / ratio.ratio <= half_width and ratio.quality == "stable"
 
 
 def _together(
     device: Device,
-    files: tuple[Path, Path],
+    files: Sequence[Path],
     runtimes: tuple[RuntimeName, RuntimeName],
     timing: Timing,
     threads: int,
     counter: VisitCounter,
     _: bool,
-) -> Round:
-    """Both files in one process, visited in turns."""
+) -> list[Round]:
+    """All files in one process, visited in turns."""
     job = timed_job(device, Job(runtimes[0], cases_of(files), threads=threads, timing=timing), on_event=counter)
-    above, below = (succeeded(c, f, runtimes[0]).visits for c, f in zip(job.cases.values(), files, strict=True))
-    return Round((above, below), (job, job))
+    *above, below = _visits(job, files, runtimes[0])
+    return [Round((visits, below), (job, job)) for visits in above]
 
 
 def _apart(
     device: Device,
-    files: tuple[Path, Path],
+    files: Sequence[Path],
     runtimes: tuple[RuntimeName, RuntimeName],
     timing: Timing,
     threads: int,
     counter: VisitCounter,
     swapped: bool,
-) -> Round:
-    """Each file in a process of its own, one right after the other; the second one first in every other round."""
-    jobs: dict[int, JobResult] = {}
+) -> list[Round]:
+    """The numerators in one process and the denominator in another, one right after the other; the denominator first
+    in every other round."""
+    sides, jobs = (files[:-1], files[-1:]), dict[int, JobResult]()
     for side in (1, 0) if swapped else (0, 1):
-        job = Job(runtimes[side], cases_of((files[side],)), threads=threads, timing=timing)
+        job = Job(runtimes[side], cases_of(sides[side]), threads=threads, timing=timing)
         jobs[side] = timed_job(device, job, on_event=counter)
-    above, below = (succeeded(jobs[side].cases["0"], files[side], runtimes[side]).visits for side in (0, 1))
-    return Round((above, below), (jobs[0], jobs[1]))
+    above, (below,) = (_visits(jobs[side], sides[side], runtimes[side]) for side in (0, 1))
+    return [Round((visits, below), (jobs[0], jobs[1])) for visits in above]
+
+
+def _visits(job: JobResult, files: Sequence[Path], runtime: RuntimeName) -> list[Sequence[Visit]]:
+    return [succeeded(case, file, runtime).visits for case, file in zip(job.cases.values(), files, strict=True)]

@@ -14,7 +14,7 @@ from edgeprune.devices.conditions import RuntimeName
 from edgeprune.devices.runtimes import runtime_of as runtime_of_file
 from edgeprune.errors import UsageError
 from edgeprune.latency.measurement import Measurement, Quality, Ratio
-from edgeprune.latency.pairs import SPREAD_SEEN, measure_ratio
+from edgeprune.latency.pairs import SPREAD_SEEN, measure_ratios
 from edgeprune.latency.presets import find_protocol
 from edgeprune.latency.profile import Profile, profile
 from edgeprune.latency.protocol import measure, measure_peak_memory
@@ -70,25 +70,27 @@ def measure_speed(
     whole = replace(found, least_processes=least, most_processes=max(found.most_processes, least))
     short = replace(whole, most_processes=least)  # of a file that is only told no half width has to be reached
     ratios: dict[str, Ratio] = {}
-    for one in manifests if original_file is not None else ():
-        own = runtime_on(device, one)
-        if original_file is None or own is None:
-            continue
-        ratios[one.file] = measure_ratio(
-            device,
-            folder / one.file,
-            original_file,
-            runtime=own,
-            against=runtime_of_file(original_file),
-            threads=threads,
-            protocol=whole if is_judged(one, runtime, target_file) else short,
-            progress=progress,
-        )
+    if original_file is not None:
+        judged = [m for m in manifests if is_judged(m, runtime, target_file)]
+        told = [m for m in manifests if m not in judged]
+        for settings, some in ((whole, judged), (short, told)):
+            for name, group in _by_runtime(device, some).items():  # the files of a runtime share processes
+                measured = measure_ratios(
+                    device,
+                    [folder / m.file for m in group],
+                    original_file,
+                    runtime=name,
+                    against=runtime_of_file(original_file),
+                    threads=threads,
+                    protocol=settings,
+                    progress=progress,
+                )
+                ratios |= {m.file: one for m, one in zip(group, measured, strict=True)}
     latencies = _told_by(ratios, manifests, target=target, runtime=runtime, protocol=protocol, target_file=target_file)
     for name, group in _by_runtime(device, [m for m in manifests if m.file not in latencies]).items():
         files = [folder / m.file for m in group]
-        measured = measure(device, files, runtime=name, threads=threads, protocol=protocol, progress=progress)
-        latencies |= {m.file: one for m, one in zip(group, measured, strict=True)}
+        alone = measure(device, files, runtime=name, threads=threads, protocol=protocol, progress=progress)
+        latencies |= {m.file: one for m, one in zip(group, alone, strict=True)}
     return Speed(latencies, ratios)
 
 

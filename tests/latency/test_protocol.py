@@ -18,7 +18,7 @@ from edgeprune.graph.operations import OpSignature
 from edgeprune.latency import pairs, protocol
 from edgeprune.latency.isolation import timed_job
 from edgeprune.latency.measurement import Conditions
-from edgeprune.latency.pairs import measure_ratio
+from edgeprune.latency.pairs import measure_ratio, measure_ratios
 from edgeprune.latency.presets import PROTOCOLS
 from edgeprune.latency.protocol import measure, measure_peak_memory
 from edgeprune.latency.tflite_writer import write_operation
@@ -75,6 +75,35 @@ def test_files_of_two_runtimes_take_turns_in_processes_of_their_own(
     assert all(len(job.cases) == 1 for job in jobs)
     assert ratio.low <= ratio.ratio <= ratio.high < 1  # the small file is the numerator, whichever ran first
     assert (ratio.numerator.file, ratio.denominator.file) == ("small.tflite", "large.tflite")
+
+
+@pytest.mark.parametrize(("against", "processes"), [("litert", 2), ("executorch", 6)])
+def test_several_files_share_the_processes_and_the_visits_to_the_other(
+    device: LocalDevice,
+    files: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    against: str,
+    processes: int,
+) -> None:
+    """Each ratio belongs to its file, whatever the order in which they are visited."""
+    middle = tmp_path / "middle.tflite"
+    write_operation(OpSignature("conv2d", 40, 40, 16, 16, (3, 3), padding=(1, 1)), middle)
+    jobs: list[Job] = []
+
+    def noted(on: Any, job: Job, **more: Any) -> JobResult:
+        jobs.append(job)
+        return timed_job(on, replace(job, runtime="litert"), **more)
+
+    monkeypatch.setattr(pairs, "timed_job", noted)
+    small, large = files
+    ratios = measure_ratios(
+        device, [large, small], middle, runtime="litert", against=against, protocol=replace(SHORT, most_processes=3)
+    )
+    assert len(jobs) in (processes, processes + 1)  # together: a third round, where two were not precise enough
+    assert [one.numerator.file for one in ratios] == ["large.tflite", "small.tflite"]
+    assert ratios[1].ratio < 1 < ratios[0].ratio
+    assert ratios[0].denominator == ratios[1].denominator
 
 
 def test_peak_memory_is_told(device: LocalDevice, files: tuple[Path, Path]) -> None:
