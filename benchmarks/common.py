@@ -63,6 +63,18 @@ def cifar10_npz(data: Path, cache: Path) -> Path:
     return file
 
 
+def fewer_images(npz: Path, count: int) -> Path:
+    """The same data with only the first `count` training images, beside it; made once."""
+    file = npz.with_name(f"{npz.stem}-{count}.npz")
+    if not file.exists():
+        part = file.with_suffix(".part.npz")
+        with np.load(npz) as whole:
+            cut = {name: whole[name][:count] if name.startswith("train_") else whole[name] for name in whole.files}
+        np.savez(part, **cut)
+        part.replace(file)
+    return file
+
+
 def imagenet_folders(data: Path, cache: Path) -> Path:
     """The ImageNet samples as class folders (0000..0999): `test` is in1000_eli, `calibration` is in300_aj."""
     from PIL import Image
