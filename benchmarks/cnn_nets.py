@@ -56,7 +56,7 @@ def cifar_resnet(data: Path, net: str) -> dict[str, Any]:
 
 def _mobilenetv2(net: str, data: Path, npz: Path) -> dict[str, Any]:
     """Its ImageNet weights, trained on for `TRANSFER` with a new classifier, at 96 pixels; trained once."""
-    file = npz.parent / f"{net}-cifar10-{SIDE}.safetensors"
+    file = npz.with_name(f"{net}-{npz.stem}-{SIDE}.safetensors")
     section = {
         "name": "mobilenetv2_100",
         "arguments": MOBILENETS[net],

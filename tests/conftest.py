@@ -13,12 +13,12 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 import pytest
+from shortly import measure_shortly
 from xdist.scheduler import LoadScopeScheduling
 
 from edgeprune.artifacts import toolkits
@@ -103,20 +103,9 @@ def warm_toolkits(all_toolkits: Toolkits) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def short_measuring() -> Iterator[None]:
-    """What is measured for real in this process is measured shortly: how precise it is, those tests ask that have the
-    machine to themselves (tests/latency), and those whose machine counts instructions (tests/lab)."""
-    from edgeprune.latency import compare, whole_models
-    from edgeprune.latency.presets import PROTOCOLS
-
-    quick = PROTOCOLS["quick"]
-    timing = replace(quick.timing, rounds=3, warm_up_s=0.01, min_s=0.01, warm_up_most_s=0.05)
-    pairs = replace(quick.pair_timing, rounds=8)
-    short = replace(quick, timing=timing, pair_timing=pairs, least_processes=2, most_processes=2, pause_s=0.1)
+    """What is measured for real in this process is measured shortly (shortly.py)."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(PROTOCOLS, "quick", short)
-        patch.setattr(whole_models, "VARIANTS", 2)
-        patch.setattr(whole_models, "PROFILED_S", 0.1)
-        patch.setattr(compare, "LOOK_S", 0.2)
+        measure_shortly(patch)
         yield
 
 

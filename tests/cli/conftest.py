@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_job import Finished, edgeprune, leftovers, write_job
+from tiny_job import SHORTLY, Finished, edgeprune, leftovers, write_job
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -34,7 +34,7 @@ def _in_that_environment(environment: dict[str, str]) -> Iterator[None]:
 def finished(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Finished:
     folder = tmp_path_factory.mktemp("whole")
     recipe, run = write_job(folder), folder / "run"
-    done = edgeprune("run", recipe, "--out", run, "--json", environment=environment)
+    done = edgeprune("run", recipe, "--out", run, "--json", command=SHORTLY, environment=environment)
     return Finished(recipe, run, done, tuple(leftovers(run)))
 
 

@@ -7,14 +7,16 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tiny_job import Done, Finished, edgeprune, inside, leftovers, stamps, write_job
+from tiny_job import SHORTLY, Done, Finished, edgeprune, inside, leftovers, stamps, write_job
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("short_measuring")]
 
 
 def cramped(limit: int, *arguments: object) -> Done:
     """The command where no file can grow beyond so many bytes."""
-    return edgeprune(*arguments, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    return edgeprune(
+        *arguments, command=SHORTLY, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    )
 
 
 def test_it_is_told_and_nothing_half_written_is_left(tmp_path: Path) -> None:

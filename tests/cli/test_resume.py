@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tiny_job import COMMAND, Done, edgeprune, inside, leftovers, stamps, write_job
+from tiny_job import SHORTLY, Done, edgeprune, inside, leftovers, stamps, write_job
 
 from edgeprune.stages.stage import STAGES
 
@@ -88,7 +88,7 @@ class Killer:
     ) -> Kill:
         """End it in a stage, at a moment (with `children`: as soon as it has some)."""
         mark, before = uuid.uuid4().hex, stamps(self.run)
-        command = [COMMAND, "run", str(self.recipe), "--out", str(self.run), "--resume"]
+        command = [*SHORTLY, "run", str(self.recipe), "--out", str(self.run), "--resume"]
         with self.log.open("wb") as log:
             process = subprocess.Popen(command, env=os.environ | {MARK: mark}, stdout=log, stderr=log)
             try:
@@ -131,7 +131,7 @@ def survived(tmp_path_factory: pytest.TempPathFactory) -> Survived:
         killer.kill("verify", killer.says("measuring latency"), by=signal.SIGINT),
     ]
     before = stamps(run)
-    last = edgeprune("run", recipe, "--out", run, "--resume", "--json")
+    last = edgeprune("run", recipe, "--out", run, "--resume", "--json", command=SHORTLY)
     return Survived(run, recipe, {k.stage: k for k in kills}, snapshot, last, before)
 
 

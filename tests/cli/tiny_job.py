@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from edgeprune.cli import main
 from edgeprune.errors import EdgePruneError
 
 COMMAND = str(Path(sys.executable).with_name("edgeprune"))
+SHORTLY = (sys.executable, str(Path(__file__).parents[1] / "shortly.py"))  # the command, where it measures shortly
 INPUT = (1, 16, 16)
 
 FACTORY = """\
@@ -126,10 +127,15 @@ class Finished:
     leftovers: tuple[str, ...]
 
 
-def edgeprune(*arguments: object, environment: Mapping[str, str] | None = None, **options: Any) -> Done:
+def edgeprune(
+    *arguments: object,
+    command: Sequence[str] = (COMMAND,),
+    environment: Mapping[str, str] | None = None,
+    **options: Any,
+) -> Done:
     """The command in a process of its own."""
     done = subprocess.run(
-        [COMMAND, *map(str, arguments)],
+        [*command, *map(str, arguments)],
         capture_output=True,
         text=True,
         env=os.environ | (environment or {}),

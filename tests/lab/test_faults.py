@@ -23,7 +23,6 @@ from edgeprune.devices import bundle, jobs, shell
 from edgeprune.devices.inference import run_inference
 from edgeprune.devices.jobs import Case, Job, JobBroken, Timing, run_job
 from edgeprune.devices.remote import RemoteDevice
-from edgeprune.devices.ssh import open_ssh
 from edgeprune.errors import DeviceError, DeviceLost
 from edgeprune.graph.operations import OpSignature
 from edgeprune.latency.bench import Bench
@@ -34,7 +33,7 @@ from edgeprune.latency.tflite_writer import write_operation
 RELU = OpSignature("activation", 3, 3, 4, 4, function="relu")
 TIMING = Timing("interleaved", 6, True, warm_up_runs=1, warm_up_s=0.0, min_runs=4, min_s=0.2, max_samples=16)
 
-# What has to do with one lane only, or with none: it is not tried through both.
+# What has to do with one lane only, or is the same code for both, is not tried through both.
 THROUGH_ADB = pytest.mark.parametrize("lab", ["adb"], indirect=True)
 THROUGH_SSH = pytest.mark.parametrize("lab", ["ssh"], indirect=True)
 
@@ -166,6 +165,7 @@ def test_a_device_that_lost_its_files_gets_them_again(lab: Lab, relu: Path) -> N
     assert len(run_job(device, Job("litert", (Case("a", relu),), timing=TIMING)).cases["a"].visits) == 6
 
 
+@THROUGH_ADB
 def test_what_was_finished_is_told_when_the_device_does_not_come_back(
     lab: Lab, relu: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -247,6 +247,7 @@ def test_a_device_that_hangs_is_noticed(lab: Lab, relu: Path, monkeypatch: pytes
     assert not [line for line in lines if "job-1.json" in line]  # the first runner was ended
 
 
+@THROUGH_ADB
 def test_a_full_disk_is_told_and_left_as_it_was(lab: Lab, relu: Path, tmp_path: Path) -> None:
     device = lab.open()
     (tmp_path / "large").write_bytes(os.urandom(1 << 20) * 20)
@@ -292,11 +293,12 @@ def test_a_model_that_crashes_the_runner_costs_only_itself(lab: Lab, relu: Path,
     assert [visit.round for visit in result.cases["last"].visits] == [0, 1]
 
 
+@THROUGH_ADB
 def test_a_library_for_another_processor_is_told(lab: Lab, relu: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ours, other = bundle.native_bundle("aarch64"), bundle.native_bundle("x86_64")
     wrong = replace(ours, files={**ours.files, ours.library: other.files[other.library]})
     monkeypatch.setattr(bundle, "native_bundle", lambda abi, **_: wrong)
-    device = lab.open() if lab.lane == "adb" else open_ssh("labarm", config=lab.config, runner="native")
+    device = lab.open()
     with refused(DeviceError, bundle.native_bundle("aarch64").library, code=4):
         run_job(device, Job("litert", (Case("a", relu),), timing=TIMING))
 
