@@ -70,7 +70,6 @@ def _pruned(net: str, arguments: argparse.Namespace, root: Path, tree: Path) -> 
     asked: dict[str, Any] = {
         "model": cifar_resnet(arguments.data, net),
         "data": {"source": f"npz:{npz}", "validation_images": VALIDATION, "calibration_images": 64},
-        "device": {"id": "profile:lab-cortex-a76"},  # a counted target: nothing is measured
         "prune": {"target": HALF[net]},
         "tune": {"lr": 0.05},
     }
@@ -92,22 +91,8 @@ def _tree_of(revision: str, place: Path) -> Path:
     """The code of a revision, taken out of git once."""
     if not (place / "edgeprune").exists():
         place.mkdir(parents=True, exist_ok=True)
-        archive = subprocess.run(
-            [
-                "git",
-                "-C",
-                str(ROOT),
-                "archive",
-                revision,
-                "edgeprune",
-                "exporters",
-                "device_profiles",
-                "apps",
-                "examples",
-            ],
-            check=True,
-            capture_output=True,
-        )
+        command = ["git", "-C", str(ROOT), "archive", revision, *ROOMS]
+        archive = subprocess.run(command, check=True, capture_output=True)
         subprocess.run(["tar", "-x", "-C", str(place)], check=True, input=archive.stdout)
     return place
 
