@@ -4,7 +4,7 @@
 
 ResNet-20 and -56 with their author's weights are pruned to half their MACs once, by the code of before, and re-trained
 for 5 epochs from three seeds by either code, in turns, one process at a time with one thread, in fp32. Top-1 is on the
-10,000 test images. Writes benchmarks/results/training_loop.json; it resumes.
+10,000 test images. Writes benchmarks/results/training_loop_NETS.json; it resumes.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ def main() -> None:
     }
     print(json.dumps(summary, indent=1))
     shared = {"before": arguments.before, "epochs": arguments.epochs, "images": arguments.images}
-    print(f"wrote {write_result('training_loop', {**shared, 'summary': summary, 'rows': rows})}")
+    name = "_".join(("training_loop", *arguments.nets))
+    print(f"wrote {write_result(name, {**shared, 'summary': summary, 'rows': rows})}")
 
 
 def _pruned(net: str, arguments: argparse.Namespace, root: Path, tree: Path) -> Path:
