@@ -20,7 +20,8 @@ seen before the last choice counts `momentum` (0.9) of it.
 
 Ours: the seconds are those of the device's measured table, for the whole cut instead of unit by unit; the last cut goes
 no further than the target asks; where a layer has fewer than twelve heads they go singly. QK's weights are half of
-query's and key's, which is each of them where neither has a bias.
+query's and key's, which is each of them where neither has a bias. Where the code has one width for query, key and value
+(Swin), a unit is one of each, and counts like a head's three.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 Dimension = Literal["EMB", "H", "QK", "V", "MLP"]
 STEP: dict[Dimension, int] = {"EMB": 16, "H": 2, "QK": 8, "V": 8, "MLP": 16}  # units that go together
 FLOOR: dict[Dimension, int] = {"EMB": 1, "H": 2, "QK": 8, "V": 8, "MLP": 16}  # below it latency is no reason
+OF_ATTENTION: dict[str, Dimension] = {"heads": "H", "qk": "QK", "head_dims": "QK", "v": "V"}
 FEW_HEADS = 12
 OF_HEADS, OF_QK = 6, 2  # what the signed sums are divided by
 
@@ -98,7 +100,7 @@ def dimensions(structure: Structure) -> dict[str, Dimension]:
     Raises:
         ModelError: the model has no attention whose heads can go.
     """
-    if not any(group.id.endswith(":heads") for group in structure.groups):
+    if not any(_what(group) == "heads" for group in structure.groups):
         raise ModelError(
             "NViT prunes transformers, and no attention was found whose heads can go",
             where="prune.method",
@@ -106,17 +108,20 @@ def dimensions(structure: Structure) -> dict[str, Dimension]:
         )
     ends = {branch.output for branch in structure.branches}
     streams = {name for output in structure.outputs if output.module in ends for name in output.groups}
-    of_attention: dict[str, Dimension] = {"heads": "H", "qk": "QK", "v": "V"}
     return {
-        group.id: of_attention.get(group.id.rpartition(":")[2], "EMB" if group.id in streams else "MLP")
-        for group in structure.groups
+        group.id: "EMB" if group.id in streams else OF_ATTENTION.get(_what(group), "MLP") for group in structure.groups
     }
+
+
+def _what(group: UnitGroup) -> str:
+    """What the units of a group are, as its id ends."""
+    return group.id.rpartition(":")[2]
 
 
 def published_slopes(module: nn.Module, structure: Structure) -> dict[str, Slope]:
     """The signed sums of NViT's score by group: over the weights that write the units, of EMB also those that read
     them; norms, biases, tokens and positions are left out."""
-    named, blocks = dimensions(structure), sum(group.id.endswith(":heads") for group in structure.groups)
+    named, blocks = dimensions(structure), sum(_what(group) == "heads" for group in structure.groups)
 
     def weights(members: Sequence[Member]) -> tuple[Member, ...]:
         return tuple(member for member in members if _is_matrix(module, member))
@@ -126,6 +131,8 @@ def published_slopes(module: nn.Module, structure: Structure) -> dict[str, Slope
             case "EMB":
                 return Slope((*weights(group.produced), *weights(group.consumed)), 1 / blocks)
             case "H":
+                return Slope(weights(group.produced), 1 / OF_HEADS)
+            case "QK" if _what(group) == "head_dims":  # with V: the code has one width for the three
                 return Slope(weights(group.produced), 1 / OF_HEADS)
             case "QK":
                 return Slope(weights(group.produced), 1 / (2 * OF_QK))
