@@ -32,7 +32,8 @@ def prune(
     device: DeviceOption = None,
     runtime: RuntimeOption = "litert",
     method: Annotated[
-        str, typer.Option(help="taylor, magnitude, reprune, halp, netadapt, or auto (by short trials).")
+        str,
+        typer.Option(help="taylor, magnitude, reprune, halp, netadapt, nvit, isomorphic, or auto (by short trials)."),
     ] = "taylor",
     allocator: Annotated[
         str | None,
