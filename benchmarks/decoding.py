@@ -5,7 +5,8 @@
 The ImageNet samples of the data pack, written as JPEG at their own size (quality 90), are read as batches of 64 at
 224 pixels with crops and flips, as training reads what does not fit into memory; with RandAugment, too. `cores` is CPU
 time over wall time, of all processes: what reading keeps busy. The median of three passes, in turns. Nothing trains
-meanwhile. A pass reads each file --repeat times: processes take a while to start, and an epoch is longer than that. Writes benchmarks/results/decoding.json.
+meanwhile. A pass reads each file --repeat times: processes take a while to start, and an epoch is longer than that.
+Writes benchmarks/results/decoding.json.
 """
 
 from __future__ import annotations
