@@ -5,7 +5,8 @@
 The ImageNet samples of the data pack, written as JPEG at their own size (quality 90), are read as batches of 64 at
 224 pixels with crops and flips, as training reads what does not fit into memory; with RandAugment, too. `cores` is CPU
 time over wall time, of all processes: what reading keeps busy. The median of three passes, in turns. Nothing trains
-meanwhile. Writes benchmarks/results/decoding.json.
+meanwhile. A pass reads each file --repeat times: processes take a while to start, and an epoch is longer than that.
+Writes benchmarks/results/decoding.json.
 """
 
 from __future__ import annotations
@@ -36,9 +37,10 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=ROOT / ".cache" / "bench")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--images", type=int, default=640)
+    parser.add_argument("--repeat", type=int, default=8, help="how often a pass reads each image")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    split = streaming(arguments.data, arguments.cache.resolve(), arguments.images)
+    split = streaming(arguments.data, arguments.cache.resolve(), arguments.images, arguments.repeat)
     ways = {"plain": Stronger(), "randaugment": Stronger(randaugment="rand-m9-mstd0.5")}
     settings = [(name, workers) for name in ways for workers in arguments.workers]
     found: dict[tuple[str, int], list[tuple[float, float]]] = {setting: [] for setting in settings}
@@ -75,7 +77,7 @@ def _cpu_s(process: psutil.Process) -> float:
     return float(times.user + times.system + times.children_user + times.children_system)
 
 
-def streaming(data: Path, cache: Path, count: int) -> Split:
+def streaming(data: Path, cache: Path, count: int, repeat: int) -> Split:
     """The samples as JPEG files that are read at each use."""
     from PIL import Image
 
@@ -89,9 +91,9 @@ def streaming(data: Path, cache: Path, count: int) -> Split:
     return Split(
         name="train",
         classes=("a", "b"),
-        labels=np.zeros(count, np.int64),
-        images=file_images(files, GEOMETRY, memory_limit=0),
-        indices=np.arange(count),
+        labels=np.zeros(count * repeat, np.int64),
+        images=file_images(files * repeat, GEOMETRY, memory_limit=0),
+        indices=np.arange(count * repeat),
         preprocessing=Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
     )
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     )
     from edgeprune.artifacts.export import Exported
     from edgeprune.errors import EdgePruneError
+    from edgeprune.file_check import FileCheck
     from edgeprune.latency.compare import Comparison
     from edgeprune.latency.model_probe import Probed
     from edgeprune.latency.predictor import Prediction
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from edgeprune.tasks.task import Task
     from edgeprune.verify.explain import Explanation
     from edgeprune.verify.verdict import Verdict
-    from edgeprune.without_recipe import FileCheck
 
 __version__ = "0.1.0"
 

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.artifacts.export import Exported
-from edgeprune.artifacts.toolkits import toolkits
 from edgeprune.devices.discovery import open_device
 from edgeprune.devices.jobs import runtime_build
 from edgeprune.errors import RunError, UsageError
+from edgeprune.file_check import FileCheck
+from edgeprune.file_check import verify_file as check_file
 from edgeprune.installed import require_runtime
 from edgeprune.latency.compare import Comparison
 from edgeprune.latency.compare import compare as compare_files
@@ -28,26 +29,16 @@ from edgeprune.latency.model_probe import Probed, probe_model
 from edgeprune.latency.predictor import Prediction, Predictor, predictor_of
 from edgeprune.latency.table import LatencyTable, Setting
 from edgeprune.latency.typical import is_typical, open_typical
-from edgeprune.launch import is_main, launched
+from edgeprune.model_export import export_model as write_model
 from edgeprune.models.load import load as load_source
 from edgeprune.models.spec import Model
-from edgeprune.models.trust import remember_device, require_data
-from edgeprune.pipeline import (
-    TOGETHER,
-    Outcome,
-    change_recipe,
-    do_stage,
-    is_finished,
-    is_made,
-    prepare_run,
-    require_earlier,
-)
+from edgeprune.models.trust import remember_device
+from edgeprune.pipeline import Outcome, is_made
 from edgeprune.pipeline import run as run_pipeline
 from edgeprune.progress import Progress, Silent
-from edgeprune.recipe import MOVED, Precision, PruneSection, Recipe, Runtime, TaskSection
-from edgeprune.recipe_file import parse_recipe, read_recipe, resolve_paths
-from edgeprune.recipe_names import recipe_error, target_of_no_file
-from edgeprune.runs import Run, StageRecord, lock, open_run, read_as, settings_hash
+from edgeprune.recipe import Precision, Recipe, Runtime, TaskSection
+from edgeprune.recipe_file import read_recipe
+from edgeprune.runs import Run, StageRecord, open_run, read_as
 from edgeprune.sensitivities import ZEROS, Sensitivity
 from edgeprune.sensitivities import sensitivity as ask_sensitivity
 from edgeprune.several_targets import FrontPoint
@@ -59,15 +50,11 @@ from edgeprune.space.subnet import WHOLE
 from edgeprune.space.units import Structure
 from edgeprune.stages.context import Context
 from edgeprune.stages.stage import PIPELINE, Pipeline
-from edgeprune.stages.tune import follow_tune
 from edgeprune.target_file import wrong_precision
-from edgeprune.training.processes import Processes
+from edgeprune.verbs import begin, do, folder_of
 from edgeprune.verify.explain import Explanation
 from edgeprune.verify.explain import explain as explain_file
 from edgeprune.verify.verdict import Verdict
-from edgeprune.without_recipe import FileCheck
-from edgeprune.without_recipe import export_model as write_model
-from edgeprune.without_recipe import verify_file as check_file
 
 
 def load(source: str | Path, *, stage: str | None = None, trust: bool = False, **options: Any) -> Model:
@@ -203,7 +190,7 @@ def prune(
         TargetError: the target cannot be met (the message says the fastest reachable).
         DeviceError: the device is unavailable or too noisy.
     """
-    return _begin(model, data, Path(out), progress, target=target, **options)
+    return begin(model, data, Path(out), progress, target=target, **options)
 
 
 def tune(
@@ -251,7 +238,7 @@ def export_model(
     progress: Progress | None = None,
     **options: Any,
 ) -> Exported:
-    """Write a model as it is to files, without a recipe or a run; see `edgeprune.without_recipe.export_model`."""
+    """Write a model as it is to files, without a recipe or a run; see `edgeprune.model_export.export_model`."""
     return write_model(
         model,
         Path(out),
@@ -268,7 +255,7 @@ def export_model(
 def verify_file(
     file: Path | str, *, model: Model | None = None, progress: Progress | None = None, **options: Any
 ) -> FileCheck:
-    """Hold one exported file to its manifest, without a run; see `edgeprune.without_recipe.verify_file`."""
+    """Hold one exported file to its manifest, without a run; see `edgeprune.file_check.verify_file`."""
     return check_file(Path(file), model=model, progress=progress or Silent(), **options)
 
 
@@ -284,20 +271,20 @@ def verify(
         RunError: the device is not the run's: a latency target means the device it was measured on.
     """
     if device is not None:
-        own = open_run(_folder(run)).recipe.device.id
+        own = open_run(folder_of(run)).recipe.device.id
         if open_device(device).id != own:
             raise RunError(
                 f"this run was pruned for the device {own!r}",
-                where=str(_folder(run)),
+                where=str(folder_of(run)),
                 hint=f"prune for {device!r} into another run folder",
             )
         remember_device(own)
-    record = _folder(run) / "verify" / "stage.json"
+    record = folder_of(run) / "verify" / "stage.json"
     before = record.stat().st_mtime_ns if record.exists() else None
     do(run, "verify", progress=progress, trust=trust)
     if progress is not None and record.stat().st_mtime_ns == before:
         progress.say("verified before: the files are those of its records, and nothing was run again")
-    return read_as(_folder(run) / "verify" / "verdict.json", Verdict)
+    return read_as(folder_of(run) / "verify" / "verdict.json", Verdict)
 
 
 def compare(
@@ -394,124 +381,7 @@ def explain(file: Path | str, *, device: str, threads: int = 1, limit_db: float 
 def write_report(run: Run | Path | str, *, progress: Progress | None = None, trust: bool = False) -> Path:
     """Write the report of a run whose verify stage is finished, unless it is there; returns the page."""
     do(run, "report", progress=progress, trust=trust)
-    return _folder(run) / "report" / "report.html"
-
-
-def _begin(model: str, data: str, out: Path, progress: Progress | None, **options: Any) -> Run:
-    tree: dict[str, Any] = {"model": {}, "device": {}, "prune": {}}
-    homes = {"device": ("device", "id"), "runtime": ("device", "runtime"), "threads": ("device", "threads")}
-    homes |= {name: ("prune", name) for name in (*PruneSection.model_fields, *MOVED)}
-    for name, value in options.items():
-        if value is None:
-            continue
-        if name == "seed":
-            tree["seed"] = value
-            continue
-        if name == "task":
-            tree["task"] = {"name": value}
-            continue
-        section, key = homes.get(name, ("model", name))
-        tree[section][key] = value
-    tree["model"]["factory" if ":" in model else "name"] = model
-    tree["data"] = {"source": data}
-    with lock(out), toolkits():
-        run = prepare_run(_beside_others(tree, out), out, resume=True)
-        context = Context(run, progress or Silent(), trust=True)  # the model is given, not read in the folder
-        for stage in PIPELINE.up_to("prune"):
-            do_stage(context, stage.name)
-    return run
-
-
-def _beside_others(tree: dict[str, Any], folder: Path) -> Recipe:
-    """The recipe of these sections, with those of the later stages as a run that is there has them.
-
-    Raises:
-        RunError: the run there is of another model or data set; it is not overwritten.
-    """
-    recipe = resolve_paths(parse_recipe(tree, where="options"), Path.cwd())
-    if not (folder / "run.json").exists():
-        return _with_its_file(recipe)
-    there = open_run(folder)
-    others = there.recipe.model_dump(exclude_unset=True)
-    recipe = resolve_paths(parse_recipe({**others, **tree}, where="options"), Path.cwd())
-    same = settings_hash(recipe, ("model", "data", "task")) == settings_hash(there.recipe, ("model", "data", "task"))
-    if there.record("load") is not None and not same:
-        raise RunError(
-            "a run of another model, data set or seed is here", where=str(folder), hint="choose another --out"
-        )
-    return _with_its_file(recipe)
-
-
-def _with_its_file(recipe: Recipe) -> Recipe:
-    """The recipe, whose export writes the file that its latency target is about.
-
-    Raises:
-        RecipeError: it does not.
-    """
-    if found := target_of_no_file(recipe):
-        raise recipe_error(found, "options") from found.error
-    return recipe
-
-
-def do(
-    run: Run | Path | str, stage: str, *, progress: Progress | None = None, trust: bool = False, **settings: Any
-) -> StageRecord:
-    """Do one stage of a run, by its name; those before it have to be finished.
-
-    Args:
-        settings: go into the recipe's section of the stage's name, where it reads one.
-        trust: see `tune`.
-    """
-    folder = _folder(run)
-    open_run(folder)  # before the lock, which would make the folder
-    if launched() > 1 and stage == TOGETHER and not is_main():
-        return _follow(folder, trust=trust)
-    with lock(folder), toolkits():
-        opened = open_run(folder)
-        for source in opened.recipe.data.sources if not trust else ():
-            require_data(source, folder)  # before they are looked at, to see whether they changed
-        recipe = _changed(opened.recipe, stage, settings)
-        changed = Run(folder, opened.info.model_copy(update={"recipe": recipe}))
-        require_earlier(changed, stage)  # before the recipe is written: a refused command changes nothing
-        if recipe != opened.recipe:
-            changed = change_recipe(opened, recipe)
-        together = launched() > 1 and stage == TOGETHER
-        if together and is_finished(changed, stage):
-            Processes().from_main(None)  # nothing to train
-        do_stage(Context(changed, progress or Silent(), trust=trust), stage)
-        record = changed.record(stage)
-        assert record is not None  # do_stage has just written it, or raised
-        if together:
-            Processes().end(record)
-        return record
-
-
-def _follow(folder: Path, *, trust: bool) -> StageRecord:
-    """Train with the main process, and give back what it wrote."""
-    follow_tune(folder, trust=trust)
-    record = Processes().end(None)
-    assert isinstance(record, StageRecord)
-    return record
-
-
-def _changed(recipe: Recipe, stage: str, settings: dict[str, Any]) -> Recipe:
-    """The recipe with what was given (not None) put into a stage's own section.
-
-    Raises:
-        UsageError: it has none.
-    """
-    given = {key: value for key, value in settings.items() if value is not None}
-    if not given:
-        return recipe
-    if stage not in PIPELINE.stage(stage).settings(recipe):
-        raise UsageError(f"the stage `{stage}` takes no settings, got {', '.join(given)}")
-    tree = recipe.model_dump(exclude_unset=True)
-    tree[stage] = {**tree.get(stage, {}), **given}
-    return parse_recipe(tree, where=stage)
-
-
-def _folder(run: Run | Path | str) -> Path:
-    return run.folder if isinstance(run, Run) else Path(run)
+    return folder_of(run) / "report" / "report.html"
 
 
 # The room `edgeprune.verify` bears the verb's name, and importing it, as this module does, would hide the verb.

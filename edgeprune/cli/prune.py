@@ -32,10 +32,12 @@ def prune(
     device: DeviceOption = None,
     runtime: RuntimeOption = "litert",
     method: Annotated[
-        str, typer.Option(help="taylor, magnitude, reprune, halp, netadapt, or auto (by short trials).")
+        str,
+        typer.Option(help="taylor, magnitude, reprune, halp, netadapt, nvit, isomorphic, or auto (by short trials)."),
     ] = "taylor",
     allocator: Annotated[
-        str | None, typer.Option(help="judged, additive, knapsack, netadapt, uniform, global or scales.")
+        str | None,
+        typer.Option(help="judged, additive, knapsack, netadapt, nvit, uniform, global, isomorphic or scales."),
     ] = None,
     auto_minutes: Annotated[float, typer.Option(help="How long `--method auto` may try methods.")] = 30.0,
     pretrained: Annotated[bool, typer.Option("--pretrained", help="Let timm load its published weights.")] = False,

@@ -42,11 +42,11 @@ def _plain(name: str) -> Callable[..., None]:
     """The command of a stage that takes no more than its run."""
 
     def command(run: RunArgument, trust: TrustOption = False, as_json: JsonOption = False) -> None:
-        from edgeprune import api
+        from edgeprune import verbs
 
         with RichProgress().shown() as progress:
             asked = {"enabled": True} if name == "quantize" else {}
-            record = api.do(run, name, progress=progress, trust=trust, **asked)
+            record = verbs.do(run, name, progress=progress, trust=trust, **asked)
         _show(record.result, as_json=as_json)
 
     return command

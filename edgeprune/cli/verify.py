@@ -25,8 +25,8 @@ from edgeprune.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from edgeprune.file_check import FileCheck
     from edgeprune.models.spec import Model
-    from edgeprune.without_recipe import FileCheck
 
 
 def verify(

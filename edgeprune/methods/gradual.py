@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from torch import nn
 
 from edgeprune.errors import TargetError
 from edgeprune.methods.chex import regrow, regrowth_share
-from edgeprune.methods.registry import candidate_of, limits_of
+from edgeprune.methods.registry import candidate_of, limits_of, method_of
 from edgeprune.methods.scene import Scene
 from edgeprune.methods.slimming import Scales, batch_norm_scales
 from edgeprune.models.spec import Model
@@ -17,6 +18,7 @@ from edgeprune.recipe import PruneSection
 from edgeprune.search.problem import Allocator, Chosen
 from edgeprune.search.rules import JUDGED, RuleAllocator, least_cost
 from edgeprune.space.decisions import Space
+from edgeprune.space.ranking import Scores
 from edgeprune.space.subnet import WHOLE, Subnet
 from edgeprune.training.loop import whole_cycle
 from edgeprune.training.snapshot import EpochRecord
@@ -57,9 +59,21 @@ def check_scales(scene: Scene, settings: PruneSection, scales: Scales) -> None:
     scene.shares.check(least, scene.shares.goal, slack=SLACK, also=JUDGED)
 
 
-def trained_in_turns(scene: Scene, settings: PruneSection) -> tuple[Model, Subnet, Sequence[EpochRecord]]:
-    """The model after `prune.epochs` of training, whole, what was gone in the last turn, and its epochs."""
+@dataclass(frozen=True)
+class InTurns:
+    """The model after its turns, whole, what was gone in the last of them, its epochs, and the scores that the method
+    took meanwhile, where it does."""
+
+    model: Model
+    gone: Subnet
+    history: Sequence[EpochRecord]
+    seen: Scores | None
+
+
+def trained_in_turns(scene: Scene, settings: PruneSection) -> InTurns:
+    """Train for `prune.epochs`, and choose what stays anew before every turn."""
     recipe, model, structure, goal = scene.recipe, scene.model, scene.structure, scene.shares.goal
+    watch = method_of(settings).watching(model.module, structure)
 
     def choose(whole: nn.Module, gone: Subnet, turn: Turn) -> Subnet:
         if turn.number == 1 and settings.allocator == "scales":  # they move while the model trains
@@ -68,7 +82,8 @@ def trained_in_turns(scene: Scene, settings: PruneSection) -> tuple[Model, Subne
             if not scales.tell:
                 scene.progress.say("turn 1: the scales of batch norms are equal in each layer yet, so nothing is out")
                 return WHOLE
-        allocator = candidate_of(scene, settings, model.with_module(whole), gone).allocator()
+        seen = watch.scores() if watch is not None else None
+        allocator = candidate_of(scene, settings, model.with_module(whole), gone, seen).allocator()
         if turn.number == 1 and settings.allocator != "scales":
             smallest_at(scene, allocator, goal, SLACK)
         share = goal if settings.regrow else share_on_the_way(goal, turn.goal_progress)
@@ -97,6 +112,9 @@ def trained_in_turns(scene: Scene, settings: PruneSection) -> tuple[Model, Subne
         seed=recipe.seed,
         snapshots=scene.training,
         objective=scene.objective,
+        another=scene.another(),
+        watch=watch,
         progress=scene.progress,
     )
-    return model.with_module(trained.module), trained.gone, trained.history
+    seen = watch.scores() if watch is not None else None
+    return InTurns(model.with_module(trained.module), trained.gone, trained.history, seen)

@@ -13,13 +13,20 @@ from typing import TYPE_CHECKING, ClassVar
 from edgeprune.recipe import AllocatorName, PruneSection, Section
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from edgeprune.data.split import Split
+    from edgeprune.methods.seen_scores import SeenScores
     from edgeprune.models.spec import Model
-    from edgeprune.space.ranking import Ranking
+    from edgeprune.space.ranking import Ranking, Scores
     from edgeprune.space.units import Structure
     from edgeprune.tasks.objective import Objective
 
-OF_SCORES: tuple[AllocatorName, ...] = ("knapsack", "global")  # allocators that compare the scores of units
+OF_SCORES: tuple[AllocatorName, ...] = (
+    "knapsack",
+    "global",
+    "isomorphic",
+)  # allocators that compare the scores of units
 OF_RANKINGS: tuple[AllocatorName, ...] = ("judged", "additive", "netadapt", "uniform", "scales")
 
 
@@ -29,7 +36,10 @@ class NoSettings(Section):
 
 @dataclass(frozen=True)
 class ToRank:
-    """Units to rank: a model, what can go from it, images with their targets, and the loss."""
+    """Units to rank: a model, what can go from it, images with their targets, and the loss.
+
+    `seen`: the scores of what the method watched while the model trained (`Method.watching`); None where nothing was.
+    """
 
     model: Model
     structure: Structure
@@ -37,6 +47,7 @@ class ToRank:
     prune: PruneSection
     objective: Objective
     seed: int = 0
+    seen: Scores | None = None
 
 
 class Method(ABC):
@@ -59,3 +70,12 @@ class Method(ABC):
         Raises:
             ModelError, DataError: the model or the images do not allow it.
         """
+
+    def watching(self, module: nn.Module, structure: Structure) -> SeenScores | None:  # noqa: ARG002
+        """What looks at every step where the model trains while it is pruned; None where the method ranks the model as
+        it is before each choice.
+
+        Raises:
+            ModelError: the model does not allow it.
+        """
+        return None

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
 
 from edgeprune import installed
 from edgeprune.data.split import Split
 from edgeprune.methods.compact import GlobalThreshold, Uniform
 from edgeprune.methods.halp import SummedScores
+from edgeprune.methods.isomorphic import AlikeThresholds
 from edgeprune.methods.method import Method, ToRank
 from edgeprune.methods.netadapt import NetAdapt
+from edgeprune.methods.nvit import GroupsByWorth, NvitSettings
 from edgeprune.methods.scene import Scene
 from edgeprune.methods.short_training import tuned_loss
 from edgeprune.methods.slimming import telling_scales
@@ -114,6 +120,10 @@ class Candidate:
                 return AdditiveAllocator(problem, value=SummedScores(self._scores))
             case "netadapt":
                 return NetAdapt(problem)
+            case "nvit":
+                method = method_of(self.settings)
+                assert isinstance(method.settings, NvitSettings)  # no other goes with it
+                return GroupsByWorth(problem, self._scores, method.settings.eta)
         return RuleAllocator(problem, self._rule())
 
     def _rule(self) -> Rule:
@@ -121,6 +131,8 @@ class Candidate:
             return Uniform(self.problem.structure.sizes)
         if self.settings.allocator == "global":
             return GlobalThreshold(self._scores)
+        if self.settings.allocator == "isomorphic":
+            return AlikeThresholds(self.model.module, self.problem.structure, self._scores)
         return telling_scales(self.model.module, self.problem.structure)
 
     @property
@@ -130,20 +142,27 @@ class Candidate:
         return ranking.scores
 
 
-def candidate_of(scene: Scene, settings: PruneSection, model: Model, gone: Subnet = WHOLE) -> Candidate:
+def candidate_of(
+    scene: Scene, settings: PruneSection, model: Model, gone: Subnet = WHOLE, seen: Scores | None = None
+) -> Candidate:
     """Rank and judge a model some of whose units are gone by now.
 
     Scores and losses are taken with these units and branches at zero, so they go first again: nothing else tells what
     they are worth. A method that looks at weights alone (REPrune) takes those that the units last had; its losses are
     taken with these units as they last were, too, so that one that comes back is judged by what it would do. Branches
     that are gone stay at zero with every method.
+
+    Args:
+        seen: scores that the method took while the model trained; those of units that are gone count as 0.
     """
     recipe, train, structure = scene.recipe, scene.splits.train, scene.structure
     method = method_of(settings)
     scored = model.with_module(zero_units(model.module, structure, {} if method.of_weights_alone else gone.units))
     silence_branches(scored.module, structure, gone.dropped)
     scene.progress.update(f"ranking units by {settings.method}", 0, 1)
-    ranking = method.rank(ToRank(scored, structure, train, settings, scene.objective, recipe.seed))
+    if seen is not None:
+        seen = {name: without(values, gone.units.get(name, ())) for name, values in seen.items()}
+    ranking = method.rank(ToRank(scored, structure, train, settings, scene.objective, recipe.seed, seen))
     adapted = judge_of(scored, structure, settings, recipe.tune, train, seed=recipe.seed, objective=scene.objective)
     adapted.check()
     judge: Judge = adapted
@@ -153,3 +172,10 @@ def candidate_of(scene: Scene, settings: PruneSection, model: Model, gone: Subne
     remembered = JudgedLosses(judge, folder / f"judged-{state_digest(scored.module)[:16]}.jsonl")
     space = Space(structure, limits_of(settings, scene.multiple))
     return Candidate(model, settings, Problem(space, ranking, scene.costs, remembered))
+
+
+def without(values: npt.NDArray[np.float64], units: Sequence[int]) -> npt.NDArray[np.float64]:
+    """A copy of the scores, 0 for these units."""
+    left = values.copy()
+    left[list(units)] = 0.0
+    return left

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from edgeprune.recipe import Recipe
 from edgeprune.search.problem import Shares
 from edgeprune.space.units import Structure
 from edgeprune.tasks.objective import Objective
+from edgeprune.training.losses import OtherTeacher
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Scene:
         multiple: of the kept widths.
         choosing: a folder for what goes with the settings of choices; `training`: with those of training, too.
         objective: what training lowers.
+        another: makes the teacher that the recipe names beside the unpruned model; asked where the model trains.
     """
 
     recipe: Recipe
@@ -39,3 +42,4 @@ class Scene:
     training: Path
     progress: Progress
     objective: Objective
+    another: Callable[[], OtherTeacher | None] = lambda: None

@@ -16,7 +16,7 @@ key) counts in the writers of both factors, so there half of what writes and rea
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -72,6 +72,7 @@ def score_taylor(
     *,
     power: Literal[1, 2] = 2,
     objective: Objective | None = None,
+    slopes: Mapping[str, Slope] | None = None,
 ) -> dict[str, NDArray[np.float64]]:
     """Estimated rise of the loss for every unit.
 
@@ -80,6 +81,7 @@ def score_taylor(
     Args:
         structure: what `find_structure` found in `module`.
         batches: (images (n, c, h, w), targets); each is one micro-batch.
+        slopes: of each group; unless given, the derivative by a mask where the unit is read.
         power: of |dL/dz|, before the mean over batches: 2 is Molchanov's, 1 is HALP's, whose values are added up.
         objective: whose loss; a classifier's unless given.
 
@@ -95,7 +97,8 @@ def score_taylor(
     from edgeprune.tasks.objective import CLASSIFYING
 
     asked = objective or CLASSIFYING
-    slopes = {group.id: _slope_of(module, structure, group) for group in structure.groups}
+    if slopes is None:
+        slopes = {group.id: _slope_of(module, structure, group) for group in structure.groups}
     sides = sorted({(member.name, member.dim) for slope in slopes.values() for member in slope.members})
     tensors = {name: tensor_named(module, name) for name in sorted({name for name, _ in sides})}
     scores = {group.id: np.zeros(group.size) for group in structure.groups}
@@ -121,7 +124,7 @@ def score_taylor(
 
 
 @dataclass(frozen=True)
-class _Slope:
+class Slope:
     """The derivative by a unit's mask: whose w * dL/dw make it, each counted `share` times."""
 
     members: tuple[Member, ...]
@@ -133,7 +136,7 @@ class _Slope:
         return np.stack(parts).sum(axis=0, dtype=np.float64) * self.share
 
 
-def _slope_of(module: nn.Module, structure: Structure, group: UnitGroup) -> _Slope:
+def _slope_of(module: nn.Module, structure: Structure, group: UnitGroup) -> Slope:
     """The readers' where nothing else reads the unit and they are linear in their weights; else the writers', of batch
     norms where there are any. What is contracted counts in both of its factors, and what is read besides in a writer
     and a reader: half of the sum is each once."""
@@ -145,11 +148,11 @@ def _slope_of(module: nn.Module, structure: Structure, group: UnitGroup) -> _Slo
     read = tuple(member for member in group.consumed if tensor_named(module, member.name).is_floating_point())
     linear = all(_path(member) not in structure.standardized for member in read)
     if read and linear and group.mixed is None:
-        return _Slope(read)
+        return Slope(read)
     written = tuple(member for member in group.produced if member.name in parameters)
     norms = tuple(member for member in written if isinstance(module.get_submodule(_path(member)), _NormBase))
     writers = norms or written
-    return _Slope((*writers, *read), 0.5) if group.mixed == "contracted" and linear else _Slope(writers)
+    return Slope((*writers, *read), 0.5) if group.mixed == "contracted" and linear else Slope(writers)
 
 
 def _path(member: Member) -> str:
@@ -183,10 +186,11 @@ def _saliencies(
         name: torch.zeros_like(tensor) if gradient is None else tensor.detach() * gradient
         for (name, tensor), gradient in zip(tensors.items(), gradients, strict=True)
     }
-    return {(name, dim): _summed(products[name], dim) for name, dim in sides}
+    return {(name, dim): summed(products[name], dim) for name, dim in sides}
 
 
-def _summed(values: Tensor, dim: int) -> NDArray[np.float64]:
+def summed(values: Tensor, dim: int) -> NDArray[np.float64]:
+    """Over all dimensions but one, in double precision."""
     import torch
 
     others = [axis for axis in range(values.ndim) if axis != dim % values.ndim]

@@ -18,7 +18,9 @@ Computing = Literal["fp32", "bf16", "fp16", "auto"]
 Runtime = Annotated[str, Field(pattern=rf"^{_NAME}$", max_length=64)]
 Method = Annotated[str, Field(pattern=rf"^{_NAME}$", max_length=64)]  # an installed one
 AUTO = "auto"  # tries several methods
-AllocatorName = Literal["judged", "additive", "knapsack", "netadapt", "uniform", "global", "scales"]
+AllocatorName = Literal[
+    "judged", "additive", "knapsack", "netadapt", "nvit", "uniform", "global", "isomorphic", "scales"
+]
 DROPPING = ("judged", "additive")  # allocators that may let whole branches go
 SparseLayers = Literal["1x1", "all"]
 TargetUnit = Literal["x", "ms", "us", "MMACs", "GMACs", "kparams", "Mparams", "KB", "MB"]

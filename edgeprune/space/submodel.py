@@ -66,7 +66,10 @@ class Part:
                     )
                 self.put(name, state[name], tensor)
 
+    def places(self, name: str, dim: int, size: int) -> npt.NDArray[np.int64]:
+        """The indices that stay along one dimension, which has `size` in the whole model, ascending."""
+        return np.setdiff1d(np.arange(size), self._gone.get(name, {}).get(dim, []))
+
     def _places(self, name: str, tensor: Tensor) -> tuple[Tensor, ...]:
-        gone = self._gone[name]
-        kept = [np.setdiff1d(np.arange(n), gone.get(dim, [])) for dim, n in enumerate(tensor.shape)]
+        kept = [self.places(name, dim, n) for dim, n in enumerate(tensor.shape)]
         return tuple(torch.from_numpy(index).to(tensor.device) for index in np.ix_(*kept))

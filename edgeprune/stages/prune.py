@@ -44,6 +44,7 @@ from edgeprune.stages.probe import (
 )
 from edgeprune.stages.prune_record import record_of
 from edgeprune.stages.snapshots import choosing_of, snapshots_of, write_history
+from edgeprune.stages.teacher import other_teacher
 from edgeprune.target_file import target_file
 from edgeprune.training.precision import running
 
@@ -284,6 +285,7 @@ def _scene(context: Context, structure: Structure, costs: CostModel, shares: Sha
         training=snapshots_of(context, "prune"),
         progress=context.progress,
         objective=context.objective,
+        another=lambda: other_teacher(context),
     )
 
 
@@ -297,6 +299,6 @@ def _candidate(context: Context, scene: Scene, settings: PruneSection, folder: P
         write_atomic(folder / TRIALS, trials.model_dump_json(indent=1).encode())
     if not settings.epochs:
         return candidate_of(scene, settings, scene.model)
-    model, gone, history = trained_in_turns(scene, settings)
-    write_history(folder, history)
-    return candidate_of(scene, settings, model, gone)
+    trained = trained_in_turns(scene, settings)
+    write_history(folder, trained.history)
+    return candidate_of(scene, settings, trained.model, trained.gone, trained.seen)

@@ -12,18 +12,16 @@ from typing import Any
 from edgeprune.errors import RecipeError
 from edgeprune.launch import is_main, launched
 from edgeprune.models.checkpoint import save_state
-from edgeprune.models.load import load
-from edgeprune.models.trust import is_timm
 from edgeprune.progress import SILENT
 from edgeprune.recipe import Recipe, TuneSection
 from edgeprune.runs import Run, open_run
 from edgeprune.space.weight_masks import Masks, zeros_by_layer
 from edgeprune.stages.context import Context
 from edgeprune.stages.snapshots import snapshots_of, write_history
+from edgeprune.stages.teacher import other_teacher
 from edgeprune.stages.zeros import masks_for, words_of_zeros
 from edgeprune.tasks.registry import task_of
 from edgeprune.training.loop import TuneResult, tune, whole_cycle
-from edgeprune.training.losses import OtherTeacher
 from edgeprune.training.mixing import check_mixing
 from edgeprune.training.optimizer import check_optimizer
 from edgeprune.training.processes import Processes
@@ -131,40 +129,10 @@ def _trained(context: Context, masks: Masks | None, tracker: Tracker | None = No
         first=recipe.prune.epochs + 1,
         masks=masks,
         objective=context.objective,
-        another=_another(context),
+        another=other_teacher(context),
         tracker=tracker,
         progress=context.progress,
     )
-
-
-def _another(context: Context) -> OtherTeacher | None:
-    """The teacher that a recipe names beside the unpruned model.
-
-    Raises:
-        RecipeError: it is for another task, reads other images or tells other classes apart.
-    """
-    settings, model = context.recipe.tune, context.model("load")
-    if settings.teacher is None:
-        return None
-    if context.task.target != "class":
-        raise RecipeError(
-            f"a teacher of its own gives classes, and the task {context.task.name} has none",
-            where="tune.teacher",
-            hint="leave tune.teacher out: the unpruned model teaches any task (tune.distillation)",
-        )
-    context.require_teacher(settings.teacher)
-    prepared = model.spec.preprocessing  # a factory does not say what it reads: what the model does
-    teacher = load(
-        settings.teacher,
-        pretrained=settings.teacher_checkpoint is None and is_timm(settings.teacher),
-        checkpoint=settings.teacher_checkpoint,
-        num_classes=model.spec.num_classes,
-        input_size=None if model.spec.inputs else model.spec.input_size,
-        inputs={one.name: one.shape for one in model.spec.inputs} or None,
-        mean=None if is_timm(settings.teacher) or model.spec.inputs else prepared.mean,
-        std=None if is_timm(settings.teacher) or model.spec.inputs else prepared.std,
-    )
-    return OtherTeacher(teacher, model)
 
 
 def _tell_limit(context: Context, settings: TuneSection) -> None:

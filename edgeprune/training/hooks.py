@@ -27,6 +27,9 @@ class Hook:
         """What is added to the loss of a batch, a scalar; None for nothing."""
         return None
 
+    def after_backward(self, training: Training) -> None:
+        """When the gradients of a whole batch are there, before they are clipped and the optimizer takes its step."""
+
     def after_step(self, training: Training) -> None:
         """After a step of the optimizer."""
 

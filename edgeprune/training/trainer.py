@@ -246,8 +246,10 @@ class Training:
             loss += self._passes(one, targets if part is None else _cut(targets, part), share, first=number == 0)
         gradients = [p.grad for p in self.learned.values() if p.grad is not None]
         self.processes.add_up([*gradients, loss])
+        self._scaler.unscale_(self.optimizer)
+        for hook in self.hooks:
+            hook.after_backward(self)
         if self.settings.clip:
-            self._scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_(self.learned.values(), self.settings.clip)
         self._scaler.step(self.optimizer)
         self._scaler.update()

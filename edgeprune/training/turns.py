@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +47,7 @@ class Turn:
     goal_progress: float
 
 
+SEEN = "seen."  # how the names of what a watch remembers begin in a snapshot
 Choose = Callable[[nn.Module, Subnet, Turn], Subnet]  # (the whole model, what is gone, the turn) -> what goes for it
 
 
@@ -56,6 +58,26 @@ class Trained:
     module: nn.Module
     gone: Subnet
     history: tuple[EpochRecord, ...]
+
+
+class Watch(ABC):
+    """Looks at the gradients of every step of a model that is pruned meanwhile, and remembers what it has seen."""
+
+    @abstractmethod
+    def see(self, student: nn.Module, part: Part) -> None:
+        """Look at a step: the gradients are there, and the weights have not changed yet.
+
+        Args:
+            part: where the student's tensors lie in the whole model.
+        """
+
+    @abstractmethod
+    def state(self) -> dict[str, Tensor]:
+        """What is remembered, by name."""
+
+    @abstractmethod
+    def go_on(self, state: Mapping[str, Tensor]) -> None:
+        """Take up what another one of the same model remembered."""
 
 
 def turns(epochs: int, interval: int) -> tuple[Turn, ...]:
@@ -81,6 +103,7 @@ def train_in_turns(
     snapshots: Path | None,
     objective: Objective = CLASSIFYING,
     another: OtherTeacher | None = None,
+    watch: Watch | None = None,
     progress: Progress = SILENT,
 ) -> Trained:
     """Train a copy of a model for `epochs` epochs of a cycle of `settings.epochs`, pruning it before every turn.
@@ -90,12 +113,13 @@ def train_in_turns(
     Args:
         module: the model that `structure` was found in; also the teacher, where the settings ask for distillation.
         choose: what goes for a turn; asked with the whole model in eval mode.
+        watch: looks at every step; what it remembers is kept with the snapshots.
 
     Raises:
         EdgePruneError: as `tune` does, and what `choose` raises.
     """
     teacher = module if settings.distillation > 0 else None  # features are refused before (`check_tuning`)
-    hook = PrunedInTurns(module, structure, choose, turns(epochs, interval))
+    hook = PrunedInTurns(module, structure, choose, turns(epochs, interval), watch)
     # A moving average begins with the re-training: what it is of changes here with every turn.
     own = settings.model_copy(update={"ema": 0.0})
     training = Training(module, teacher, train, own, seed, hooks=[hook], objective=objective, another=another)
@@ -108,9 +132,7 @@ def train_in_turns(
 
     def keep(history: tuple[EpochRecord, ...]) -> None:
         if snapshots is not None and hook.is_whole:
-            write_snapshot(
-                snapshots, training.id, Snapshot(hook.whole.state_dict(), hook.remembered, history, gone=hook.gone)
-            )
+            write_snapshot(snapshots, training.id, hook.snapshot(history))
 
     history = training.run(range(len(history) + 1, epochs + 1), validation, history, keep, progress)
     return Trained(hook.whole, hook.gone, history)
@@ -123,7 +145,14 @@ class PrunedInTurns(Hook):
     all that was learned is in them.
     """
 
-    def __init__(self, module: nn.Module, structure: Structure, choose: Choose, turns: Sequence[Turn]) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        structure: Structure,
+        choose: Choose,
+        turns: Sequence[Turn],
+        watch: Watch | None = None,
+    ) -> None:
         self.whole = copy.deepcopy(module).cpu().eval()
         self.remembered: State = {}
         self.gone, self.is_whole = WHOLE, True
@@ -131,11 +160,21 @@ class PrunedInTurns(Hook):
         self._first = {turn.first: turn for turn in turns}
         self._last = {turn.first + turn.epochs - 1 for turn in turns}
         self._part: Part | None = None
+        self._watch = watch
+
+    def snapshot(self, history: tuple[EpochRecord, ...]) -> Snapshot:
+        """What there is to go on with after a turn."""
+        seen = self._watch.state() if self._watch is not None else {}
+        beside = {f"{SEEN}{name}": tensor for name, tensor in seen.items()}
+        return Snapshot(self.whole.state_dict(), self.remembered, history, gone=self.gone, beside=beside)
 
     def go_on(self, saved: Snapshot) -> None:
         """Take up what an interrupted run left after a turn."""
         self.whole.load_state_dict(saved.module)
         self.remembered, self.gone = saved.optimizer, saved.gone
+        if self._watch is not None:
+            seen = {name.removeprefix(SEEN): t for name, t in saved.beside.items() if name.startswith(SEEN)}
+            self._watch.go_on(seen)
 
     def before_epoch(self, training: Training, epoch: int) -> None:
         if epoch not in self._first:
@@ -155,6 +194,10 @@ class PrunedInTurns(Hook):
         }
         training.put(pruned, {**taken, OF_ALL: self.remembered.get(OF_ALL, {})})
         self.is_whole = False
+
+    def after_backward(self, training: Training) -> None:
+        if self._watch is not None and self._part is not None:
+            self._watch.see(training.student, self._part)
 
     def after_epoch(self, training: Training, epoch: int) -> None:
         if epoch not in self._last or self._part is None:

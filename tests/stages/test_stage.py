@@ -12,6 +12,7 @@ from facts import refused
 from torch import nn
 
 import edgeprune
+import edgeprune.verbs
 from edgeprune.errors import RunError, UsageError
 from edgeprune.models.checkpoint import save_state
 from edgeprune.models.spec import Model
@@ -95,4 +96,4 @@ def test_names_that_cannot_be() -> None:
 def test_settings_given_to_a_stage_that_has_none(tmp_path: Path) -> None:
     run = prepare_run(recipe(), tmp_path / "run", resume=False)
     with pytest.raises(UsageError, match="lr"):
-        edgeprune.api.do(run, "merge", lr=1.0)
+        edgeprune.verbs.do(run, "merge", lr=1.0)
