@@ -36,10 +36,14 @@ class SeenScores(Watch):
         self._before: dict[str, NDArray[np.float64]] = {}
 
     def see(self, student: nn.Module, part: Part) -> None:
-        """Take in the gradients of a step, before its weights change."""
+        """Take in the gradients of a step, before its weights change. One whose gradients are no numbers does not
+        count: with fp16 the optimizer leaves it out, too (elsewhere the loss is no number in the step that follows)."""
         saliency = self._saliency(student, part)
-        for name, slope in self._slopes.items():
-            self._sums[name] += np.square(slope.of(saliency))
+        squares = {name: np.square(slope.of(saliency)) for name, slope in self._slopes.items()}
+        if not all(np.isfinite(values).all() for values in squares.values()):
+            return
+        for name, values in squares.items():
+            self._sums[name] += values
         self._steps += 1
 
     def scores(self) -> dict[str, NDArray[np.float64]] | None:

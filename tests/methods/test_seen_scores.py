@@ -69,3 +69,18 @@ def test_what_was_seen_before_the_last_choice_counts_its_share_and_travels() -> 
         for name in now:
             assert told[name] == pytest.approx(first[name])
             assert now[name] == pytest.approx(0.9 * first[name] + 0.1 * second[name])
+
+
+def test_a_step_whose_gradients_are_no_numbers_does_not_count() -> None:
+    net = small_vit(5).double()
+    structure = find_structure(net, batch(0)[0])
+    whole = Part(net, structure, {})
+    watch = SeenScores(net, structure, published_slopes(net, structure), momentum=0.0)
+    step(watch, net, whole, 1)
+    net.blocks[0].mlp.fc1.weight.grad[0, 0] = float("inf")
+    watch.see(net, whole)
+    seen = watch.scores()
+    wanted = score_taylor(net, structure, [batch(1)], slopes=published_slopes(net, structure))
+    assert seen is not None
+    for name, values in wanted.items():
+        np.testing.assert_allclose(seen[name], values, rtol=1e-9)
