@@ -138,7 +138,8 @@ def measure_ratios(
     progress: Progress = SILENT,
 ) -> list[Ratio]:
     """Latency of each of some files over that of another: the median of ratios of neighbouring short visits (A B B A
-    ..., or A B C C B A ... where several numerators share the visits to the denominator).
+    ..., or A B C C B A ... where several numerators share the visits to the denominator: then a pair's visits are of
+    one round, not next to each other).
 
     Goes on in new processes (each lays memory out anew) until the interval of every ratio is as narrow as the protocol
     wants and the halves agree, or its cap is met.

@@ -12,8 +12,8 @@ the paper names and divided before it is squared, by what makes the dimensions c
 *Choice.* Units go in groups (EMB 16, H 2, QK 8, V 8, MLP 16), the lowest in the layer first; the group that goes next
 is the least worth among all dimensions of all blocks, until the latency is met. With `eta` a group is worth what the
 paper says, I - eta * (seconds that it takes): one number that has to fit the model, the loss and the device. Unless it
-is given, a group is worth I / (seconds that it takes), which is the same order for the one eta that meets the target.
-Below H 2, QK 8, V 8 and MLP 16 latency is no reason to go on.
+is given, a group is worth I / (seconds that it takes): what goes is then what the one eta that fits the target makes
+worth less than nothing. Below H 2, QK 8, V 8 and MLP 16 latency is no reason to go on.
 
 *Training.* With `prune.epochs` the scores are those of the training itself: every step's gradients count, and what was
 seen before the last choice counts `momentum` (0.9) of it.
@@ -38,7 +38,7 @@ from edgeprune.errors import ModelError
 from edgeprune.methods.method import Method, ToRank
 from edgeprune.methods.taylor import MICRO_BATCHES, SCORING_BATCH, Slope, score_taylor
 from edgeprune.recipe import MOST_IMAGES, Section
-from edgeprune.search.problem import Chosen, Problem, out_of_reach
+from edgeprune.search.problem import ROUNDING, Chosen, Problem, out_of_reach
 from edgeprune.space.ranking import ByScore, Scores
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ OF_HEADS, OF_QK = 6, 2  # what the signed sums are divided by
 
 class NvitSettings(Section):
     """[prune.nvit]. `scoring_batches`: of 128 images, where the model does not train while it is pruned. `momentum`: of
-    the scores, from choice to choice. `eta`: what a second of latency is worth, in the unit of the scores."""
+    the scores, from choice to choice. `eta`: what a second of latency is worth, in the unit of the scores; of a target
+    that is no latency there is none."""
 
     scoring_batches: int = Field(default=8, ge=1, le=MOST_IMAGES)
     momentum: float = Field(default=0.9, ge=0, lt=1)
@@ -106,7 +107,7 @@ def dimensions(structure: Structure) -> dict[str, Dimension]:
             where="prune.method",
             hint="look at what can go (edgeprune show units), or take another method: taylor, isomorphic, auto",
         )
-    ends = {branch.output for branch in structure.branches}
+    ends = {branch.output for branch in structure.branches if not branch.gate}
     streams = {name for output in structure.outputs if output.module in ends for name in output.groups}
     return {
         group.id: "EMB" if group.id in streams else OF_ATTENTION.get(_what(group), "MLP") for group in structure.groups
@@ -120,31 +121,41 @@ def _what(group: UnitGroup) -> str:
 
 def published_slopes(module: nn.Module, structure: Structure) -> dict[str, Slope]:
     """The signed sums of NViT's score by group: over the weights that write the units, of EMB also those that read
-    them; norms, biases, tokens and positions are left out."""
-    named, blocks = dimensions(structure), sum(_what(group) == "heads" for group in structure.groups)
+    them; norms, biases, tokens and positions are left out. A stream has half as many blocks as layers that add to it.
 
-    def weights(members: Sequence[Member]) -> tuple[Member, ...]:
-        return tuple(member for member in members if _is_matrix(module, member))
+    Raises:
+        ModelError: the model has no attention whose heads can go, or no weights write a group's units.
+    """
+    named = dimensions(structure)
 
     def slope(group: UnitGroup) -> Slope:
+        written = _matrices(module, group.produced)
+        if not written:
+            raise ModelError(
+                "no matrix of weights writes its units, which NViT's score is summed over",
+                where=group.id,
+                hint="keep this layer (prune.keep), or take another method: taylor, isomorphic",
+            )
         match named[group.id]:
             case "EMB":
-                return Slope((*weights(group.produced), *weights(group.consumed)), 1 / blocks)
+                return Slope((*written, *_matrices(module, group.consumed)), 1 / max(1, len(written) // 2))
             case "H":
-                return Slope(weights(group.produced), 1 / OF_HEADS)
+                return Slope(written, 1 / OF_HEADS)
             case "QK" if _what(group) == "head_dims":  # with V: the code has one width for the three
-                return Slope(weights(group.produced), 1 / OF_HEADS)
+                return Slope(written, 1 / OF_HEADS)
             case "QK":
-                return Slope(weights(group.produced), 1 / (2 * OF_QK))
-        return Slope(weights(group.produced))
+                return Slope(written, 1 / (2 * OF_QK))
+        return Slope(written)
 
     return {group.id: slope(group) for group in structure.groups}
 
 
-def _is_matrix(module: nn.Module, member: Member) -> bool:
+def _matrices(module: nn.Module, members: Sequence[Member]) -> tuple[Member, ...]:
+    """Those members that are weights of layers, as their names say; where none is called so, all that are matrices."""
     from edgeprune.space.cut import tensor_named
 
-    return member.name.rpartition(".")[2].endswith("weight") and tensor_named(module, member.name).ndim > 1
+    matrices = tuple(member for member in members if tensor_named(module, member.name).ndim > 1)
+    return tuple(member for member in matrices if member.name.endswith("weight")) or matrices
 
 
 @dataclass(frozen=True)
@@ -213,13 +224,16 @@ class GroupsByWorth:
         return self._chosen(self._at({name: widths[-1] for name, widths in self.problem.space.widths.items()}))
 
     def _cuts(self, here: _State) -> Iterator[_Cut]:
-        """Of each group the next cut of its step."""
+        """Of each group the next cut of its step; where that saves nothing (a kernel works on whole tiles), the least
+        that does."""
         for name, widths in self.problem.space.widths.items():
-            step = self._step(name)
             narrower = [width for width in widths if width < here.kept[name]]
-            if narrower:
-                wanted = here.kept[name] - step
-                yield self._cut(here, name, next((w for w in narrower if w <= wanted), narrower[-1]))
+            if not narrower:
+                continue
+            step = [width for width in narrower if width <= here.kept[name] - self._step(name)] or narrower[-1:]
+            cuts = (self._cut(here, name, width) for width in step)
+            first = next(cuts)
+            yield first if first.saved > 0 else next((cut for cut in cuts if cut.saved > 0), first)
 
     def _step(self, group: str) -> int:
         kind = self._dimensions[group]
@@ -235,27 +249,34 @@ class GroupsByWorth:
         )
         return _Cut(group, width, score, saved)
 
-    def _worth(self, cut: _Cut) -> tuple[float, float]:
-        """What a cut takes away for what it saves; of two that are worth the same, first what saves more."""
-        saved = cut.saved if cut.width >= FLOOR[self._dimensions[cut.group]] else 0.0
+    def _worth(self, cut: _Cut) -> tuple[float, float, float]:
+        """What a cut takes away for what it saves; of two that are worth the same, first what takes less away, then
+        what saves more."""
+        saved = cut.saved if self._above_floor(cut) else 0.0
         if self._eta is not None:
-            return cut.score - self._eta * saved, -saved
-        return (cut.score / saved if saved > 0 else math.inf), -saved
+            return cut.score - self._eta * saved, cut.score, -saved
+        if cut.score == 0:  # of units that nothing tells, or that are gone already
+            return 0.0, 0.0, -saved
+        return (cut.score / saved if saved > 0 else math.inf), cut.score, -saved
+
+    def _above_floor(self, cut: _Cut) -> bool:
+        return cut.width >= FLOOR[self._dimensions[cut.group]]
 
     def _last_cut(self, before: _State, after: _State, budget: float, granularity: int | None) -> _State:
-        """The model that meets the budget with the least score lost beyond `before`: one group narrower than it, no
-        further than it must be."""
-        found = [after]
-        lost = {id(after): math.inf}
+        """The model that meets the budget with the least score lost beyond `before`: `after`, or one group narrower
+        than before it, no further than it must be."""
+        (name,) = (name for name, kept in after.kept.items() if kept < before.kept[name])
+        found = [(self._cut(before, name, after.kept[name]).score, -after.cost, after)]
         for name, widths in self.problem.space.finer(granularity).widths.items():
             for width in (width for width in widths if width < before.kept[name]):
                 cut = self._cut(before, name, width)
-                if before.cost - cut.saved <= budget:
-                    state = self._after(before, cut)
-                    lost[id(state)] = cut.score
-                    found.append(state)
+                if not self._above_floor(cut):
                     break
-        return min(found, key=lambda state: (lost[id(state)], -state.cost))
+                state = self._after(before, cut) if before.cost - cut.saved <= budget * (1 + ROUNDING) else None
+                if state is not None and state.cost <= budget:
+                    found.append((cut.score, -state.cost, state))
+                    break
+        return min(found, key=lambda one: one[:2])[2]
 
     def _after(self, here: _State, cut: _Cut) -> _State:
         return self._at({**here.kept, cut.group: cut.width})

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from edgeprune import installed
 from edgeprune.data.split import Split
+from edgeprune.errors import RecipeError
 from edgeprune.methods.compact import GlobalThreshold, Uniform
 from edgeprune.methods.halp import SummedScores
 from edgeprune.methods.isomorphic import AlikeThresholds
@@ -22,7 +23,7 @@ from edgeprune.methods.short_training import tuned_loss
 from edgeprune.methods.slimming import telling_scales
 from edgeprune.models.checkpoint import state_digest
 from edgeprune.models.spec import Model
-from edgeprune.recipe import DROPPING, PruneSection, TuneSection
+from edgeprune.recipe import DROPPING, PruneSection, Target, TuneSection
 from edgeprune.recipe_names import recipe_error, wrong_method
 from edgeprune.search.additive import AdditiveAllocator
 from edgeprune.search.judge import AdaptedLoss
@@ -109,6 +110,7 @@ class Candidate:
 
         Raises:
             ModelError: it goes by the scales of batch norms, and the model has none that tell layers apart.
+            RecipeError: a setting of the method does not go with the target.
         """
         problem = replace(self.problem, on_step=on_step)
         match self.settings.allocator:
@@ -123,6 +125,12 @@ class Candidate:
             case "nvit":
                 method = method_of(self.settings)
                 assert isinstance(method.settings, NvitSettings)  # no other goes with it
+                if method.settings.eta is not None and not Target.parse(self.settings.target).is_latency:
+                    raise RecipeError(
+                        f"eta is what a second is worth, and the target {self.settings.target} is no latency",
+                        where="prune.nvit.eta",
+                        hint="leave it out: what costs most for its score goes first",
+                    )
                 return GroupsByWorth(problem, self._scores, method.settings.eta)
         return RuleAllocator(problem, self._rule())
 

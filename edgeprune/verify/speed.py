@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -27,6 +27,7 @@ from edgeprune.verify.verdict import SIZE, Check
 Protocol = Literal["quick", "standard", "mlperf"]
 
 PROFILE_RUNS = 60  # seconds on a slow device; `edgeprune profile` takes more
+SIDE_BY_SIDE = 3  # files in one process beside the original's
 _SECONDS = {"ms": 1e-3, "us": 1e-6}
 
 
@@ -74,7 +75,7 @@ def measure_speed(
         judged = [m for m in manifests if is_judged(m, runtime, target_file)]
         told = [m for m in manifests if m not in judged]
         for settings, some in ((whole, judged), (short, told)):
-            for name, group in _by_runtime(device, some).items():  # the files of a runtime share processes
+            for name, group in _side_by_side(device, some):
                 measured = measure_ratios(
                     device,
                     [folder / m.file for m in group],
@@ -223,6 +224,13 @@ def _said(measurement: Measurement) -> str:
         f"median of {len(measurement.samples_s)} samples on {build.name} {build.version},"
         f" {measurement.threads} thread{'s' if measurement.threads > 1 else ''}; {measurement.quality}"
     )
+
+
+def _side_by_side(device: Device, manifests: Iterable[Manifest]) -> Iterator[tuple[RuntimeName, list[Manifest]]]:
+    """The files of a runtime share processes: a few of them, since a process holds all of its models in memory."""
+    for name, group in _by_runtime(device, manifests).items():
+        for first in range(0, len(group), SIDE_BY_SIDE):
+            yield name, group[first : first + SIDE_BY_SIDE]
 
 
 def _by_runtime(device: Device, manifests: Iterable[Manifest]) -> dict[RuntimeName, list[Manifest]]:

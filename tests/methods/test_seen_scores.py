@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from facts import refused
 from small_vit import small_vit
 from torch import nn
 
+from edgeprune.errors import ModelError
 from edgeprune.methods.nvit import published_slopes
 from edgeprune.methods.seen_scores import SeenScores
 from edgeprune.methods.taylor import score_taylor
@@ -84,3 +86,28 @@ def test_a_step_whose_gradients_are_no_numbers_does_not_count() -> None:
     assert seen is not None
     for name, values in wanted.items():
         np.testing.assert_allclose(seen[name], values, rtol=1e-9)
+
+
+def test_a_unit_that_was_out_keeps_what_was_seen_of_it() -> None:
+    net = small_vit(5).double()
+    structure = find_structure(net, batch(0)[0])
+    slopes = published_slopes(net, structure)
+    watch = SeenScores(net, structure, slopes, momentum=0.9)
+    step(watch, net, Part(net, structure, {}), 1)
+    first = watch.scores()
+    step(watch, remove_units(net, structure, OUT), Part(net, structure, OUT), 2)
+    second = watch.scores()
+    assert first is not None
+    assert second is not None
+    for name, gone in OUT.items():
+        np.testing.assert_array_equal(second[name][list(gone)], first[name][list(gone)])
+        stay = np.delete(np.arange(len(first[name])), list(gone))
+        assert (second[name][stay] != first[name][stay]).any()
+
+
+def test_weights_that_do_not_learn_are_refused() -> None:
+    net = small_vit(5)
+    net.blocks[0].requires_grad_(False)
+    structure = find_structure(net, torch.randn(1, 1, 16, 16))
+    with refused(ModelError, "blocks.0", "prune.epochs"):
+        SeenScores(net, structure, published_slopes(net, structure), momentum=0.9)

@@ -10,7 +10,7 @@ from facts import refused
 from small_jobs import Hearer, recipe
 
 import edgeprune
-from edgeprune.errors import ModelError
+from edgeprune.errors import ModelError, RecipeError
 from edgeprune.recipe import Recipe
 
 FACTORY = f"{Path(__file__).with_name('vit_net.py')}:net"
@@ -42,8 +42,13 @@ def test_nvit_prunes_while_the_model_trains_and_an_interrupted_run_comes_to_the_
 
 
 def test_nvit_without_training_scores_on_training_images(tmp_path: Path) -> None:
-    outcome = edgeprune.run(asked(nvit={"eta": 5e-4, "scoring_batches": 1}), tmp_path / "run", progress=Hearer([]))
+    outcome = edgeprune.run(asked(nvit={"scoring_batches": 1}), tmp_path / "run", progress=Hearer([]))
     assert edgeprune.read_plan(outcome.folder / "prune" / "plan.json").subnet.units
+
+
+def test_what_a_second_is_worth_is_refused_where_the_target_is_no_latency(tmp_path: Path) -> None:
+    with refused(RecipeError, "prune.nvit.eta", "0.16MMACs"):
+        edgeprune.run(asked(nvit={"eta": 5e-4}), tmp_path / "run", progress=Hearer([]))
 
 
 def test_isomorphic_takes_of_every_block(tmp_path: Path) -> None:
