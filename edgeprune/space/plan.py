@@ -117,7 +117,7 @@ def _decisions_of(edits: tuple[_RemoveUnits | _RemoveBranch, ...]) -> dict[str, 
     return decisions
 
 
-def read_plan(path: Path) -> Plan:
+def read_plan(path: Path | str) -> Plan:
     """Read a plan of version 2 or 1.
 
     Raises:
@@ -125,7 +125,7 @@ def read_plan(path: Path) -> Plan:
         RunError: it is longer than any plan.
     """
     try:
-        return Plan.model_validate_json(read_bounded(path))
+        return Plan.model_validate_json(read_bounded(Path(path)))
     except OSError as error:
         raise ModelError(f"cannot read the plan: {error}", where=str(path)) from error
     except ValidationError as error:
