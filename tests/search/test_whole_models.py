@@ -16,7 +16,7 @@ from listening import Listening
 from torch import Tensor, nn
 
 from edgeprune.artifacts.export import MeasuringExporter
-from edgeprune.errors import UsageError
+from edgeprune.errors import ConversionError, UsageError
 from edgeprune.graph.operations import COUNTED_BEFORE
 from edgeprune.latency import whole_models
 from edgeprune.latency.baseline import Baseline, fill_table, measure_original
@@ -173,6 +173,21 @@ def test_what_was_timed_beside_other_work_is_timed_again(
     fill_table(model, baseline, replace(again, progress=progress))
     assert progress.said[0].startswith("1 whole model")
     assert again.table.models(setting)[key].sum_s < 0.5 * sum(seconds for _, _, seconds in slow)
+
+
+def test_one_variant_that_can_never_be_written_does_not_undo_those_that_were(probed: Probed, again: Bench) -> None:
+    """It is tried again each time the table is filled, and then it is all that is tried."""
+    model, baseline, setting, progress = probed.model, probed.baseline, probed.setting, Listening()
+    key = next(key for key, run in again.table.models(setting).items() if key != run.base)
+    again.table.delete_model(setting, key)
+
+    class Failing(MeasuringExporter):
+        def write(self, model: Model, file: Path) -> Path:
+            raise ConversionError("the toolkit failed", where=file.name)
+
+    predictor = fill_table(model, baseline, replace(again, exporter=Failing("litert"), progress=progress))
+    assert ["a variant of the model is left out of the table" in text for text in progress.said] == [True]
+    assert predictor.basis == probed.answer.basis.replace(str(VARIANTS + 1), str(VARIANTS))
 
 
 @pytest.mark.usefixtures("calm")
