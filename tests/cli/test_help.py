@@ -77,7 +77,8 @@ def test_formats_devices_and_run_folders_are_completed(tmp_path: Path) -> None:
 
 
 def test_a_shell_is_told_how() -> None:
-    shown = edgeprune("--show-completion", "bash")
+    """Which shell it is, the command sees by the process that began it: the tests may have none above them."""
+    shown = edgeprune("-c", f"'{COMMAND}' --show-completion; exit $?", command=("bash",))
     assert shown.code == 0, shown.err
     assert "complete -o default -F" in shown.out
 
