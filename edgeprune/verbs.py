@@ -29,6 +29,7 @@ from edgeprune.training.processes import Processes
 
 
 def begin(model: str, data: str, out: Path, progress: Progress | None, **options: Any) -> Run:
+    """The run of a model that is given without a recipe, up to its prune stage; see `edgeprune.prune`."""
     tree: dict[str, Any] = {"model": {}, "device": {}, "prune": {}}
     homes = {"device": ("device", "id"), "runtime": ("device", "runtime"), "threads": ("device", "threads")}
     homes |= {name: ("prune", name) for name in (*PruneSection.model_fields, *MOVED)}

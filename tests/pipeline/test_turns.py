@@ -65,15 +65,15 @@ def test_pruned_step_by_step_in_one_cycle(tmp_path: Path) -> None:
 
 def test_a_teacher_of_the_recipes_own_teaches_in_turns_too(tmp_path: Path) -> None:
     turns = {key: value for key, value in TURNS.items() if key not in ("method", "allocator", "regrow")}
-    weights = []
+    losses = []
     for name, tune in {"alone": {}, "taught": {"teacher": FACTORY, "teacher_weight": 1.0}}.items():
         wanted = recipe(prune={"target": "2kparams", **turns}, tune=tune)
         context = Context(prepare_run(wanted, tmp_path / name, resume=False), Silent(), trust=True)
         for stage in ("load", "probe", "prune"):
             do_stage(context, stage)
         history = json.loads((context.run.folder / "prune" / "history.json").read_text())
-        weights.append([epoch["loss"] for epoch in history])
-    assert weights[0] != weights[1]
+        losses.append([epoch["loss"] for epoch in history])
+    assert losses[0] != losses[1]
 
 
 def test_netadapt_trains_its_proposals_on_other_images_than_it_judges_by(tmp_path: Path) -> None:
